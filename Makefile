@@ -1,0 +1,23 @@
+# Every target works alone on a fresh machine that has Python 3.11 or newer, pip, make and a C compiler.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: setup format lint types imports test check demo serve bench clean
+setup: $(READY)
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv || $(PYTHON) -m virtualenv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
+	@touch $(READY)
+
+format: $(READY) ; $(BIN)/ruff format . && $(BIN)/ruff check --fix .
+lint: $(READY) ; $(BIN)/ruff format --check . && $(BIN)/ruff check .
+types: $(READY) ; $(BIN)/mypy
+imports: $(READY) ; $(BIN)/lint-imports
+test: $(READY) ; $(BIN)/python -m pytest
+check: lint types imports test
+demo: $(READY) ; $(BIN)/python scripts/demo.py
+serve: $(READY) ; $(BIN)/stillreel serve
+bench: $(READY) ; $(BIN)/python -m benchmarks
+clean: ; rm -rf .venv out .mypy_cache .ruff_cache .pytest_cache

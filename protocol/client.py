@@ -1,0 +1,242 @@
+"""Ask a stillreel daemon for videos: AsyncClient, and Client, the same for programs without asyncio.
+
+Every call may be sent more than once when the server is silent: render and submit carry a request_id, generated if the
+caller brings none, so that asking again gives the same job. An error that the server answered with is not retried, even
+if it is `retryable`: when to come back is the caller's choice.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from protocol.attachments import Attachment, pack_request
+from protocol.connection import Connection, Question
+from protocol.errors import ClientError
+from protocol.patience import Patience
+from protocol.schema import Health, Jobs, JobStatus, Rendered, RenderRequest
+from protocol.wire import Answer, Part
+
+DEFAULT_ENDPOINT = "tcp://127.0.0.1:5590"
+_POLL_S = 0.5
+
+Request = RenderRequest | Mapping[str, Any]
+OnProgress = Callable[[JobStatus], None]
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Result = TypeVar("_Result")
+
+
+class AsyncClient:
+    """A client for one event loop; any number of calls may wait at the same time.
+
+    Every call raises RemoteError for an error that the server answered with, Unreachable or ClientTimeout where no
+    answer came, and ClientError for one that cannot be read. The client stays usable after each of them.
+
+    Args:
+        endpoint: a ZeroMQ address, such as "tcp://127.0.0.1:5590" or "ipc:///run/stillreel.sock".
+        timeout_s: limit of each call that does not bring its own; none by default.
+        connect_timeout_s: how long to wait for the first word from a server.
+        silence_s: how long a call may be without a word before it is sent again.
+        patience_s: how long a call may be without a word, repeats included, before it is given up.
+    """
+
+    def __init__(
+        self,
+        endpoint: str = DEFAULT_ENDPOINT,
+        *,
+        timeout_s: float | None = None,
+        connect_timeout_s: float = 5.0,
+        silence_s: float = 5.0,
+        patience_s: float = 120.0,
+    ) -> None:
+        self._patience = Patience(timeout_s, connect_timeout_s, silence_s, patience_s)
+        self._connection = Connection(endpoint)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} over {self._connection!r}>"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # What a server can be asked.
+
+    async def render(
+        self,
+        request: Request,
+        *,
+        attachments: Sequence[Attachment] = (),
+        progress: OnProgress | None = None,
+        timeout_s: float | None = None,
+    ) -> Rendered:
+        """Return once the video is there.
+
+        Args:
+            request: a RenderRequest, or its fields, which then only the server checks.
+            attachments: what `cid:0`, `cid:1` and so on mean; they must not change until the call returns.
+            progress: called about once a second, in the loop's thread. What it raises ends the call, not the job.
+            timeout_s: limit of this call. The job goes on, and a request_id given by the caller finds it again.
+        """
+        params, frames = pack_request(request, attachments)
+        return _rendered(await self._ask("render", params | {"progress": True}, frames, progress, timeout_s))
+
+    async def submit(self, request: Request, attachments: Sequence[Attachment] = ()) -> JobStatus:
+        """Return as soon as the server has accepted the job; its request_id is in the answer."""
+        params, frames = pack_request(request, attachments)
+        return _read(JobStatus, (await self._ask("submit", params, frames)).result)
+
+    async def status(self, request_id: str) -> JobStatus:
+        """Return how far the job is; one that failed is COMPLETED and has an error."""
+        return _read(JobStatus, (await self._ask("status", {"request_id": request_id})).result)
+
+    async def result(self, request_id: str) -> Rendered:
+        """Return the result of a job that is done; raise the RemoteError that a failed one ended in."""
+        return _rendered(await self._ask("result", {"request_id": request_id}))
+
+    async def wait(self, request_id: str, *, progress: OnProgress | None = None) -> Rendered:
+        """Return the result of a submitted job once it is done, however long that takes."""
+        while True:
+            status = await self.status(request_id)
+            if progress is not None:
+                progress(status)
+            if status.status == "COMPLETED":
+                return await self.result(request_id)
+            await asyncio.sleep(_POLL_S)
+
+    async def cancel(self, request_id: str) -> JobStatus:
+        """Ask for a job to end; one that is done stays as it is."""
+        return _read(JobStatus, (await self._ask("cancel", {"request_id": request_id})).result)
+
+    async def jobs(self) -> list[JobStatus]:
+        """Return the jobs that the server knows of."""
+        return list(_read(Jobs, (await self._ask("jobs", {})).result).jobs)
+
+    async def health(self) -> Health:
+        """Return what the server says about itself."""
+        return _read(Health, (await self._ask("health", {})).result)
+
+    async def close(self) -> None:
+        """Close the socket and end the calls that still wait with a ClientError; harmless when repeated."""
+        await self._connection.close()
+
+    async def _ask(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        attachments: Sequence[Part] = (),
+        progress: OnProgress | None = None,
+        timeout_s: float | None = None,
+    ) -> Answer:
+        limits = self._patience if timeout_s is None else replace(self._patience, timeout_s=timeout_s)
+        watch = None if progress is None else lambda params: progress(_read(JobStatus, params))
+        return await self._connection.ask(Question(method, params, attachments, watch), limits)
+
+
+class Client:
+    """AsyncClient for programs without asyncio: the same arguments, calls and errors, one call at a time.
+
+    One client per thread; not inside a running event loop. Ctrl-C ends the call and leaves the client usable.
+    """
+
+    def __init__(
+        self,
+        endpoint: str = DEFAULT_ENDPOINT,
+        *,
+        timeout_s: float | None = None,
+        connect_timeout_s: float = 5.0,
+        silence_s: float = 5.0,
+        patience_s: float = 120.0,
+    ) -> None:
+        self._client = AsyncClient(
+            endpoint,
+            timeout_s=timeout_s,
+            connect_timeout_s=connect_timeout_s,
+            silence_s=silence_s,
+            patience_s=patience_s,
+        )
+        # pyzmq needs add_reader, which the default loop on Windows lacks.
+        self._runner = asyncio.Runner(loop_factory=asyncio.SelectorEventLoop)
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} over {self._client!r}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def render(
+        self,
+        request: Request,
+        *,
+        attachments: Sequence[Attachment] = (),
+        progress: OnProgress | None = None,
+        timeout_s: float | None = None,
+    ) -> Rendered:
+        """Return once the video is there; see AsyncClient.render."""
+        return self._run(self._client.render(request, attachments=attachments, progress=progress, timeout_s=timeout_s))
+
+    def submit(self, request: Request, attachments: Sequence[Attachment] = ()) -> JobStatus:
+        """Return as soon as the server has accepted the job."""
+        return self._run(self._client.submit(request, attachments))
+
+    def status(self, request_id: str) -> JobStatus:
+        """Return how far the job is."""
+        return self._run(self._client.status(request_id))
+
+    def result(self, request_id: str) -> Rendered:
+        """Return the result of a job that is done."""
+        return self._run(self._client.result(request_id))
+
+    def wait(self, request_id: str, *, progress: OnProgress | None = None) -> Rendered:
+        """Return the result of a submitted job once it is done."""
+        return self._run(self._client.wait(request_id, progress=progress))
+
+    def cancel(self, request_id: str) -> JobStatus:
+        """Ask for a job to end."""
+        return self._run(self._client.cancel(request_id))
+
+    def jobs(self) -> list[JobStatus]:
+        """Return the jobs that the server knows of."""
+        return self._run(self._client.jobs())
+
+    def health(self) -> Health:
+        """Return what the server says about itself."""
+        return self._run(self._client.health())
+
+    def close(self) -> None:
+        """Close the socket; harmless when repeated."""
+        if not self._is_closed:
+            self._run(self._client.close())
+            self._is_closed = True
+            self._runner.close()
+
+    def _run(self, call: Coroutine[Any, Any, _Result]) -> _Result:
+        if self._is_closed:
+            call.close()
+            raise ClientError("the client is closed")
+        try:
+            return self._runner.run(call)
+        except RuntimeError:
+            call.close()  # inside a running loop it never began, and would be warned about
+            raise
+
+
+def _read(model: type[_Model], value: Mapping[str, Any]) -> _Model:
+    """Check what the server sent; it may have more fields than this version knows."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise ClientError(f"the server's answer is no {model.__name__}: {error}") from error
+
+
+def _rendered(answer: Answer) -> Rendered:
+    frames = tuple(map(bytes, answer.attachments))
+    return _read(Rendered, answer.result).model_copy(update={"attachments": frames})

@@ -1,0 +1,173 @@
+"""One DEALER socket and the calls that wait on it, each until its answer, its limit or the caller's cancellation.
+
+A lost message, connection or server shows as silence, and the same message is then sent again (patience.py has the
+rules); if nothing at all has come through the socket, on a new one, because a half-open connection never recovers.
+Cancelling a call leaves nothing behind: an answer to an id that nobody waits for is dropped.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+import zmq.asyncio
+
+from protocol.errors import ClientError
+from protocol.patience import Patience, Pending, Signal
+from protocol.wire import Answer, Failure, Notification, Part, WireError, call, parse_answer
+
+_log = logging.getLogger(__name__)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What to ask, and who hears the notifications that come before the answer."""
+
+    method: str
+    params: Mapping[str, Any]
+    attachments: Sequence[Part] = ()
+    on_progress: Callable[[dict[str, Any]], None] | None = None
+
+
+class Connection:
+    """The way to one server, opened by the first question; belongs to one event loop."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint = endpoint
+        self._ids = itertools.count(1)
+        self._pending: dict[int | str, Pending] = {}
+        self._context: zmq.asyncio.Context | None = None
+        self._socket: zmq.asyncio.Socket | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._opened_at = self._heard_at = float("-inf")
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._is_closed else f"{len(self._pending)} calls waiting"
+        return f"<{type(self).__name__} {self.endpoint}, {state}>"
+
+    async def ask(self, question: Question, patience: Patience) -> Answer:
+        """Return the answer.
+
+        Raises:
+            RemoteError: the server answered with an error.
+            Unreachable, ClientTimeout: no answer came within the limits.
+            ClientError: the connection was closed, or its endpoint is no address.
+        """
+        id_ = next(self._ids)
+        frames = call(id_, question.method, question.params, question.attachments)
+        ahead = sum(other.size_bytes for other in self._pending.values())
+        pending = Pending(frames, question.params.get("request_id"), patience, _now(), ahead)
+        self._pending[id_] = pending
+        try:
+            await self._send(pending)
+            while isinstance(word := await self._next_word(pending), Notification):
+                if question.on_progress is not None:
+                    question.on_progress(word.params)
+            if isinstance(word, Failure):
+                raise word.error
+            return word
+        finally:
+            del self._pending[id_]
+
+    async def close(self) -> None:
+        """Close the socket and end the calls that still wait with a ClientError; harmless when repeated."""
+        self._is_closed = True
+        for pending in self._pending.values():
+            pending.inbox.put_nowait(Signal.CLOSED)
+        listener = self._listener
+        self._hang_up()
+        if listener is not None:
+            await asyncio.wait([listener])
+        if self._context is not None:
+            self._context.term()
+            self._context = None
+
+    async def _next_word(self, pending: Pending) -> Answer | Failure | Notification:
+        """Return what the server says next about this call; send it again whenever the silence asks for it."""
+        while True:
+            try:
+                async with asyncio.timeout_at(pending.wake_at(self._heard_at)):
+                    word = await pending.inbox.get()
+            except TimeoutError:
+                pending.give_up_if_due(_now(), self._heard_at, self.endpoint)
+                if _now() >= pending.repeat_at:
+                    await self._repeat(pending)
+                continue
+            if word is Signal.CLOSED:
+                raise ClientError(f"the connection to {self.endpoint} was closed before the answer came")
+            if not isinstance(word, Signal):
+                pending.has_word(_now())
+                return word
+            if pending.sent_at < self._opened_at:
+                await self._send(pending)
+
+    async def _repeat(self, pending: Pending) -> None:
+        pending.repeats += 1
+        if _now() >= max(self._opened_at, self._heard_at) + pending.patience.silence_s + pending.transfer_s:
+            self._hang_up()
+            for other in self._pending.values():
+                other.inbox.put_nowait(Signal.REOPENED)
+        _log.info("no word from %s; asking again", self.endpoint, extra={"action": "client_repeat"})
+        await self._send(pending)
+
+    async def _send(self, pending: Pending) -> None:
+        if self._is_closed:
+            raise ClientError(f"the connection to {self.endpoint} is closed")
+        socket = self._socket or self._open()
+        pending.sent_at = _now()
+        # Never waits: the socket queues without limit, so that no call is stuck in a socket that another one reopens.
+        await socket.send_multipart(pending.frames, copy=False)
+
+    # The socket.
+
+    def _open(self) -> zmq.asyncio.Socket:
+        self._context = self._context or zmq.asyncio.Context()
+        socket = self._context.socket(zmq.DEALER)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        try:
+            socket.connect(self.endpoint)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise ClientError(f"{self.endpoint!r} is no ZeroMQ address to connect to: {error}") from error
+        self._socket = socket
+        self._opened_at = _now()
+        self._listener = asyncio.get_running_loop().create_task(self._listen(socket))
+        return socket
+
+    def _hang_up(self) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
+        if self._socket is not None:
+            self._socket.close(linger=0)
+        self._listener = self._socket = None
+
+    async def _listen(self, socket: zmq.asyncio.Socket) -> None:
+        while True:
+            frames = await socket.recv_multipart()
+            self._heard_at = _now()
+            try:
+                word = parse_answer(frames)
+            except WireError as error:
+                _log.warning("%s sent what is no answer: %s", self.endpoint, error, extra={"action": "client_ignore"})
+                continue
+            for pending in self._concerned(word):
+                pending.inbox.put_nowait(word)
+
+    def _concerned(self, word: Answer | Failure | Notification) -> list[Pending]:
+        """Return the calls that a message is for: none if it is a late one, whose call has ended."""
+        waiting = list(self._pending.values())
+        if isinstance(word, Notification):
+            request_id = word.params.get("request_id") if word.method == "progress" else None
+            return [pending for pending in waiting if request_id is not None and pending.request_id == request_id]
+        if word.id is None:  # the server could not read the id, so this is clear only where one call waits
+            return waiting if len(waiting) == 1 else []
+        return [self._pending[word.id]] if word.id in self._pending else []

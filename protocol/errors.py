@@ -1,0 +1,91 @@
+"""Every way a request can fail, in one table: its name, its JSON-RPC code, its HTTP status, and whether to try again.
+
+Names are those of the hosted service where it has one for the case, so that its users' error handling goes on working.
+-32700 and -32600 to -32603 are JSON-RPC 2.0's own codes (https://www.jsonrpc.org/specification, section 5.1); ours lie
+in -32000 to -32099, which it leaves to servers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Loc = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorKind:
+    """One row: what a client may rely on when it handles an error."""
+
+    name: str
+    code: int
+    http_status: int
+    retryable: bool
+    meaning: str
+
+
+_ROWS = (
+    ErrorKind("parse_error", -32700, 400, False, "the message is not JSON"),
+    ErrorKind("bad_request", -32600, 400, False, "the message is not a JSON-RPC 2.0 request"),
+    ErrorKind("method_not_found", -32601, 404, False, "no method has that name"),
+    ErrorKind("invalid_params", -32602, 422, False, "a field is missing, unknown or has a wrong value"),
+    ErrorKind("internal_error", -32603, 500, True, "the server is at fault"),
+    ErrorKind("file_download_error", -32001, 422, False, "an image could not be fetched"),
+    ErrorKind("image_load_error", -32002, 422, False, "an image is damaged or cut short"),
+    ErrorKind("unsupported_image_format", -32003, 422, False, "the bytes are no image format that is known here"),
+    ErrorKind("image_too_large", -32004, 422, False, "an image or the canvas has too many pixels"),
+    ErrorKind("file_too_large", -32005, 422, False, "an image file has too many bytes"),
+    ErrorKind("less_than_equal", -32006, 422, False, "a number is above the limit"),
+    ErrorKind("sequence_too_long", -32007, 422, False, "a list is longer than the limit"),
+    ErrorKind("not_supported", -32008, 422, False, "this server or version cannot do what a field asks"),
+    ErrorKind("request_id_conflict", -32009, 422, False, "another request already has this request_id"),
+    ErrorKind("not_found", -32010, 404, False, "no request has this request_id"),
+    ErrorKind("still_in_progress", -32011, 400, True, "the result is asked for before the job is done"),
+    ErrorKind("client_cancelled", -32012, 499, False, "the job was cancelled"),
+    ErrorKind("request_timeout", -32013, 504, False, "the job took longer than its limit"),
+    ErrorKind("message_too_large", -32014, 413, False, "the message has more bytes than the server takes"),
+    ErrorKind("queue_full", -32020, 429, True, "too many jobs are waiting; try again later"),
+    ErrorKind("shutting_down", -32021, 503, True, "the server is draining; try again once it is back"),
+)
+
+ERRORS: Mapping[str, ErrorKind] = {row.name: row for row in _ROWS}
+
+
+def dotted(loc: Loc) -> str:
+    """Write a location the way people do: ("images", 3, "url") is images[3].url."""
+    text = ""
+    for part in loc:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+class RemoteError(Exception):
+    """An error that the server answered with.
+
+    Attributes:
+        kind: the row of the table above.
+        message: the server's words; they name the field.
+        loc: where in the request the fault lies, such as ("images", 3, "url"); empty if in no one field.
+        details: every fault found, for a request with several: dicts with "loc", "msg" and "type".
+    """
+
+    def __init__(self, kind: ErrorKind, message: str, loc: Loc = (), details: tuple[dict[str, Any], ...] = ()) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.loc = loc
+        self.details = details
+
+
+class ClientError(Exception):
+    """The client could not get an answer, or could not read it; what the server made of the request is not known.
+
+    Asking again with the same request_id is safe. An error that the server answered with is a RemoteError instead.
+    """
+
+
+class Unreachable(ClientError):
+    """No word came from the server for as long as the client waits for one."""
+
+
+class ClientTimeout(ClientError):
+    """The caller's own time limit ran out; the job may still be running."""

@@ -1,0 +1,229 @@
+"""The request and its answers: one schema for ZeroMQ, manifests and HTTP.
+
+`images[].url`, `images[].frames` and `fps` are the hosted service's whole contract; all else is optional. Unknown
+fields are errors here; the HTTP door, whose contract is to ignore them, drops them before it validates.
+"""
+
+import math
+import re
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticKnownError
+
+FPS_MIN, FPS_MAX = 1, 120
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+
+Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
+ResizeMode = Literal["pad", "crop", "stretch"]
+EncoderName = Literal["auto", "nvenc", "libx264"]
+Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
+
+_FPS_TEXT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,12})?|[0-9]{1,6}/[0-9]{1,4}")
+_FPS_EXPECTED = 'expected a number, or a fraction such as "30000/1001"'
+
+
+def _refuse_boolean(value: object) -> object:
+    """JSON's true is Python's 1; nobody who writes it means a number."""
+    if isinstance(value, bool):
+        raise ValueError("expected a number, found a boolean")  # noqa: TRY004 - pydantic turns ValueError into a fault
+    return value
+
+
+def _check_fps(value: object) -> object:
+    """Checked before the union is tried, so that the fault is at "fps" and not at each of its three types."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(_FPS_EXPECTED)  # noqa: TRY004 - pydantic turns ValueError into a fault
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("expected a finite number")
+    # The pattern comes before Fraction: that would take "1e999999999" and compute it.
+    if isinstance(value, str) and not _FPS_TEXT.fullmatch(value):
+        raise ValueError(_FPS_EXPECTED)
+    try:
+        rate = Fraction(str(value))
+    except ZeroDivisionError as error:
+        raise ValueError(_FPS_EXPECTED) from error
+    if not FPS_MIN <= rate <= FPS_MAX:
+        raise ValueError(f"expected {FPS_MIN} to {FPS_MAX} frames per second, found {value}")
+    if "/" in str(value) and rate.denominator > 1001:
+        raise ValueError(f"expected a fraction with a denominator up to 1001, found {value}")
+    return value
+
+
+# Lengths are checked after the items: pydantic counts a tuple's good items only, so that one bad image in a list of one
+# would be reported twice, as bad and as missing.
+def _refuse_empty(images: tuple["ImageFrame", ...]) -> tuple["ImageFrame", ...]:
+    if not images:
+        raise PydanticKnownError("too_short", {"field_type": "List", "min_length": 1, "actual_length": 0})
+    return images
+
+
+def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) not in {2, 3}:
+        raise ValueError(f"expected [rows, columns] or [rows, columns, channels], found {len(shape)} numbers")
+    return shape
+
+
+# The upper end keeps sums and products of hostile counts printable; the server's limits are far below it.
+Count = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_refuse_boolean)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_refuse_boolean)]
+Side = Annotated[int, Field(ge=2, le=2**31 - 1), BeforeValidator(_refuse_boolean)]
+Quality = Annotated[int, Field(ge=0, le=51), BeforeValidator(_refuse_boolean)]
+Fps = Annotated[int | float | str, BeforeValidator(_check_fps)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageFrame(_Strict):
+    """One still and how long it is held: in frames, or in seconds, not both."""
+
+    url: str = Field(min_length=1, description="http(s), data:, file: or a path, cid:N for attachment N")
+    frames: Count = Field(1, description="frames to hold")
+    duration: Seconds | None = Field(None, description="seconds to hold, in place of frames")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "ImageFrame":
+        if self.duration is not None and "frames" in self.model_fields_set:
+            raise ValueError("expected frames or duration, found both")
+        return self
+
+
+class RenderRequest(_Strict):
+    """An ordered list of stills and how to show them."""
+
+    images: Annotated[tuple[ImageFrame, ...], AfterValidator(_refuse_empty)] = Field(json_schema_extra={"minItems": 1})
+    fps: Fps = Field(24, description="frames per second, 1 to 120; 23.976, 29.97, 59.94, 119.88 are the exact rates")
+    width: Side | None = Field(None, description="output width; the first image's if neither side is given")
+    height: Side | None = Field(None, description="output height; follows the aspect ratio if only width is given")
+    resize_mode: ResizeMode = "pad"
+    upscale: bool = Field(True, description="false: a still smaller than the canvas keeps its size")
+    background: str = Field("#000000", pattern=r"^#[0-9A-Fa-f]{6}$", description="bars, and what lies under alpha")
+    crf: Quality = Field(20, description="lower is better")
+    preset: Preset = Field("veryfast", description="slower presets make smaller files")
+    encoder: EncoderName = "auto"
+    max_keyframe_interval: Seconds = Field(10.0, description="seconds between sync samples at most")
+    sync_mode: bool = Field(False, description="true: the video's bytes come with the answer")
+    request_id: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="idempotency key; generated if absent"
+    )
+    priority: Literal["normal", "low"] = "normal"
+    start_timeout: Seconds | None = None
+    webhook_url: str | None = None
+    metadata: dict[str, Any] | None = Field(None, description="echoed in the result")
+
+
+class PixelLayout(_Strict):
+    """How to read an attachment of raw pixels: rows, columns and, for colour, channels; C order, little-endian."""
+
+    shape: Annotated[tuple[Count, ...], AfterValidator(_check_shape)]
+    dtype: Literal["uint8", "uint16"] = "uint8"
+    order: Literal["RGB", "BGR", "RGBA", "BGRA", "GRAY"] = "RGB"
+
+    @model_validator(mode="after")
+    def _channels_fit(self) -> "PixelLayout":
+        found = self.shape[2] if len(self.shape) == 3 else 1
+        expected = {"GRAY": 1, "RGB": 3, "BGR": 3, "RGBA": 4, "BGRA": 4}[self.order]
+        if found != expected:
+            raise ValueError(f"expected {expected} channels for order {self.order}, found shape {list(self.shape)}")
+        return self
+
+    @property
+    def size_bytes(self) -> int:
+        return math.prod(self.shape) * (2 if self.dtype == "uint16" else 1)
+
+
+class RenderParams(RenderRequest):
+    """The params of `render` and `submit` over ZeroMQ: the request, and what only a message with attachments needs."""
+
+    attachments: tuple[PixelLayout | None, ...] | None = Field(
+        None, description="one entry per attachment: null for an encoded image file, a layout for raw pixels"
+    )
+    progress: bool = Field(False, description="true: progress notifications until the answer (DEALER clients only)")
+
+
+class RequestId(_Strict):
+    """The params of `status`, `result` and `cancel`."""
+
+    request_id: str = Field(min_length=1, max_length=128)
+
+
+class File(BaseModel):
+    url: str
+    content_type: str = "video/mp4"
+    file_name: str
+    file_size: int
+
+
+class RenderResult(BaseModel):
+    """What came out; every number is read back from the file that was written."""
+
+    video: File
+    frames: int
+    fps: str = Field(description='the exact rate, such as "24/1" or "24000/1001"')
+    duration: float = Field(description="seconds")
+    width: int
+    height: int
+    encoder: str
+    fallback_reason: str | None = Field(None, description="why `auto` did not take the GPU")
+    timings: dict[str, float] = Field(default_factory=dict, description="seconds by stage")
+    request_id: str | None = None
+    metadata: dict[str, Any] | None = None
+
+
+class Rendered(RenderResult):
+    """A result in the hands of a client, with the frames that came in its message."""
+
+    attachments: tuple[bytes, ...] = Field((), exclude=True, repr=False)
+
+    @property
+    def video_bytes(self) -> bytes | None:
+        """The MP4 itself if the request asked for it with sync_mode; the url is then "cid:N", N mostly 0."""
+        number = self.video.url.removeprefix("cid:")
+        is_here = number != self.video.url and number.isdecimal() and int(number) < len(self.attachments)
+        return self.attachments[int(number)] if is_here else None
+
+
+class Progress(BaseModel):
+    images_done: int = 0
+    images: int
+    frames: int = Field(description="frames of the whole video")
+    stage: Literal["queued", "rendering", "finishing", "done"] = "queued"
+
+
+class Fault(BaseModel):
+    """An error as a value: what `data` of a JSON-RPC error holds, with the message."""
+
+    type: str
+    message: str
+    loc: tuple[str | int, ...] = ()
+    retryable: bool = False
+    errors: tuple[dict[str, Any], ...] = Field(
+        (), description='every fault found, where there are several: each with "loc", "msg" and "type"'
+    )
+
+
+class JobStatus(BaseModel):
+    request_id: str
+    status: Status
+    queue_position: int | None = Field(None, description="jobs ahead of this one; none once it has started")
+    progress: Progress
+    error: Fault | None = None
+
+
+class Jobs(BaseModel):
+    """The answer to `jobs`."""
+
+    jobs: tuple[JobStatus, ...]
+
+
+class Health(BaseModel):
+    status: Literal["ok", "draining"]
+    version: str
+    workers: int
+    jobs_running: int
+    jobs_queued: int
+    encoder: str
+    encoder_reason: str | None = None

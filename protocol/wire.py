@@ -1,0 +1,248 @@
+"""JSON-RPC 2.0 in ZeroMQ multipart messages, as values and pure functions; no sockets here.
+
+A message is one JSON document in frame 0 and attachments in the frames after it (https://www.jsonrpc.org/specification).
+Narrower than JSON-RPC where a wider reading would leave a REQ socket waiting for ever or make a fault hard to place: no
+batches, no requests without an id, params by name only. JSON is read by pydantic-core's parser, which refuses NaN and
+more than 200 levels of nesting instead of recursing, and bytes that are not UTF-8.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from protocol.errors import ERRORS, ErrorKind, RemoteError
+from protocol.schema import Fault
+
+Part = bytes | bytearray | memoryview
+MessageId = int | str
+
+
+class WireError(Exception):
+    """A message that is no request, or no answer.
+
+    Attributes:
+        kind: parse_error or bad_request.
+        message: what was expected and what was found.
+        id: the id of the faulty message as far as it could be read, for the answer to it.
+    """
+
+    def __init__(self, kind: ErrorKind, message: str, id: MessageId | None = None) -> None:  # noqa: A002 - JSON-RPC's word
+        super().__init__(message)
+        self.kind = kind
+        self.message = message
+        self.id = id
+
+    def fault(self) -> Fault:
+        """Return the error as the value that `failure` sends."""
+        return Fault(type=self.kind.name, message=self.message, retryable=self.kind.retryable)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a client asks: one method by name, its params and the frames that came with them."""
+
+    id: MessageId
+    method: str
+    params: dict[str, Any]
+    attachments: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The result of the call with this id."""
+
+    id: MessageId
+    result: dict[str, Any]
+    attachments: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The error that the call with this id ended in; no id if the server could not read the call's."""
+
+    id: MessageId | None
+    error: RemoteError
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """A word from the server that answers nothing, such as `progress`, whose params are a JobStatus."""
+
+    method: str
+    params: dict[str, Any]
+
+
+# The server's side: what came in.
+
+
+def split_envelope(frames: Sequence[Part]) -> tuple[list[Part], list[Part]]:
+    """Split what a ROUTER received into the envelope, to be put before every reply, and the message's own frames.
+
+    The envelope is the identity, and the empty delimiter that a REQ socket always sends and a DEALER may send. A JSON
+    document is never empty, so an empty second frame is always the delimiter.
+    """
+    size = 2 if len(frames) > 1 and len(frames[1]) == 0 else 1
+    return list(frames[:size]), list(frames[size:])
+
+
+def parse_call(body: Sequence[Part]) -> Call:
+    """Read one request.
+
+    Args:
+        body: the message's own frames, the JSON document first. Attachments are passed on as they are, not copied.
+
+    Raises:
+        WireError: it is no JSON-RPC 2.0 request with an id and named params.
+    """
+    document = _read_document(body)
+    id_ = document.get("id")
+    if not _is_id(id_):
+        raise WireError(ERRORS["bad_request"], _wrong_id(document))
+    method, params = document.get("method"), document.get("params", {})
+    if not isinstance(method, str):
+        raise WireError(ERRORS["bad_request"], f"method: expected a string, found {_found(method)}", id_)
+    if not isinstance(params, dict):
+        raise WireError(
+            ERRORS["bad_request"], f"params: expected an object of named fields, found {_found(params)}", id_
+        )
+    return Call(id_, method, params, tuple(body[1:]))
+
+
+# The server's side: what goes out.
+
+
+def answer(id: MessageId, result: Mapping[str, Any], attachments: Sequence[Part] = ()) -> list[Part]:  # noqa: A002
+    """Return the frames that answer a call."""
+    return [_document({"id": id, "result": result}), *attachments]
+
+
+def failure(id: MessageId | None, fault: Fault) -> list[Part]:  # noqa: A002
+    """Return the frames that answer a call with an error; without an id if the call's could not be read.
+
+    Args:
+        fault: its type must be in the table of errors.
+    """
+    data = {"type": fault.type, "loc": fault.loc, "retryable": fault.retryable}
+    if fault.errors:
+        data["errors"] = fault.errors
+    error = {"code": ERRORS[fault.type].code, "message": fault.message, "data": data}
+    return [_document({"id": id, "error": error})]
+
+
+def notification(method: str, params: Mapping[str, Any]) -> list[Part]:
+    """Return the frames of a word that no answer is expected to."""
+    return [_document({"method": method, "params": params})]
+
+
+# The client's side.
+
+
+def call(id: MessageId, method: str, params: Mapping[str, Any], attachments: Sequence[Part] = ()) -> list[Part]:  # noqa: A002
+    """Return the frames that ask the server for something."""
+    return [_document({"id": id, "method": method, "params": params}), *attachments]
+
+
+def parse_answer(body: Sequence[Part]) -> Answer | Failure | Notification:
+    """Read what a server sent.
+
+    Raises:
+        WireError: it is none of the three.
+    """
+    document = _read_document(body)
+    id_, params, result = document.get("id"), document.get("params", {}), document.get("result")
+    if "error" in document and "result" not in document and (id_ is None or _is_id(id_)):
+        return Failure(id_, _remote_error(document["error"]))
+    if "error" not in document and isinstance(result, dict) and _is_id(id_):
+        return Answer(id_, result, tuple(body[1:]))
+    method = document.get("method")
+    if "id" not in document and isinstance(method, str) and isinstance(params, dict):
+        return Notification(method, params)
+    raise WireError(
+        ERRORS["bad_request"], "expected a result, an error or a notification", id_ if _is_id(id_) else None
+    )
+
+
+# Both sides.
+
+
+def _document(members: Mapping[str, Any]) -> bytes:
+    text = json.dumps({"jsonrpc": "2.0", **members}, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text.encode()
+
+
+def _read_document(body: Sequence[Part]) -> dict[str, Any]:
+    if not body:
+        raise WireError(ERRORS["parse_error"], "expected a JSON document in the first frame, found no frame")
+    text = body[0] if isinstance(body[0], bytes | bytearray) else bytes(body[0])
+    try:
+        document = from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise WireError(ERRORS["parse_error"], f"expected a JSON document in UTF-8: {error}") from error
+    if isinstance(document, list):
+        raise WireError(ERRORS["bad_request"], "expected one request, found an array; batches are not supported")
+    if not isinstance(document, dict):
+        raise WireError(ERRORS["bad_request"], f"expected a JSON object, found {_found(document)}")
+    id_ = document.get("id") if _is_id(document.get("id")) else None
+    if document.get("jsonrpc") != "2.0":
+        found = _found(document.get("jsonrpc"))
+        raise WireError(ERRORS["bad_request"], f'jsonrpc: expected the string "2.0", found {found}', id_)
+    if not _is_finite(document):
+        raise WireError(ERRORS["parse_error"], "expected numbers within the range of a double, such as 1e308", id_)
+    return document
+
+
+def _is_id(value: object) -> TypeGuard[MessageId]:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _is_finite(document: dict[str, Any]) -> bool:
+    """Whether no number overflowed to infinity, as the well-formed 1e999 does: it could not be written back as JSON."""
+    unread: list[Any] = [document]
+    while unread:
+        value = unread.pop()
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
+        if isinstance(value, dict):
+            unread.extend(value.values())
+        elif isinstance(value, list):
+            unread.extend(value)
+    return True
+
+
+def _wrong_id(document: dict[str, Any]) -> str:
+    if "id" not in document:
+        return (
+            "id: expected a string or an integer, found none; a notification would get no answer and is not supported"
+        )
+    return f"id: expected a string or an integer, found {_found(document['id'])}"
+
+
+def _found(value: object) -> str:
+    """Name a JSON value in a message without repeating what may be long."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, str | int | float) and len(repr(value)) <= 40:
+        return json.dumps(value)
+    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
+    return names.get(type(value), "a number")
+
+
+def _remote_error(error: object) -> RemoteError:
+    """Rebuild the error; a row that this version does not know is made up from what the server says of it."""
+    members = error if isinstance(error, dict) else {}
+    code, message, data = members.get("code"), members.get("message"), members.get("data")
+    if not isinstance(code, int) or not isinstance(message, str):
+        raise WireError(ERRORS["bad_request"], "error: expected an object with a code and a message")
+    by_code = next((row.name for row in ERRORS.values() if row.code == code), "internal_error")
+    members = {"type": by_code, "retryable": False, **(data if isinstance(data, dict) else {}), "message": message}
+    try:
+        fault = Fault.model_validate(members)
+    except ValidationError as failed:
+        raise WireError(ERRORS["bad_request"], "error.data: expected type, loc and retryable") from failed
+    unknown = ErrorKind(fault.type, code, 500, fault.retryable, "an error that this version does not know")
+    return RemoteError(ERRORS.get(fault.type, unknown), message, fault.loc, fault.errors)

@@ -1,0 +1,51 @@
+"""stillreel: an ordered list of stills, each held for a number of frames, becomes an MP4.
+
+from renderer import render
+
+render({"images": [{"url": "a.png", "frames": 24}, {"url": "b.jpg", "frames": 48}], "fps": 24}, "out.mp4")
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from protocol.schema import RenderResult
+    from renderer.config import Settings
+    from renderer.pipeline import OnProgress
+
+
+def render(
+    request: Mapping[str, Any],
+    output: str | Path,
+    *,
+    base: str | Path | None = None,
+    settings: "Settings | None" = None,
+    on_progress: "OnProgress | None" = None,
+) -> "RenderResult":
+    """Render a request in this process, without a daemon, and say what came out.
+
+    The file appears when it is whole and not before; where rendering fails, nothing is left behind.
+
+    Args:
+        request: the fields of `protocol.schema.RenderRequest`.
+        output: path of the MP4; its directory exists; a file of that name is replaced.
+        base: directory that relative paths start from; the working directory if absent. Any local path may be read.
+        settings: limits and paths; the defaults if absent.
+        on_progress: called with a `protocol.schema.Progress` after every still.
+
+    Raises:
+        renderer.errors.JobError: the request is at fault; `loc` says where.
+        renderer.errors.BackendError: encoding or writing failed.
+    """
+    # Imported here so that `import renderer` costs nothing: OpenCV and libav take a third of a second.
+    from renderer.config import Settings, render_settings  # noqa: PLC0415
+    from renderer.intake import Origin, parse_request, render_job  # noqa: PLC0415
+    from renderer.pipeline import render as render_whole  # noqa: PLC0415
+
+    settings = settings or Settings()
+    origin = Origin(base=Path(base or ".").absolute(), any_path=True)
+    job = render_job(parse_request(request), settings.limits, settings.fetch, origin)
+    output = Path(output).absolute()
+    report = render_whole(job, output, render_settings(settings), on_progress=on_progress or (lambda _: None))
+    return report.result(output.as_uri(), output.name, job.request)

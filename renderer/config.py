@@ -1,0 +1,173 @@
+"""The settings: one tree, filled from defaults < TOML file < environment < flags.
+
+Every component gets its own frozen part and never sees the tree. The TOML tables have the names of the parts; the
+environment spells a setting STILLREEL_PART__NAME. An unknown key is an error that names its path, because a
+misspelt limit that is silently ignored is no limit.
+"""
+
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from protocol.errors import dotted
+from renderer.errors import ConfigError
+
+VERSION = version("stillreel")
+
+_PREFIX = "STILLREEL_"
+MEBIBYTE = 1024 * 1024
+
+
+def _split_paths(value: object) -> object:
+    """In the environment a list of directories is written as PATH is."""
+    return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Part):
+    """Where the daemon listens and keeps its files."""
+
+    bind: str = "tcp://127.0.0.1:5590"
+    data_dir: Path = Field(default_factory=lambda: Path.home() / ".local" / "share" / "stillreel")
+    max_request_bytes: int = Field(512 * MEBIBYTE, ge=1024, description="one message with its attachments")
+    drain_timeout_s: float = Field(60, gt=0, description="seconds that running jobs get to end after SIGTERM")
+
+
+class RequestLimits(_Part):
+    """What one request may ask for; checked before work starts."""
+
+    max_images: int = Field(10_000, ge=1)
+    max_frames: int = Field(1_000_000, ge=1)
+    max_duration_s: float = Field(6 * 3600, gt=0)
+    max_canvas_side: int = Field(8192, ge=2, le=16384, description="libx264 ends at 16384")
+
+
+class FetchSettings(_Part):
+    """Which sources may be read, and how much of each."""
+
+    allow_roots: Annotated[tuple[Path, ...], BeforeValidator(_split_paths)] = ()
+    allow_http: bool = Field(False, description="there is no guard against internal addresses yet, so off by default")
+    max_image_bytes: int = Field(50 * MEBIBYTE, ge=1, description="the hosted service's limit")
+    download_timeout_s: float = Field(60, gt=0, description="for one image, redirects included")
+    max_redirects: int = Field(5, ge=0)
+
+
+class PictureSettings(_Part):
+    """How stills are prepared."""
+
+    max_image_pixels: int = Field(200_000_000, ge=1)
+    decoding_threads: int = Field(0, ge=0, description="0: one per core, four at most")
+    look_ahead: int = Field(0, ge=0, description="stills ready ahead of the encoder; 0: two per decoding thread")
+
+
+class EncodeSettings(_Part):
+    """How the encoder's child process is run."""
+
+    ffmpeg: str | None = Field(None, description="path of an ffmpeg with libx264; else the one imageio-ffmpeg ships")
+    stall_timeout_s: float = Field(60, gt=0, description="seconds without a byte moving before ffmpeg is given up")
+    threads: int = Field(0, ge=0, description="x264 threads; 0: its own choice")
+
+
+class EngineSettings(_Part):
+    """How many jobs wait and run, and for how long."""
+
+    workers: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 1) // 2), ge=1)
+    max_queued: int = Field(1000, ge=0)
+    job_timeout_s: float = Field(3600, gt=0)
+    worker_memory_bytes: int = Field(4096 * MEBIBYTE, ge=256 * MEBIBYTE)
+    attempts: int = Field(3, ge=1, description="times a job is begun before a dying worker fails it")
+    keep_finished: int = Field(1000, ge=1, description="finished jobs whose answer and video are kept")
+
+
+class Settings(_Part):
+    """The whole tree; only `daemon` and the command line hold it."""
+
+    server: ServerSettings = ServerSettings()
+    limits: RequestLimits = RequestLimits()
+    fetch: FetchSettings = FetchSettings()
+    pictures: PictureSettings = PictureSettings()
+    encode: EncodeSettings = EncodeSettings()
+    engine: EngineSettings = EngineSettings()
+
+
+class RenderSettings(_Part):
+    """What rendering one job needs; small enough to be sent to a worker."""
+
+    fetch: FetchSettings = FetchSettings()
+    pictures: PictureSettings = PictureSettings()
+    encode: EncodeSettings = EncodeSettings()
+    max_canvas_side: int = RequestLimits().max_canvas_side
+
+
+def render_settings(settings: Settings) -> RenderSettings:
+    return RenderSettings(
+        fetch=settings.fetch,
+        pictures=settings.pictures,
+        encode=settings.encode,
+        max_canvas_side=settings.limits.max_canvas_side,
+    )
+
+
+def load(
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Settings:
+    """Merge the sources, the later winning, and check the whole.
+
+    Args:
+        file: TOML, or None for none.
+        environment: os.environ unless given.
+        flags: part -> name -> value; None values are flags that were not given.
+
+    Raises:
+        ConfigError: a file cannot be read, a key is unknown or a value is out of range; the message names the path.
+    """
+    tree: dict[str, dict[str, Any]] = {}
+    _merge(tree, _read_toml(file) if file else {})
+    _merge(tree, _from_environment(os.environ if environment is None else environment))
+    _merge(tree, {part: {k: v for k, v in values.items() if v is not None} for part, values in (flags or {}).items()})
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        faults = "; ".join(f"{dotted(fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        raise ConfigError(f"settings: {faults}") from error
+
+
+def scratch_dir() -> Path:
+    """Return the directory for a process's short-lived files; its path is short enough for a socket's name."""
+    return Path(tempfile.mkdtemp(prefix="stillreel-"))
+
+
+def _merge(tree: dict[str, dict[str, Any]], source: Mapping[str, Any]) -> None:
+    for part, values in source.items():
+        if isinstance(values, Mapping):
+            tree.setdefault(part, {}).update(values)
+        else:
+            tree[part] = values
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"configuration file {file}: {error}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    tree: dict[str, dict[str, str]] = {}
+    for name, value in environment.items():
+        if name.startswith(_PREFIX):
+            part, separator, key = name.removeprefix(_PREFIX).lower().partition("__")
+            if separator:
+                tree.setdefault(part, {})[key] = value
+    return tree

@@ -1,0 +1,1 @@
+"""Encoders: one seam, and what stands behind it."""

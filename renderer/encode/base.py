@@ -1,0 +1,86 @@
+"""The seam between pictures and an H.264 encoder: NV12 frames in, access units out.
+
+Whoever implements it: x264 (an ffmpeg child process) and null (no codec at all, for tests of what stands above).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from protocol.schema import Preset
+from renderer.errors import EncodeFailed
+from renderer.geometry import Canvas
+
+Nv12Frame = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """One stream, in words that every encoder understands.
+
+    Attributes:
+        crf: 0 (lossless) to 51, on x264's scale.
+        keyframe_interval: frames between two IDR pictures at most.
+    """
+
+    canvas: Canvas
+    fps: Fraction
+    crf: int
+    preset: Preset
+    keyframe_interval: int
+
+
+@dataclass(frozen=True, slots=True)
+class AccessUnit:
+    """One coded picture in Annex B; an IDR brings its SPS and PPS along."""
+
+    data: bytes
+    is_idr: bool
+
+
+class Encoder(Protocol):
+    """One H.264 stream in the making; used by one job, on one thread.
+
+    Frames enter in presentation order. Access units leave in decoding order; the first is an IDR with its SPS and PPS.
+    """
+
+    def encode(self, frame: Nv12Frame) -> Sequence[AccessUnit]:
+        """Take one frame and return the access units now ready, often none.
+
+        Args:
+            frame: (H * 3 // 2, W) uint8, C-contiguous; free for reuse on return.
+
+        Raises:
+            EncodeFailed: the backend refused the frame; the stream is lost.
+        """
+
+    def flush(self) -> Sequence[AccessUnit]:
+        """Return what is still inside; no frame may follow.
+
+        Raises:
+            EncodeFailed: the stream could not be finished.
+        """
+
+    def close(self) -> None:
+        """Give everything back; harmless when repeated or after a failure."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+def check_frame(frame: Nv12Frame, canvas: Canvas) -> None:
+    """Refuse a frame that an encoder would read past the end of, or silently copy.
+
+    Raises:
+        EncodeFailed: wrong shape, dtype or memory layout.
+    """
+    if frame.shape != canvas.nv12_shape or frame.dtype != np.uint8 or not frame.flags.c_contiguous:
+        raise EncodeFailed(
+            f"expected a C-contiguous uint8 frame of shape {canvas.nv12_shape}, "
+            f"found {frame.dtype} {frame.shape}, contiguous: {frame.flags.c_contiguous}"
+        )

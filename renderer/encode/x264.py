@@ -1,0 +1,262 @@
+"""libx264 in an ffmpeg child process: NV12 on its stdin, Annex B on its stdout.
+
+A child process because a codec that crashes must not take the renderer along, and because the binary that
+imageio-ffmpeg ships needs no system package. One thread does all the talking: it polls the three pipes, so a child that
+fills its stderr, dies or stalls is met by a deadline instead of a deadlock.
+
+Quality words, the same on every encoder: `crf` is x264's CRF and `preset` its preset, unchanged. The colour description
+goes into the SPS through x264's own parameters; ffmpeg's -color_* options alone leave primaries and transfer unknown.
+B pictures are off: ffmpeg's raw H.264 output carries no time stamps, so access units must leave in the order of frames.
+"""
+
+import contextlib
+import fcntl
+import logging
+import os
+import select
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from typing import IO, Self
+
+import imageio_ffmpeg
+
+from renderer.config import EncodeSettings
+from renderer.encode.base import AccessUnit, Nv12Frame, StreamSettings, check_frame
+from renderer.errors import ConfigError, EncodeFailed
+
+log = logging.getLogger(__name__)
+
+_STDERR_TAIL_BYTES = 8 * 1024
+_READ_BYTES = 1024 * 1024
+_PIPE_BYTES = 1024 * 1024  # Linux's default of 64 KiB costs a wake-up of both sides for every 64 KiB of picture.
+
+# x264 writes an access unit delimiter (7.3.2.4) with a four-byte start code in front of every access unit when asked
+# to; emulation prevention (7.4.1) keeps the pattern out of everything else.
+_DELIMITER = b"\x00\x00\x00\x01\x09"
+_DELIMITER_BYTES = 6
+_START_CODE = b"\x00\x00\x01"
+_NAL_NON_IDR, _NAL_IDR = 1, 5
+
+
+def find_ffmpeg(settings: EncodeSettings) -> str:
+    """Return the path of the ffmpeg to run.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if settings.ffmpeg:
+        return settings.ffmpeg
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise ConfigError("no ffmpeg: imageio-ffmpeg has none for this machine; set encode.ffmpeg") from error
+
+
+def arguments(ffmpeg: str, stream: StreamSettings, threads: int = 0) -> list[str]:
+    """Build the child's command line; threads=0 leaves their number to x264."""
+    fps = f"{stream.fps.numerator}/{stream.fps.denominator}"
+    x264 = "aud=1:bframes=0:colorprim=bt709:transfer=bt709:colormatrix=bt709:fullrange=off"
+    return [
+        *(ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "warning"),
+        *("-f", "rawvideo", "-pixel_format", "nv12", "-video_size", str(stream.canvas), "-framerate", fps),
+        *("-color_range", "tv", "-colorspace", "bt709", "-i", "pipe:0"),
+        *("-fps_mode", "passthrough", "-c:v", "libx264", "-pix_fmt", "nv12", "-preset", stream.preset),
+        *("-crf", str(stream.crf), "-g", str(stream.keyframe_interval), "-threads", str(threads)),
+        *("-x264-params", x264, "-f", "h264", "pipe:1"),
+    ]
+
+
+class AccessUnitSplitter:
+    """Cuts a delimited Annex B stream into access units and leaves the delimiters out."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0
+
+    def feed(self, data: bytes) -> list[AccessUnit]:
+        """Take the next bytes of the stream; return the access units they complete."""
+        self._buffer += data
+        units = []
+        while (end := self._buffer.find(_DELIMITER, max(self._searched, 1))) > 0:
+            units.append(self._cut(end))
+        self._searched = len(self._buffer) - len(_DELIMITER)
+        return units
+
+    def finish(self) -> list[AccessUnit]:
+        """Return the last access unit, which nothing follows."""
+        return [self._cut(len(self._buffer))] if self._buffer else []
+
+    def _cut(self, end: int) -> AccessUnit:
+        data = bytes(self._buffer[_DELIMITER_BYTES:end])
+        del self._buffer[:end]
+        self._searched = 0
+        return AccessUnit(data, is_idr=_is_idr(data))
+
+
+def _is_idr(data: bytes) -> bool:
+    """Tell by the first slice, which parameter sets and SEI may precede."""
+    at = data.find(_START_CODE)
+    while at >= 0:
+        nal_type = data[at + 3] & 0x1F
+        if nal_type in (_NAL_NON_IDR, _NAL_IDR):
+            return nal_type == _NAL_IDR
+        at = data.find(_START_CODE, at + 3)
+    return False
+
+
+class X264Encoder:
+    """One ffmpeg child process; see `encode.base.Encoder` for the contract."""
+
+    def __init__(self, stream: StreamSettings, settings: EncodeSettings) -> None:
+        """Start the child.
+
+        Raises:
+            EncodeFailed: it cannot be started.
+        """
+        self._stream = stream
+        self._stall_timeout_s = settings.stall_timeout_s
+        self._splitter = AccessUnitSplitter()
+        self._stderr_tail = bytearray()
+        command = arguments(find_ffmpeg(settings), stream, settings.threads)
+        log.debug("starting %s", shlex.join(command), extra={"action": "start_encoder"})
+        try:
+            self._child = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                start_new_session=True,  # so that the whole group can be killed
+            )
+        except OSError as error:
+            raise EncodeFailed(f"ffmpeg could not be started: {error.strerror}") from error
+        self._pipes = _nonblocking(self._child)
+        self._poll = select.poll()
+        for pipe in self._pipes[1:]:
+            self._poll.register(pipe, select.POLLIN)
+
+    def __repr__(self) -> str:
+        return f"<X264Encoder {self._stream.canvas} pid={self._child.pid} exit={self._child.returncode}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def encode(self, frame: Nv12Frame) -> Sequence[AccessUnit]:
+        check_frame(frame, self._stream.canvas)
+        if self._child.stdin is None or self._child.stdin.closed:
+            raise EncodeFailed("no frame may follow flush() or close()")
+        return self._exchange(frame.data.cast("B"))
+
+    def flush(self) -> Sequence[AccessUnit]:
+        stdin = self._child.stdin
+        if stdin is None or stdin.closed:
+            return []
+        stdin.close()
+        units = self._drain()
+        try:
+            code = self._child.wait(timeout=self._stall_timeout_s)
+        except subprocess.TimeoutExpired:
+            raise self._failure("did not exit after its last byte") from None
+        if code != 0:
+            raise self._failure(f"ended with exit code {code}")
+        return units
+
+    def close(self) -> None:
+        for pipe in self._pipes:
+            with contextlib.suppress(OSError):
+                pipe.close()
+        if self._child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+
+    def _exchange(self, picture: memoryview) -> list[AccessUnit]:
+        """Write the picture while reading whatever the child has to say."""
+        stdin = self._pipes[0]
+        units: list[AccessUnit] = []
+        self._poll.register(stdin, select.POLLOUT)
+        try:
+            while picture:
+                ready = self._wait()
+                if stdin.fileno() in ready:
+                    picture = picture[self._write(picture) :]
+                units += self._read(ready)
+        finally:
+            self._poll.unregister(stdin)
+        return units
+
+    def _drain(self) -> list[AccessUnit]:
+        """Read stdout to its end."""
+        units: list[AccessUnit] = []
+        while not self._pipes[1].closed:
+            units += self._read(self._wait())
+        return units + self._splitter.finish()
+
+    def _wait(self) -> dict[int, int]:
+        """Return the pipes that are ready, by file descriptor."""
+        ready = dict(self._poll.poll(self._stall_timeout_s * 1000))
+        if not ready:
+            raise self._failure(f"moved no byte for {self._stall_timeout_s:g} s")
+        return ready
+
+    def _write(self, picture: memoryview) -> int:
+        try:
+            return os.write(self._pipes[0].fileno(), picture)
+        except BlockingIOError:
+            return 0
+        except BrokenPipeError:
+            raise self._failure("stopped reading") from None
+
+    def _read(self, ready: dict[int, int]) -> list[AccessUnit]:
+        _, stdout, stderr = self._pipes
+        if not stderr.closed and stderr.fileno() in ready:
+            self._stderr_tail += self._take(stderr)
+            del self._stderr_tail[:-_STDERR_TAIL_BYTES]
+        if not stdout.closed and stdout.fileno() in ready:
+            return self._splitter.feed(self._take(stdout))
+        return []
+
+    def _take(self, pipe: IO[bytes]) -> bytes:
+        """Read what is there; at its end the pipe is closed and no longer polled."""
+        try:
+            data = os.read(pipe.fileno(), _READ_BYTES)
+        except BlockingIOError:
+            return b""
+        if not data:
+            self._poll.unregister(pipe)
+            pipe.close()
+        return data
+
+    def _failure(self, what: str) -> EncodeFailed:
+        """Kill the child, collect its last words and make the error; the caller raises it."""
+        deadline = time.monotonic() + 1
+        if self._child.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(timeout=0.2)  # one that is just dying gets to tell its own exit code
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+        while not self._pipes[2].closed and time.monotonic() < deadline:
+            if not self._poll.poll(100):
+                break
+            self._read(dict.fromkeys([pipe.fileno() for pipe in self._pipes[1:] if not pipe.closed], select.POLLIN))
+        code = self._child.wait()
+        last_words = bytes(self._stderr_tail).decode(errors="replace").strip()
+        log.error("ffmpeg %s (exit code %s): %s", what, code, last_words, extra={"action": "encoder_failed"})
+        return EncodeFailed(f"ffmpeg {what} (exit code {code}); its last words: {last_words or 'none'}")
+
+
+def _nonblocking(child: "subprocess.Popen[bytes]") -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
+    """Return the child's stdin, stdout and stderr, none of which may make us wait."""
+    assert child.stdin is not None and child.stdout is not None and child.stderr is not None  # noqa: S101, PT018 - all are PIPE
+    pipes = (child.stdin, child.stdout, child.stderr)
+    for pipe in pipes:
+        os.set_blocking(pipe.fileno(), False)
+    with contextlib.suppress(AttributeError, OSError):  # not Linux, or above the user's pipe limit
+        fcntl.fcntl(child.stdin.fileno(), fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return pipes

@@ -1,0 +1,159 @@
+"""What can go wrong, as one tree.
+
+StillreelError
+├── JobError                 the request is at fault; trying again is of no use
+│   ├── InvalidRequest         a field is wrong
+│   │   ├── LimitExceeded        a number is above a limit
+│   │   ├── TooManyImages        the list of images is above the limit
+│   │   ├── NotSupported         this version or machine cannot do it
+│   │   └── RequestIdConflict    the id belongs to another request
+│   ├── FetchFailed            an image could not be read or downloaded, or may not be
+│   ├── FileTooLarge           its bytes are too many
+│   ├── UnsupportedFormat      its bytes are no image that is known
+│   ├── DecodeFailed           it is damaged
+│   ├── ImageTooLarge          its pixels are too many
+│   ├── JobNotFound            nobody has this request_id
+│   ├── StillInProgress        its result is not there yet
+│   ├── JobCancelled           its client did not want it any more
+│   └── JobTimedOut            it took too long
+├── CapacityError            try again later
+│   ├── QueueFull
+│   └── ShuttingDown
+├── BackendError             we are at fault
+│   ├── EncodeFailed           the encoder refused, stalled or died
+│   ├── OutputFailed           the file could not be written
+│   └── WorkerLost             the process that rendered died
+└── ConfigError              start-up only: a setting or the machine does not allow to begin
+
+Every leaf names its row of protocol/errors.py in `kind`. Messages say what was expected and what was found; `loc` says
+where, and stands before the message when it is shown. None may hold a path or a secret of the server.
+"""
+
+from typing import Any, ClassVar, Self
+
+from protocol.errors import ERRORS, Loc, dotted
+from protocol.schema import Fault
+
+
+class StillreelError(Exception):
+    """The root; carries the words, the row of the table and the place in the request."""
+
+    kind: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, loc: Loc = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.loc = loc
+
+    def __str__(self) -> str:
+        return f"{dotted(self.loc)}: {self.message}" if self.loc else self.message
+
+    def at(self, *loc: str | int) -> Self:
+        """Say where in the request the fault lies, if nobody nearer to it has said so already."""
+        self.loc = self.loc or loc
+        return self
+
+    def fault(self) -> Fault:
+        """Return the error as the value that is stored and sent."""
+        return Fault(type=self.kind, message=str(self), loc=self.loc, retryable=ERRORS[self.kind].retryable)
+
+
+class JobError(StillreelError):
+    kind = "invalid_params"
+
+
+class InvalidRequest(JobError):
+    """A field is wrong; `details` lists every fault found, as dicts with "loc", "msg" and "type"."""
+
+    kind = "invalid_params"
+
+    def __init__(self, message: str, *, loc: Loc = (), details: tuple[dict[str, Any], ...] = ()) -> None:
+        super().__init__(message, loc=loc)
+        self.details = details
+
+    def fault(self) -> Fault:
+        return super().fault().model_copy(update={"errors": self.details})
+
+
+class LimitExceeded(InvalidRequest):
+    kind = "less_than_equal"
+
+
+class TooManyImages(InvalidRequest):
+    kind = "sequence_too_long"
+
+
+class NotSupported(InvalidRequest):
+    kind = "not_supported"
+
+
+class RequestIdConflict(InvalidRequest):
+    kind = "request_id_conflict"
+
+
+class FetchFailed(JobError):
+    kind = "file_download_error"
+
+
+class FileTooLarge(JobError):
+    kind = "file_too_large"
+
+
+class UnsupportedFormat(JobError):
+    kind = "unsupported_image_format"
+
+
+class DecodeFailed(JobError):
+    kind = "image_load_error"
+
+
+class ImageTooLarge(JobError):
+    kind = "image_too_large"
+
+
+class JobNotFound(JobError):
+    kind = "not_found"
+
+
+class StillInProgress(JobError):
+    kind = "still_in_progress"
+
+
+class JobCancelled(JobError):
+    kind = "client_cancelled"
+
+
+class JobTimedOut(JobError):
+    kind = "request_timeout"
+
+
+class CapacityError(StillreelError):
+    kind = "queue_full"
+
+
+class QueueFull(CapacityError):
+    kind = "queue_full"
+
+
+class ShuttingDown(CapacityError):
+    kind = "shutting_down"
+
+
+class BackendError(StillreelError):
+    kind = "internal_error"
+
+
+class EncodeFailed(BackendError):
+    kind = "internal_error"
+
+
+class OutputFailed(BackendError):
+    kind = "internal_error"
+
+
+class WorkerLost(BackendError):
+    kind = "internal_error"
+
+
+class ConfigError(StillreelError):
+    kind = "internal_error"

@@ -1,0 +1,1 @@
+"""The doors: how requests come in."""

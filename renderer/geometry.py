@@ -1,0 +1,124 @@
+"""Sizes and rectangles: how large the canvas is and where on it a still stands. Integers in, integers out.
+
+4:2:0 video stores one chroma sample for 2×2 luma samples (H.264, 6.2), so a canvas has even sides, and a scaled still
+begins and ends on even lines: no chroma sample straddles picture and bar.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from protocol.schema import ResizeMode
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Width and height in pixels."""
+
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.height) < 1:
+            raise ValueError(f"sides must be positive: {self}")
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+
+@dataclass(frozen=True, slots=True)
+class Canvas(Size):
+    """The output picture that every still is placed on, in luma samples."""
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.height) < 2 or self.width % 2 or self.height % 2:
+            raise ValueError(f"canvas sides must be even and positive: {self.width}x{self.height}")
+
+    @property
+    def nv12_shape(self) -> tuple[int, int]:
+        """(rows, columns) of an NV12 frame: the luma plane, then half as many rows of interleaved Cb and Cr."""
+        return self.height * 3 // 2, self.width
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What happens to one still: cut `crop` out of it, scale that to `size`, put it at (x, y) on the canvas.
+
+    `crop` is (x, y, width, height) in the still's pixels. Where `size` is one short of the canvas, the still's last
+    column or row is repeated: an odd-sized picture keeps every pixel and gets no bar.
+    """
+
+    crop: tuple[int, int, int, int]
+    size: Size
+    x: int
+    y: int
+
+
+def even_up(side: int) -> int:
+    return max(2, side + side % 2)
+
+
+def canvas_for(first: Size, width: int | None, height: int | None) -> Canvas:
+    """Choose the canvas: what was asked for, else the first still's size; odd sides grow by one.
+
+    Args:
+        first: size of the first still, after orientation.
+        width, height: as requested; where one is given the other follows the first still's aspect ratio.
+    """
+    if width is None and height is None:
+        return Canvas(even_up(first.width), even_up(first.height))
+    if width is None:
+        return Canvas(_even_near(Fraction(height or 0) * first.width / first.height), even_up(height or 0))
+    if height is None:
+        return Canvas(even_up(width), _even_near(Fraction(width) * first.height / first.width))
+    return Canvas(even_up(width), even_up(height))
+
+
+def place(still: Size, canvas: Canvas, mode: ResizeMode, *, upscale: bool = True) -> Placement:
+    """Say where a still stands on the canvas.
+
+    pad keeps the whole still and adds bars; crop fills the canvas and cuts what hangs over, evenly on both sides;
+    stretch ignores the aspect ratio. With upscale=False a still is never enlarged: where it would be, it keeps its size
+    (stretch: each axis by itself) and stands in the middle.
+    """
+    whole = (0, 0, still.width, still.height)
+    if still.width in (canvas.width, canvas.width - 1) and still.height in (canvas.height, canvas.height - 1):
+        return Placement(whole, still, 0, 0)
+    if mode == "stretch":
+        size = Size(canvas.width, canvas.height)
+        if not upscale:
+            size = Size(min(still.width, canvas.width), min(still.height, canvas.height))
+        return _centred(whole, size, canvas)
+    ratios = Fraction(canvas.width, still.width), Fraction(canvas.height, still.height)
+    scale = min(ratios) if mode == "pad" else max(ratios)
+    if scale > 1 and not upscale:
+        scale = Fraction(1)
+    if mode == "pad":
+        return _centred(whole, _scaled(still, scale, canvas), canvas)
+    crop = _centred_crop(still, scale, canvas)
+    return _centred(crop, _scaled(Size(crop[2], crop[3]), scale, canvas), canvas)
+
+
+def _even_near(side: Fraction) -> int:
+    return max(2, 2 * round(side / 2))
+
+
+def _scaled(still: Size, scale: Fraction, canvas: Canvas) -> Size:
+    if scale == 1:
+        return Size(min(still.width, canvas.width), min(still.height, canvas.height))
+    return Size(
+        min(canvas.width, _even_near(still.width * scale)), min(canvas.height, _even_near(still.height * scale))
+    )
+
+
+def _centred_crop(still: Size, scale: Fraction, canvas: Canvas) -> tuple[int, int, int, int]:
+    width = min(still.width, max(1, round(canvas.width / scale)))
+    height = min(still.height, max(1, round(canvas.height / scale)))
+    return (still.width - width) // 2, (still.height - height) // 2, width, height
+
+
+def _centred(crop: tuple[int, int, int, int], size: Size, canvas: Canvas) -> Placement:
+    return Placement(crop, size, (canvas.width - size.width) // 4 * 2, (canvas.height - size.height) // 4 * 2)

@@ -1,0 +1,146 @@
+"""The worker: a child process that renders, so that a decoder that crashes, hangs or eats memory costs one job.
+
+Pebble runs it and enforces the job's time limit. Each slot of the engine has a pool of one: Pebble's workers share
+locked pipes, and a worker that is killed while it holds a lock would take its neighbours along. Workers are forked
+from a server process that has imported OpenCV and libav already, so a new one is there in milliseconds.
+
+Progress comes back as datagrams: a worker that is killed in the middle of one leaves nothing half written.
+"""
+
+import ctypes
+import json
+import logging
+import multiprocessing
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from pebble import ProcessPool
+
+from protocol.schema import Fault, Progress
+from renderer.config import RenderSettings
+from renderer.errors import StillreelError
+from renderer.pipeline import RenderJob, RenderReport, render
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+_PROGRESS_INTERVAL_S = 0.1
+_JOBS_PER_PROCESS = 500  # a fresh process now and then, against leaks in native code
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a worker is told."""
+
+    job_id: str
+    work: RenderJob
+    output: Path
+    settings: RenderSettings
+
+
+class Worker:
+    """One worker process and the way to it; not thread-safe."""
+
+    def __init__(self, progress_address: str, memory_bytes: int) -> None:
+        """Start the process.
+
+        Args:
+            progress_address: name of the datagram socket that progress is sent to.
+            memory_bytes: what the process may allocate at most.
+        """
+        self._arguments = (progress_address, memory_bytes)
+        self._pool = self._start()
+
+    def run(self, order: Order, timeout_s: float) -> "Future[RenderReport | Fault]":
+        """Begin a job.
+
+        The future ends with a report, with a fault if the job failed, with TimeoutError when the time is up, or with
+        another exception when the process died. After either exception, or a cancel, call `restart()`.
+        """
+        future: Future[RenderReport | Fault] = self._pool.schedule(run, args=(order,), timeout=timeout_s)
+        return future
+
+    def restart(self) -> None:
+        """Make sure that the process is gone, and start another; blocks until then."""
+        self.stop()
+        self._pool = self._start()
+
+    def stop(self) -> None:
+        """Kill the process; blocks until it is gone. Harmless when repeated."""
+        self._pool.stop()  # type: ignore[no-untyped-call] # Pebble leaves this one untyped
+        self._pool.join()
+
+    def _start(self) -> ProcessPool:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        pool = ProcessPool(
+            max_workers=1, max_tasks=_JOBS_PER_PROCESS, initializer=begin, initargs=self._arguments, context=context
+        )
+        pool.schedule(_ready)
+        return pool
+
+
+def _ready() -> None:
+    """Do nothing, so that the process starts before the first job comes."""
+
+
+# What follows runs in the worker process.
+
+_report_progress: Callable[[str, Progress], None] = lambda _job_id, _progress: None  # noqa: E731 - replaced by begin()
+
+
+def begin(progress_address: str, memory_bytes: int) -> None:
+    """Prepare a new worker process."""
+    global _report_progress  # noqa: PLW0603 - one process, one worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # prctl(2): die with the parent, kill -9 or not
+        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+    _report_progress = _ProgressSender(progress_address)
+
+
+def run(order: Order) -> RenderReport | Fault:
+    """Render one job; every failure comes back as a value."""
+    try:
+        return render(
+            order.work,
+            order.output,
+            order.settings,
+            on_progress=lambda progress: _report_progress(order.job_id, progress),
+        )
+    except StillreelError as error:
+        return error.fault()
+    except MemoryError:
+        return Fault(type="internal_error", message="the job needs more memory than a worker may take")
+    except Exception:
+        log.exception("job failed for a reason nobody foresaw", extra={"job": order.job_id})
+        return Fault(type="internal_error", message="the renderer failed; the server's log says why")
+
+
+class _ProgressSender:
+    """Sends what changed, at most ten times a second; a full or vanished receiver is not worth waiting for."""
+
+    def __init__(self, address: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._address = address
+        self._sent_at = 0.0
+        self._stage = ""
+
+    def __call__(self, job_id: str, progress: Progress) -> None:
+        now = time.monotonic()
+        if progress.stage == self._stage and now - self._sent_at < _PROGRESS_INTERVAL_S:
+            return
+        self._sent_at, self._stage = now, progress.stage
+        message = json.dumps({"job": job_id, "progress": progress.model_dump()}).encode()
+        try:
+            self._socket.sendto(message, self._address)
+        except OSError:
+            log.debug("progress not sent", exc_info=True)

@@ -1,0 +1,159 @@
+"""Access units into an MP4 with exact time stamps, visible under its name only once it is whole and on disk.
+
+PyAV (libavformat) writes the boxes. The timescale is the rate's numerator and every sample lasts its denominator, so
+the sample table has one `stts` entry and the rate is exact. `colr` is nclx 1/1/1 limited, as in the SPS. faststart puts
+`moov` in front. The file grows as NAME.part; it is read back, synced and renamed at the end, and removed on every other
+way out.
+"""
+
+import io
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Self
+
+import av
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+
+from renderer.encode.base import AccessUnit
+from renderer.errors import OutputFailed
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """What a finished file says of itself."""
+
+    width: int
+    height: int
+    frames: int
+    fps: Fraction
+    duration_s: Fraction
+    size_bytes: int
+
+
+class Mp4Writer:
+    """One MP4 in the making. Leave the `with` block without `commit()` and nothing remains."""
+
+    def __init__(self, path: Path, fps: Fraction) -> None:
+        """Args:
+        path: the final name; its directory exists.
+        fps: exact frames per second.
+        """
+        self._path = path
+        self._part = path.with_name(path.name + ".part")
+        self._fps = fps
+        self._container: OutputContainer | None = None
+        self._stream: VideoStream | None = None
+        self._frames = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._close(suppress=True)
+        self._part.unlink(missing_ok=True)
+
+    def extend(self, units: Iterable[AccessUnit]) -> None:
+        """Append the next frames.
+
+        Raises:
+            OutputFailed: the file cannot be written, for example because the disk is full.
+        """
+        for unit in units:
+            self._add(unit)
+
+    def _add(self, unit: AccessUnit) -> None:
+        with _as_output_failed():
+            container, stream = self._open(unit)
+            packet = av.Packet(unit.data)
+            packet.stream = stream
+            packet.time_base = 1 / self._fps
+            packet.pts = packet.dts = self._frames
+            packet.duration = 1
+            packet.is_keyframe = unit.is_idr
+            container.mux_one(packet)
+        self._frames += 1
+
+    def commit(self) -> VideoFacts:
+        """Finish the file, check it, put it on disk and give it its name.
+
+        Raises:
+            OutputFailed: it could not be written, or does not hold what was put in.
+        """
+        with _as_output_failed():
+            self._close()
+            facts = read_facts(self._part)
+            if facts.frames != self._frames or facts.fps != self._fps:
+                raise OutputFailed(
+                    f"the file holds {facts.frames} frames at {facts.fps}, expected {self._frames} at {self._fps}"
+                )
+            _sync(self._part)
+            self._part.rename(self._path)
+            _sync(self._path.parent)
+        return facts
+
+    def _open(self, first: AccessUnit) -> tuple[OutputContainer, VideoStream]:
+        """Open the file at the first access unit, whose SPS tells libavformat size, profile and colours."""
+        if self._container is None or self._stream is None:
+            scale = str(self._fps.numerator)
+            self._container = av.open(
+                str(self._part),
+                "w",
+                format="mp4",
+                options={
+                    "movflags": "+faststart+write_colr",
+                    "video_track_timescale": scale,
+                    "movie_timescale": scale,
+                },
+            )
+            with av.open(io.BytesIO(first.data), format="h264") as parameters:
+                self._stream = self._container.add_stream_from_template(parameters.streams.video[0])
+            self._stream.time_base = 1 / self._fps
+        return self._container, self._stream
+
+    def _close(self, *, suppress: bool = False) -> None:
+        container, self._container, self._stream = self._container, None, None
+        if container is None:
+            return
+        try:
+            container.close()
+        except (av.FFmpegError, OSError):
+            if not suppress:
+                raise
+
+
+def read_facts(path: Path) -> VideoFacts:
+    """Read back what a player will see.
+
+    Raises:
+        av.FFmpegError: this is no MP4 with a video.
+    """
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        ticks, time_base, fps = stream.duration, stream.time_base, stream.average_rate
+        if ticks is None or time_base is None or fps is None:
+            raise OutputFailed("the file tells no duration")
+        return VideoFacts(
+            stream.width, stream.height, stream.frames, Fraction(fps), ticks * time_base, path.stat().st_size
+        )
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _as_output_failed() -> Iterator[None]:
+    """Turn libavformat's and the system's errors into ours, without their paths."""
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        raise OutputFailed(f"the video could not be written: {error.strerror}") from error

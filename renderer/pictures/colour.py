@@ -1,0 +1,169 @@
+"""Any decoded samples become sRGB in 8-bit BGR: depth, embedded profile, alpha, in this order, strip by strip.
+
+Strips keep the temporaries in the cache and the memory of a 200-megapixel still at its input plus its output.
+
+Profiles are converted by LittleCMS with the relative colorimetric intent and black point compensation: colours that
+sRGB can show stay exact, where perceptual tables would shift them all; matrix profiles, which cameras and phones embed,
+have no perceptual tables anyway; and black point compensation keeps the shadows of print profiles apart.
+
+Alpha is composited on the coded sRGB values, as browsers do (W3C Compositing and Blending Level 1, 5.1), on 8-bit
+values. Float samples are linear light (Radiance, PFM, float TIFF) and are coded with IEC 61966-2-1; an embedded profile
+of theirs is not looked at. 16-bit samples become 8-bit ones by v / 257, rounded: 65535 is 255 and 257 is 1.
+"""
+
+import io
+import logging
+from functools import lru_cache
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageCms
+
+from renderer.errors import UnsupportedFormat
+
+Rgb = tuple[int, int, int]
+Pixels = npt.NDArray[np.uint8]
+Samples = npt.NDArray[Any]
+
+_log = logging.getLogger(__name__)
+
+# 65,536 pixels of BGR with their 16-bit products are 600 KiB: within a core's second-level cache.
+_STRIP_PIXELS = 1 << 16
+
+_SPACES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
+
+
+def to_bgr(samples: Samples, *, background: Rgb, profile: bytes | None = None) -> Pixels:
+    """Return the samples as sRGB, opaque.
+
+    Args:
+        samples: (H, W), (H, W, 3) in the order BGR or (H, W, 4) in the order BGRA, alpha not premultiplied; uint8,
+            uint16 (full scale) or float (linear light, 1.0 is white).
+        background: R, G, B that lies under alpha.
+        profile: the ICC profile that the samples were coded with; a broken one is ignored.
+
+    Returns:
+        (H, W, 3) uint8, BGR, C-contiguous; `samples` themselves where nothing is to be done.
+
+    Raises:
+        UnsupportedFormat: the samples are of another type.
+    """
+    if samples.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
+        raise UnsupportedFormat(f"expected samples of 8 or 16 bits or floats, found {samples.dtype}")
+    transform = _transform_for(samples, profile)
+    if transform is None and samples.dtype == np.uint8 and samples.ndim == 3 and samples.shape[2] == 3:
+        return np.ascontiguousarray(samples)
+    rows, columns = samples.shape[:2]
+    bgr = np.empty((rows, columns, 3), np.uint8)
+    step = max(1, _STRIP_PIXELS // columns)
+    for top in range(0, rows, step):
+        strip = samples[top : top + step]
+        alpha = _alpha(strip)
+        colour = _coded(strip[..., :3] if strip.ndim == 3 else strip)
+        colour = _grey_to_bgr(colour, transform) if colour.ndim == 2 else _converted(colour, transform)
+        bgr[top : top + step] = colour if alpha is None else _over(colour, alpha, background)
+    return bgr
+
+
+def to_8_bits(samples: Samples) -> Pixels:
+    """Scale 16-bit samples to 8 bits, rounded; 8-bit ones are returned as they are.
+
+    v / 257 is never half-way between two integers, so the rounding rule does not matter.
+    """
+    if samples.dtype == np.uint8:
+        return samples
+    scaled = cv2.convertScaleAbs(np.ascontiguousarray(samples), alpha=1 / 257)
+    return np.asarray(scaled, np.uint8).reshape(samples.shape)
+
+
+@lru_cache(maxsize=16)
+def transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """Build the transform from a profile to sRGB, once for each profile; it may be used by many threads.
+
+    Args:
+        profile: the ICC profile's bytes.
+        mode: "RGB", "L" or "CMYK", as Pillow names what the samples are.
+
+    Returns:
+        None if the profile is broken or not one for `mode`, which is logged, or if it changes no colour by more than 1.
+    """
+    space = profile[16:20]  # ICC.1:2022, 7.2.6: the data colour space's signature
+    if _SPACES.get(space) != mode:
+        _log.warning("ignoring a colour profile for %r on %s samples", space, mode, extra={"action": "profile_ignored"})
+        return None
+    try:
+        transform = ImageCms.ImageCmsTransform(
+            ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+            ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")),
+            mode,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+        return None if _changes_nothing(transform, mode) else transform
+    except (OSError, ValueError, ImageCms.PyCMSError) as error:
+        _log.warning("ignoring an embedded colour profile: %s", error, extra={"action": "profile_ignored"})
+        return None
+
+
+def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
+    if mode == "CMYK":
+        return False
+    steps = np.linspace(0, 255, 9).astype(np.uint8) if mode == "RGB" else np.arange(256, dtype=np.uint8)
+    lattice = np.stack(np.meshgrid(steps, steps, steps), -1).reshape(27, 27, 3) if mode == "RGB" else steps[None]
+    expected = lattice if mode == "RGB" else lattice[..., None]
+    found = np.asarray(transform.apply(Image.fromarray(lattice)))
+    return bool(np.abs(found.astype(np.int16) - expected).max() <= 1)
+
+
+def _transform_for(samples: Samples, profile: bytes | None) -> ImageCms.ImageCmsTransform | None:
+    if profile is None or samples.dtype.kind == "f":
+        return None
+    # Grey samples often carry the profile of the RGB editor that saved them.
+    is_grey = samples.ndim == 2 and profile[16:20] == b"GRAY"
+    return transform_to_srgb(profile, "L" if is_grey else "RGB")
+
+
+def _coded(strip: Samples) -> Pixels:
+    if strip.dtype.kind != "f":
+        return to_8_bits(strip)
+    linear = np.clip(np.nan_to_num(strip), 0.0, 1.0)
+    coded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.power(linear, 1 / 2.4) - 0.055)
+    return np.asarray(np.rint(coded * 255), np.uint8)
+
+
+def _alpha(strip: Samples) -> Pixels | None:
+    if strip.ndim == 2 or strip.shape[2] < 4:
+        return None
+    if strip.dtype.kind == "f":
+        alpha: Pixels = np.rint(np.clip(np.nan_to_num(strip[..., 3]), 0, 1) * 255).astype(np.uint8)
+    else:
+        alpha = to_8_bits(strip[..., 3])
+    return None if alpha.min() == 255 else alpha
+
+
+def _grey_to_bgr(grey: Pixels, transform: ImageCms.ImageCmsTransform | None) -> Pixels:
+    if transform is not None and transform.input_mode == "L":
+        return _rgb_to_bgr(np.asarray(transform.apply(Image.fromarray(grey))))
+    return _converted(np.asarray(cv2.cvtColor(np.ascontiguousarray(grey), cv2.COLOR_GRAY2BGR), np.uint8), transform)
+
+
+def _converted(bgr: Pixels, transform: ImageCms.ImageCmsTransform | None) -> Pixels:
+    if transform is None:
+        return bgr
+    rgb = Image.fromarray(_rgb_to_bgr(bgr))
+    return _rgb_to_bgr(np.asarray(transform.apply(rgb)))
+
+
+def _rgb_to_bgr(pixels: Pixels) -> Pixels:
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(pixels), cv2.COLOR_RGB2BGR), np.uint8)
+
+
+def _over(colour: Pixels, alpha: Pixels, background: Rgb) -> Pixels:
+    """Return round((colour * alpha + background * (255 - alpha)) / 255), exactly."""
+    weight = alpha.astype(np.uint16)[..., None]
+    under = np.array(background[::-1], np.uint16)
+    total = colour * weight + under * (255 - weight) + np.uint16(128)
+    return ((total + (total >> 8)) >> 8).astype(np.uint8)

@@ -1,0 +1,281 @@
+"""From a url to bytes: paths and `file:` under allowed directories, `data:`, `cid:` and, where it is allowed, http(s).
+
+A path is judged twice. `check` compares words: it must lie under an allowed directory and may not climb with `..`.
+`fetch` opens the file, then asks the system what it has really opened, and compares that: a symbolic link, or a
+directory exchanged in between, cannot lead out. It opens without blocking and reads regular files only, so that a FIFO
+or a device costs nothing.
+
+http is off by default: nothing stops a url from naming an address inside the network yet. See `download`.
+
+Messages hold no path; the place in the request says which url is meant.
+"""
+
+import base64
+import binascii
+import os
+import re
+import stat
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+import cv2
+import numpy as np
+
+from protocol.schema import PixelLayout
+from renderer.config import FetchSettings
+from renderer.errors import FetchFailed, FileTooLarge, NotSupported
+from renderer.pictures.colour import Pixels, to_8_bits
+from renderer.pictures.download import check_http, download
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)  # RFC 3986, 3.1
+_FORGIVEN = b" \t\n\f\r"  # https://infra.spec.whatwg.org/#forgiving-base64-decode
+_TO_BGR = {"RGB": cv2.COLOR_RGB2BGR, "RGBA": cv2.COLOR_RGBA2BGRA}
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that came with the message; `layout` says how to read raw pixels, None means an image file."""
+
+    path: Path
+    layout: PixelLayout | None = None
+
+
+class Fetcher:
+    """Reads the sources of one job; safe to use from many threads."""
+
+    def __init__(
+        self,
+        settings: FetchSettings,
+        *,
+        base: Path | None = None,
+        attachments: Sequence[Attachment] = (),
+        any_path: bool = False,
+    ) -> None:
+        """Remember what may be read.
+
+        Args:
+            base: the manifest's directory: relative paths start there, and all below it may be read. Without one they
+                are tried under each allowed root.
+            attachments: what `cid:0`, `cid:1` and so on name.
+            any_path: read whatever this process can, as the command line does for its own user.
+        """
+        self._settings = settings
+        self._attachments = tuple(attachments)
+        self._any_path = any_path
+        starts = (base,) if base is not None else settings.allow_roots
+        self._starts = starts if starts or not any_path else (Path(),)
+        # As they are written, and as the system will name what was opened.
+        self._roots = tuple(
+            spelling
+            for root in (*settings.allow_roots, *((base,) if base is not None else ()))
+            for spelling in (Path(os.path.abspath(root)), Path(os.path.realpath(root)))  # noqa: PTH100 - keeps links
+        )
+        self._check_by_scheme: dict[str, Callable[[str], object]] = {
+            "": self._candidates,
+            "file": lambda rest: self._candidates(_path_of(rest)),
+            "data": self._data_parts,
+            "cid": self._attachment,
+            "http": self._check_http,
+            "https": self._check_http,
+        }
+
+    def check(self, url: str) -> None:
+        """Refuse what can be told from the words alone; reads nothing.
+
+        Raises:
+            FetchFailed, FileTooLarge, NotSupported: as `fetch` would.
+        """
+        scheme, rest = self._split(url)
+        self._check_by_scheme[scheme](rest)
+
+    def fetch(self, url: str) -> bytes | Pixels:
+        """Read the source.
+
+        Returns:
+            A file's bytes; for an attachment of raw pixels (H, W), (H, W, 3) BGR or (H, W, 4) BGRA uint8.
+
+        Raises:
+            FetchFailed: it is not there, may not be read or could not be.
+            FileTooLarge: it has more than max_image_bytes.
+            NotSupported: nothing here reads such urls.
+        """
+        scheme, rest = self._split(url)
+        if scheme in ("", "file"):
+            return self._read_path(rest if scheme == "" else _path_of(rest))
+        if scheme == "data":
+            return self._read_data(rest)
+        if scheme == "cid":
+            return self._read_attachment(self._attachment(rest))
+        self._check_http(rest)
+        return download(
+            url,
+            max_bytes=self._settings.max_image_bytes,
+            timeout_s=self._settings.download_timeout_s,
+            max_redirects=self._settings.max_redirects,
+        )
+
+    def _split(self, url: str) -> tuple[str, str]:
+        """Return the scheme, empty for a path, and what follows it: for http the whole url."""
+        match = _SCHEME.match(url)
+        if match is None:
+            return "", url
+        scheme = match[1].lower()
+        if scheme not in self._check_by_scheme:
+            raise NotSupported(
+                f"expected a path or a url of the schemes {', '.join(filter(None, self._check_by_scheme))}, "
+                f"found {scheme[:32]}: (a path with a colon can be written ./name)"
+            )
+        return scheme, url if scheme.startswith("http") else match[2]
+
+    # Paths.
+
+    def _candidates(self, path: str) -> list[str]:
+        """Return where the file may be, in the order to try."""
+        if not path or "\0" in path:
+            raise FetchFailed("expected a path, found an empty one or one with a NUL")
+        if self._any_path:
+            return [os.path.join(start, path) for start in self._starts]  # noqa: PTH118 - Path would drop a last dot
+        if ".." in path.split("/"):
+            raise FetchFailed("expected a path without '..'")
+        found = [os.path.join(start, path) for start in self._starts] if not path.startswith("/") else [path]  # noqa: PTH118
+        found = [candidate for candidate in found if self._is_allowed(os.path.abspath(candidate))]  # noqa: PTH100
+        if not found:
+            raise FetchFailed("not under a directory that may be read (--allow-root)")
+        return found
+
+    def _is_allowed(self, path: str) -> bool:
+        return any(Path(path).is_relative_to(root) for root in self._roots)
+
+    def _read_path(self, path: str) -> bytes:
+        candidates = self._candidates(path)
+        for candidate in candidates[:-1]:
+            if os.path.exists(candidate):  # noqa: PTH110 - a string all the way
+                return self._read_file(candidate)
+        return self._read_file(candidates[-1])
+
+    def _read_file(self, path: str) -> bytes:
+        try:
+            # O_NONBLOCK: opening a FIFO would wait for its writer. O_NOCTTY: a terminal must not become ours.
+            handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+            try:
+                self._check_opened(handle, path)
+                return self._read_all(partial(os.read, handle))
+            finally:
+                os.close(handle)
+        except (OSError, ValueError) as error:
+            raise FetchFailed(_words(error)) from error
+
+    def _check_opened(self, handle: int, path: str) -> None:
+        state = os.fstat(handle)
+        if not stat.S_ISREG(state.st_mode):
+            raise FetchFailed("expected a regular file")
+        if not self._any_path and not self._is_allowed(_opened_path(handle, path)):
+            raise FetchFailed("not under a directory that may be read (--allow-root)")
+        self._check_size(state.st_size)
+
+    def _read_all(self, read: Callable[[int], bytes | None]) -> bytes:
+        """Read to the end, or until there is too much: the file may grow while it is read."""
+        chunks: list[bytes] = []
+        size_bytes = 0
+        while chunk := read(_CHUNK_BYTES):
+            chunks.append(chunk)
+            size_bytes += len(chunk)
+            self._check_size(size_bytes)
+        return b"".join(chunks)
+
+    def _check_size(self, size_bytes: int) -> None:
+        if size_bytes > self._settings.max_image_bytes:
+            raise FileTooLarge(f"expected at most {self._settings.max_image_bytes} bytes, found {size_bytes} or more")
+
+    # data: urls, RFC 2397: [media type][;base64],data. The media type is not believed; the bytes say what they are.
+
+    def _data_parts(self, rest: str) -> tuple[bool, str]:
+        head, comma, payload = rest.partition(",")
+        if not comma:
+            raise FetchFailed("expected a comma in the data: url")
+        is_base64 = head[-7:].lower() == ";base64"
+        # The fewest bytes that so many characters stand for: base64 makes four of three, percent-encoding triples.
+        self._check_size(len(payload) // 4)
+        return is_base64, payload
+
+    def _read_data(self, rest: str) -> bytes:
+        is_base64, payload = self._data_parts(rest)
+        found = unquote_to_bytes(payload)
+        if is_base64:
+            digits = found.translate(None, _FORGIVEN).rstrip(b"=")
+            try:
+                found = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+            except binascii.Error as error:
+                raise FetchFailed("expected base64 in the data: url") from error
+        self._check_size(len(found))
+        return found
+
+    # Attachments.
+
+    def _attachment(self, number: str) -> Attachment:
+        if not (number.isascii() and number.isdecimal() and len(number) <= 9):
+            raise FetchFailed("expected cid: and the number of an attachment, such as cid:0")
+        if int(number) >= len(self._attachments):
+            raise FetchFailed(
+                f"expected one of {len(self._attachments)} attachments, counted from 0, found cid:{number}"
+            )
+        return self._attachments[int(number)]
+
+    def _read_attachment(self, attachment: Attachment) -> bytes | Pixels:
+        try:
+            with attachment.path.open("rb") as file:
+                if attachment.layout is None:
+                    self._check_size(os.fstat(file.fileno()).st_size)
+                    return self._read_all(file.read)
+                # The message's own limit has bounded it; the one on image files is about encoded bytes.
+                return _pixels(file.read(attachment.layout.size_bytes + 1), attachment.layout)
+        except OSError as error:
+            raise FetchFailed("the attachment could not be read") from error
+
+    # http and https.
+
+    def _check_http(self, url: str) -> None:
+        if not self._settings.allow_http:
+            raise FetchFailed("http and https are not allowed here (--allow-http)")
+        check_http(url)
+
+
+def _path_of(rest: str) -> str:
+    """Return the path of a `file:` url (RFC 8089), given what follows the colon."""
+    if rest.startswith("//"):
+        host, slash, path = rest[2:].partition("/")
+        if host.lower() not in ("", "localhost"):
+            raise FetchFailed("expected a file: url without a host")
+        rest = slash + path
+    return os.fsdecode(unquote_to_bytes(rest))
+
+
+def _opened_path(handle: int, path: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{handle}")  # noqa: PTH115 - a string all the way
+    except OSError:  # no /proc: not Linux
+        return os.path.realpath(path)
+
+
+def _words(error: OSError | ValueError) -> str:
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "no such file"
+    return "the file may not be read" if isinstance(error, PermissionError) else "the file could not be read"
+
+
+def _pixels(raw: bytes, layout: PixelLayout) -> Pixels:
+    if len(raw) != layout.size_bytes:
+        raise FetchFailed(
+            f"expected {layout.size_bytes} bytes for shape {list(layout.shape)} of {layout.dtype}, "
+            f"found {'more' if len(raw) > layout.size_bytes else len(raw)}"
+        )
+    samples = np.frombuffer(raw, np.dtype(layout.dtype).newbyteorder("<")).reshape(layout.shape)
+    pixels = to_8_bits(samples.astype(layout.dtype, copy=False))
+    if layout.order == "GRAY":
+        return pixels.reshape(layout.shape[:2])
+    code = _TO_BGR.get(layout.order)
+    return pixels if code is None else np.asarray(cv2.cvtColor(pixels, code), np.uint8)

@@ -1,0 +1,85 @@
+"""Exact frame rates and holds: which frame shows which still, in integers and fractions only.
+
+The NTSC rates are n·1000/1001 for n = 24, 30, 48, 60, 120 (SMPTE ST 12-1). People write them rounded, so a number that
+is such a rate rounded to the two or more decimals it was written with means that rate: 23.98, 23.976 and 23.976024 do.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+
+from protocol.schema import ImageFrame
+from renderer.errors import InvalidRequest
+
+_NTSC_RATES = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
+
+# A rate written with up to three decimals stays exact; 33.333333 means 100/3. The bound keeps every time stamp of a
+# day-long video within 64 bits and the timescale (the rate's numerator) within MP4's 32.
+_MAX_DENOMINATOR = 1001
+
+
+def frame_rate(value: float | str) -> Fraction:
+    """Return the exact rate that a number or a fraction such as "30000/1001" means.
+
+    Args:
+        value: frames per second, finite and positive; the schema has checked its range.
+    """
+    text = str(value)
+    if "/" in text:
+        return Fraction(text)
+    written = Decimal(text)
+    decimals = -int(written.as_tuple().exponent)
+    if decimals >= 2:
+        for rate in _NTSC_RATES:
+            if round(rate, decimals) == Fraction(written):
+                return rate
+    return Fraction(written).limit_denominator(_MAX_DENOMINATOR)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """How long each still is held: `holds[i]` frames for still i, at `fps` frames per second."""
+
+    fps: Fraction
+    holds: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if self.fps <= 0:
+            raise ValueError(f"fps must be positive: {self.fps}")
+        if not self.holds or min(self.holds) < 1:
+            raise ValueError(f"a timeline needs holds of at least one frame each: {self.holds[:8]}")
+
+    @property
+    def frames(self) -> int:
+        return sum(self.holds)
+
+    @property
+    def duration_s(self) -> Fraction:
+        return self.frames / self.fps
+
+
+def timeline(images: Iterable[ImageFrame], fps: Fraction) -> Timeline:
+    """Lay the stills out one after the other.
+
+    A hold in seconds ends at the frame nearest to the running total (half a frame rounds up), so that rounding never
+    adds up: ten stills of 0.1 s at 24 fps last 24 frames together, not 20.
+
+    Raises:
+        InvalidRequest: a duration is so short that its still would get no frame.
+    """
+    holds = []
+    total_frames = Fraction(0)
+    end = 0
+    for index, image in enumerate(images):
+        total_frames += image.frames if image.duration is None else Fraction(str(image.duration)) * fps
+        start, end = end, math.floor(total_frames + Fraction(1, 2))
+        if end <= start:
+            raise InvalidRequest(
+                f"{image.duration} s leaves no frame for this still at {float(fps):g} fps; "
+                f"expected about {float(1 / fps):.4g} s or more",
+                loc=("images", index, "duration"),
+            )
+        holds.append(end - start)
+    return Timeline(fps, tuple(holds))

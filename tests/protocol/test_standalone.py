@@ -1,0 +1,90 @@
+"""A client's machine has pydantic and pyzmq, and neither OpenCV nor PyAV."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+CALL = """
+import sys
+
+REFUSED = {"cv2", "av", "numpy", "PIL", "renderer", "fastapi", "typer", "rich", "pebble", "urllib3"}
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in REFUSED:
+            raise ImportError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Refuse())
+import protocol.client
+with protocol.client.Client(sys.argv[1], timeout_s=20) as client:
+    print(protocol.__file__, client.health().version, client.render({"images": []}, attachments=[b"png"]).frames)
+assert not REFUSED & set(sys.modules)
+"""
+
+
+def run(*command, **changes):
+    child = subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, timeout=60, check=False, **changes
+    )
+    assert child.returncode == 0, child.stderr
+    return child.stdout
+
+
+@pytest.fixture
+def server(serve, result):
+    health = {"status": "ok", "version": "9.9", "workers": 1, "jobs_running": 0, "jobs_queued": 0, "encoder": "null"}
+    return serve(lambda server, call: server.answer(call, health if call.method == "health" else result))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """`pip install ./protocol` into an empty directory, from a copy so that the build leaves nothing in the tree."""
+    sources, target = tmp_path_factory.mktemp("sources") / "protocol", tmp_path_factory.mktemp("target")
+    shutil.copytree(ROOT / "protocol", sources, ignore=shutil.ignore_patterns("__pycache__"))
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--no-compile", "--disable-pip-version-check"]
+    run("-m", "pip", "install", "--quiet", *options, "--target", target, sources)
+    return target
+
+
+def test_the_client_works_without_the_renderer(server):
+    where, version, frames = run("-c", CALL, server.endpoint, cwd=ROOT).split()
+    assert Path(where).parent == ROOT / "protocol"
+    assert (version, frames) == ("9.9", "72")
+
+
+def test_the_client_installs_alone(installed, server, tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(installed)}
+    where, version, _ = run("-c", CALL, server.endpoint, cwd=tmp_path, env=environment).split()
+    assert Path(where).parent == installed / "protocol"
+    assert version == "9.9"
+
+
+def test_the_installed_files_are_the_package_and_no_more(installed):
+    expected = {path.name for path in (ROOT / "protocol").iterdir() if path.suffix == ".py"} | {"py.typed"}
+    assert {path.name for path in (installed / "protocol").iterdir()} == expected
+    assert {path.name.partition("-")[0] for path in installed.iterdir()} == {"protocol", "stillreel_client"}
+
+
+def test_both_distributions_agree_on_version_and_requirements():
+    whole = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    alone = tomllib.loads((ROOT / "protocol" / "pyproject.toml").read_text())["project"]
+    assert alone["version"] == whole["version"]
+    assert alone["requires-python"] == whole["requires-python"]
+    assert set(alone["dependencies"]) <= set(whole["dependencies"])
+    assert {line.split(">")[0] for line in alone["dependencies"]} == {"pydantic", "pyzmq"}
+
+
+def test_the_whole_distribution_leaves_the_second_pyproject_out():
+    pytest.importorskip("hatchling")
+    from hatchling.builders.wheel import WheelBuilder
+
+    names = {entry.distribution_path for entry in WheelBuilder(str(ROOT)).recurse_included_files()}
+    assert {"protocol/client.py", "protocol/py.typed", "renderer/errors.py"} <= names
+    assert not [name for name in names if name.endswith(".toml")]
