@@ -94,12 +94,16 @@ def place(still: Size, canvas: Canvas, mode: ResizeMode, *, upscale: bool = True
         return _centred(whole, size, canvas)
     ratios = Fraction(canvas.width, still.width), Fraction(canvas.height, still.height)
     scale = min(ratios) if mode == "pad" else max(ratios)
-    if scale > 1 and not upscale:
+    is_held_back = scale > 1 and not upscale
+    if is_held_back:
         scale = Fraction(1)
     if mode == "pad":
         return _centred(whole, _scaled(still, scale, canvas), canvas)
     crop = _centred_crop(still, scale, canvas)
-    return _centred(crop, _scaled(Size(crop[2], crop[3]), scale, canvas), canvas)
+    if is_held_back:
+        return _centred(crop, Size(crop[2], crop[3]), canvas)
+    # Not the crop's own size times the scale: the crop is whole pixels, and half of one enlarged would leave a bar.
+    return Placement(crop, Size(canvas.width, canvas.height), 0, 0)
 
 
 def _even_near(side: Fraction) -> int:

@@ -43,12 +43,15 @@ class Picture:
     """A still, ready to be composed.
 
     Attributes:
-        pixels: (H, W, 3) uint8, BGR, C-contiguous; may be smaller than `size` by 2, 4 or 8 in both directions.
+        pixels: (H, W, 3) uint8, BGR, C-contiguous.
         size: what the file holds, after orientation.
+        reduction: 1, 2, 4 or 8: each of `pixels` stands for a square of so many of the file's, the last ones partly
+            outside it.
     """
 
     pixels: Pixels
     size: Size
+    reduction: int = 1
 
 
 def read_size(data: bytes | Pixels, max_pixels: int) -> Size:
@@ -94,7 +97,7 @@ def decode(
             samples = _read_with_pillow(data, header)
         pixels = _oriented(to_bgr(samples, background=background, profile=profile), header.orientation)
     _check_size(pixels, header.size, factor)
-    return Picture(pixels, header.size)
+    return Picture(pixels, header.size, factor)
 
 
 def _is_for_opencv(header: Header) -> bool:
@@ -110,7 +113,7 @@ def _reduction(header: Header, needed: Callable[[Size], Size]) -> int:
         return 1
     least = needed(header.size)
     for factor in (8, 4, 2):
-        if -(-header.size.width // factor) >= least.width and -(-header.size.height // factor) >= least.height:
+        if header.size.width // factor >= least.width and header.size.height // factor >= least.height:
             return factor
     return 1
 

@@ -2,9 +2,10 @@
 
 There is no guard against internal addresses yet; the address check will stand where a connection is made, `_new_conn`.
 
-The deadline is for the whole download: names, connections, redirects, headers, body. Socket time limits alone start
+The deadline is for the whole download: connections, redirects, headers, body. Socket time limits alone start
 anew with every byte, and a server that drips one byte a minute would never end, so a timer shuts the sockets down.
 Only a name server that does not answer is waited for as long as the system's resolver does.
+
 Nothing is taken from the environment: no proxies, no netrc.
 """
 

@@ -50,7 +50,9 @@ def tiff(samples: Array, **options: Any) -> bytes:
 
 
 def photograph(name: str = "astronaut.png") -> Image.Image:
-    return Image.open(PHOTOGRAPHS / name).convert("RGB")
+    image = Image.open(PHOTOGRAPHS / name).convert("RGB")
+    image.info.clear()
+    return image
 
 
 def distance(found: Array, expected: Array) -> float:
@@ -310,7 +312,7 @@ def test_cmyk_goes_through_its_profile(cyan_only: bytes) -> None:
     inks = np.zeros((8, 8, 4), np.uint8)
     inks[:4, :, 0] = 255
     inks[:, :, 1] = 255
-    image = Image.fromarray(inks, "CMYK")
+    image = Image.frombytes("CMYK", (8, 8), inks.tobytes())
     for data in (
         saved(image, "JPEG", quality=100, subsampling=0, icc_profile=cyan_only),
         saved(image, "TIFF", icc_profile=cyan_only),
@@ -397,12 +399,12 @@ def test_one_transform_serves_many_threads(display_p3: bytes) -> None:
 @pytest.mark.parametrize(
     ("least", "factor"),
     [
-        (Size(64, 48), 8),
-        (Size(65, 48), 4),
-        (Size(64, 49), 4),
+        (Size(63, 47), 8),
+        (Size(64, 47), 4),
+        (Size(63, 48), 4),
         (Size(127, 95), 4),
-        (Size(128, 97), 2),
-        (Size(511, 1), 1),
+        (Size(128, 95), 2),
+        (Size(255, 1), 1),
     ],
 )
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -410,8 +412,15 @@ def test_a_jpeg_is_read_at_the_smallest_scale_that_covers(least: Size, factor: i
     image = photograph().resize((509, 381)).convert(mode)
     picture = opened(saved(image, "JPEG", quality=95), needed=lambda _: least)
     assert picture.size == Size(509, 381)
+    assert picture.reduction == factor
     assert picture.pixels.shape == (-(-381 // factor), -(-509 // factor), 3)
-    expected = np.asarray(image.convert("RGB").resize(picture.pixels.shape[1::-1], Image.Resampling.BOX))[..., ::-1]
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_a_reduced_jpeg_shows_the_same(factor: int) -> None:
+    image = photograph()
+    picture = opened(saved(image, "JPEG", quality=95), needed=lambda _: Size(512 // factor, 512 // factor))
+    expected = np.asarray(image.reduce(factor))[..., ::-1]
     assert np.abs(picture.pixels.astype(int) - expected).mean() < 4
 
 
@@ -454,16 +463,16 @@ TRUNCATABLE = {
 @pytest.mark.parametrize("name", TRUNCATABLE)
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 def test_a_file_that_ends_early_is_an_error(name: str) -> None:
-    data = saved(photograph().resize((128, 96)), name.split()[-1], **TRUNCATABLE[name])
+    data = saved(photograph().resize((128, 96)), name.rsplit(maxsplit=1)[-1], **TRUNCATABLE[name])
     assert opened(data).size == Size(128, 96)
     for kept in (0.1, 0.5, 0.9, 0.99):
         with pytest.raises(DecodeFailed, match="image"):
             opened(data[: int(len(data) * kept)])
 
 
-@pytest.mark.parametrize("name", ["PNG", "progressive JPEG", "GIF"])
+@pytest.mark.parametrize("name", ["PNG", "GIF"])
 def test_damage_in_the_middle_is_an_error_where_the_format_tells(name: str) -> None:
-    data = bytearray(saved(photograph(), name.split()[-1], **TRUNCATABLE[name]))
+    data = bytearray(saved(photograph(), name.rsplit(maxsplit=1)[-1], **TRUNCATABLE[name]))
     middle = len(data) // 2
     data[middle : middle + 200] = np.random.default_rng(0).bytes(200)
     with pytest.raises(DecodeFailed):
@@ -564,13 +573,17 @@ def small_files() -> list[bytes]:
     kinds = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "JPEG2000", "PPM", "AVIF")
     files = [saved(image, kind, **({"exif": exif} if kind in ORIENTABLE else {})) for kind in kinds]
     floats = np.asarray(image, np.float32) / 255
-    return [*files, cv2.imencode(".hdr", floats)[1].tobytes(), cv2.imencode(".pfm", floats)[1].tobytes(), tiff(floats)]
+    return [
+        *files,
+        cv2.imencode(".hdr", floats)[1].tobytes(),
+        cv2.imencode(".pfm", floats)[1].tobytes(),
+        tiff(floats, photometric="rgb"),
+    ]
 
 
 @given(data=st.data())
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_whatever_is_changed_in_a_file_only_our_errors_come_out(small_files: list[bytes], data: st.DataObject) -> None:
     changed = bytearray(data.draw(st.sampled_from(small_files)))
     for _ in range(data.draw(st.integers(1, 4))):

@@ -1,5 +1,6 @@
 import base64
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.schema import PixelLayout
@@ -197,6 +198,7 @@ def test_large_data_urls_are_refused() -> None:
         source.check("data:;base64," + "A" * 100)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_whatever_the_url_only_our_errors_come_out(url: str) -> None:
     source = Fetcher(FetchSettings(allow_roots=(Path("/nonexistent-root"),)))
@@ -207,6 +209,7 @@ def test_whatever_the_url_only_our_errors_come_out(url: str) -> None:
             continue
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["data:", "data:;base64,", "cid:", "file:", "file://", "http://", "https:"]), st.text())
 def test_whatever_follows_a_scheme_only_our_errors_come_out(scheme: str, rest: str) -> None:
     source = Fetcher(FetchSettings(allow_http=True))
@@ -408,6 +411,14 @@ def test_a_server_that_drips_does_not_outlast_the_deadline(answer: Answer) -> No
     with serving({"/a": answer}) as site:
         with pytest.raises(FetchFailed, match=r"longer than 0\.3 s"):
             http(download_timeout_s=0.3).fetch(f"{site}/a")
+        assert time.monotonic() - began < 2
+
+
+def test_a_server_that_never_ends_the_tls_handshake_does_not_outlast_the_deadline() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(FetchFailed, match=r"longer than 0\.3 s"):
+            http(download_timeout_s=0.3).fetch(f"https://127.0.0.1:{silent.getsockname()[1]}/a")
         assert time.monotonic() - began < 2
 
 

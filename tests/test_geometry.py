@@ -1,0 +1,145 @@
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.schema import ResizeMode
+from renderer.geometry import Canvas, Placement, Size, canvas_for, even_up, place
+
+MODES: tuple[ResizeMode, ...] = ("pad", "crop", "stretch")
+SIZES = [(1, 1), (2, 2), (15, 17), (641, 481), (1600, 901), (4096, 2160), (5120, 2880), (901, 1600), (480, 641)]
+
+
+@pytest.mark.parametrize("sides", [(0, 2), (2, 0), (-2, 2)])
+def test_sizes_are_positive(sides: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="positive"):
+        Size(*sides)
+
+
+@pytest.mark.parametrize("sides", [(1, 2), (2, 1), (3, 4), (0, 2)])
+def test_canvas_sides_are_even(sides: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="even"):
+        Canvas(*sides)
+
+
+def test_an_nv12_frame_has_half_as_many_rows_again() -> None:
+    assert Canvas(1920, 1080).nv12_shape == (1620, 1920)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_the_first_still_gives_the_canvas_and_odd_sides_grow_by_one(size: tuple[int, int]) -> None:
+    first = Size(*size)
+    canvas = canvas_for(first, None, None)
+    assert (canvas.width, canvas.height) == (even_up(first.width), even_up(first.height))
+    assert place(first, canvas, "pad") == Placement((0, 0, first.width, first.height), first, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [
+        (1920, None, (1920, 1080)),
+        (None, 1080, (1920, 1080)),
+        (1921, 1081, (1922, 1082)),
+        (100, None, (100, 56)),
+        (2, None, (2, 2)),
+    ],
+)
+def test_one_side_given_lets_the_other_follow(width: int | None, height: int | None, expected: tuple[int, int]) -> None:
+    canvas = canvas_for(Size(3840, 2160), width, height)
+    assert (canvas.width, canvas.height) == expected
+
+
+@pytest.mark.parametrize(
+    ("still", "mode", "upscale", "expected"),
+    [
+        # Portrait on landscape and the other way: bars on the sides, bars above and below.
+        ((1080, 1920), "pad", True, Placement((0, 0, 1080, 1920), Size(608, 1080), 656, 0)),
+        ((1920, 800), "pad", True, Placement((0, 0, 1920, 800), Size(1920, 800), 0, 140)),
+        ((1080, 1920), "crop", True, Placement((0, 656, 1080, 608), Size(1920, 1080), 0, 0)),
+        ((4000, 1080), "crop", True, Placement((1040, 0, 1920, 1080), Size(1920, 1080), 0, 0)),
+        ((1, 1), "pad", True, Placement((0, 0, 1, 1), Size(1080, 1080), 420, 0)),
+        ((5120, 2880), "pad", True, Placement((0, 0, 5120, 2880), Size(1920, 1080), 0, 0)),
+        ((1919, 1079), "stretch", True, Placement((0, 0, 1919, 1079), Size(1919, 1079), 0, 0)),
+        ((100, 3000), "stretch", False, Placement((0, 0, 100, 3000), Size(100, 1080), 910, 0)),
+        ((640, 480), "pad", False, Placement((0, 0, 640, 480), Size(640, 480), 640, 300)),
+        ((640, 480), "crop", False, Placement((0, 0, 640, 480), Size(640, 480), 640, 300)),
+    ],
+)
+def test_placements_on_1080p(still: tuple[int, int], mode: ResizeMode, upscale: bool, expected: Placement) -> None:
+    assert place(Size(*still), Canvas(1920, 1080), mode, upscale=upscale) == expected
+
+
+sizes = st.builds(Size, st.integers(1, 6000), st.integers(1, 6000))
+canvases = st.builds(lambda w, h: Canvas(2 * w, 2 * h), st.integers(1, 2048), st.integers(1, 2048))
+
+
+@settings(deadline=None)
+@given(sizes, canvases, st.sampled_from(MODES), st.booleans())
+def test_every_placement_lies_within_still_and_canvas(
+    still: Size, canvas: Canvas, mode: ResizeMode, upscale: bool
+) -> None:
+    placement = place(still, canvas, mode, upscale=upscale)
+    x, y, width, height = placement.crop
+    assert x >= 0
+    assert y >= 0
+    assert width >= 1
+    assert height >= 1
+    assert x + width <= still.width
+    assert y + height <= still.height
+    assert 0 <= placement.x <= canvas.width - placement.size.width
+    assert 0 <= placement.y <= canvas.height - placement.size.height
+    assert placement.x % 2 == placement.y % 2 == 0
+
+
+@settings(deadline=None)
+@given(sizes, canvases, st.sampled_from(MODES))
+def test_stills_stand_in_the_middle(still: Size, canvas: Canvas, mode: ResizeMode) -> None:
+    placement = place(still, canvas, mode)
+    assert 0 <= canvas.width - placement.size.width - 2 * placement.x <= 3
+    assert 0 <= canvas.height - placement.size.height - 2 * placement.y <= 3
+    x, y, width, height = placement.crop
+    assert 0 <= still.width - width - 2 * x <= 1
+    assert 0 <= still.height - height - 2 * y <= 1
+
+
+@settings(deadline=None)
+@given(sizes, canvases)
+def test_pad_shows_all_and_touches_two_sides(still: Size, canvas: Canvas) -> None:
+    placement = place(still, canvas, "pad")
+    assert placement.crop == (0, 0, still.width, still.height)
+    assert placement.size.width >= canvas.width - 1 or placement.size.height >= canvas.height - 1
+
+
+@settings(deadline=None)
+@given(sizes, canvases)
+def test_pad_keeps_the_aspect_ratio_within_rounding(still: Size, canvas: Canvas) -> None:
+    size = place(still, canvas, "pad").size
+    scale = min(Fraction(canvas.width, still.width), Fraction(canvas.height, still.height))
+    assert abs(size.width - still.width * scale) <= 2
+    assert abs(size.height - still.height * scale) <= 2
+
+
+@settings(deadline=None)
+@given(sizes, canvases, st.sampled_from(["crop", "stretch"]))
+def test_crop_and_stretch_leave_no_bar(still: Size, canvas: Canvas, mode: ResizeMode) -> None:
+    size = place(still, canvas, mode).size
+    assert size.width >= canvas.width - 1
+    assert size.height >= canvas.height - 1
+
+
+@settings(deadline=None)
+@given(sizes, canvases, st.sampled_from(MODES))
+def test_upscale_false_never_enlarges(still: Size, canvas: Canvas, mode: ResizeMode) -> None:
+    placement = place(still, canvas, mode, upscale=False)
+    crop_width, crop_height = placement.crop[2:]
+    # A scaled side is rounded to an even number, two at the least.
+    assert placement.size.width <= max(2, crop_width + 1)
+    assert placement.size.height <= max(2, crop_height + 1)
+
+
+@settings(deadline=None)
+@given(sizes)
+def test_a_still_on_its_own_canvas_is_not_scaled(still: Size) -> None:
+    for mode in MODES:
+        assert place(still, canvas_for(still, None, None), mode).size == still
