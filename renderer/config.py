@@ -132,7 +132,7 @@ def load(
     Raises:
         ConfigError: a file cannot be read, a key is unknown or a value is out of range; the message names the path.
     """
-    tree: dict[str, dict[str, Any]] = {}
+    tree: dict[str, Any] = {}
     _merge(tree, _read_toml(file) if file else {})
     _merge(tree, _from_environment(os.environ if environment is None else environment))
     _merge(tree, {part: {k: v for k, v in values.items() if v is not None} for part, values in (flags or {}).items()})
@@ -148,12 +148,12 @@ def scratch_dir() -> Path:
     return Path(tempfile.mkdtemp(prefix="stillreel-"))
 
 
-def _merge(tree: dict[str, dict[str, Any]], source: Mapping[str, Any]) -> None:
+def _merge(tree: dict[str, Any], source: Mapping[str, Any]) -> None:
     for part, values in source.items():
-        if isinstance(values, Mapping):
-            tree.setdefault(part, {}).update(values)
-        else:
-            tree[part] = values
+        if not isinstance(values, Mapping):
+            tree[part] = values  # for the check of the whole to refuse by name
+        elif isinstance(tree.setdefault(part, {}), dict):
+            tree[part].update(values)
 
 
 def _read_toml(file: Path) -> dict[str, Any]:

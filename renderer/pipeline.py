@@ -26,6 +26,8 @@ from renderer.timeline import Timeline
 
 NO_GPU_ENCODER = "this version has no GPU encoder yet"
 
+_ENDLESS = 1 << 30  # frames; X264_KEYINT_MAX_INFINITE, and ffmpeg takes nothing above 2^31 - 1
+
 OpenEncoder = Callable[[StreamSettings, EncodeSettings], Encoder]
 OnProgress = Callable[[Progress], None]
 P = ParamSpec("P")
@@ -120,7 +122,7 @@ def render(
             on_progress(progress.model_copy(update={"images_done": index + 1}))
         on_progress(progress.model_copy(update={"images_done": len(urls), "stage": "finishing"}))
         clock.time("mux", video.extend, clock.time("encode", encoder.flush))
-        facts = clock.time("mux", video.commit)
+        facts = clock.time("mux", video.commit, job.timeline.frames)
     reason = NO_GPU_ENCODER if job.request.encoder == "auto" else None
     return RenderReport(facts, "libx264", reason, clock.report(stills_busy=stills.busy_s))
 
@@ -150,7 +152,8 @@ def _look(job: RenderJob, fetcher: Fetcher, settings: RenderSettings) -> tuple[L
 
 
 def _stream(job: RenderJob, canvas: Canvas) -> StreamSettings:
-    interval = max(1, round(Fraction(str(job.request.max_keyframe_interval)) * job.timeline.fps))
+    interval = round(Fraction(str(job.request.max_keyframe_interval)) * job.timeline.fps)
+    interval = min(max(1, interval), _ENDLESS)
     return StreamSettings(canvas, job.timeline.fps, job.request.crf, job.request.preset, interval)
 
 

@@ -119,6 +119,7 @@ class X264Encoder:
         self._stream = stream
         self._stall_timeout_s = settings.stall_timeout_s
         self._splitter = AccessUnitSplitter()
+        self._frames_in = self._units_out = 0
         self._stderr_tail = bytearray()
         command = arguments(find_ffmpeg(settings), stream, settings.threads)
         log.debug("starting %s", shlex.join(command), extra={"action": "start_encoder"})
@@ -151,7 +152,10 @@ class X264Encoder:
         check_frame(frame, self._stream.canvas)
         if self._child.stdin is None or self._child.stdin.closed:
             raise EncodeFailed("no frame may follow flush() or close()")
-        return self._exchange(frame.data.cast("B"))
+        self._frames_in += 1
+        units = self._exchange(frame.data.cast("B"))
+        self._units_out += len(units)
+        return units
 
     def flush(self) -> Sequence[AccessUnit]:
         stdin = self._child.stdin
@@ -160,11 +164,14 @@ class X264Encoder:
         stdin.close()
         units = self._drain()
         try:
-            code = self._child.wait(timeout=self._stall_timeout_s)
+            code = self._reap(self._stall_timeout_s)
         except subprocess.TimeoutExpired:
             raise self._failure("did not exit after its last byte") from None
         if code != 0:
-            raise self._failure(f"ended with exit code {code}")
+            raise self._failure("did not end well")
+        self._units_out += len(units)
+        if self._units_out != self._frames_in:
+            raise self._failure(f"made {self._units_out} access units for {self._frames_in} frames")
         return units
 
     def close(self) -> None:
@@ -172,9 +179,18 @@ class X264Encoder:
             with contextlib.suppress(OSError):
                 pipe.close()
         if self._child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._child.pid, signal.SIGKILL)
+            self._kill_group()
             self._child.wait()
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+
+    def _reap(self, timeout_s: float | None = None) -> int:
+        """Wait for the child's end, then end what it started: at once, while nobody else can have got its number."""
+        code = self._child.wait(timeout_s)
+        self._kill_group()
+        return code
 
     def _exchange(self, picture: memoryview) -> list[AccessUnit]:
         """Write the picture while reading whatever the child has to say."""
@@ -236,11 +252,11 @@ class X264Encoder:
     def _failure(self, what: str) -> EncodeFailed:
         """Kill the child, collect its last words and make the error; the caller raises it."""
         deadline = time.monotonic() + 1
-        if self._child.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(timeout=0.2)  # one that is just dying gets to tell its own exit code
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._child.pid, signal.SIGKILL)
+        if self._child.returncode is None:
+            try:
+                self._reap(0.2)  # one that is just dying gets to tell its own exit code
+            except subprocess.TimeoutExpired:
+                self._kill_group()
         while not self._pipes[2].closed and time.monotonic() < deadline:
             if not self._poll.poll(100):
                 break

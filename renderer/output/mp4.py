@@ -78,18 +78,22 @@ class Mp4Writer:
             container.mux_one(packet)
         self._frames += 1
 
-    def commit(self) -> VideoFacts:
+    def commit(self, frames: int | None = None) -> VideoFacts:
         """Finish the file, check it, put it on disk and give it its name.
 
+        Args:
+            frames: how many the video must have; absent, as many as were put in.
+
         Raises:
-            OutputFailed: it could not be written, or does not hold what was put in.
+            OutputFailed: it could not be written, or does not hold what it should.
         """
+        expected = self._frames if frames is None else frames
         with _as_output_failed():
             self._close()
             facts = read_facts(self._part)
-            if facts.frames != self._frames or facts.fps != self._fps:
+            if facts.frames != expected or facts.fps != self._fps:
                 raise OutputFailed(
-                    f"the file holds {facts.frames} frames at {facts.fps}, expected {self._frames} at {self._fps}"
+                    f"the file holds {facts.frames} frames at {facts.fps}, expected {expected} at {self._fps}"
                 )
             _sync(self._part)
             self._part.rename(self._path)

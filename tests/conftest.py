@@ -1,0 +1,101 @@
+"""What all tests share: real photographs, small made images, a decoder that is not ours, and two rules.
+
+A test fails if anything was logged as an ERROR, unless it is marked `logs_errors`. A test whose tool is missing is
+skipped, but fails where the tool is promised in the environment: REQUIRE=openh264,photos.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+Colour = tuple[int, ...] | int
+WriteImage = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def no_error_logged(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    if request.node.get_closest_marker("logs_errors"):
+        return
+    errors = [
+        record.getMessage()
+        for when in ("setup", "call")
+        for record in caplog.get_records(when)
+        if record.levelno >= logging.ERROR
+    ]
+    assert not errors, f"logged as ERROR: {errors}"
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[str, object, str], None]:
+    """Return what skips a test whose tool is missing, or fails it where REQUIRE names the tool."""
+
+    def check(name: str, found: object, how: str) -> None:
+        if found:
+            return
+        if name in os.environ.get("REQUIRE", "").split(","):
+            pytest.fail(f"REQUIRE names {name}, which is not here: {how}")
+        pytest.skip(f"{name} is not here: {how}")
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def photos(require: Callable[[str, object, str], None]) -> dict[str, Path]:
+    """scikit-image's photographs, by name without suffix."""
+    try:
+        import skimage.data
+    except ImportError:
+        require("photos", None, "pip install scikit-image")
+        raise
+    directory = Path(skimage.data.__file__).parent
+    names = ("astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "retina.jpg", "rocket.jpg")
+    return {Path(name).stem: directory / name for name in names}
+
+
+@pytest.fixture
+def write_image(tmp_path: Path) -> WriteImage:
+    """Return a factory: write_image("a.png", (64, 48), (255, 0, 0), mode="RGB", **what Pillow's save takes)."""
+
+    def write(name: str, size: tuple[int, int] = (32, 16), colour: Colour = 128, **options: Any) -> Path:
+        mode = options.pop("mode", None) or ("RGB" if not isinstance(colour, tuple) or len(colour) == 3 else "RGBA")
+        if mode == "RGB" and isinstance(colour, int):
+            colour = (colour,) * 3
+        path = tmp_path / name
+        Image.new(mode, size, colour).save(path, **options)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def decode_frames() -> Callable[[Path], list[av.VideoFrame]]:
+    """Return a function from an MP4 to all its frames, decoded by libavcodec."""
+
+    def decode(path: Path) -> list[av.VideoFrame]:
+        with av.open(str(path)) as container:
+            return list(container.decode(video=0))
+
+    return decode
+
+
+@pytest.fixture(scope="session")
+def planes() -> Callable[[av.VideoFrame], tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+    """Return a function from a frame to its (rows, columns) Y, Cb and Cr planes; chroma at half size."""
+
+    def split(frame: av.VideoFrame) -> tuple[npt.NDArray[np.uint8], ...]:
+        assert frame.format.name == "yuv420p"
+        stacked = frame.to_ndarray()
+        rows, columns = frame.height, frame.width
+        chroma = stacked[rows:].reshape(2, rows // 2, columns // 2)
+        return stacked[:rows], chroma[0], chroma[1]
+
+    return split

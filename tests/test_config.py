@@ -1,0 +1,108 @@
+"""One tree of settings: defaults < TOML file < environment < flags."""
+
+from pathlib import Path
+
+import pytest
+
+from renderer.config import RenderSettings, Settings, load, render_settings
+from renderer.errors import ConfigError
+
+
+@pytest.fixture
+def toml(tmp_path: Path):
+    def write(text: str) -> Path:
+        path = tmp_path / "stillreel.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_without_sources_there_are_the_defaults() -> None:
+    assert load(environment={}) == Settings()
+    assert load(environment={}).server.bind == "tcp://127.0.0.1:5590"
+
+
+def test_the_environment_is_the_processs_own_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STILLREEL_ENCODE__THREADS", "3")
+    assert load().encode.threads == 3
+    assert load(environment={}).encode.threads == 0
+
+
+def test_each_source_beats_the_one_before_it(toml) -> None:
+    file = toml("[limits]\nmax_images = 10\nmax_frames = 10\nmax_canvas_side = 10\n")
+    environment = {"STILLREEL_LIMITS__MAX_FRAMES": "20", "STILLREEL_LIMITS__MAX_CANVAS_SIDE": "20"}
+    flags = {"limits": {"max_canvas_side": 30, "max_images": None}}
+    limits = load(file, environment, flags).limits
+    assert (limits.max_images, limits.max_frames, limits.max_canvas_side) == (10, 20, 30)
+    assert limits.max_duration_s == Settings().limits.max_duration_s
+
+
+def test_a_list_of_directories_is_written_in_the_environment_as_path_is(toml) -> None:
+    assert load(environment={"STILLREEL_FETCH__ALLOW_ROOTS": "/a:/b c"}).fetch.allow_roots == (Path("/a"), Path("/b c"))
+    assert load(environment={"STILLREEL_FETCH__ALLOW_ROOTS": ""}).fetch.allow_roots == ()
+    file = toml('[fetch]\nallow_roots = ["/a", "/b:c"]\n')
+    assert load(file, {}).fetch.allow_roots == (Path("/a"), Path("/b:c"))
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    assert load(environment={"STILLREEL_HOME": "/x", "PATH": "/bin", "STILLREELS_ENCODE__THREADS": "3"}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[limits]\nmax_imagse = 3\n", "limits.max_imagse: Extra inputs"),
+        ("[limit]\nmax_images = 3\n", "limit: Extra inputs"),
+        ("max_images = 3\n", "max_images: Extra inputs"),
+        ("limits = 3\n", "limits: "),
+        ("[limits]\nmax_images = 0\n", "limits.max_images: Input should be greater than or equal to 1"),
+        ("[limits]\nmax_images = 'many'\n", "limits.max_images: Input should be a valid integer"),
+        ("[limits]\nmax_images = 3\nmax_canvas_side = 16386\n", "limits.max_canvas_side: "),
+        ("[encode]\nstall_timeout_s = 0\n", "encode.stall_timeout_s: Input should be greater than 0"),
+    ],
+)
+def test_an_unknown_key_or_a_bad_value_is_an_error_that_names_its_path(toml, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=r"^settings: ") as raised:
+        load(toml(text), {})
+    assert words in str(raised.value)
+
+
+def test_every_fault_is_told() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(environment={"STILLREEL_LIMITS__MAX_IMAGES": "0", "STILLREEL_NO__THING": "1"})
+    assert "limits.max_images: " in str(raised.value)
+    assert "no: " in str(raised.value)
+
+
+def test_a_part_that_is_no_table_in_the_file_does_not_break_the_environments(toml) -> None:
+    with pytest.raises(ConfigError, match="limits"):
+        load(toml("limits = 3\n"), {"STILLREEL_LIMITS__MAX_IMAGES": "3"})
+
+
+@pytest.mark.parametrize("text", ["[limits\n", "\x00"])
+def test_a_file_that_is_no_toml_is_an_error_that_names_it(toml, text: str) -> None:
+    with pytest.raises(ConfigError, match=r"configuration file .*stillreel\.toml"):
+        load(toml(text), {})
+
+
+def test_bytes_that_are_no_text_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "stillreel.toml"
+    path.write_bytes(b"\xff\xfe[limits]")
+    with pytest.raises(ConfigError, match="configuration file"):
+        load(path, {})
+
+
+def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="configuration file"):
+        load(tmp_path / "none.toml", {})
+
+
+def test_a_worker_gets_what_rendering_needs() -> None:
+    settings = load(environment={"STILLREEL_LIMITS__MAX_CANVAS_SIDE": "640", "STILLREEL_ENCODE__THREADS": "2"})
+    assert render_settings(settings) == RenderSettings(encode=settings.encode, max_canvas_side=640)
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().encode.threads = 3  # type: ignore[misc]

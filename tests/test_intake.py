@@ -1,0 +1,177 @@
+"""The one door: what is refused before any work, at which field, in which words."""
+
+import base64
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from protocol.schema import PixelLayout
+from renderer.config import FetchSettings, RequestLimits
+from renderer.errors import (
+    FetchFailed,
+    FileTooLarge,
+    InvalidRequest,
+    JobError,
+    LimitExceeded,
+    NotSupported,
+    TooManyImages,
+)
+from renderer.intake import Origin, parse_request, render_job
+from renderer.pictures.fetch import Attachment
+from renderer.pipeline import RenderJob
+
+LIMITS = RequestLimits(max_images=3, max_frames=100, max_duration_s=10, max_canvas_side=640)
+
+
+@pytest.fixture
+def fetch(tmp_path: Path) -> FetchSettings:
+    return FetchSettings(allow_roots=(tmp_path,), max_image_bytes=1000)
+
+
+@pytest.fixture
+def job_of(fetch: FetchSettings):
+    """Return a factory: a job from these images and other fields."""
+
+    def job(*images: dict[str, Any], origin: Origin | None = None, **fields: Any) -> RenderJob:
+        return render_job(parse_request({"images": images or [{"url": "a.png"}], **fields}), LIMITS, fetch, origin)
+
+    return job
+
+
+def refusal(kind: type[JobError], job_of, *images: dict[str, Any], **fields: Any) -> str:
+    """Return the message of a request that is refused, exactly as this kind."""
+    with pytest.raises(JobError) as raised:
+        job_of(*images, **fields)
+    assert type(raised.value) is kind
+    return str(raised.value)
+
+
+def test_a_job_has_everything_that_rendering_needs(job_of, tmp_path: Path) -> None:
+    job = job_of({"url": "a.png", "frames": 24}, {"url": "b.png", "duration": 0.5}, fps=29.97)
+    assert job.timeline.fps == Fraction(30000, 1001)
+    assert job.timeline.holds == (24, 15)
+    assert (job.base, job.any_path, job.attachments) == (None, False, ())
+
+
+def test_the_origin_goes_along(job_of, tmp_path: Path) -> None:
+    attachment = Attachment(tmp_path / "0", PixelLayout(shape=(2, 2, 3)))
+    job = job_of({"url": "cid:0"}, origin=Origin((attachment,), tmp_path, any_path=True))
+    assert (job.base, job.any_path, job.attachments) == (tmp_path, True, (attachment,))
+
+
+# Limits.
+
+
+def test_the_limits_themselves_are_allowed(job_of) -> None:
+    job_of(*[{"url": "a.png"}] * 3, fps=10, width=640, height=640)
+    job_of({"url": "a.png", "frames": 100}, fps=10)
+
+
+@pytest.mark.parametrize(
+    ("images", "fields", "kind", "words"),
+    [
+        ([{"url": "a"}] * 4, {}, TooManyImages, "images: expected up to 3 images, found 4"),
+        ([{"url": "a", "frames": 101}], {}, LimitExceeded, "images: expected up to 100 frames in all, found 101"),
+        ([{"url": "a", "frames": 60}] * 2, {}, LimitExceeded, "images: expected up to 100 frames in all, found 120"),
+        ([{"url": "a", "frames": 11}], {"fps": 1}, LimitExceeded, "images: expected up to 10 s in all, found 11.000 s"),
+        ([{"url": "a"}], {"width": 642}, LimitExceeded, "width: expected up to 640, found 642"),
+        ([{"url": "a"}], {"height": 641}, LimitExceeded, "height: expected up to 640, found 641"),
+        ([{"url": "a"}], {"encoder": "nvenc"}, NotSupported, "encoder: this version has no GPU encoder yet"),
+        ([{"url": "a"}], {"webhook_url": "http://a/"}, NotSupported, "webhook_url: this version does not have it yet"),
+        ([{"url": "a"}], {"start_timeout": 3}, NotSupported, "start_timeout: this version does not have it yet"),
+    ],
+)
+def test_what_is_above_a_limit_or_not_there_is_refused_at_its_field(job_of, images, fields, kind, words: str) -> None:
+    assert refusal(kind, job_of, *images, **fields).startswith(words)
+
+
+@pytest.mark.parametrize("images", [[{"url": "a", "duration": 1e300}], [{"url": "a", "frames": 2**31 - 1}] * 3])
+def test_absurd_lengths_are_refused_in_few_words(job_of, images) -> None:
+    assert len(refusal(LimitExceeded, job_of, *images)) < 500
+
+
+# Fields.
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({}, "images: Field required"),
+        ({"images": []}, "images: "),
+        (
+            {"images": [{"url": "a", "frames": 0}]},
+            "images[0].frames: Input should be greater than or equal to 1, found 0",
+        ),
+        ({"images": [{"url": "a"}, {"frames": 3}]}, "images[1].url: Field required"),
+        ({"images": [{"url": "a", "frames": 2.5}]}, "images[0].frames: "),
+        ({"images": [{"url": "a", "frames": True}]}, "images[0].frames: "),
+        ({"images": [{"url": "a", "frames": 3, "duration": 1}]}, "images[0]: "),
+        ({"images": [{"url": "a", "duration": 0.001}]}, "images[0].duration: 0.001 s leaves no frame"),
+        ({"images": [{"url": "a"}], "fps": 0}, "fps: "),
+        ({"images": [{"url": "a"}], "fps": "nan"}, "fps: "),
+        ({"images": [{"url": "a"}], "fsp": 24}, "fsp: Extra inputs are not permitted"),
+        ({"images": [{"url": "a"}], "background": "red"}, "background: "),
+        ({"images": [{"url": "a"}], "crf": 52}, "crf: Input should be less than or equal to 51, found 52"),
+    ],
+)
+def test_a_wrong_field_is_refused_at_its_place(fetch, params: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        render_job(parse_request(params), LIMITS, fetch)
+    assert str(raised.value).startswith(words)
+
+
+def test_every_wrong_field_is_told(fetch) -> None:
+    with pytest.raises(InvalidRequest, match="3 faults in all") as raised:
+        parse_request({"images": [{"url": "a", "frames": 0}, {"url": ""}], "crf": 99})
+    assert [detail["loc"] for detail in raised.value.details] == [
+        ["images", 0, "frames"],
+        ["images", 1, "url"],
+        ["crf"],
+    ]
+
+
+def test_a_long_wrong_value_is_shown_in_part() -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        parse_request({"images": [{"url": "a"}], "background": "#" * 100_000})
+    assert len(str(raised.value)) < 250
+
+
+# Sources.
+
+
+@pytest.mark.parametrize(
+    ("url", "kind", "words"),
+    [
+        ("../a.png", FetchFailed, "expected a path without '..'"),
+        ("/etc/passwd", FetchFailed, "not under a directory that may be read"),
+        ("file:///etc/passwd", FetchFailed, "not under a directory that may be read"),
+        ("http://example.com/a.png", FetchFailed, "http and https are not allowed here"),
+        ("ftp://example.com/a.png", NotSupported, "expected a path or a url of the schemes"),
+        ("cid:0", FetchFailed, "expected one of 0 attachments"),
+        ("data:image/png", FetchFailed, "expected a comma"),
+        ("data:image/png;base64," + "A" * 5000, FileTooLarge, "expected at most 1000 bytes"),
+    ],
+)
+def test_a_source_that_may_not_be_read_is_refused_before_any_work(job_of, url: str, kind, words: str) -> None:
+    message = refusal(kind, job_of, {"url": "a.png"}, {"url": url})
+    assert message.startswith("images[1].url: ")
+    assert words in message
+
+
+def test_a_repeated_source_is_named_at_its_first_place(job_of) -> None:
+    assert refusal(FetchFailed, job_of, {"url": "a"}, {"url": "/x"}, {"url": "/x"}).startswith("images[1].url: ")
+
+
+def test_messages_hold_no_path_of_the_server(job_of, tmp_path: Path) -> None:
+    for url in ("/etc/passwd", "../x", "file:///root/x", "file://host/x", "x\0y"):
+        message = refusal(FetchFailed, job_of, {"url": url})
+        assert str(tmp_path) not in message
+        assert "/etc" not in message
+        assert "/root" not in message
+
+
+def test_nothing_is_read_before_the_job_runs(job_of) -> None:
+    job_of({"url": "none.png"})
+    job_of({"url": "data:image/png;base64," + base64.b64encode(b"no image").decode()})

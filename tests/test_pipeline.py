@@ -1,0 +1,326 @@
+"""The whole job: what is bounded, what is given back, and what is left when something fails."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from renderer.config import FetchSettings, PictureSettings, RenderSettings, RequestLimits
+from renderer.encode.base import AccessUnit, Nv12Frame, StreamSettings
+from renderer.encode.null import NullEncoder
+from renderer.errors import DecodeFailed, EncodeFailed, FetchFailed, ImageTooLarge, OutputFailed
+from renderer.geometry import Canvas
+from renderer.intake import Origin, parse_request, render_job
+from renderer.pipeline import RenderJob, render
+
+JobOf = Callable[..., RenderJob]
+
+
+@pytest.fixture
+def job_of(tmp_path: Path) -> JobOf:
+    """Return a factory: a job from urls below the test's directory, one frame each."""
+
+    def job(*urls: str, frames: int = 1, **fields: Any) -> RenderJob:
+        images = [{"url": url, "frames": frames} for url in urls]
+        origin = Origin(base=tmp_path)
+        return render_job(parse_request({"images": images, **fields}), RequestLimits(), FetchSettings(), origin)
+
+    return job
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "a.mp4"
+
+
+@pytest.fixture(autouse=True)
+def no_thread_left() -> Any:
+    """Decoding threads must end with their job, on every way out."""
+    yield
+    ends = time.monotonic() + 5
+    while (left := [t.name for t in threading.enumerate() if t.name.startswith("still")]) and time.monotonic() < ends:
+        time.sleep(0.01)
+    assert left == []
+
+
+class Watched(NullEncoder):
+    """Remembers what it was asked."""
+
+    opened: list["Watched"]
+
+    def __init__(self, stream: StreamSettings, settings: Any) -> None:
+        super().__init__(stream, settings)
+        self.stream = stream
+        self.lumas: list[int] = []
+        self.opened.append(self)
+
+    def encode(self, frame: Nv12Frame) -> list[AccessUnit]:
+        self.lumas.append(int(frame[0, 0]))
+        return list(super().encode(frame))
+
+
+@pytest.fixture
+def watched() -> type[Watched]:
+    return type("Watched", (Watched,), {"opened": []})
+
+
+# What the encoder is asked.
+
+
+def test_the_encoder_gets_the_stream_that_was_asked_for(job_of: JobOf, output, write_image, watched) -> None:
+    write_image("a.png", (641, 481))
+    job = job_of("a.png", fps=29.97, crf=7, preset="slow", max_keyframe_interval=2)
+    render(job, output, open_encoder=watched)
+    (encoder,) = watched.opened
+    assert encoder.stream == StreamSettings(Canvas(642, 482), Fraction(30000, 1001), 7, "slow", 60)
+
+
+def test_a_keyframe_interval_shorter_than_a_frame_means_every_frame(job_of, output, write_image, watched) -> None:
+    write_image("a.png")
+    render(job_of("a.png", max_keyframe_interval=0.001), output, open_encoder=watched)
+    assert watched.opened[0].stream.keyframe_interval == 1
+
+
+@pytest.mark.parametrize("seconds", [1e9, 1e300])
+def test_an_endless_keyframe_interval_means_one_keyframe(job_of: JobOf, output, write_image, seconds: float) -> None:
+    write_image("a.png")
+    assert render(job_of("a.png", frames=30, max_keyframe_interval=seconds), output).facts.frames == 30
+    with av.open(str(output)) as container:
+        assert sum(packet.is_keyframe for packet in container.demux(video=0)) == 1
+
+
+def test_the_encoder_sees_every_still_as_often_as_it_is_held(job_of, output, write_image, watched) -> None:
+    write_image("a.png", colour=255)
+    write_image("b.png", colour=0)
+    report = render(job_of("a.png", "b.png", "a.png", frames=3), output, open_encoder=watched)
+    assert watched.opened[0].lumas == [235] * 3 + [16] * 3 + [235] * 3
+    assert report.facts.frames == 9
+
+
+def test_the_report_is_read_back_from_the_file(job_of: JobOf, output, write_image) -> None:
+    write_image("a.png", (64, 48))
+    facts = render(job_of("a.png", frames=25, fps=12.5), output, open_encoder=NullEncoder).facts
+    assert (facts.width, facts.height, facts.frames, facts.fps) == (64, 48, 25, Fraction(25, 2))
+    assert facts.duration_s == 2
+    assert facts.size_bytes == output.stat().st_size
+
+
+# What is bounded.
+
+
+@pytest.mark.parametrize(("look_ahead", "threads"), [(1, 1), (2, 4), (5, 2)])
+def test_stills_are_read_no_further_ahead_than_allowed(
+    job_of: JobOf, output: Path, tmp_path: Path, look_ahead: int, threads: int
+) -> None:
+    """Of 200 stills, each appears only just in time: whoever reads further ahead finds no file."""
+    Image.new("RGB", (16, 16)).save(tmp_path / "still.png")
+
+    def make(number: int) -> None:
+        os.link(tmp_path / "still.png", tmp_path / f"{number}.png")
+
+    class JustInTime(NullEncoder):
+        seen = 0
+
+        def encode(self, frame: Nv12Frame) -> list[AccessUnit]:
+            make(self.seen + look_ahead)
+            self.seen += 1
+            return list(super().encode(frame))
+
+    for number in range(look_ahead):
+        make(number)
+    settings = RenderSettings(pictures=PictureSettings(look_ahead=look_ahead, decoding_threads=threads))
+    job = job_of(*(f"{number}.png" for number in range(200)), width=16, height=16)
+    assert render(job, output, settings, open_encoder=JustInTime).facts.frames == 200
+
+
+def test_a_slow_encoder_is_waited_for(job_of: JobOf, output: Path, write_image, watched) -> None:
+    """The frame it works on is not overwritten by stills that are ready early."""
+    for number in range(12):
+        write_image(f"{number}.png", colour=number * 20)
+
+    class Slow(watched):
+        def encode(self, frame: Nv12Frame) -> list[AccessUnit]:
+            before = frame.copy()
+            time.sleep(0.02)
+            assert (frame == before).all()
+            return super().encode(frame)
+
+    render(job_of(*(f"{number}.png" for number in range(12))), output, open_encoder=Slow)
+    assert watched.opened[0].lumas == [round(16 + number * 20 * 219 / 255) for number in range(12)]
+
+
+def test_memory_does_not_grow_with_the_number_of_stills(tmp_path: Path) -> None:
+    """60 stills of 12 megapixels, each its own file; together they would take 2 GB decoded, 1 GB composed."""
+    rows = np.linspace(0, 255, 3000, dtype=np.uint8)[:, None, None]
+    Image.fromarray(np.broadcast_to(rows, (3000, 4000, 3)).copy()).save(tmp_path / "still.jpg")
+    for number in range(60):
+        (tmp_path / f"{number}.jpg").hardlink_to(tmp_path / "still.jpg")
+    program = """
+import resource, sys
+from pathlib import Path
+from renderer.config import FetchSettings, RequestLimits
+from renderer.encode.null import NullEncoder
+from renderer.intake import Origin, parse_request, render_job
+from renderer.pipeline import render
+
+base = Path(sys.argv[1])
+request = parse_request({"images": [{"url": f"{number}.jpg"} for number in range(60)]})
+job = render_job(request, RequestLimits(), FetchSettings(), Origin(base=base))
+facts = render(job, base / "out.mp4", open_encoder=NullEncoder).facts
+print(facts.frames, facts.width, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=100, check=True
+    )
+    frames, width, peak_mib = map(int, done.stdout.split())
+    assert (frames, width) == (60, 4000)
+    assert peak_mib < 700
+
+
+# What is left when something fails.
+
+
+class Failing(NullEncoder):
+    """Refuses the fourth frame."""
+
+    def encode(self, frame: Nv12Frame) -> list[AccessUnit]:
+        if self._frames == 3:
+            raise EncodeFailed("no more bits")
+        return list(super().encode(frame))
+
+
+class FailingAtTheEnd(NullEncoder):
+    def flush(self) -> list[AccessUnit]:
+        raise EncodeFailed("no end")
+
+
+class Losing(NullEncoder):
+    """Swallows the second frame."""
+
+    def encode(self, frame: Nv12Frame) -> list[AccessUnit]:
+        units = list(super().encode(frame))
+        return [] if self._frames == 2 else units
+
+
+@pytest.mark.parametrize("encoder", [Failing, FailingAtTheEnd])
+def test_an_encoder_that_fails_leaves_nothing(job_of: JobOf, output: Path, write_image, encoder: type) -> None:
+    write_image("a.png")
+    with pytest.raises(EncodeFailed, match=r"no more bits|no end"):
+        render(job_of("a.png", frames=10), output, open_encoder=encoder)
+    assert list(output.parent.iterdir()) == []
+
+
+def test_a_file_with_too_few_frames_is_an_error_and_leaves_nothing(job_of, output: Path, write_image) -> None:
+    write_image("a.png")
+    with pytest.raises(OutputFailed, match=r"9 frames .*expected 10"):
+        render(job_of("a.png", frames=10), output, open_encoder=Losing)
+    assert list(output.parent.iterdir()) == []
+
+
+def test_a_failure_keeps_the_video_that_was_there(job_of: JobOf, output: Path, write_image) -> None:
+    write_image("a.png")
+    render(job_of("a.png"), output)
+    before = output.read_bytes()
+    for encoder in (Failing, FailingAtTheEnd):
+        with pytest.raises(EncodeFailed):
+            render(job_of("a.png", frames=10), output, open_encoder=encoder)
+        assert output.read_bytes() == before
+        assert list(output.parent.iterdir()) == [output]
+
+
+def test_an_encoder_that_cannot_be_opened_leaves_nothing(job_of: JobOf, output: Path, write_image) -> None:
+    write_image("a.png")
+    settings = RenderSettings(encode={"ffmpeg": "/nonexistent/ffmpeg"})
+    with pytest.raises(EncodeFailed, match="could not be started") as raised:
+        render(job_of("a.png"), output, settings)
+    assert "nonexistent" not in str(raised.value)
+    assert list(output.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("at", [0, 1, 7, 19])
+def test_a_damaged_still_is_named_and_leaves_nothing(job_of: JobOf, output: Path, write_image, at: int) -> None:
+    write_image("a.png", (64, 48))
+    broken = write_image("broken.png", (64, 48))
+    broken.write_bytes(broken.read_bytes()[:-40])
+    urls = ["a.png"] * 20
+    urls[at] = "broken.png"
+    with pytest.raises(DecodeFailed) as raised:
+        render(job_of(*urls), output)
+    assert raised.value.loc == ("images", at, "url")
+    assert list(output.parent.iterdir()) == []
+
+
+def test_a_missing_still_that_is_shown_twice_is_named_at_its_first_place(job_of, output, write_image) -> None:
+    write_image("a.png")
+    with pytest.raises(FetchFailed) as raised:
+        render(job_of("a.png", "none.png", "a.png", "none.png"), output, open_encoder=NullEncoder)
+    assert str(raised.value) == "images[1].url: no such file"
+
+
+def test_of_several_damaged_stills_the_first_is_named(job_of: JobOf, output: Path, write_image) -> None:
+    """Whichever thread is quicker."""
+    write_image("a.png", (2000, 2000))
+    with pytest.raises(FetchFailed) as raised:
+        render(job_of("a.png", "x.png", "y.png", "z.png", width=64), output, open_encoder=NullEncoder)
+    assert raised.value.loc == ("images", 1, "url")
+
+
+def test_a_missing_first_still_is_named(job_of: JobOf, output: Path) -> None:
+    for sides in ({}, {"width": 64, "height": 48}):
+        with pytest.raises(FetchFailed) as raised:
+            render(job_of("none.png", **sides), output, open_encoder=NullEncoder)
+        assert raised.value.loc == ("images", 0, "url")
+
+
+def test_a_canvas_above_the_limit_is_refused(job_of: JobOf, output: Path, write_image) -> None:
+    write_image("a.png", (1000, 10))
+    settings = RenderSettings(max_canvas_side=640)
+    with pytest.raises(ImageTooLarge, match=r"images\[0\]\.url: the video would be 1000x10; expected sides up to 640"):
+        render(job_of("a.png"), output, settings, open_encoder=NullEncoder)
+    with pytest.raises(ImageTooLarge, match="2000x20"):
+        render(job_of("a.png", height=20), output, settings, open_encoder=NullEncoder)
+    assert render(job_of("a.png", width=640), output, settings, open_encoder=NullEncoder).facts.width == 640
+
+
+def test_a_still_with_too_many_pixels_is_refused_at_its_place(job_of: JobOf, output: Path, write_image) -> None:
+    write_image("a.png", (20, 20))
+    write_image("b.png", (200, 200))
+    settings = RenderSettings(pictures=PictureSettings(max_image_pixels=1000))
+    with pytest.raises(ImageTooLarge) as raised:
+        render(job_of("a.png", "b.png"), output, settings, open_encoder=NullEncoder)
+    assert raised.value.loc == ("images", 1, "url")
+
+
+def test_progress_that_raises_ends_the_job_and_leaves_nothing(job_of: JobOf, output: Path, write_image) -> None:
+    """That is how a worker is told to stop."""
+    write_image("a.png")
+
+    def stop(progress: Any) -> None:
+        if progress.images_done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        render(job_of("a.png", "a.png", "a.png"), output, on_progress=stop)
+    assert list(output.parent.iterdir()) == []
+
+
+def test_two_hundred_jobs_leave_no_open_file_and_no_child(job_of: JobOf, output: Path, write_image) -> None:
+    write_image("a.png")
+    write_image("b.png")
+    job = job_of("a.png", "b.png", "a.png")
+    render(job, output, open_encoder=NullEncoder)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+    for _ in range(200):
+        render(job, output, open_encoder=NullEncoder)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

@@ -1,0 +1,152 @@
+"""Exact rates and holds."""
+
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol.schema import ImageFrame
+from renderer.errors import InvalidRequest
+from renderer.timeline import Timeline, frame_rate, timeline
+
+FRAME_RATES = [Fraction(1), Fraction(25, 2), Fraction(24000, 1001), Fraction(24), Fraction(60000, 1001), Fraction(120)]
+
+
+def holding(*durations: float) -> list[ImageFrame]:
+    return [ImageFrame(url="a.png", duration=duration) for duration in durations]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (23.976, Fraction(24000, 1001)),
+        (23.98, Fraction(24000, 1001)),
+        (23.976024, Fraction(24000, 1001)),
+        ("23.976023976", Fraction(24000, 1001)),
+        (29.97, Fraction(30000, 1001)),
+        ("29.970", Fraction(30000, 1001)),
+        (29.97003, Fraction(30000, 1001)),
+        (47.952, Fraction(48000, 1001)),
+        (47.95, Fraction(48000, 1001)),
+        (59.94, Fraction(60000, 1001)),
+        (59.94006, Fraction(60000, 1001)),
+        (119.88, Fraction(120000, 1001)),
+        ("30000/1001", Fraction(30000, 1001)),
+        ("24/1", Fraction(24)),
+        (24, Fraction(24)),
+        (24.0, Fraction(24)),
+        ("24.00", Fraction(24)),
+        (1, Fraction(1)),
+        (120, Fraction(120)),
+        (12.5, Fraction(25, 2)),
+        (59.9, Fraction(599, 10)),  # one decimal: no NTSC rate
+        (29.9, Fraction(299, 10)),
+        (29.96, Fraction(749, 25)),
+        (29.971, Fraction(29971, 1000)),
+        (33.333333, Fraction(100, 3)),
+        ("100/3", Fraction(100, 3)),
+        (0.1 + 23.9, Fraction(24)),
+        (1e0, Fraction(1)),
+    ],
+)
+def test_a_written_rate_means_one_exact_rate(value: float | str, expected: Fraction) -> None:
+    assert frame_rate(value) == expected
+
+
+@given(st.integers(1, 120), st.integers(0, 999))
+def test_a_rate_of_up_to_three_decimals_stays_what_it_is_unless_it_is_an_ntsc_rate(
+    whole: int, thousandths: int
+) -> None:
+    if whole == 120:
+        thousandths = 0
+    found = frame_rate(f"{whole}.{thousandths:03}")
+    assert found == Fraction(whole * 1000 + thousandths, 1000) or (
+        found.denominator == 1001 and abs(found - Fraction(whole * 1000 + thousandths, 1000)) <= Fraction(1, 2000)
+    )
+
+
+@given(st.floats(1, 120))
+def test_every_rate_fits_a_timescale_and_is_close(value: float) -> None:
+    rate = frame_rate(value)
+    assert rate.denominator <= 1001
+    assert rate.numerator < 2**31
+    assert abs(rate - Fraction(value)) < Fraction(1, 190)  # NTSC rates may be written with two decimals
+
+
+def test_holds_in_frames_are_kept() -> None:
+    line = timeline([ImageFrame(url="a", frames=frames) for frames in (1, 300, 7)], Fraction(24))
+    assert line == Timeline(Fraction(24), (1, 300, 7))
+    assert line.frames == 308
+    assert line.duration_s == Fraction(308, 24)
+
+
+def test_ten_stills_of_a_tenth_of_a_second_last_a_second() -> None:
+    line = timeline(holding(*[0.1] * 10), Fraction(24))
+    assert line.holds == (2, 3, 2, 3, 2, 2, 3, 2, 3, 2)
+    assert line.frames == 24
+
+
+def test_half_a_frame_rounds_up() -> None:
+    assert timeline(holding(0.75, 0.75), Fraction(2)).holds == (2, 1)
+
+
+@given(
+    st.lists(st.decimals("0.2", 20, places=3), min_size=1, max_size=60),
+    st.sampled_from([rate for rate in FRAME_RATES if rate > 5]),
+)
+def test_rounding_errors_never_add_up(durations: list[Decimal], fps: Fraction) -> None:
+    line = timeline(holding(*map(float, durations)), fps)
+    exact, end = Fraction(0), 0
+    for duration, hold in zip(durations, line.holds, strict=True):
+        exact += Fraction(duration) * fps
+        end += hold
+        assert abs(end - exact) <= Fraction(1, 2)
+    assert line.frames == sum(line.holds) == end
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=60), st.sampled_from(FRAME_RATES))
+def test_frames_and_the_duration_that_they_take_are_the_same(holds: list[int], fps: Fraction) -> None:
+    """Written with a double's precision, a duration of whole frames gives these frames."""
+    assert timeline(holding(*(float(hold / fps) for hold in holds)), fps).holds == tuple(holds)
+
+
+@given(st.lists(st.one_of(st.integers(1, 50), st.decimals("0.1", 3, places=2)), min_size=1, max_size=30))
+def test_frames_and_durations_may_be_mixed(lengths: list[int | Decimal]) -> None:
+    fps = Fraction(30000, 1001)
+    images = [
+        ImageFrame(url="a", frames=length) if isinstance(length, int) else ImageFrame(url="a", duration=float(length))
+        for length in lengths
+    ]
+    exact = sum((Fraction(length) * (1 if isinstance(length, int) else fps) for length in lengths), Fraction(0))
+    assert abs(timeline(images, fps).frames - exact) <= Fraction(1, 2)
+
+
+def test_whole_frames_after_a_fraction_keep_their_number() -> None:
+    images = [ImageFrame(url="a", duration=0.02), *(ImageFrame(url="a", frames=5) for _ in range(20))]
+    assert timeline(images, Fraction(30)).holds == (1, *[5] * 20)
+
+
+def test_a_duration_too_short_for_a_frame_is_an_error_that_names_it() -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        timeline(holding(1, 0.02), Fraction(24))
+    assert str(raised.value) == (
+        "images[1].duration: 0.02 s leaves no frame for this still at 24 fps; expected about 0.04167 s or more"
+    )
+
+
+@pytest.mark.parametrize("duration", [5e-324, 1e-9])
+def test_a_vanishing_duration_is_an_error(duration: float) -> None:
+    with pytest.raises(InvalidRequest):
+        timeline(holding(duration), Fraction(120))
+
+
+def test_a_huge_duration_is_a_number_for_the_limits_to_refuse() -> None:
+    assert timeline(holding(1e300), Fraction(24)).frames == 24 * 10**300
+
+
+@pytest.mark.parametrize(("fps", "holds"), [(Fraction(0), (1,)), (Fraction(24), ()), (Fraction(24), (3, 0))])
+def test_a_timeline_that_is_none_cannot_be_made(fps: Fraction, holds: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"fps|holds"):
+        Timeline(fps, holds)
