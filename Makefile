@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+BENCH := .venv-bench
 
 .PHONY: setup format lint types imports test check demo serve bench clean
 setup: $(READY)
@@ -11,6 +12,12 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo,dev]'
 	@touch $(READY)
 
+# What stillreel is compared with, in an environment of its own: moviepy takes an older Pillow along.
+$(BENCH)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(BENCH) || $(PYTHON) -m virtualenv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $(BENCH)/.ready
+
 format: $(READY) ; $(BIN)/ruff format . && $(BIN)/ruff check --fix .
 lint: $(READY) ; $(BIN)/ruff format --check . && $(BIN)/ruff check .
 types: $(READY) ; $(BIN)/mypy
@@ -19,5 +26,5 @@ test: $(READY) ; $(BIN)/python -m pytest
 check: lint types imports test
 demo: $(READY) ; $(BIN)/python scripts/demo.py
 serve: $(READY) ; $(BIN)/stillreel serve
-bench: $(READY) ; $(BIN)/python -m benchmarks
-clean: ; rm -rf .venv out .mypy_cache .ruff_cache .pytest_cache
+bench: $(BENCH)/.ready ; $(BENCH)/bin/python -m benchmarks
+clean: ; rm -rf .venv $(BENCH) out .mypy_cache .ruff_cache .pytest_cache

@@ -9,10 +9,12 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+from pydantic_core import from_json
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
@@ -190,7 +192,7 @@ def doctor(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
 
     findings = examine(config.load(config_file))
     if as_json:
-        print(json.dumps([finding.__dict__ for finding in findings], indent=2))
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
         table = Table("", "what", "found", box=None)
         for finding in findings:
@@ -203,8 +205,9 @@ def doctor(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-        manifest = json.loads(text)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        manifest = from_json(text, allow_inf_nan=False)
+        json.dumps(manifest, allow_nan=False)  # 1e999 is JSON and yet no number that could be sent
+    except (OSError, ValueError) as error:
         raise ConfigError(f"manifest {path}: {error}") from error
     if not isinstance(manifest, dict):
         raise ConfigError(f"manifest {path}: expected a JSON object")

@@ -10,7 +10,9 @@ import fcntl
 import logging
 import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from renderer.config import VERSION, ServerSettings, Settings, render_settings, scratch_dir
@@ -32,11 +34,13 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     Raises:
         ConfigError: it cannot start; the message says which setting to change.
     """
-    find_ffmpeg(settings.encode)
+    ffmpeg = find_ffmpeg(settings.encode)
+    if shutil.which(ffmpeg) is None:
+        raise ConfigError(f"encode.ffmpeg: {ffmpeg} is no program that can be run")
     for root in settings.fetch.allow_roots:
         if not root.is_dir():
             raise ConfigError(f"fetch.allow_roots: {root} is no directory")
-    with _data_dir(settings.server) as data_dir, _scratch() as scratch:
+    with _data_dir(settings.server) as data_dir, _scratch(data_dir) as scratch:
         asyncio.run(_Daemon(settings, data_dir, scratch).run(announce))
 
 
@@ -65,6 +69,7 @@ class _Daemon:
             draining = tasks.create_task(engine.drain(settings.server.drain_timeout_s))
             stopping = tasks.create_task(self._stop.wait())
             await asyncio.wait({draining, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            engine.abandon()
             await server.close()
             for task in (draining, stopping, answering, running):
                 task.cancel()
@@ -81,9 +86,9 @@ def _data_dir(settings: ServerSettings) -> Iterator[Path]:
     """Prepare the data directory and hold it, so that no second daemon works in it."""
     path = settings.data_dir.expanduser().absolute()
     try:
-        for part in ("outputs", "attachments"):
+        for part in ("outputs", "attachments", "scratch"):
             (path / part).mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (path / "lock").open("w")
+        lock = (path / "lock").open("a")
     except OSError as error:
         raise ConfigError(f"server.data_dir: {path}: {error.strerror}") from error
     with lock:
@@ -100,13 +105,24 @@ def _remove_leftovers(path: Path) -> None:
     for directory in (path / "attachments").iterdir():
         shutil.rmtree(directory, ignore_errors=True)
     for part in (path / "outputs").glob("*/*.part"):
-        part.unlink(missing_ok=True)
+        shutil.rmtree(part.parent, ignore_errors=True)
+    for scratch in (path / "scratch").glob("*"):
+        shutil.rmtree(scratch.resolve(), ignore_errors=True)
+        scratch.unlink()
 
 
 @contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
+def _scratch(data_dir: Path) -> Iterator[Path]:
+    """Make the directory for sockets; a link in the data directory tells the next daemon what to remove."""
     path = scratch_dir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
+    link = data_dir / "scratch" / path.name
+    link.symlink_to(path)
+    # multiprocessing keeps the fork server's socket there as well, and removes its part at exit with priority -100.
+    tempfile.tempdir = str(path)
+    Finalize(None, _remove_scratch, (path, link), exitpriority=-101)
+    yield path
+
+
+def _remove_scratch(path: Path, link: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    link.unlink(missing_ok=True)

@@ -165,10 +165,14 @@ class Intake:
             return digest.hexdigest(), None, ()
         files = Path(tempfile.mkdtemp(dir=self._directory))
         saved = []
-        for index, (content, layout) in enumerate(zip(attachments, layouts, strict=True)):
-            digest.update(hashlib.sha256(content).digest())
-            saved.append(Attachment(files / str(index), layout))
-            saved[-1].path.write_bytes(content)
+        try:
+            for index, (content, layout) in enumerate(zip(attachments, layouts, strict=True)):
+                digest.update(hashlib.sha256(content).digest())
+                saved.append(Attachment(files / str(index), layout))
+                saved[-1].path.write_bytes(content)
+        except BaseException:
+            shutil.rmtree(files, ignore_errors=True)
+            raise
         return digest.hexdigest(), files, tuple(saved)
 
 

@@ -87,8 +87,7 @@ class ZmqServer:
         send = _Sender(self._socket, [bytes(part) for part in envelope])
         call_id: wire.MessageId | None = None
         try:
-            self._check_size(body)
-            call = wire.parse_call(body)
+            call = self._read(body)
             call_id = call.id
             if call.method not in self._methods:
                 known = ", ".join(self._methods)
@@ -107,11 +106,19 @@ class ZmqServer:
                 wire.failure(call_id, Fault(type="internal_error", message="the server failed; its log says why"))
             )
 
-    def _check_size(self, body: list[wire.Part]) -> None:
+    def _read(self, body: list[wire.Part]) -> wire.Call:
+        """Refuse what is too large, with the call's id if that much can be read."""
         size = sum(len(part) for part in body)
+        is_too_large = wire.WireError(
+            ERRORS["message_too_large"], f"expected a message of up to {self._max_request_bytes} bytes, found {size}"
+        )
+        if body and len(body[0]) > self._max_request_bytes:
+            raise is_too_large
+        call = wire.parse_call(body)
         if size > self._max_request_bytes:
-            message = f"expected a message of up to {self._max_request_bytes} bytes, found {size}"
-            raise wire.WireError(ERRORS["message_too_large"], message)
+            is_too_large.id = call.id
+            raise is_too_large
+        return call
 
     async def _render(self, call: wire.Call, send: "_Sender") -> _Reply:
         params = _parse(RenderParams, call.params)
@@ -212,15 +219,15 @@ def _bind(context: zmq.asyncio.Context, settings: ServerSettings) -> zmq.asyncio
     except zmq.ZMQError as error:
         socket.close(linger=0)
         context.term()
-        raise ConfigError(f"server.bind: {settings.bind}: {error.strerror}") from error
+        raise ConfigError(f"server.bind: {settings.bind}: {zmq.strerror(error.errno or 0)}") from error
     return socket
 
 
 def _is_local(endpoint: str) -> bool:
-    parts = urlsplit(endpoint)
-    if parts.scheme == "ipc":
-        return True
     with contextlib.suppress(ValueError):
+        parts = urlsplit(endpoint)
+        if parts.scheme == "ipc":
+            return True
         return parts.scheme == "tcp" and (
             parts.hostname == "localhost" or ip_address(parts.hostname or "0.0.0.0").is_loopback  # noqa: S104 - refused
         )

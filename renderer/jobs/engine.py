@@ -21,6 +21,7 @@ from renderer.errors import (
     JobCancelled,
     JobNotFound,
     JobTimedOut,
+    OutputFailed,
     QueueFull,
     RequestIdConflict,
     ShuttingDown,
@@ -34,6 +35,7 @@ from renderer.pipeline import NO_GPU_ENCODER, RenderJob, RenderReport
 log = logging.getLogger(__name__)
 
 VIDEO_NAME = "video.mp4"
+_CANCELLED = JobCancelled("the request was cancelled by its client").fault()
 
 
 class Engine:
@@ -168,9 +170,11 @@ class Engine:
         """
         job = self.job(job_id)
         if job.state is State.QUEUED:
-            return self._finish(job, JobCancelled("the request was cancelled by its client").fault())
+            return self._finish(job, _CANCELLED)
         if running := self._running.get(job_id):
             running.cancel()
+        elif job.state is State.RUNNING:  # between two attempts
+            return self._finish(job, _CANCELLED)
         return job
 
     async def drain(self, timeout_s: float) -> None:
@@ -181,6 +185,9 @@ class Engine:
         if self._running:
             log.info("draining: %d jobs are running", len(self._running))
             await asyncio.wait(list(self._running.values()), timeout=timeout_s)
+
+    def abandon(self) -> None:
+        """Fail the jobs that still run, so that their clients hear of it; `run()` is to be cancelled next."""
         for job in self._store.in_state(State.RUNNING):
             self._finish(job, ShuttingDown("the daemon stopped before the job ended; send it again").fault())
 
@@ -205,7 +212,10 @@ class Engine:
 
     async def _attempt(self, worker: Worker, job: Job) -> RenderReport | Fault | None:
         """Run a job once; None means that its worker died and it may be tried again."""
-        job.output.mkdir(parents=True, exist_ok=True)
+        try:
+            job.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            return OutputFailed(f"the video could not be written: {error.strerror}").fault()
         order = Order(job.id, job.work, job.output / VIDEO_NAME, self._render)
         outcome: RenderReport | Fault | None
         try:
@@ -215,8 +225,9 @@ class Engine:
             return future.result()
         except asyncio.CancelledError:
             if not self._running[job.id].cancelled():
+                self._running[job.id].cancel()
                 raise  # the engine itself is being stopped
-            outcome = JobCancelled("the request was cancelled by its client").fault()
+            outcome = _CANCELLED
         except TimeoutError:
             outcome = JobTimedOut(f"the job took longer than {self._settings.job_timeout_s:g} s").fault()
         except Exception as error:  # noqa: BLE001 - whatever Pebble says when a process dies
@@ -243,7 +254,7 @@ class Engine:
             done = job.progress.model_copy(update={"images_done": job.progress.images, "stage": "done"})
             job = job.moved(State.DONE, result=result, progress=done)
             log.info("job %s done in %.3f s", job.id, outcome.timings["total"])
-        self._change(job)
+        self._change(job.without_sources())
         for old in self._store.retire():
             shutil.rmtree(old.output, ignore_errors=True)
         return job

@@ -81,6 +81,11 @@ class Job:
             raise ValueError(f"job {self.id} cannot move from {self.state.name} to {state.name}")
         return replace(self, state=state, **changes)  # type: ignore[arg-type] # names are checked by replace()
 
+    def without_sources(self) -> "Job":
+        """Return the job without what it was made from: images in data: urls are as large as files."""
+        request = self.work.request.model_copy(update={"images": ()})
+        return replace(self, files=None, work=replace(self.work, request=request, attachments=()))
+
     def status(self, queue_position: int | None) -> JobStatus:
         return JobStatus(
             request_id=self.id,

@@ -5,20 +5,28 @@ locked pipes, and a worker that is killed while it holds a lock would take its n
 from a server process that has imported OpenCV and libav already, so a new one is there in milliseconds.
 
 Progress comes back as datagrams: a worker that is killed in the middle of one leaves nothing half written.
+
+A worker holds one end of a pipe, its lifeline, whose other end only the daemon has: when the daemon goes, however it
+goes, so does the worker, and its ffmpeg with it. PR_SET_PDEATHSIG alone is not enough, for the parent is the fork
+server, and that lives as long as any worker does.
 """
 
+import contextlib
 import ctypes
 import json
 import logging
 import multiprocessing
+import os
 import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from pebble import ProcessPool
@@ -53,7 +61,7 @@ class Worker:
 
         Args:
             progress_address: name of the datagram socket that progress is sent to.
-            memory_bytes: what the process may allocate at most.
+            memory_bytes: what a job may allocate at most.
         """
         self._arguments = (progress_address, memory_bytes)
         self._pool = self._start()
@@ -75,13 +83,20 @@ class Worker:
     def stop(self) -> None:
         """Kill the process; blocks until it is gone. Harmless when repeated."""
         self._pool.stop()  # type: ignore[no-untyped-call] # Pebble leaves this one untyped
+        for end in self._lifeline:
+            end.close()
         self._pool.join()
 
     def _start(self) -> ProcessPool:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
+        self._lifeline = context.Pipe(duplex=False)
         pool = ProcessPool(
-            max_workers=1, max_tasks=_JOBS_PER_PROCESS, initializer=begin, initargs=self._arguments, context=context
+            max_workers=1,
+            max_tasks=_JOBS_PER_PROCESS,
+            initializer=begin,
+            initargs=(*self._arguments, self._lifeline[0]),
+            context=context,
         )
         pool.schedule(_ready)
         return pool
@@ -96,14 +111,40 @@ def _ready() -> None:
 _report_progress: Callable[[str, Progress], None] = lambda _job_id, _progress: None  # noqa: E731 - replaced by begin()
 
 
-def begin(progress_address: str, memory_bytes: int) -> None:
+def begin(progress_address: str, memory_bytes: int, lifeline: Connection) -> None:
     """Prepare a new worker process."""
     global _report_progress  # noqa: PLW0603 - one process, one worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains
+    signal.signal(signal.SIGTERM, lambda *_: _end())
+    # Before the limit below: a thread that lacks memory to begin leaves its starter waiting for ever.
+    threading.Thread(target=_die_with, args=(lifeline,), name="lifeline", daemon=True).start()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # prctl(2): die with the parent, kill -9 or not
-        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes, memory_bytes))
+        limit = _mapped_bytes() + memory_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     _report_progress = _ProgressSender(progress_address)
+
+
+def _mapped_bytes() -> int:
+    """Return what RLIMIT_DATA counts now: the libraries alone map some 270 MiB, most of it never touched."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
+
+
+def _die_with(lifeline: Connection) -> None:
+    """Wait for the end of a pipe that nothing is ever written to."""
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv_bytes()
+    _end()
+
+
+def _end() -> None:
+    """End at once, the encoder first: ffmpeg whose input ends goes on for seconds with the frames it has taken."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for pid in children.read_text(encoding="ascii").split():
+            with contextlib.suppress(OSError):
+                os.kill(int(pid), signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def run(order: Order) -> RenderReport | Fault:

@@ -1,0 +1,189 @@
+"""`python -m benchmarks`: the harness's command line."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import plots
+from benchmarks.compare import Plan, compare
+from benchmarks.peers.base import Peer
+from benchmarks.peers.catalogue import PEERS
+from benchmarks.results import RESULTS, Report, WorkResult, this_machine
+from benchmarks.tables import left_out, overhead_table, work_table
+from benchmarks.workloads import WORKLOADS, Workload, find, uniform
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Time stillreel beside the usual ways to make a video of stills: the same work, the same quality, in turn in "
+    "one run. Without a command: the five-minute set. Numbers go to benchmarks/results/ as JSON.",
+)
+err = Console(stderr=True)
+# A pipe has no width of its own, and the table of peers needs this much.
+out = Console(width=None if sys.stdout.isatty() else 180)
+
+_USUAL = "stillreel,daemon,floor,concat,moviepy,imageio,pyav"
+FIVE_MINUTES = {"service": "", "24x1-1080p": "", "24x24-1080p": _USUAL}  # workload: its peers; all if empty
+HOLDS, IMAGES = (1, 4, 24, 240), (8, 24, 100)
+
+Rounds = Annotated[int, typer.Option(min=1, help="Timed turns of each peer.")]
+PeerNames = Annotated[str, typer.Option("--peers", help="Names with commas between; see `list`. Default: all.")]
+WithQuality = Annotated[bool, typer.Option("--quality", help="Compare the pictures too: SSIM and VMAF.")]
+Folder = Annotated[Path, typer.Option("--out", help="Folder for JSON and PNG files.")]
+SizeName = Annotated[str, typer.Option("--size", help="tiny, 360p, 720p, 1080p or 4k.")]
+
+
+@app.callback(invoke_without_command=True)
+def five_minutes(context: typer.Context, folder: Folder = RESULTS) -> None:
+    """Run the five-minute set unless a command is named."""
+    if context.invoked_subcommand is None:
+        plan = Plan(rounds=2, with_quality=True)
+        works = [_compare(find(name), peers, plan) for name, peers in FIVE_MINUTES.items()]
+        _overhead_of(["24x1-1080p"], 3, works, "five-minutes", folder)
+
+
+@app.command("list")
+def show() -> None:
+    """Name the workloads and the peers."""
+    for heading, rows in (
+        ("workload", [(work.name, work.title) for work in WORKLOADS.values()]),
+        ("peer", [(peer.name, peer.title) for peer in PEERS.values()]),
+    ):
+        table = Table(heading, "", box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*row)
+        out.print(table, "")
+    out.print("Any IMAGESxHOLD-SIZE is a workload too, such as 100x48-720p.")
+
+
+@app.command()
+def run(
+    workloads: Annotated[list[str], typer.Argument(help="Names; see `list`.")],
+    peers: PeerNames = "",
+    rounds: Rounds = 3,
+    quality: WithQuality = False,
+    folder: Folder = RESULTS,
+    name: Annotated[str, typer.Option(help="Name of the result; the workloads' if absent.")] = "",
+) -> None:
+    """Compare peers on workloads."""
+    works = [_compare(_find(work), peers, Plan(rounds, quality)) for work in workloads]
+    _save(Report(machine=this_machine(), works=tuple(works)), name or "+".join(workloads), folder)
+
+
+@app.command()
+def holds(
+    lengths: Annotated[str, typer.Option(help="Hold lengths with commas between.")] = ",".join(map(str, HOLDS)),
+    images: Annotated[int, typer.Option(min=1, help="Photographs.")] = 24,
+    size: SizeName = "1080p",
+    peers: PeerNames = "stillreel,floor,concat,moviepy,imageio,pyav",
+    rounds: Rounds = 3,
+    folder: Folder = RESULTS,
+) -> None:
+    """Plot time against hold length."""
+    works = [
+        _compare(uniform(images, int(n), size), peers, Plan(rounds, with_quality=True)) for n in lengths.split(",")
+    ]
+    report = _save(Report(machine=this_machine(), works=tuple(works)), "holds", folder)
+    _plotted(plots.plot_holds(report, folder / "holds.png"))
+
+
+@app.command("images")
+def images_count(
+    counts: Annotated[str, typer.Option(help="Numbers of photographs with commas between.")] = ",".join(
+        map(str, IMAGES)
+    ),
+    hold: Annotated[int, typer.Option(min=1, help="Frames each is held.")] = 24,
+    size: SizeName = "1080p",
+    peers: PeerNames = "stillreel,floor,concat,moviepy,imageio,pyav",
+    rounds: Rounds = 3,
+    folder: Folder = RESULTS,
+) -> None:
+    """Plot time against the number of images."""
+    works = [_compare(uniform(int(n), hold, size), peers, Plan(rounds)) for n in counts.split(",")]
+    report = _save(Report(machine=this_machine(), works=tuple(works)), "images", folder)
+    _plotted(plots.plot_images(report, folder / "images.png"))
+
+
+@app.command()
+def cores(
+    workload: Annotated[str, typer.Argument(help="Name; see `list`.")] = "24x24-1080p",
+    peers: PeerNames = "stillreel,floor,concat,moviepy,imageio,pyav",
+    rounds: Rounds = 3,
+    folder: Folder = RESULTS,
+) -> None:
+    """Plot time against cores: 1, 2, 4 and so on, as many as there are (Linux, with taskset)."""
+    allowed = sorted(os.sched_getaffinity(0))
+    counts = [count for count in (1, 2, 4, 8, 16, 32, 64) if count <= len(allowed)]
+    works = [_compare(_find(workload), peers, Plan(rounds, cores=tuple(allowed[:count]))) for count in counts]
+    report = _save(Report(machine=this_machine(), works=tuple(works)), "cores", folder)
+    _plotted(plots.plot_cores(report, folder / "cores.png"))
+
+
+@app.command()
+def overhead(
+    workloads: Annotated[list[str] | None, typer.Argument(help="Names; 24x1-1080p if absent.")] = None,
+    rounds: Rounds = 5,
+    folder: Folder = RESULTS,
+) -> None:
+    """Time the daemon's round trip against a render in process and the ffmpeg command line."""
+    _overhead_of(workloads or ["24x1-1080p"], rounds, [], "overhead", folder)
+
+
+@app.command()
+def replot(file: Annotated[Path, typer.Argument(help="holds.json, images.json or cores.json.")]) -> None:
+    """Draw the plot of an earlier run again."""
+    draw = {"holds": plots.plot_holds, "images": plots.plot_images, "cores": plots.plot_cores}[file.stem]
+    _plotted(draw(Report.load(file), file.with_suffix(".png")))
+
+
+def _overhead_of(names: list[str], rounds: int, works: list[WorkResult], result: str, folder: Path) -> None:
+    from benchmarks.overhead import measure_overhead  # noqa: PLC0415 - brings the renderer in, which only this needs
+
+    found = []
+    for name in names:
+        with err.status("") as status:
+            found.append(measure_overhead(_find(name), rounds, status.update))
+        out.print(overhead_table(found[-1]))
+    _save(Report(machine=this_machine(), works=tuple(works), overhead=tuple(found)), result, folder)
+
+
+def _compare(work: Workload, peers: str, plan: Plan) -> WorkResult:
+    with err.status(f"{work.name}: making its stills") as status:
+        result = compare(work, _peers(peers), plan, status.update)
+    out.print(work_table(result))
+    for line in left_out(result):
+        out.print(line, style="dim", markup=False, highlight=False)
+    return result
+
+
+def _find(name: str) -> Workload:
+    try:
+        return find(name)
+    except KeyError as error:
+        raise typer.BadParameter(str(error.args[0])) from error
+
+
+def _peers(names: str) -> list[Peer]:
+    chosen = names.split(",") if names else list(PEERS)
+    unknown = [name for name in chosen if name not in PEERS]
+    if unknown:
+        raise typer.BadParameter(f"no peer {', '.join(unknown)}: expected some of {', '.join(PEERS)}")
+    return [PEERS[name] for name in chosen]
+
+
+def _save(report: Report, name: str, folder: Path) -> Report:
+    err.print(f"[dim]numbers: {report.save(name, folder)}[/]")
+    return report
+
+
+def _plotted(file: Path) -> None:
+    err.print(f"[dim]plot: {file}[/]")
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m benchmarks")

@@ -1,0 +1,31 @@
+"""All peers by name, ours first: the others are put in proportion to it."""
+
+import sys
+
+from benchmarks.peers import daemon, ffmpeg
+from benchmarks.peers.base import Peer, Task, script
+
+
+def _render(task: Task) -> list[str]:
+    return [sys.executable, "-m", "renderer", "render", str(task.manifest), "-o", str(task.output), "--json"]
+
+
+OURS = "stillreel"
+
+PEERS: dict[str, Peer] = {
+    peer.name: peer
+    for peer in (
+        Peer(OURS, "stillreel render", _render),
+        Peer("daemon", "stillreel daemon, round trip", daemon.command, needs_daemon=True),
+        Peer("floor", "floor: ffmpeg, each still once", ffmpeg.floor, is_floor=True),
+        Peer("concat", "ffmpeg concat", ffmpeg.concat),
+        Peer("concat-once", "ffmpeg concat, last named once", ffmpeg.concat_once),
+        Peer("image2", "ffmpeg image2", ffmpeg.image2, ffmpeg.holds_differ),
+        Peer("image2-bt709", "ffmpeg image2, to BT.709", ffmpeg.image2_bt709, ffmpeg.holds_differ),
+        Peer("moviepy", "moviepy", script("moviepy_clips")),
+        Peer("imageio", "imageio-ffmpeg", script("imageio_writer")),
+        Peer("pyav", "PyAV", script("pyav_loop")),
+        Peer("opencv", "OpenCV VideoWriter", script("opencv_writer")),
+        Peer("concat-nvenc", "ffmpeg concat, NVENC", ffmpeg.concat_nvenc, ffmpeg.no_nvenc),
+    )
+}

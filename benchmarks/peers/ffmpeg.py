@@ -1,0 +1,98 @@
+"""The ffmpeg command line, the ways people use it, as argument lists."""
+
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+from benchmarks.peers.base import Task
+from benchmarks.workloads import CRF, PRESET
+
+_X264 = ("-c:v", "libx264", "-preset", PRESET, "-crf", str(CRF), "-pix_fmt", "yuv420p")
+# The middle preset; constant quality, the number that NVENC's documentation calls the counterpart of CRF.
+_NVENC = ("-c:v", "h264_nvenc", "-preset", "p4", "-rc", "vbr", "-cq", str(CRF), "-pix_fmt", "yuv420p")
+
+
+def concat(task: Task, encoder: tuple[str, ...] = _X264) -> list[str]:
+    """The concat demuxer, as ffmpeg's wiki says: a duration for each still and the last still named twice.
+
+    With an ffmpeg that honours the last duration this shows the last still for twice its hold, and stills begin on a
+    clock of 25 to the second, whatever the output's rate is. Both are recorded as they are.
+    """
+    return _concat(task, [*_entries(task), f"file '{task.work.stills()[-1]}'"], encoder)
+
+
+def concat_once(task: Task) -> list[str]:
+    """The concat demuxer with the last still named once, which saves the second hold and loses frames elsewhere."""
+    return _concat(task, _entries(task), _X264)
+
+
+def image2(task: Task, encoder: tuple[str, ...] = _X264) -> list[str]:
+    """A numbered sequence; a hold that all stills share is made by the input's frame rate."""
+    rate = Fraction(task.work.fps, task.work.hold or 1)
+    return [*_start(task), "-framerate", str(rate), "-i", _numbered(task), *_end(task, encoder)]
+
+
+def image2_bt709(task: Task) -> list[str]:
+    """The same with the colours that stillreel makes: ffmpeg leaves a JPEG's as they are, BT.601 in full range.
+
+    What it saves so in time it pays in players that take the range or matrix for the usual one.
+    """
+    # The scaler takes the matrix as an option; the tags come from the encoder's own parameters.
+    scale = ("-vf", "scale=out_range=tv:out_color_matrix=bt709:flags=bicubic,format=yuv420p")
+    tags = ("-x264-params", "colorprim=bt709:transfer=bt709:colormatrix=bt709:fullrange=off")
+    return image2(task, (*scale, *_X264, *tags))
+
+
+def floor(task: Task) -> list[str]:
+    """Each still encoded once, as an IDR picture: the least work that leaves a video of these stills behind."""
+    rate = str(task.work.fps)
+    return [*_start(task), "-framerate", rate, "-i", _numbered(task), *_end(task, (*_X264, "-g", "1"))]
+
+
+def concat_nvenc(task: Task) -> list[str]:
+    return concat(task, _NVENC)
+
+
+def holds_differ(task: Task) -> str | None:
+    """Say why image2 cannot do this work."""
+    return None if task.work.hold else "image2 has one frame rate for all stills; here the holds differ"
+
+
+def no_nvenc(task: Task) -> str | None:
+    """Say why NVENC does not work here: encode a few grey frames and see."""
+    probe = [*(task.ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "error"), "-f", "lavfi"]
+    probe += ["-i", "color=gray:s=640x360:d=0.2", *_NVENC, "-f", "null", "-"]
+    done = subprocess.run(probe, capture_output=True, text=True, timeout=60, check=False)
+    words = done.stderr.strip().splitlines()
+    return None if done.returncode == 0 else f"h264_nvenc: {words[0].partition('] ')[2] if words else 'it fails'}"
+
+
+def _entries(task: Task) -> list[str]:
+    stills = zip(task.work.stills(), task.work.holds, strict=True)
+    return [line for still, hold in stills for line in (f"file '{still}'", f"duration {hold / task.work.fps:.6f}")]
+
+
+def _concat(task: Task, entries: list[str], encoder: tuple[str, ...]) -> list[str]:
+    script = task.folder / "list.ffconcat"
+    script.write_text("\n".join(["ffconcat version 1.0", *entries]) + "\n", encoding="utf-8")
+    source = ["-f", "concat", "-safe", "0", "-i", str(script)]
+    return [*_start(task), *source, "-fps_mode", "cfr", *_end(task, encoder)]
+
+
+def _start(task: Task) -> list[str]:
+    return [task.ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "error", "-y"]
+
+
+def _end(task: Task, encoder: tuple[str, ...]) -> list[str]:
+    return ["-r", str(task.work.fps), *encoder, "-movflags", "+faststart", str(task.output)]
+
+
+def _numbered(task: Task) -> str:
+    stills = task.work.stills()
+    folder = task.folder / "numbered"
+    folder.mkdir(exist_ok=True)
+    for index, still in enumerate(stills):
+        link = folder / f"{index:05}{still.suffix}"
+        if not link.is_symlink():
+            link.symlink_to(still)
+    return str(folder / f"%05d{Path(stills[0]).suffix}")

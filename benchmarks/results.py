@@ -1,0 +1,200 @@
+"""What a run found, as it is kept in JSON under benchmarks/results/."""
+
+import datetime as dt
+import os
+import platform
+import statistics
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal
+
+import imageio_ffmpeg
+from pydantic import BaseModel, ConfigDict
+
+RESULTS = Path(__file__).parent / "results"
+
+Colour = Literal["bt709 limited", "bt601 limited", "bt709 full", "bt601 full"]
+
+_PACKAGES = (
+    *("stillreel", "av", "imageio", "imageio-ffmpeg", "moviepy", "numpy", "opencv-python-headless", "pillow"),
+    "scikit-image",
+)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Machine(_Model):
+    """Where and when it was measured, and with what."""
+
+    cpu: str
+    cores: int
+    memory_bytes: int
+    system: str
+    python: str
+    ffmpeg: str
+    packages: dict[str, str]
+    date: str
+    load_1min: float
+
+
+class Spread(_Model):
+    """Several measurements of one thing."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: list[float]) -> "Spread":
+        return cls(median=round(statistics.median(values), 4), least=round(min(values), 4), most=round(max(values), 4))
+
+
+class Video(_Model):
+    """What a peer wrote, counted in the file and not asked of the peer.
+
+    Attributes:
+        is_constant_rate: all time stamps are one frame apart.
+    """
+
+    size_bytes: int
+    frames: int
+    frames_expected: int
+    duration_s: float
+    duration_expected_s: float
+    is_constant_rate: bool
+
+
+class Quality(_Model):
+    """How near the video's pictures are to the stills; luma only.
+
+    Attributes:
+        stills: of the workload were compared.
+        edges_wrong: of the first and last frames of their holds, how many show another still, or nothing.
+        colour: the matrix and range that the pictures were made with, by comparison.
+        tagged: those that the file names.
+    """
+
+    stills: int
+    ssim: float
+    vmaf: float
+    vmaf_least: float
+    edges: int
+    edges_wrong: int
+    colour: Colour
+    tagged: str
+
+
+class PeerResult(_Model):
+    """One peer on one workload.
+
+    Attributes:
+        command: as it was run, with the folder, the interpreter and ffmpeg named in short.
+        why_not: why it has no numbers; None where it has.
+        wall_s: whole process, one number per round, in the order of the rounds.
+        inside_s: without the start of the interpreter and its imports, where the peer can tell.
+        times_ours: its wall seconds divided by ours in the same round.
+        peak_process_bytes, peak_tree_bytes: memory of the largest process and of all together.
+    """
+
+    name: str
+    title: str
+    command: str
+    why_not: str | None = None
+    wall_s: tuple[float, ...] = ()
+    inside_s: tuple[float, ...] = ()
+    cpu_s: tuple[float, ...] = ()
+    wall: Spread | None = None
+    times_ours: Spread | None = None
+    peak_process_bytes: int | None = None
+    peak_tree_bytes: int | None = None
+    video: Video | None = None
+    quality: Quality | None = None
+
+
+class WorkResult(_Model):
+    """All peers on one workload, run in turn."""
+
+    name: str
+    title: str
+    images: int
+    frames: int
+    hold: int | None
+    width: int
+    height: int
+    fps: int
+    preset: str
+    crf: int
+    cores: int
+    peers: tuple[PeerResult, ...]
+
+
+class Overhead(_Model):
+    """What the process, the daemon and the message add to `pipeline.render`; seconds and paired ratios.
+
+    Attributes:
+        warm_render_s: `renderer.render` in a process that has rendered before.
+        ffmpeg_s: the ffmpeg command line on the same images, whole process.
+        daemon_s: a client's round trip.
+        daemon_inside_s: what the daemon's worker says that the same job took it.
+        daemon_adds_s: the difference of the two, per job.
+        render_times_ffmpeg: warm_render_s / ffmpeg_s per round.
+    """
+
+    work: str
+    ffmpeg_command: str
+    warm_render_s: tuple[float, ...]
+    ffmpeg_s: tuple[float, ...]
+    daemon_s: tuple[float, ...]
+    daemon_inside_s: tuple[float, ...]
+    daemon_adds_s: Spread
+    render_times_ffmpeg: Spread
+
+
+class Report(_Model):
+    """One run of the harness."""
+
+    schema_version: Literal[1] = 1
+    machine: Machine
+    works: tuple[WorkResult, ...] = ()
+    overhead: tuple[Overhead, ...] = ()
+
+    def save(self, name: str, folder: Path = RESULTS) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{name}.json"
+        file.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        return file
+
+    @classmethod
+    def load(cls, file: Path) -> "Report":
+        return cls.model_validate_json(file.read_text(encoding="utf-8"))
+
+
+def this_machine() -> Machine:
+    return Machine(
+        cpu=_cpu(),
+        cores=os.cpu_count() or 1,
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        system=f"{platform.system()} {platform.machine()}",
+        python=platform.python_version(),
+        ffmpeg=str(imageio_ffmpeg.get_ffmpeg_version()),
+        packages={name: found for name in _PACKAGES if (found := _version(name))},
+        date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        load_1min=round(os.getloadavg()[0], 2),
+    )
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

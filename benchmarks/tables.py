@@ -1,0 +1,98 @@
+"""Results as tables for the terminal."""
+
+from collections.abc import Callable
+
+from rich import box
+from rich.table import Table
+
+from benchmarks.results import Overhead, PeerResult, Quality, Spread, WorkResult
+
+_MEBIBYTE = 1024 * 1024
+
+
+def work_table(work: WorkResult) -> Table:
+    """Return one row per peer.
+
+    "× ours" is its wall time divided by stillreel's in the same round, MiB the peak memory of the whole tree, MB the
+    file, edges the first and last frames of holds, where another still may show.
+    """
+    cores = f"{work.cores} core{'s' if work.cores > 1 else ''}"
+    title = f"[bold]{work.name}[/]  {work.title}; x264 {work.preset}, CRF {work.crf}, {cores}"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading, (_, justify) in _COLUMNS.items():
+        table.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=True)
+    for peer in work.peers:
+        if peer.wall:
+            table.add_row(*(cell(peer) for cell, _ in _COLUMNS.values()))
+    return table
+
+
+def left_out(work: WorkResult) -> list[str]:
+    """Return a line for each peer without numbers: its name and why."""
+    return [f"{peer.title}: {peer.why_not}" for peer in work.peers if not peer.wall]
+
+
+def overhead_table(overhead: Overhead) -> Table:
+    title = f"[bold]{overhead.work}[/]  overhead, seconds"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("", "median", "least", "most"):
+        table.add_column(heading, justify="right" if heading else "left")
+    rows = {
+        "renderer.render, warm": Spread.of(list(overhead.warm_render_s)),
+        "ffmpeg command line": Spread.of(list(overhead.ffmpeg_s)),
+        "daemon, round trip": Spread.of(list(overhead.daemon_s)),
+        "  which adds to its job": overhead.daemon_adds_s,
+        "render / ffmpeg, paired ratio": overhead.render_times_ffmpeg,
+    }
+    for name, spread in rows.items():
+        table.add_row(name, *(f"{value:.3f}" for value in (spread.median, spread.least, spread.most)))
+    return table
+
+
+def _median(values: tuple[float, ...]) -> str:
+    return f"{Spread.of(list(values)).median:.2f}" if values else ""
+
+
+def _range(spread: Spread | None) -> str:
+    return f"[dim]{spread.least:.2f}-{spread.most:.2f}[/]" if spread else ""
+
+
+def _frames(peer: PeerResult) -> str:
+    video = peer.video
+    if video is None:
+        return ""
+    off = video.frames - video.frames_expected
+    rate = "" if video.is_constant_rate else ", uneven"
+    return f"{video.frames}{rate}" if off == 0 else f"[red]{video.frames} ({off:+d})[/]{rate}"
+
+
+def _edges(quality: Quality) -> str:
+    return f"[red]{quality.edges_wrong}/{quality.edges} wrong[/]" if quality.edges_wrong else "right"
+
+
+def _colour(quality: Quality) -> str:
+    """Name what was found, in short where it is as usual, and the tag where that says something else."""
+    found = quality.colour.removesuffix(" limited")
+    if quality.tagged == quality.colour:
+        return found
+    is_untagged = quality.tagged.startswith("unknown")
+    return f"{found}, [yellow]{'untagged' if is_untagged else f'tagged {quality.tagged}'}[/]"
+
+
+# Heading, what stands below it, and on which side.
+_COLUMNS: dict[str, tuple[Callable[[PeerResult], str], str]] = {
+    "": (lambda peer: peer.title, "left"),
+    "wall s": (lambda peer: _median(peer.wall_s), "right"),
+    "spread": (lambda peer: _range(peer.wall), "left"),
+    "inside": (lambda peer: _median(peer.inside_s), "right"),
+    "CPU s": (lambda peer: _median(peer.cpu_s), "right"),
+    "× ours": (lambda peer: f"{peer.times_ours.median:.2f}" if peer.times_ours else "", "right"),
+    "spread ": (lambda peer: _range(peer.times_ours), "left"),
+    "MiB": (lambda peer: f"{peer.peak_tree_bytes / _MEBIBYTE:.0f}" if peer.peak_tree_bytes else "", "right"),
+    "MB": (lambda peer: f"{peer.video.size_bytes / 1e6:.2f}" if peer.video else "", "right"),
+    "SSIM": (lambda peer: f"{peer.quality.ssim:.4f}" if peer.quality else "", "right"),
+    "VMAF": (lambda peer: f"{peer.quality.vmaf:.1f}" if peer.quality else "", "right"),
+    "frames": (_frames, "left"),
+    "edges": (lambda peer: _edges(peer.quality) if peer.quality else "", "left"),
+    "colour": (lambda peer: _colour(peer.quality) if peer.quality else "", "left"),
+}

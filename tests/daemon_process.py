@@ -1,0 +1,219 @@
+"""A real daemon in a child process, and what its tests need around it.
+
+Every process that comes from it is found by a mark in its environment, whoever its parent is by then: an ffmpeg whose
+worker was killed counts too.
+"""
+
+import base64
+import contextlib
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from protocol.client import Client
+
+START_S = 30
+_MARK = "TEST_DAEMON_MARK"
+
+
+def wait_until(is_so: Callable[[], object], what: str, deadline_s: float = 15) -> None:
+    """Poll until a condition holds; fail with its name if it never does."""
+    deadline = time.monotonic() + deadline_s
+    while not is_so():
+        assert time.monotonic() < deadline, f"not within {deadline_s:g} s: {what}"
+        time.sleep(0.01)
+
+
+def picture(colour: tuple[int, int, int], width: int = 16, height: int = 12) -> bytes:
+    """One colour (RGB) as a PPM file."""
+    return b"P6 %d %d 255\n" % (width, height) + bytes(colour) * (width * height)
+
+
+def still(
+    colour: tuple[int, int, int] = (200, 60, 20), frames: int = 2, size: tuple[int, int] = (16, 12)
+) -> dict[str, Any]:
+    """An image of a request that needs no file."""
+    data = base64.b64encode(picture(colour, *size)).decode()
+    return {"url": f"data:image/x-portable-pixmap;base64,{data}", "frames": frames}
+
+
+def request(*images: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"images": list(images) or [still()], "width": 64, "height": 48, **fields}
+
+
+class Gate:
+    """An HTTP server whose picture comes when the test says so: a job that shows it runs until then."""
+
+    def __init__(self) -> None:
+        self.fetched = 0
+        self._is_open = threading.Event()
+        gate = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                gate.fetched += 1
+                gate._is_open.wait(60)
+                body = picture((20, 60, 200))
+                with contextlib.suppress(OSError):
+                    self.send_response(200)
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}/late.ppm"
+
+    def request(self, **fields: Any) -> dict[str, Any]:
+        """A job whose encoder runs and waits for its second picture."""
+        return request(still(), {"url": self.url, "frames": 2}, **fields)
+
+    def open(self) -> None:
+        self._is_open.set()
+
+    def close(self) -> None:
+        self.open()
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+class DaemonProcess:
+    """`stillreel serve` as a child; its files lie in `data_dir`, its temporary ones in `temporary`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        arguments: Sequence[str | Path] = (),
+        environment: Mapping[str, object] | None = None,
+        bind: str = "tcp://127.0.0.1:*",
+    ) -> None:
+        """Start it and wait for its ready line.
+
+        Args:
+            environment: settings, as "ENGINE__WORKERS": 2.
+        """
+        self.data_dir = directory / "data"
+        self.temporary = Path(tempfile.mkdtemp(prefix="sr-"))  # short: sockets lie in it
+        self.log = directory / f"daemon-{uuid.uuid4().hex[:6]}.log"
+        self._mark = uuid.uuid4().hex
+        self._client: Client | None = None
+        settings = {f"STILLREEL_{name}": str(value) for name, value in (environment or {}).items()}
+        command = [sys.executable, "-m", "renderer", "serve", "--bind", bind, "--data-dir", self.data_dir, *arguments]
+        with self.log.open("w") as log:
+            self.child = subprocess.Popen(
+                [*map(str, command)],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, **settings, "TMPDIR": str(self.temporary), _MARK: self._mark},
+            )
+        self.ready_line = self._first_line()
+        if not self.ready_line:
+            self.close()
+            raise AssertionError(f"the daemon did not start: {self.words()}")
+        self.endpoint = self.ready_line.split()[-1]
+
+    def _first_line(self) -> str:
+        assert self.child.stdout is not None
+        ready, _, _ = select.select([self.child.stdout], [], [], START_S)
+        return self.child.stdout.readline().strip() if ready else ""
+
+    def words(self) -> str:
+        """What it has logged so far."""
+        return self.log.read_text()
+
+    @property
+    def client(self) -> Client:
+        self._client = self._client or Client(self.endpoint, timeout_s=30)
+        return self._client
+
+    def processes(self) -> list[psutil.Process]:
+        """Everything that lives and stems from this daemon, itself included."""
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(_MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process)
+        return found
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that render: the fork server's children."""
+        found = []
+        for child in psutil.Process(self.child.pid).children():
+            with contextlib.suppress(psutil.Error):
+                if "forkserver" in " ".join(child.cmdline()):
+                    found += child.children()
+        return found
+
+    def encoders(self) -> list[psutil.Process]:
+        return [process for process in self.processes() if "ffmpeg" in process.name()]
+
+    def files(self) -> list[str]:
+        """What lies in the data directory and the temporary one, the videos and the lock left out."""
+        found = [*self.data_dir.rglob("*"), *self.temporary.rglob("*")]
+        return [path.name for path in found if path.is_file() and path.name not in {"video.mp4", "lock"}]
+
+    def state(self, request_id: str) -> str:
+        return self.client.status(request_id).status
+
+    def wait_for(self, request_id: str, state: str = "IN_PROGRESS") -> None:
+        wait_until(lambda: self.state(request_id) == state, f"{request_id} {state}")
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.child.send_signal(number)
+
+    def stop(self) -> int:
+        """Ask it to end, and return its exit code."""
+        self.signal()
+        return self.child.wait(15)
+
+    def close(self) -> None:
+        """End it and all that stems from it, and remove its temporary directory."""
+        if self._client is not None:
+            self._client.close()
+        self.child.kill()
+        self.child.wait()
+        if self.child.stdout is not None:
+            self.child.stdout.close()
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+
+Start = Callable[..., DaemonProcess]
+
+
+@contextlib.contextmanager
+def starting(directory: Path) -> Iterator[Start]:
+    """Lend a function that starts daemons over one data directory; all end with the block."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*arguments: str | Path, bind: str = "tcp://127.0.0.1:*", **environment: object) -> DaemonProcess:
+            daemon = DaemonProcess(directory, arguments, environment, bind)
+            stack.callback(daemon.close)
+            return daemon
+
+        yield start
