@@ -5,13 +5,13 @@ Exit codes: 0 done, 1 the job failed, 2 usage or configuration, 3 the daemon can
 
 import json
 import logging
-import signal
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from pydantic_core import from_json
@@ -20,11 +20,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from protocol.client import Client
 from protocol.errors import ClientError, RemoteError, Unreachable
 from protocol.schema import JobStatus, Progress, RenderResult
 from renderer import config
 from renderer.errors import CapacityError, ConfigError, StillreelError
+
+if TYPE_CHECKING:
+    from protocol.client import Client
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Stills into an MP4, exactly."
@@ -43,7 +45,6 @@ Manifest = Annotated[Path, typer.Argument(help="A request as JSON; paths in it a
 
 def main() -> None:
     """Run the command line and leave with one of the exit codes above."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `stillreel jobs | head` ends quietly
     try:
         app()
     except (StillreelError, RemoteError, ClientError) as error:
@@ -139,7 +140,7 @@ def submit(
 ) -> None:
     """Give a manifest to a running daemon; local files are named by absolute path and must lie under its roots."""
     request = _absolute(_read_manifest(manifest), _base(manifest))
-    with Client(connect) as client:
+    with _client(connect) as client:
         if not wait:
             _show_status(client.submit(request), as_json=as_json)
             return
@@ -151,28 +152,28 @@ def submit(
 @app.command()
 def status(request_id: RequestId, connect: Connect = _ENDPOINT, as_json: AsJson = False) -> None:
     """Say how a job is doing."""
-    with Client(connect) as client:
+    with _client(connect) as client:
         _show_status(client.status(request_id), as_json=as_json)
 
 
 @app.command()
 def result(request_id: RequestId, connect: Connect = _ENDPOINT, as_json: AsJson = False) -> None:
     """Say what a job that is done has made."""
-    with Client(connect) as client:
+    with _client(connect) as client:
         _show_result(client.result(request_id), as_json=as_json)
 
 
 @app.command()
 def cancel(request_id: RequestId, connect: Connect = _ENDPOINT, as_json: AsJson = False) -> None:
     """Ask that a job end."""
-    with Client(connect) as client:
+    with _client(connect) as client:
         _show_status(client.cancel(request_id), as_json=as_json)
 
 
 @app.command()
 def jobs(connect: Connect = _ENDPOINT, as_json: AsJson = False) -> None:
     """List the jobs that the daemon knows."""
-    with Client(connect) as client:
+    with _client(connect) as client:
         known = client.jobs()
     if as_json:
         print(json.dumps([job.model_dump(mode="json") for job in known], indent=2))
@@ -202,6 +203,12 @@ def doctor(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
         raise typer.Exit(FAILED)
 
 
+def _client(endpoint: str) -> "Client":
+    from protocol.client import Client  # noqa: PLC0415 - asyncio and zmq take 100 ms that `render` does not need
+
+    return Client(endpoint)
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
@@ -228,7 +235,7 @@ def _absolute(request: dict[str, Any], base: Path) -> dict[str, Any]:
         url = image.get("url") if isinstance(image, dict) else None
         if not isinstance(image, dict) or not isinstance(url, str) or ":" in url.split("/")[0]:
             return image
-        return {**image, "url": str(base / url)}
+        return {**image, "url": os.path.normpath(base / url)}
 
     return {**request, "images": [absolute(image) for image in images]}
 

@@ -61,7 +61,8 @@ def invalid(error: ValidationError) -> InvalidRequest:
         for fault in error.errors(include_url=False, include_context=False)
     )
     first = error.errors(include_url=False)[0]
-    found = "" if first["type"] in {"missing", "extra_forbidden"} else f", found {_short(first['input'])}"
+    says_itself = first["type"] in {"missing", "extra_forbidden", "value_error"}
+    found = "" if says_itself else f", found {_short(first['input'])}"
     more = f"; {len(details)} faults in all" if len(details) > 1 else ""
     return InvalidRequest(f"{first['msg']}{found}{more}", loc=first["loc"], details=details)
 

@@ -10,12 +10,11 @@ http is off by default: nothing stops a url from naming an address inside the ne
 Messages hold no path; the place in the request says which url is meant.
 """
 
-import base64
-import binascii
 import os
 import re
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,10 +27,9 @@ from protocol.schema import PixelLayout
 from renderer.config import FetchSettings
 from renderer.errors import FetchFailed, FileTooLarge, NotSupported
 from renderer.pictures.colour import Pixels, to_8_bits
-from renderer.pictures.download import check_http, download
+from renderer.pictures.data_url import least_bytes, read_data
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)  # RFC 3986, 3.1
-_FORGIVEN = b" \t\n\f\r"  # https://infra.spec.whatwg.org/#forgiving-base64-decode
 _TO_BGR = {"RGB": cv2.COLOR_RGB2BGR, "RGBA": cv2.COLOR_RGBA2BGRA}
 _CHUNK_BYTES = 1 << 20
 
@@ -77,7 +75,7 @@ class Fetcher:
         self._check_by_scheme: dict[str, Callable[[str], object]] = {
             "": self._candidates,
             "file": lambda rest: self._candidates(_path_of(rest)),
-            "data": self._data_parts,
+            "data": self._check_data,
             "cid": self._attachment,
             "http": self._check_http,
             "https": self._check_http,
@@ -105,18 +103,42 @@ class Fetcher:
         """
         scheme, rest = self._split(url)
         if scheme in ("", "file"):
-            return self._read_path(rest if scheme == "" else _path_of(rest))
+            return self._read_file(self._first_existing(rest if scheme == "" else _path_of(rest)))
         if scheme == "data":
             return self._read_data(rest)
         if scheme == "cid":
             return self._read_attachment(self._attachment(rest))
         self._check_http(rest)
+        from renderer.pictures.download import download  # noqa: PLC0415 - urllib3 takes 60 ms that few jobs need
+
         return download(
             url,
             max_bytes=self._settings.max_image_bytes,
             timeout_s=self._settings.download_timeout_s,
             max_redirects=self._settings.max_redirects,
         )
+
+    @contextmanager
+    def open_local(self, url: str) -> Iterator[int | None]:
+        """Open the file that a path, a `file:` url or an attachment names, under `fetch`'s rules; None for others.
+
+        Raises:
+            FetchFailed, FileTooLarge, NotSupported: as `fetch` would.
+        """
+        scheme, rest = self._split(url)
+        path: str | None = None
+        if scheme == "cid":
+            path = str(self._attachment(rest).path)
+        elif scheme in ("", "file"):
+            path = self._first_existing(rest if scheme == "" else _path_of(rest))
+        if path is None:
+            yield None
+            return
+        handle = self._open(path, is_ours=scheme == "cid")
+        try:
+            yield handle
+        finally:
+            os.close(handle)
 
     def _split(self, url: str) -> tuple[str, str]:
         """Return the scheme, empty for a path, and what follows it: for http the whole url."""
@@ -150,24 +172,32 @@ class Fetcher:
     def _is_allowed(self, path: str) -> bool:
         return any(Path(path).is_relative_to(root) for root in self._roots)
 
-    def _read_path(self, path: str) -> bytes:
+    def _first_existing(self, path: str) -> str:
         candidates = self._candidates(path)
-        for candidate in candidates[:-1]:
-            if os.path.exists(candidate):  # noqa: PTH110 - a string all the way
-                return self._read_file(candidate)
-        return self._read_file(candidates[-1])
+        return next(filter(os.path.exists, candidates[:-1]), candidates[-1])
 
     def _read_file(self, path: str) -> bytes:
+        handle = self._open(path)
+        try:
+            return self._read_all(partial(os.read, handle))
+        except OSError as error:
+            raise FetchFailed(_words(error)) from error
+        finally:
+            os.close(handle)
+
+    def _open(self, path: str, *, is_ours: bool = False) -> int:
         try:
             # O_NONBLOCK: opening a FIFO would wait for its writer. O_NOCTTY: a terminal must not become ours.
             handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
-            try:
-                self._check_opened(handle, path)
-                return self._read_all(partial(os.read, handle))
-            finally:
-                os.close(handle)
         except (OSError, ValueError) as error:
             raise FetchFailed(_words(error)) from error
+        try:
+            if not is_ours:
+                self._check_opened(handle, path)
+        except BaseException:
+            os.close(handle)
+            raise
+        return handle
 
     def _check_opened(self, handle: int, path: str) -> None:
         state = os.fstat(handle)
@@ -191,26 +221,14 @@ class Fetcher:
         if size_bytes > self._settings.max_image_bytes:
             raise FileTooLarge(f"expected at most {self._settings.max_image_bytes} bytes, found {size_bytes} or more")
 
-    # data: urls, RFC 2397: [media type][;base64],data. The media type is not believed; the bytes say what they are.
+    # data: urls.
 
-    def _data_parts(self, rest: str) -> tuple[bool, str]:
-        head, comma, payload = rest.partition(",")
-        if not comma:
-            raise FetchFailed("expected a comma in the data: url")
-        is_base64 = head[-7:].lower() == ";base64"
-        # The fewest bytes that so many characters stand for: base64 makes four of three, percent-encoding triples.
-        self._check_size(len(payload) // 4)
-        return is_base64, payload
+    def _check_data(self, rest: str) -> None:
+        self._check_size(least_bytes(rest))
 
     def _read_data(self, rest: str) -> bytes:
-        is_base64, payload = self._data_parts(rest)
-        found = unquote_to_bytes(payload)
-        if is_base64:
-            digits = found.translate(None, _FORGIVEN).rstrip(b"=")
-            try:
-                found = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
-            except binascii.Error as error:
-                raise FetchFailed("expected base64 in the data: url") from error
+        self._check_data(rest)
+        found = read_data(rest)
         self._check_size(len(found))
         return found
 
@@ -241,6 +259,8 @@ class Fetcher:
     def _check_http(self, url: str) -> None:
         if not self._settings.allow_http:
             raise FetchFailed("http and https are not allowed here (--allow-http)")
+        from renderer.pictures.download import check_http  # noqa: PLC0415 - as above
+
         check_http(url)
 
 

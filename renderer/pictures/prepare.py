@@ -9,8 +9,9 @@ import os
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -23,9 +24,23 @@ from renderer.pictures.decode import decode
 from renderer.pictures.fetch import Fetcher
 from renderer.pictures.memory import FramePool, Lease
 
-Source = bytes | npt.NDArray[np.uint8]
+Content = bytes | npt.NDArray[np.uint8]
 
 _MOST_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one still comes from.
+
+    Attributes:
+        image: its place in the request, for errors.
+        picture: equal for stills that show the same picture; from `identity.identities`.
+    """
+
+    url: str
+    image: int
+    picture: Hashable
 
 
 class Stills:
@@ -37,21 +52,21 @@ class Stills:
 
     def __init__(
         self,
-        urls: Sequence[str],
+        sources: Sequence[Source],
         look: Look,
         fetcher: Fetcher,
         settings: PictureSettings,
         *,
-        at_hand: Mapping[str, Source],
+        at_hand: Mapping[str, Content],
     ) -> None:
         """Start the threads.
 
         Args:
-            urls: one per still, repeated where a still comes again.
+            sources: one per still; equal pictures where a still comes again.
             look: the canvas and how stills are put on it.
             at_hand: what has been fetched already, by url.
         """
-        self._urls = urls
+        self._sources = sources
         self._at_hand = dict(at_hand)
         self._look = look
         self._fetcher = fetcher
@@ -79,43 +94,43 @@ class Stills:
         Raises:
             JobError: a still cannot be had; `loc` names the first place that asks for it.
         """
-        first: dict[str, int] = {}
-        for index, url in enumerate(self._urls):
-            first.setdefault(url, index)
-        last = {url: index for index, url in enumerate(self._urls)}
-        waiting = iter(first.items())
-        for index, url in enumerate(self._urls):
+        first: dict[Hashable, Source] = {}
+        for source in self._sources:
+            first.setdefault(source.picture, source)
+        last = {source.picture: source for source in self._sources}
+        waiting = iter(first.values())
+        for source in self._sources:
             self._fill(waiting)
-            if first[url] == index:
+            if first[source.picture] is source:
                 lease = self._under_way.popleft().result()
-                if last[url] > index:
-                    self._shelf.put(url, lease.frame)
+                if last[source.picture] is not source:
+                    self._shelf.put(source.picture, lease.frame)
             else:
                 lease = self._pool.lend()
-                self._shelf.get(url, lease.frame)
-                if last[url] == index:
-                    self._shelf.drop(url)
+                self._shelf.get(source.picture, lease.frame)
+                if last[source.picture] is source:
+                    self._shelf.drop(source.picture)
             yield lease
 
-    def _fill(self, waiting: Iterator[tuple[str, int]]) -> None:
-        while len(self._under_way) < self._look_ahead and (still := next(waiting, None)):
-            self._under_way.append(self._threads.submit(self._prepare, *still))
+    def _fill(self, waiting: Iterator[Source]) -> None:
+        while len(self._under_way) < self._look_ahead and (source := next(waiting, None)):
+            self._under_way.append(self._threads.submit(self._prepare, source))
 
-    def _source(self, url: str) -> Source:
-        source = self._at_hand.pop(url, None)
-        return self._fetcher.fetch(url) if source is None else source
+    def _content(self, url: str) -> Content:
+        content = self._at_hand.pop(url, None)
+        return self._fetcher.fetch(url) if content is None else content
 
-    def _prepare(self, url: str, index: int) -> Lease:
+    def _prepare(self, source: Source) -> Lease:
         began = time.perf_counter()
         try:
             picture = decode(
-                self._source(url),
+                self._content(source.url),
                 background=self._look.background,
                 max_pixels=self._max_pixels,
                 needed=needed_size(self._look),
             )
         except JobError as error:
-            raise error.at("images", index, "url") from error.__cause__
+            raise error.at("images", source.image, "url") from error.__cause__
         self.busy_s += time.perf_counter() - began
         lease = self._pool.lend()
         began = time.perf_counter()
@@ -133,17 +148,17 @@ class _Shelf:
 
     def __init__(self) -> None:
         self._file: int | None = None
-        self._slots: dict[str, int] = {}
+        self._slots: dict[Hashable, int] = {}
         self._free: list[int] = []
 
-    def put(self, url: str, frame: npt.NDArray[np.uint8]) -> None:
+    def put(self, picture: Hashable, frame: npt.NDArray[np.uint8]) -> None:
         """Keep a copy of the frame.
 
         Raises:
             OutputFailed: there is no room for it.
         """
         slot = self._free.pop() if self._free else len(self._slots)
-        self._slots[url] = slot
+        self._slots[picture] = slot
         try:
             if self._file is None:
                 with tempfile.TemporaryFile(prefix="stillreel-") as file:
@@ -153,13 +168,16 @@ class _Shelf:
         except OSError as error:
             raise OutputFailed(f"no room for a still that is shown again: {error.strerror}") from error
 
-    def get(self, url: str, frame: npt.NDArray[np.uint8]) -> None:
+    def get(self, picture: Hashable, frame: npt.NDArray[np.uint8]) -> None:
         """Copy what was kept into `frame`."""
-        if self._file is None or os.preadv(self._file, [frame.data], self._slots[url] * frame.nbytes) < frame.nbytes:
+        if (
+            self._file is None
+            or os.preadv(self._file, [frame.data], self._slots[picture] * frame.nbytes) < frame.nbytes
+        ):
             raise OutputFailed("a still that is shown again could not be read back")
 
-    def drop(self, url: str) -> None:
-        self._free.append(self._slots.pop(url))
+    def drop(self, picture: Hashable) -> None:
+        self._free.append(self._slots.pop(picture))
 
     def close(self) -> None:
         file, self._file = self._file, None
