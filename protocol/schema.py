@@ -101,7 +101,7 @@ class RenderRequest(_Strict):
     resize_mode: ResizeMode = "pad"
     upscale: bool = Field(True, description="false: a still smaller than the canvas keeps its size")
     background: str = Field("#000000", pattern=r"^#[0-9A-Fa-f]{6}$", description="bars, and what lies under alpha")
-    crf: Quality = Field(20, description="lower is better")
+    crf: Quality = Field(20, description="lower is better; 0 is lossless, in a profile that few players know")
     preset: Preset = Field("veryfast", description="slower presets make smaller files")
     encoder: EncoderName = "auto"
     max_keyframe_interval: Seconds = Field(10.0, description="seconds between sync samples at most")
@@ -168,6 +168,8 @@ class RenderResult(BaseModel):
     height: int
     encoder: str
     fallback_reason: str | None = Field(None, description="why `auto` did not take the GPU")
+    held_pictures: Literal["synthesised", "encoded"] = "encoded"
+    held_pictures_reason: str | None = Field(None, description="why every frame of the holds was encoded")
     timings: dict[str, float] = Field(default_factory=dict, description="seconds by stage")
     request_id: str | None = None
     metadata: dict[str, Any] | None = None

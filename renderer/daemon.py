@@ -16,7 +16,9 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 
 from renderer.config import VERSION, ServerSettings, Settings, render_settings, scratch_dir
-from renderer.encode.x264 import find_ffmpeg
+from renderer.encode.ffmpeg import find_ffmpeg
+from renderer.encode.selftest import refusal
+from renderer.encode.x264 import X264Encoder
 from renderer.errors import ConfigError
 from renderer.frontends.zmq_server import ZmqServer
 from renderer.intake import Intake
@@ -40,8 +42,18 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     for root in settings.fetch.allow_roots:
         if not root.is_dir():
             raise ConfigError(f"fetch.allow_roots: {root} is no directory")
+    settings = _with_held_pictures_tested(settings)
     with _data_dir(settings.server) as data_dir, _scratch(data_dir) as scratch:
         asyncio.run(_Daemon(settings, data_dir, scratch).run(announce))
+
+
+def _with_held_pictures_tested(settings: Settings) -> Settings:
+    """Try the encoder's held pictures once; where they fail, every job encodes its holds frame by frame."""
+    refused = refusal(X264Encoder, settings.encode) if settings.encode.hold_pictures else None
+    if refused is None:
+        return settings
+    encode = settings.encode.model_copy(update={"hold_pictures": False, "hold_pictures_refusal": refused})
+    return settings.model_copy(update={"encode": encode})
 
 
 class _Daemon:

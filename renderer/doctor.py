@@ -12,7 +12,9 @@ import av
 
 from protocol.schema import ImageFrame, RenderRequest
 from renderer.config import Settings, render_settings
-from renderer.encode.x264 import find_ffmpeg
+from renderer.encode.ffmpeg import find_ffmpeg
+from renderer.encode.selftest import refusal
+from renderer.encode.x264 import X264Encoder
 from renderer.errors import ConfigError, StillreelError
 from renderer.intake import Origin, render_job
 from renderer.pictures.memory import FramePool
@@ -43,6 +45,7 @@ def examine(settings: Settings) -> list[Finding]:
         Finding("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         _tried("ffmpeg", lambda: _ffmpeg_version(settings)),
         _tried("libx264", lambda: _render_tiny(settings)),
+        _held_pictures(settings),
         Finding("nvenc", False, NO_GPU_ENCODER, is_needed=False),
         _pinned_memory(),
         Finding("muxer", True, f"PyAV {av.__version__}"),
@@ -80,6 +83,11 @@ def _render_tiny(settings: Settings) -> str:
     with tempfile.TemporaryDirectory(prefix="stillreel-") as directory:
         report = render(job, Path(directory) / "tiny.mp4", render_settings(settings))
     return f"rendered {report.facts.frames} frames in {report.timings['total']:.2f} s"
+
+
+def _held_pictures(settings: Settings) -> Finding:
+    refused = refusal(X264Encoder, settings.encode)
+    return Finding("held pictures", refused is None, refused or "decode to what they repeat", is_needed=False)
 
 
 def _pinned_memory() -> Finding:

@@ -1,11 +1,14 @@
 """A whole job on one page: stills in, one MP4 out.
 
-The frames of a hold are encoded one by one. The encoder is asked for through a function, so that what stands here does
-not change with who encodes.
+Each still is coded once and its hold is synthesised, if the plan of the stream says so; else every frame is coded. The
+encoder is asked for through a function, so that what stands here does not change with who encodes. A stream that turns
+out to be of a shape that cannot be held is begun again, every frame coded.
 """
 
+import logging
+import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -13,16 +16,22 @@ from typing import ParamSpec, TypeVar
 
 from protocol.schema import File, Progress, RenderRequest, RenderResult
 from renderer.config import EncodeSettings, RenderSettings
-from renderer.encode.base import Encoder, StreamSettings
+from renderer.encode.base import AccessUnit, Encoder, HeldCoding, StreamSettings
+from renderer.encode.plan import PlannedStill, StreamPlan, every_frame, plan_stream
+from renderer.encode.sequence import FrameSequence, sequence_for
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import ImageTooLarge, JobError
 from renderer.geometry import Canvas, canvas_for, even_up
+from renderer.h264.bits import UnsupportedStream
 from renderer.output.mp4 import Mp4Writer, VideoFacts
 from renderer.pictures.compose import Look
 from renderer.pictures.decode import read_size
 from renderer.pictures.fetch import Attachment, Fetcher
-from renderer.pictures.prepare import Source, Stills
+from renderer.pictures.identity import identities
+from renderer.pictures.prepare import Content, Source, Stills
 from renderer.timeline import Timeline
+
+log = logging.getLogger(__name__)
 
 NO_GPU_ENCODER = "this version has no GPU encoder yet"
 
@@ -56,12 +65,14 @@ class RenderReport:
 
     Attributes:
         timings: wall-clock seconds of the whole job ("total"), of waiting for stills ("stills"), encoding ("encode")
-            and muxing ("mux"); "stills_busy" adds up what the decoding threads worked meanwhile.
+            and writing repeats and the file ("mux"); "stills_busy" adds up what the decoding threads worked meanwhile.
+        encoded_reason: why every frame of the holds was coded; None if they are synthesised.
     """
 
     facts: VideoFacts
     encoder: str
     fallback_reason: str | None
+    encoded_reason: str | None
     timings: dict[str, float] = field(default_factory=dict)
 
     def result(self, video_url: str, file_name: str, request: RenderRequest) -> RenderResult:
@@ -76,6 +87,8 @@ class RenderReport:
             height=facts.height,
             encoder=self.encoder,
             fallback_reason=self.fallback_reason,
+            held_pictures="encoded" if self.encoded_reason else "synthesised",
+            held_pictures_reason=self.encoded_reason,
             timings=self.timings,
             request_id=request.request_id,
             metadata=request.metadata,
@@ -105,33 +118,88 @@ def render(
     clock = _Clock()
     fetcher = Fetcher(settings.fetch, base=job.base, attachments=job.attachments, any_path=job.any_path)
     look, at_hand = _look(job, fetcher, settings)
-    stream = _stream(job, look.canvas)
-    urls = [image.url for image in job.request.images]
-    progress = Progress(images=len(urls), frames=job.timeline.frames, stage="rendering")
-    on_progress(progress)
-    with (
-        Stills(urls, look, fetcher, settings.pictures, at_hand=at_hand) as stills,
-        open_encoder(stream, settings.encode) as encoder,
-        Mp4Writer(output, stream.fps) as video,
-    ):
-        for index, (lease, hold) in enumerate(zip(clock.timed("stills", stills), job.timeline.holds, strict=True)):
-            with lease:
-                for _ in range(hold):
-                    units = clock.time("encode", encoder.encode, lease.frame)
-                    clock.time("mux", video.extend, units)
-            on_progress(progress.model_copy(update={"images_done": index + 1}))
-        on_progress(progress.model_copy(update={"images_done": len(urls), "stage": "finishing"}))
-        clock.time("mux", video.extend, clock.time("encode", encoder.flush))
-        facts = clock.time("mux", video.commit, job.timeline.frames)
-    reason = NO_GPU_ENCODER if job.request.encoder == "auto" else None
-    return RenderReport(facts, "libx264", reason, clock.report(stills_busy=stills.busy_s))
+    pictures = identities([image.url for image in job.request.images], fetcher)
+    rendering = _Rendering(job, settings, fetcher, look, at_hand, pictures, clock, on_progress, open_encoder)
+    plan = _plan(job, pictures, settings)
+    try:
+        facts = rendering.attempt(plan, output)
+    except UnsupportedStream as error:
+        log.warning("holds are encoded frame by frame: %s", error, extra={"action": "holds_encoded"})
+        plan = every_frame(job.timeline.holds, f"the encoder's stream cannot be held: {error}")
+        facts = rendering.attempt(plan, output)
+    fallback_reason = NO_GPU_ENCODER if job.request.encoder == "auto" else None
+    return RenderReport(facts, "libx264", fallback_reason, plan.encoded_reason, clock.report())
 
 
-def _look(job: RenderJob, fetcher: Fetcher, settings: RenderSettings) -> tuple[Look, dict[str, Source]]:
+@dataclass(frozen=True, slots=True)
+class _Rendering:
+    """A job with everything at hand; may be attempted again under another plan."""
+
+    job: RenderJob
+    settings: RenderSettings
+    fetcher: Fetcher
+    look: Look
+    at_hand: dict[str, Content]
+    pictures: list[Hashable]
+    clock: "_Clock"
+    on_progress: OnProgress
+    open_encoder: OpenEncoder
+
+    def attempt(self, plan: StreamPlan, output: Path) -> VideoFacts:
+        coded = [(index, still) for index, still in enumerate(plan.stills) if still.copy_of is None]
+        images = self.job.request.images
+        progress = Progress(images=len(images), frames=self.job.timeline.frames, stage="rendering")
+        self.on_progress(progress)
+        stream = self._stream(plan, [still for _, still in coded])
+        sources = [Source(images[index].url, index, self.pictures[index]) for index, _ in coded]
+        with (
+            Stills(sources, self.look, self.fetcher, self.settings.pictures, at_hand=self.at_hand) as stills,
+            self.open_encoder(stream, self.settings.encode) as encoder,
+            Mp4Writer(output, stream.fps) as video,
+        ):
+            sequence = sequence_for(plan)
+            for (index, still), lease in zip(coded, self.clock.timed("stills", stills), strict=True):
+                with lease:
+                    for _ in range(1 if plan.is_held else still.hold):
+                        units = self.clock.time("encode", encoder.encode, lease.frame)
+                        self._write(units, sequence, video)
+                self.on_progress(progress.model_copy(update={"images_done": index + 1}))
+            self.on_progress(progress.model_copy(update={"images_done": len(images), "stage": "finishing"}))
+            self._write(self.clock.time("encode", encoder.flush), sequence, video)
+            video.extend(sequence.flush(), sequence.reordered)
+            self.clock.add("stills_busy", stills.busy_s)
+            return self.clock.time("mux", video.commit, self.job.timeline.frames)
+
+    def _write(self, units: Iterable[AccessUnit], sequence: FrameSequence, video: Mp4Writer) -> None:
+        for unit in units:
+            samples = sequence.push(unit)
+            self.clock.time("mux", video.extend, samples, sequence.reordered)
+
+    def _stream(self, plan: StreamPlan, coded: list[PlannedStill]) -> StreamSettings:
+        request, fps = self.job.request, self.job.timeline.fps
+        held = None
+        if plan.is_held:
+            held = HeldCoding(tuple(s.is_idr for s in coded), tuple(s.quantiser_offset for s in coded))
+        interval = _keyframe_interval(self.job)
+        return StreamSettings(self.look.canvas, fps, request.crf, request.preset, interval, held)
+
+
+def _plan(job: RenderJob, pictures: list[Hashable], settings: RenderSettings) -> StreamPlan:
+    if not settings.encode.hold_pictures:
+        return every_frame(job.timeline.holds, settings.encode.hold_pictures_refusal)
+    return plan_stream(job.timeline.holds, pictures, _keyframe_interval(job), job.request.preset)
+
+
+def _keyframe_interval(job: RenderJob) -> int:
+    """Return the most frames from one sync sample to the next."""
+    return min(max(1, math.floor(Fraction(str(job.request.max_keyframe_interval)) * job.timeline.fps)), _ENDLESS)
+
+
+def _look(job: RenderJob, fetcher: Fetcher, settings: RenderSettings) -> tuple[Look, dict[str, Content]]:
     """Settle the canvas and how stills are put on it; return also what had to be fetched to know its size."""
     request = job.request
     url = request.images[0].url
-    at_hand: dict[str, Source] = {}
+    at_hand: dict[str, Content] = {}
     if request.width and request.height:
         canvas = Canvas(even_up(request.width), even_up(request.height))
     else:
@@ -151,12 +219,6 @@ def _look(job: RenderJob, fetcher: Fetcher, settings: RenderSettings) -> tuple[L
     return Look(canvas, request.resize_mode, upscale=request.upscale, background=(red, green, blue)), at_hand
 
 
-def _stream(job: RenderJob, canvas: Canvas) -> StreamSettings:
-    interval = round(Fraction(str(job.request.max_keyframe_interval)) * job.timeline.fps)
-    interval = min(max(1, interval), _ENDLESS)
-    return StreamSettings(canvas, job.timeline.fps, job.request.crf, job.request.preset, interval)
-
-
 class _Clock:
     """Adds up wall-clock seconds by stage."""
 
@@ -169,7 +231,7 @@ class _Clock:
         try:
             return work(*args, **kwargs)
         finally:
-            self._stages[stage] = self._stages.get(stage, 0.0) + time.perf_counter() - began
+            self.add(stage, time.perf_counter() - began)
 
     def timed(self, stage: str, items: Iterable[T]) -> Iterator[T]:
         """Time how long each next item is waited for."""
@@ -177,6 +239,9 @@ class _Clock:
         while (item := self.time(stage, next, waiting, None)) is not None:
             yield item
 
-    def report(self, **more: float) -> dict[str, float]:
-        stages = {**self._stages, **more, "total": time.perf_counter() - self._began}
+    def add(self, stage: str, seconds: float) -> None:
+        self._stages[stage] = self._stages.get(stage, 0.0) + seconds
+
+    def report(self) -> dict[str, float]:
+        stages = {**self._stages, "total": time.perf_counter() - self._began}
         return {stage: round(seconds, 4) for stage, seconds in stages.items()}

@@ -146,7 +146,7 @@ def test_keyframes_are_no_further_apart_than_asked(tmp_path: Path) -> None:
     render({"images": images, "fps": 23.976, "max_keyframe_interval": 0.5}, path)
     with av.open(str(path)) as container:
         keyframes = [packet.pts // 1001 for packet in container.demux(video=0) if packet.is_keyframe]
-    assert keyframes == list(range(0, 100, 12))
+    assert keyframes == list(range(0, 100, 11))
 
 
 def test_a_still_that_fails_fails_the_whole(tmp_path: Path, write_image: Callable[..., Path]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from renderer.config import FetchSettings, PictureSettings, RenderSettings, RequestLimits
+from renderer.config import EncodeSettings, FetchSettings, PictureSettings, RenderSettings, RequestLimits
 from renderer.encode.base import AccessUnit, Nv12Frame, StreamSettings
 from renderer.encode.null import NullEncoder
 from renderer.errors import DecodeFailed, EncodeFailed, FetchFailed, ImageTooLarge, OutputFailed
@@ -54,6 +54,9 @@ def no_thread_left() -> Any:
     assert left == []
 
 
+FRAME_BY_FRAME = RenderSettings(encode=EncodeSettings(hold_pictures=False))
+
+
 class Watched(NullEncoder):
     """Remembers what it was asked."""
 
@@ -83,7 +86,7 @@ def test_the_encoder_gets_the_stream_that_was_asked_for(job_of: JobOf, output, w
     job = job_of("a.png", fps=29.97, crf=7, preset="slow", max_keyframe_interval=2)
     render(job, output, open_encoder=watched)
     (encoder,) = watched.opened
-    assert encoder.stream == StreamSettings(Canvas(642, 482), Fraction(30000, 1001), 7, "slow", 60)
+    assert encoder.stream == StreamSettings(Canvas(642, 482), Fraction(30000, 1001), 7, "slow", 59)
 
 
 def test_a_keyframe_interval_shorter_than_a_frame_means_every_frame(job_of, output, write_image, watched) -> None:
@@ -100,11 +103,15 @@ def test_an_endless_keyframe_interval_means_one_keyframe(job_of: JobOf, output, 
         assert sum(packet.is_keyframe for packet in container.demux(video=0)) == 1
 
 
-def test_the_encoder_sees_every_still_as_often_as_it_is_held(job_of, output, write_image, watched) -> None:
+@pytest.mark.parametrize(("hold_pictures", "times"), [(True, 1), (False, 3)])
+def test_the_encoder_sees_a_still_once_or_as_often_as_it_is_held(
+    job_of, output, write_image, watched, hold_pictures: bool, times: int
+) -> None:
     write_image("a.png", colour=255)
     write_image("b.png", colour=0)
-    report = render(job_of("a.png", "b.png", "a.png", frames=3), output, open_encoder=watched)
-    assert watched.opened[0].lumas == [235] * 3 + [16] * 3 + [235] * 3
+    settings = RenderSettings(encode=EncodeSettings(hold_pictures=hold_pictures))
+    report = render(job_of("a.png", "b.png", "a.png", frames=3), output, settings, open_encoder=watched)
+    assert watched.opened[0].lumas == [235] * times + [16] * times + [235] * times
     assert report.facts.frames == 9
 
 
@@ -127,7 +134,8 @@ def test_stills_are_read_no_further_ahead_than_allowed(
     Image.new("RGB", (16, 16)).save(tmp_path / "still.png")
 
     def make(number: int) -> None:
-        os.link(tmp_path / "still.png", tmp_path / f"{number}.png")
+        """Write a file of its own size, so that no two can be taken for the same picture."""
+        (tmp_path / f"{number}.png").write_bytes((tmp_path / "still.png").read_bytes() + b"\0" * number)
 
     class JustInTime(NullEncoder):
         seen = 0
@@ -217,14 +225,14 @@ class Losing(NullEncoder):
 def test_an_encoder_that_fails_leaves_nothing(job_of: JobOf, output: Path, write_image, encoder: type) -> None:
     write_image("a.png")
     with pytest.raises(EncodeFailed, match=r"no more bits|no end"):
-        render(job_of("a.png", frames=10), output, open_encoder=encoder)
+        render(job_of("a.png", frames=10), output, FRAME_BY_FRAME, open_encoder=encoder)
     assert list(output.parent.iterdir()) == []
 
 
 def test_a_file_with_too_few_frames_is_an_error_and_leaves_nothing(job_of, output: Path, write_image) -> None:
     write_image("a.png")
     with pytest.raises(OutputFailed, match=r"9 frames .*expected 10"):
-        render(job_of("a.png", frames=10), output, open_encoder=Losing)
+        render(job_of("a.png", frames=10), output, FRAME_BY_FRAME, open_encoder=Losing)
     assert list(output.parent.iterdir()) == []
 
 
@@ -234,7 +242,7 @@ def test_a_failure_keeps_the_video_that_was_there(job_of: JobOf, output: Path, w
     before = output.read_bytes()
     for encoder in (Failing, FailingAtTheEnd):
         with pytest.raises(EncodeFailed):
-            render(job_of("a.png", frames=10), output, open_encoder=encoder)
+            render(job_of("a.png", frames=10), output, FRAME_BY_FRAME, open_encoder=encoder)
         assert output.read_bytes() == before
         assert list(output.parent.iterdir()) == [output]
 

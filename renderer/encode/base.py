@@ -23,8 +23,9 @@ class StreamSettings:
     """One stream, in words that every encoder understands.
 
     Attributes:
-        crf: 0 (lossless) to 51, on x264's scale.
+        crf: 0 (lossless, in a profile that few players know) to 51, on x264's scale.
         keyframe_interval: frames between two IDR pictures at most.
+        held: set for a stream whose holds are synthesised: one frame per still, one reference, no B pictures.
     """
 
     canvas: Canvas
@@ -32,6 +33,20 @@ class StreamSettings:
     crf: int
     preset: Preset
     keyframe_interval: int
+    held: "HeldCoding | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCoding:
+    """How the stills of a held stream are coded; one entry per frame that the encoder will be given.
+
+    Attributes:
+        is_idr: which must be IDR pictures.
+        quantiser_offsets: steps to add to what crf would choose.
+    """
+
+    is_idr: tuple[bool, ...]
+    quantiser_offsets: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,6 @@
 A child process because a codec that crashes must not take the renderer along, and because the binary that
 imageio-ffmpeg ships needs no system package. One thread does all the talking: it polls the three pipes, so a child that
 fills its stderr, dies or stalls is met by a deadline instead of a deadlock.
-
-Quality words, the same on every encoder: `crf` is x264's CRF and `preset` its preset, unchanged. The colour description
-goes into the SPS through x264's own parameters; ffmpeg's -color_* options alone leave primaries and transfer unknown.
-B pictures are off: ffmpeg's raw H.264 output carries no time stamps, so access units must leave in the order of frames.
 """
 
 import contextlib
@@ -21,11 +17,11 @@ import time
 from collections.abc import Sequence
 from typing import IO, Self
 
-import imageio_ffmpeg
-
 from renderer.config import EncodeSettings
 from renderer.encode.base import AccessUnit, Nv12Frame, StreamSettings, check_frame
-from renderer.errors import ConfigError, EncodeFailed
+from renderer.encode.ffmpeg import arguments, find_ffmpeg
+from renderer.errors import EncodeFailed
+from renderer.h264.repeat import is_idr
 
 log = logging.getLogger(__name__)
 
@@ -37,36 +33,6 @@ _PIPE_BYTES = 1024 * 1024  # Linux's default of 64 KiB costs a wake-up of both s
 # to; emulation prevention (7.4.1) keeps the pattern out of everything else.
 _DELIMITER = b"\x00\x00\x00\x01\x09"
 _DELIMITER_BYTES = 6
-_START_CODE = b"\x00\x00\x01"
-_NAL_NON_IDR, _NAL_IDR = 1, 5
-
-
-def find_ffmpeg(settings: EncodeSettings) -> str:
-    """Return the path of the ffmpeg to run.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if settings.ffmpeg:
-        return settings.ffmpeg
-    try:
-        return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except RuntimeError as error:
-        raise ConfigError("no ffmpeg: imageio-ffmpeg has none for this machine; set encode.ffmpeg") from error
-
-
-def arguments(ffmpeg: str, stream: StreamSettings, threads: int = 0) -> list[str]:
-    """Build the child's command line; threads=0 leaves their number to x264."""
-    fps = f"{stream.fps.numerator}/{stream.fps.denominator}"
-    x264 = "aud=1:bframes=0:colorprim=bt709:transfer=bt709:colormatrix=bt709:fullrange=off"
-    return [
-        *(ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "warning"),
-        *("-f", "rawvideo", "-pixel_format", "nv12", "-video_size", str(stream.canvas), "-framerate", fps),
-        *("-color_range", "tv", "-colorspace", "bt709", "-i", "pipe:0"),
-        *("-fps_mode", "passthrough", "-c:v", "libx264", "-pix_fmt", "nv12", "-preset", stream.preset),
-        *("-crf", str(stream.crf), "-g", str(stream.keyframe_interval), "-threads", str(threads)),
-        *("-x264-params", x264, "-f", "h264", "pipe:1"),
-    ]
 
 
 class AccessUnitSplitter:
@@ -93,18 +59,7 @@ class AccessUnitSplitter:
         data = bytes(self._buffer[_DELIMITER_BYTES:end])
         del self._buffer[:end]
         self._searched = 0
-        return AccessUnit(data, is_idr=_is_idr(data))
-
-
-def _is_idr(data: bytes) -> bool:
-    """Tell by the first slice, which parameter sets and SEI may precede."""
-    at = data.find(_START_CODE)
-    while at >= 0:
-        nal_type = data[at + 3] & 0x1F
-        if nal_type in (_NAL_NON_IDR, _NAL_IDR):
-            return nal_type == _NAL_IDR
-        at = data.find(_START_CODE, at + 3)
-    return False
+        return AccessUnit(data, is_idr=is_idr(data))
 
 
 class X264Encoder:

@@ -19,7 +19,7 @@ import av
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
-from renderer.encode.base import AccessUnit
+from renderer.encode.sequence import Sample
 from renderer.errors import OutputFailed
 
 
@@ -57,24 +57,28 @@ class Mp4Writer:
         self._close(suppress=True)
         self._part.unlink(missing_ok=True)
 
-    def extend(self, units: Iterable[AccessUnit]) -> None:
-        """Append the next frames.
+    def extend(self, samples: Iterable[Sample], reordered: int = 0) -> None:
+        """Append the next frames in decoding order.
+
+        Args:
+            reordered: how many samples may stand before one and be shown after it; dts runs ahead by so many.
 
         Raises:
             OutputFailed: the file cannot be written, for example because the disk is full.
         """
-        for unit in units:
-            self._add(unit)
+        for sample in samples:
+            self._add(sample, reordered)
 
-    def _add(self, unit: AccessUnit) -> None:
+    def _add(self, sample: Sample, reordered: int) -> None:
         with _as_output_failed():
-            container, stream = self._open(unit)
-            packet = av.Packet(unit.data)
+            container, stream = self._open(sample)
+            packet = av.Packet(sample.data)
             packet.stream = stream
             packet.time_base = 1 / self._fps
-            packet.pts = packet.dts = self._frames
+            packet.pts = sample.frame
+            packet.dts = self._frames - reordered
             packet.duration = 1
-            packet.is_keyframe = unit.is_idr
+            packet.is_keyframe = sample.is_sync
             container.mux_one(packet)
         self._frames += 1
 
@@ -100,7 +104,7 @@ class Mp4Writer:
             _sync(self._path.parent)
         return facts
 
-    def _open(self, first: AccessUnit) -> tuple[OutputContainer, VideoStream]:
+    def _open(self, first: Sample) -> tuple[OutputContainer, VideoStream]:
         """Open the file at the first access unit, whose SPS tells libavformat size, profile and colours."""
         if self._container is None or self._stream is None:
             scale = str(self._fps.numerator)

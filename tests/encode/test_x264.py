@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import AccessUnit, StreamSettings
-from renderer.encode.x264 import AccessUnitSplitter, X264Encoder, arguments, find_ffmpeg
+from renderer.encode.base import AccessUnit, HeldCoding, StreamSettings
+from renderer.encode.ffmpeg import arguments, find_ffmpeg
+from renderer.encode.x264 import AccessUnitSplitter, X264Encoder
 from renderer.errors import EncodeFailed
 from renderer.geometry import Canvas
 from renderer.h264.bits import NalType, join_nals, nal_type, split_nals
@@ -37,9 +38,35 @@ def test_the_argument_list_says_everything_once() -> None:
         *("-fps_mode", "passthrough", "-c:v", "libx264", "-pix_fmt", "nv12", "-preset", "slow"),
         *("-crf", "18", "-g", "300", "-threads", "3"),
         "-x264-params",
-        "aud=1:bframes=0:colorprim=bt709:transfer=bt709:colormatrix=bt709:fullrange=off",
+        "aud=1:colorprim=bt709:transfer=bt709:colormatrix=bt709:fullrange=off",
         *("-f", "h264", "pipe:1"),
     ]
+
+
+def test_the_plan_of_a_held_stream_is_told_before_the_child_starts() -> None:
+    coding = HeldCoding((True, False, True, False, False), (-6.0, -6.0, 0.0, -3.0, -3.0))
+    stream = StreamSettings(Canvas(64, 48), Fraction(25), 20, "veryfast", 240, coding)
+    command = arguments("ffmpeg", stream)
+    forced, x264 = (command[command.index(name) + 1] for name in ("-force_key_frames", "-x264-params"))
+    assert forced == "0,0.060000"  # half a frame early
+    assert command[command.index("-forced-idr") + 1] == "1"
+    assert x264.endswith(":bframes=0:ref=1:min-keyint=1:zones=0,1,b=2.0000/3,4,b=1.4142")
+
+
+def test_a_stream_of_nothing_but_idrs_is_told_shortly() -> None:
+    stream = StreamSettings(Canvas(64, 48), Fraction(25), 20, "veryfast", 1, HeldCoding((True,) * 9999, (0.0,) * 9999))
+    command = arguments("ffmpeg", stream)
+    assert command[command.index("-force_key_frames") + 1] == "expr:1"
+    assert "zones" not in command[command.index("-x264-params") + 1]
+
+
+def test_zones_too_long_for_an_argument_become_one() -> None:
+    offsets = (-2.0, -4.0, -4.0) * 5000
+    stream = StreamSettings(
+        Canvas(64, 48), Fraction(25), 20, "veryfast", 240, HeldCoding((True,) * len(offsets), offsets)
+    )
+    command = arguments("ffmpeg", stream)
+    assert command[command.index("-x264-params") + 1].endswith(":zones=0,14999,b=1.5874")
 
 
 def test_ffmpeg_is_the_configured_one_else_the_one_that_was_installed() -> None:

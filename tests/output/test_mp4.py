@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import AccessUnit, StreamSettings
+from renderer.encode.base import StreamSettings
 from renderer.encode.null import NullEncoder
+from renderer.encode.sequence import Sample
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import OutputFailed
 from renderer.geometry import Canvas
@@ -26,17 +28,16 @@ CANVAS = Canvas(64, 48)
 CONTAINERS = {"moov", "trak", "mdia", "minf", "stbl", "edts"}
 
 
-def coded(
-    count: int, fps: Fraction = Fraction(24), encoder: type = NullEncoder, interval: int = 10
-) -> list[AccessUnit]:
+def coded(count: int, fps: Fraction = Fraction(24), encoder: type = NullEncoder, interval: int = 10) -> list[Sample]:
     stream = StreamSettings(CANVAS, fps, 20, "ultrafast", interval)
     with encoder(stream, EncodeSettings()) as opened:
         frame = np.full(CANVAS.nv12_shape, 90, np.uint8)
         units = [unit for _ in range(count) for unit in opened.encode(frame)]
-        return units + list(opened.flush())
+        units += opened.flush()
+    return [Sample(unit.data, index, unit.is_idr) for index, unit in enumerate(units)]
 
 
-def write(path: Path, units: list[AccessUnit], fps: Fraction = Fraction(24)) -> VideoFacts:
+def write(path: Path, units: list[Sample], fps: Fraction = Fraction(24)) -> VideoFacts:
     with Mp4Writer(path, fps) as video:
         video.extend(units)
         return video.commit()
@@ -91,7 +92,8 @@ def test_time_is_exact_in_every_box(tmp_path: Path, fps: Fraction, count: int) -
 def test_a_long_video_is_exact_too(tmp_path: Path) -> None:
     fps, count = Fraction(120000, 1001), 20_000
     path = tmp_path / "a.mp4"
-    facts = write(path, coded(1, fps) * count, fps)
+    (unit,) = coded(1, fps)
+    facts = write(path, [replace(unit, frame=frame) for frame in range(count)], fps)
     assert facts.frames == count
     assert timescale_and_duration(box(path, "mdhd")) == (120000, count * 1001)
 
@@ -154,7 +156,7 @@ def test_sync_samples_are_the_idrs_and_no_other(tmp_path: Path) -> None:
     write(path, units)
     stss = box(path, "stss")
     (count,) = struct.unpack_from(">I", stss, 4)
-    numbers = [index for index, unit in enumerate(units, 1) if unit.is_idr]
+    numbers = [index for index, unit in enumerate(units, 1) if unit.is_sync]
     assert numbers == [1, 6, 11, 16, 21]
     assert list(struct.unpack_from(f">{count}I", stss, 8)) == numbers
 
@@ -236,7 +238,7 @@ def test_a_number_of_frames_that_is_not_the_promised_one_is_an_error_and_leaves_
 
 def test_bytes_that_are_no_stream_are_an_error_and_leave_nothing(tmp_path: Path) -> None:
     with Mp4Writer(tmp_path / "a.mp4", Fraction(24)) as video, pytest.raises(OutputFailed):
-        video.extend([AccessUnit(b"hello", is_idr=True)])
+        video.extend([Sample(b"hello", 0, is_sync=True)])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -268,7 +270,7 @@ def small_disk(tmp_path: Path, require: Callable[[str, object, str], None]) -> I
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(small_disk: Path) -> None:
-    units = [AccessUnit(unit.data + b"\x55" * 20_000, unit.is_idr) for unit in coded(100)]
+    units = [replace(unit, data=unit.data + b"\x55" * 20_000) for unit in coded(100)]
     with pytest.raises(OutputFailed, match="No space left on device"):
         write(small_disk / "a.mp4", units)
     assert list(small_disk.iterdir()) == []
@@ -278,7 +280,7 @@ def test_a_full_disk_keeps_the_file_that_was_there(small_disk: Path) -> None:
     path = small_disk / "a.mp4"
     write(path, coded(3))
     before = path.read_bytes()
-    units = [AccessUnit(unit.data + b"\x55" * 20_000, unit.is_idr) for unit in coded(100)]
+    units = [replace(unit, data=unit.data + b"\x55" * 20_000) for unit in coded(100)]
     with pytest.raises(OutputFailed):
         write(path, units)
     assert path.read_bytes() == before
@@ -290,7 +292,7 @@ def test_a_disk_that_fills_up_while_the_file_is_finished_is_an_error(
     tmp_path: Path, small_disk: Path, missing_pages: int
 ) -> None:
     """What libavformat writes at its end only, `moov`, has no room: that error must not be lost."""
-    units = [AccessUnit(unit.data + b"\x55" * (index % 2), index % 2 == 0) for index, unit in enumerate(coded(2000))]
+    units = [Sample(unit.data + b"\x55" * (index % 2), index, index % 2 == 0) for index, unit in enumerate(coded(2000))]
     whole = write(tmp_path / "whole.mp4", units).size_bytes
     assert whole - sum(len(unit.data) for unit in units) > 3 * 4096
     (small_disk / "ballast").write_bytes(bytes(1024 * 1024 - (-(-whole // 4096) - missing_pages) * 4096))
@@ -307,8 +309,9 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 from renderer.config import EncodeSettings
-from renderer.encode.base import AccessUnit, StreamSettings
+from renderer.encode.base import StreamSettings
 from renderer.encode.null import NullEncoder
+from renderer.encode.sequence import Sample
 from renderer.errors import OutputFailed
 from renderer.geometry import Canvas
 from renderer.output.mp4 import Mp4Writer
@@ -319,7 +322,7 @@ stream = StreamSettings(Canvas(64, 48), Fraction(24), 20, "ultrafast", 10)
 unit = NullEncoder(stream, EncodeSettings()).encode(np.zeros(stream.canvas.nv12_shape, np.uint8))[0]
 try:
     with Mp4Writer(Path({str(tmp_path)!r}) / "a.mp4", stream.fps) as video:
-        video.extend([AccessUnit(unit.data + b"U" * 20000, True)] * 20)
+        video.extend([Sample(unit.data + b"U" * 20000, frame, True) for frame in range(20)])
         video.commit()
 except OutputFailed as error:
     print(error)

@@ -1,0 +1,79 @@
+"""Which ffmpeg, and the command line that makes libx264 of it; nothing is run here.
+
+Quality words, the same on every encoder: `crf` is x264's CRF and `preset` its preset, unchanged. The colour description
+goes into the SPS through x264's own parameters; ffmpeg's -color_* options alone leave primaries and transfer unknown.
+
+A held stream's plan is told before the child starts: ffmpeg forces the IDR pictures by time, half a frame early so that
+rounding cannot miss one, and x264's zones carry the quantiser offsets (a bitrate factor f in a zone moves the quantiser
+by -6·log2(f) under crf, ratecontrol.c).
+"""
+
+import itertools
+import statistics
+from fractions import Fraction
+
+import imageio_ffmpeg
+
+from renderer.config import EncodeSettings
+from renderer.encode.base import HeldCoding, StreamSettings
+from renderer.errors import ConfigError
+
+# Linux takes 128 KiB in one argument (MAX_ARG_STRLEN); beyond this, every still gets the median's offset.
+_ZONES_MAX_CHARACTERS = 100_000
+
+
+def find_ffmpeg(settings: EncodeSettings) -> str:
+    """Return the path of the ffmpeg to run.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if settings.ffmpeg:
+        return settings.ffmpeg
+    try:
+        return str(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError as error:
+        raise ConfigError("no ffmpeg: imageio-ffmpeg has none for this machine; set encode.ffmpeg") from error
+
+
+def arguments(ffmpeg: str, stream: StreamSettings, threads: int = 0) -> list[str]:
+    """Build the child's command line; threads=0 leaves their number to x264."""
+    fps = f"{stream.fps.numerator}/{stream.fps.denominator}"
+    x264 = ["aud=1", "colorprim=bt709", "transfer=bt709", "colormatrix=bt709", "fullrange=off"]
+    forced = []
+    if stream.held:
+        x264 += ["bframes=0", "ref=1", "min-keyint=1", *_zones(stream.held)]
+        forced = ["-force_key_frames", _idr_times(stream.held, stream.fps), "-forced-idr", "1"]
+    return [
+        *(ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "warning"),
+        *("-f", "rawvideo", "-pixel_format", "nv12", "-video_size", str(stream.canvas), "-framerate", fps),
+        *("-color_range", "tv", "-colorspace", "bt709", "-i", "pipe:0"),
+        *("-fps_mode", "passthrough", "-c:v", "libx264", "-pix_fmt", "nv12", "-preset", stream.preset),
+        *("-crf", str(stream.crf), "-g", str(stream.keyframe_interval), "-threads", str(threads)),
+        *forced,
+        *("-x264-params", ":".join(x264), "-f", "h264", "pipe:1"),
+    ]
+
+
+def _idr_times(held: HeldCoding, fps: Fraction) -> str:
+    """Write when the forced IDR pictures come, in seconds of the stream that ffmpeg sees."""
+    if all(held.is_idr):
+        return "expr:1"
+    times = [float((index - Fraction(1, 2)) / fps) for index, is_idr in enumerate(held.is_idr) if is_idr and index]
+    return ",".join(["0", *(f"{time_s:.6f}" for time_s in times)])
+
+
+def _zones(held: HeldCoding) -> list[str]:
+    """Write the quantiser offsets, equal neighbours in one zone."""
+    zones = []
+    start = 0
+    for offset, run in itertools.groupby(held.quantiser_offsets):
+        end = start + len(list(run))
+        if offset:
+            zones.append(f"{start},{end - 1},b={2 ** (-offset / 6):.4f}")
+        start = end
+    written = "/".join(zones)
+    if len(written) > _ZONES_MAX_CHARACTERS:
+        factor = 2 ** (-statistics.median(held.quantiser_offsets) / 6)
+        written = f"0,{start - 1},b={factor:.4f}"
+    return [f"zones={written}"] if written else []

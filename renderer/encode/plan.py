@@ -1,0 +1,115 @@
+"""The plan of a stream: which stills are coded, where IDR pictures stand, and how fine each is quantised.
+
+A held stream codes every still once; repeats written by `h264.repeat` stand for the rest of its hold. Such a stream
+has one reference frame and no B pictures. Where so few frames repeat that this costs more than it saves, every frame is
+coded at the encoder's full strength instead.
+
+Quality: an encoder that sees a picture n times in its look-ahead spends more on the first, in x264 2·log2(n) steps of
+the quantiser (macroblock tree, ratecontrol.c: strength 5·(1 - qcomp) with qcomp 0.6). A still that is coded once gets
+the same by an offset. Counting ten frames at most was enough for the SSIM of `ffmpeg -f concat` at the presets veryfast
+and medium, with 24 photographs at 1080p held 24 frames: 0.9989 against 0.9988 with 25 % fewer bytes, and 0.9991 against
+0.9991 with 30 % fewer.
+"""
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from protocol.schema import Preset
+
+# A stream in which fewer than one frame in five is a repeat is coded frame by frame: B pictures and several references
+# save more there than repeats do.
+_WORTH_HOLDING: Final = 1.25
+
+_MOST_COUNTED_FRAMES: Final = 10
+# x264's presets without macroblock tree spend the same on every picture (x264 --fullhelp).
+_WITHOUT_TREE: Final = frozenset[Preset]({"ultrafast", "superfast"})
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStill:
+    """What the stream does with one still.
+
+    Attributes:
+        hold: frames it is shown for.
+        is_idr: it must be coded as an IDR picture; others are as the encoder finds best.
+        sync_every: within the hold, every n-th frame is the IDR again; None for never.
+        quantiser_offset: steps to add to the quantiser; never positive.
+        copy_of: index of an earlier still whose access unit serves again, so that this one need not be coded.
+    """
+
+    hold: int
+    is_idr: bool = False
+    sync_every: int | None = None
+    quantiser_offset: float = 0.0
+    copy_of: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPlan:
+    """One stream.
+
+    Attributes:
+        stills: one entry per still, in order.
+        encoded_reason: why every frame is coded; None if the holds are synthesised.
+    """
+
+    stills: tuple[PlannedStill, ...]
+    encoded_reason: str | None = None
+
+    @property
+    def is_held(self) -> bool:
+        return self.encoded_reason is None
+
+
+def every_frame(holds: Sequence[int], reason: str) -> StreamPlan:
+    """Plan a stream in which every frame is coded and the encoder decides everything."""
+    return StreamPlan(tuple(PlannedStill(hold) for hold in holds), reason)
+
+
+def plan_stream(
+    holds: Sequence[int], sources: Sequence[Hashable], keyframe_interval: int, preset: Preset
+) -> StreamPlan:
+    """Plan a stream whose holds are synthesised if that is worth it.
+
+    Args:
+        holds: frames each still is shown for.
+        sources: one per still; equal for stills that show the same picture.
+        keyframe_interval: frames from one sync sample to the next at most.
+    """
+    if sum(holds) == len(holds):
+        return every_frame(holds, "no still is held for more than one frame")
+    if sum(holds) < _WORTH_HOLDING * len(holds):
+        return every_frame(holds, "few frames repeat")
+    stills: list[PlannedStill] = []
+    since_sync = keyframe_interval
+    for hold in holds:
+        is_idr = since_sync + hold > keyframe_interval
+        since_sync = 0 if is_idr else since_sync
+        stills.append(
+            PlannedStill(
+                hold,
+                is_idr=is_idr,
+                sync_every=keyframe_interval if is_idr and hold > keyframe_interval else None,
+                quantiser_offset=0.0 if preset in _WITHOUT_TREE else -2 * math.log2(min(hold, _MOST_COUNTED_FRAMES)),
+            )
+        )
+        since_sync += hold if hold <= keyframe_interval else (hold - 1) % keyframe_interval + 1
+    return StreamPlan(_with_copies(stills, sources))
+
+
+def _with_copies(stills: Sequence[PlannedStill], sources: Sequence[Hashable]) -> tuple[PlannedStill, ...]:
+    """Let an IDR serve again for the same picture, if another IDR follows: what comes next may not refer to it."""
+    first: dict[Hashable, int] = {}
+    planned = []
+    for index, (still, source) in enumerate(zip(stills, sources, strict=True)):
+        original = first.get(source) if still.is_idr else None
+        is_followed_by_idr = index + 1 == len(stills) or stills[index + 1].is_idr
+        if original is not None and is_followed_by_idr:
+            planned.append(PlannedStill(still.hold, is_idr=True, sync_every=still.sync_every, copy_of=original))
+        else:
+            planned.append(still)
+            if still.is_idr:
+                first.setdefault(source, index)
+    return tuple(planned)

@@ -1,0 +1,62 @@
+"""The self-test of held pictures: do repeats written for this encoder's streams decode to what they repeat?
+
+Three small pictures are coded, held and decoded by libavcodec. It costs a tenth of a second, and is run by `doctor` and
+once when the daemon starts; where it fails, holds are encoded frame by frame and every result says why.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from typing import Final
+
+import av
+import numpy as np
+
+from renderer.config import EncodeSettings
+from renderer.encode.base import AccessUnit, Encoder, HeldCoding, Nv12Frame, StreamSettings
+from renderer.encode.plan import PlannedStill, StreamPlan
+from renderer.encode.sequence import HeldSequence
+from renderer.errors import StillreelError
+from renderer.geometry import Canvas
+from renderer.h264.bits import UnsupportedStream
+
+log = logging.getLogger(__name__)
+
+_CANVAS: Final = Canvas(98, 66)  # not a multiple of a macroblock, so that cropping is in play
+_HOLDS: Final = (3, 18, 2)  # past the sixteen that the shortest frame_num counts
+
+
+def refusal(open_encoder: Callable[[StreamSettings, EncodeSettings], Encoder], settings: EncodeSettings) -> str | None:
+    """Return why pictures of this encoder cannot be held, or None if they can."""
+    plan = StreamPlan(tuple(PlannedStill(hold, is_idr=index == 0) for index, hold in enumerate(_HOLDS)))
+    coding = HeldCoding(tuple(still.is_idr for still in plan.stills), (0.0,) * len(plan.stills))
+    stream = StreamSettings(_CANVAS, Fraction(24), crf=20, preset="veryfast", keyframe_interval=240, held=coding)
+    try:
+        with open_encoder(stream, settings) as encoder:
+            units = [unit for picture in _pictures() for unit in encoder.encode(picture)]
+            units += encoder.flush()
+        sequence = HeldSequence(plan)
+        held = [sample.data for unit in units for sample in sequence.push(unit)]
+        expected = [frame for frame, hold in zip(_decoded(_data(units)), _HOLDS, strict=True) for _ in range(hold)]
+        is_same = expected == _decoded(held)
+    except (StillreelError, UnsupportedStream, av.FFmpegError, ValueError) as error:
+        log.warning("held pictures failed their self-test", exc_info=True, extra={"action": "selftest_failed"})
+        return f"the self-test of held pictures failed: {error}"
+    return None if is_same else "the self-test of held pictures failed: the repeats do not decode to their picture"
+
+
+def _pictures() -> Iterable[Nv12Frame]:
+    """Give frames of noise: every macroblock has something to repeat."""
+    noise = np.random.default_rng(264)
+    return (noise.integers(16, 236, _CANVAS.nv12_shape, np.uint8) for _ in _HOLDS)
+
+
+def _data(units: Iterable[AccessUnit]) -> list[bytes]:
+    return [unit.data for unit in units]
+
+
+def _decoded(access_units: list[bytes]) -> list[bytes]:
+    decoder = av.CodecContext.create("h264", "r")
+    frames = [frame for data in access_units for frame in decoder.decode(av.Packet(data))]
+    frames += decoder.decode(None)
+    return [frame.to_ndarray().tobytes() for frame in frames]

@@ -1,0 +1,111 @@
+"""From coded pictures to the frames of the video: holds are synthesised, or presentation order is found.
+
+Both sequences take an encoder's access units in decoding order and give samples, one per frame of the video, in
+decoding order with their number in presentation order. Neither knows which encoder it was.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from renderer.encode.base import AccessUnit
+from renderer.encode.plan import StreamPlan
+from renderer.errors import EncodeFailed
+from renderer.h264.bits import UnsupportedStream
+from renderer.h264.order import PresentationOrder
+from renderer.h264.repeat import HeldPictures, is_idr
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One frame of the video as the file holds it.
+
+    Attributes:
+        frame: its number in presentation order.
+        is_sync: a player may begin here.
+    """
+
+    data: bytes
+    frame: int
+    is_sync: bool
+
+
+class FrameSequence(Protocol):
+    """Turns one stream's access units into samples."""
+
+    @property
+    def reordered(self) -> int:
+        """How many samples may stand before one in decoding order and behind it in presentation."""
+
+    def push(self, unit: AccessUnit) -> Iterable[Sample]:
+        """Take the next access unit and return the samples it completes.
+
+        Raises:
+            h264.bits.UnsupportedStream: pictures of this stream cannot be held; it has to be begun again.
+            EncodeFailed: this is no stream that anything can be done with.
+        """
+
+    def flush(self) -> Iterable[Sample]:
+        """Return what is still inside, after the last access unit."""
+
+
+def sequence_for(plan: StreamPlan) -> FrameSequence:
+    return HeldSequence(plan) if plan.is_held else CodedSequence()
+
+
+class HeldSequence:
+    """Holds every coded still as long as planned."""
+
+    reordered = 0
+
+    def __init__(self, plan: StreamPlan) -> None:
+        self._stills = iter(enumerate(plan.stills))
+        self._copied = {still.copy_of for still in plan.stills}
+        self._held = HeldPictures()
+        self._originals: dict[int, bytes] = {}
+        self._waiting = next(self._stills, None)
+        self._frames = 0
+
+    def push(self, unit: AccessUnit) -> Iterator[Sample]:
+        yield from self._hold(unit.data)
+        while self._waiting and (original := self._waiting[1].copy_of) is not None:
+            yield from self._hold(self._originals[original])
+
+    def flush(self) -> Iterable[Sample]:
+        return ()
+
+    def _hold(self, access_unit: bytes) -> Iterator[Sample]:
+        if self._waiting is None:
+            raise EncodeFailed("the encoder returned more access units than it was given stills")
+        index, still = self._waiting
+        self._waiting = next(self._stills, None)
+        if index in self._copied:
+            self._originals[index] = access_unit
+        for data in self._held.hold(access_unit, still.hold - 1, sync_every=still.sync_every):
+            yield Sample(data, self._frames, is_sync=is_idr(data))
+            self._frames += 1
+
+
+class CodedSequence:
+    """Every frame was coded, perhaps out of order."""
+
+    def __init__(self) -> None:
+        self._order = PresentationOrder()
+
+    @property
+    def reordered(self) -> int:
+        return self._order.num_reorder_frames
+
+    def push(self, unit: AccessUnit) -> Iterator[Sample]:
+        try:
+            return _samples(self._order.push(unit.data))
+        except UnsupportedStream as error:
+            raise EncodeFailed(f"the order of the encoder's pictures cannot be told: {error}") from error
+
+    def flush(self) -> Iterator[Sample]:
+        return _samples(self._order.flush())
+
+
+def _samples(settled: Iterable[tuple[int, bytes]]) -> Iterator[Sample]:
+    for frame, data in settled:
+        yield Sample(data, frame, is_sync=is_idr(data))
