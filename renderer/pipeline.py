@@ -179,7 +179,10 @@ class _Rendering:
         request, fps = self.job.request, self.job.timeline.fps
         held = None
         if plan.is_held:
-            held = HeldCoding(tuple(s.is_idr for s in coded), tuple(s.quantiser_offset for s in coded))
+            held = HeldCoding(
+                tuple(still.is_idr for still in coded),
+                tuple(still.quantiser_offset for still in coded),
+            )
         interval = _keyframe_interval(self.job)
         return StreamSettings(self.look.canvas, fps, request.crf, request.preset, interval, held)
 
@@ -187,7 +190,7 @@ class _Rendering:
 def _plan(job: RenderJob, pictures: list[Hashable], settings: RenderSettings) -> StreamPlan:
     if not settings.encode.hold_pictures:
         return every_frame(job.timeline.holds, settings.encode.hold_pictures_refusal)
-    return plan_stream(job.timeline.holds, pictures, _keyframe_interval(job), job.request.preset)
+    return plan_stream(job.timeline, pictures, _keyframe_interval(job), job.request.preset)
 
 
 def _keyframe_interval(job: RenderJob) -> int:

@@ -4,6 +4,10 @@ A held stream codes every still once; repeats written by `h264.repeat` stand for
 has one reference frame and no B pictures. Where so few frames repeat that this costs more than it saves, every frame is
 coded at the encoder's full strength instead.
 
+A still that is held for a second or more is a slide, and an IDR: players seek to it, editors cut at it, and where it
+comes again it is not coded again. Shorter holds are left to the encoder, which predicts a drawing of an animation from
+the one before.
+
 Quality: an encoder that sees a picture n times in its look-ahead spends more on the first, in x264 2·log2(n) steps of
 the quantiser (macroblock tree, ratecontrol.c: strength 5·(1 - qcomp) with qcomp 0.6). A still that is coded once gets
 the same by an offset. Counting ten frames at most was enough for the SSIM of `ffmpeg -f concat` at the presets veryfast
@@ -17,11 +21,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from protocol.schema import Preset
+from renderer.timeline import Timeline
 
 # A stream in which fewer than one frame in five is a repeat is coded frame by frame: B pictures and several references
 # save more there than repeats do.
 _WORTH_HOLDING: Final = 1.25
 
+_SLIDE_S: Final = 1
 _MOST_COUNTED_FRAMES: Final = 10
 # x264's presets without macroblock tree spend the same on every picture (x264 --fullhelp).
 _WITHOUT_TREE: Final = frozenset[Preset]({"ultrafast", "superfast"})
@@ -68,16 +74,14 @@ def every_frame(holds: Sequence[int], reason: str) -> StreamPlan:
     return StreamPlan(tuple(PlannedStill(hold) for hold in holds), reason)
 
 
-def plan_stream(
-    holds: Sequence[int], sources: Sequence[Hashable], keyframe_interval: int, preset: Preset
-) -> StreamPlan:
+def plan_stream(timeline: Timeline, sources: Sequence[Hashable], keyframe_interval: int, preset: Preset) -> StreamPlan:
     """Plan a stream whose holds are synthesised if that is worth it.
 
     Args:
-        holds: frames each still is shown for.
         sources: one per still; equal for stills that show the same picture.
         keyframe_interval: frames from one sync sample to the next at most.
     """
+    holds = timeline.holds
     if sum(holds) == len(holds):
         return every_frame(holds, "no still is held for more than one frame")
     if sum(holds) < _WORTH_HOLDING * len(holds):
@@ -85,7 +89,7 @@ def plan_stream(
     stills: list[PlannedStill] = []
     since_sync = keyframe_interval
     for hold in holds:
-        is_idr = since_sync + hold > keyframe_interval
+        is_idr = since_sync + hold > keyframe_interval or hold >= timeline.fps * _SLIDE_S
         since_sync = 0 if is_idr else since_sync
         stills.append(
             PlannedStill(

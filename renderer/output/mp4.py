@@ -17,10 +17,16 @@ from typing import Self
 
 import av
 from av.container import OutputContainer
+from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from renderer.encode.sequence import Sample
 from renderer.errors import OutputFailed
+from renderer.h264.bits import NalType, nal_type, split_nals
+from renderer.h264.parameter_sets import parse_sps
+
+# libavformat decodes a picture when it opens a stream, 20 ms at 1080p; all that is wanted here is in the headers.
+_UNDECODED = {"skip_frame": "all"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class Mp4Writer:
         self._path = path
         self._part = path.with_name(path.name + ".part")
         self._fps = fps
+        self._frame_s = 1 / fps
         self._container: OutputContainer | None = None
         self._stream: VideoStream | None = None
         self._frames = 0
@@ -66,21 +73,18 @@ class Mp4Writer:
         Raises:
             OutputFailed: the file cannot be written, for example because the disk is full.
         """
-        for sample in samples:
-            self._add(sample, reordered)
-
-    def _add(self, sample: Sample, reordered: int) -> None:
         with _as_output_failed():
-            container, stream = self._open(sample)
-            packet = av.Packet(sample.data)
-            packet.stream = stream
-            packet.time_base = 1 / self._fps
-            packet.pts = sample.frame
-            packet.dts = self._frames - reordered
-            packet.duration = 1
-            packet.is_keyframe = sample.is_sync
-            container.mux_one(packet)
-        self._frames += 1
+            for sample in samples:
+                container, stream = self._open(sample)
+                packet = av.Packet(sample.data)
+                packet.stream = stream
+                packet.time_base = self._frame_s
+                packet.pts = sample.frame
+                packet.dts = self._frames - reordered
+                packet.duration = 1
+                packet.is_keyframe = sample.is_sync
+                container.mux_one(packet)
+                self._frames += 1
 
     def commit(self, frames: int | None = None) -> VideoFacts:
         """Finish the file, check it, put it on disk and give it its name.
@@ -118,9 +122,10 @@ class Mp4Writer:
                     "movie_timescale": scale,
                 },
             )
-            with av.open(io.BytesIO(first.data), format="h264") as parameters:
+            with av.open(io.BytesIO(first.data), format="h264", options=_UNDECODED) as parameters:
                 self._stream = self._container.add_stream_from_template(parameters.streams.video[0])
-            self._stream.time_base = 1 / self._fps
+            self._stream.time_base = self._frame_s
+            _copy_colour(first.data, self._stream)
         return self._container, self._stream
 
     def _close(self, *, suppress: bool = False) -> None:
@@ -140,7 +145,7 @@ def read_facts(path: Path) -> VideoFacts:
     Raises:
         av.FFmpegError: this is no MP4 with a video.
     """
-    with av.open(str(path)) as container:
+    with av.open(str(path), options=_UNDECODED) as container:
         stream = container.streams.video[0]
         ticks, time_base, fps = stream.duration, stream.time_base, stream.average_rate
         if ticks is None or time_base is None or fps is None:
@@ -148,6 +153,18 @@ def read_facts(path: Path) -> VideoFacts:
         return VideoFacts(
             stream.width, stream.height, stream.frames, Fraction(fps), ticks * time_base, path.stat().st_size
         )
+
+
+def _copy_colour(access_unit: bytes, stream: VideoStream) -> None:
+    """Tell the file what the SPS says of colours; libavformat would have to decode a picture to know."""
+    sps = next((parse_sps(nal) for nal in split_nals(access_unit) if nal_type(nal) == NalType.SPS), None)
+    colour = sps.vui.colour if sps and sps.vui else None
+    if colour:
+        context = stream.codec_context
+        context.color_primaries = colour.primaries
+        context.color_trc = colour.transfer
+        context.colorspace = colour.matrix
+        context.color_range = ColorRange.JPEG if colour.is_full_range else ColorRange.MPEG
 
 
 def _sync(path: Path) -> None:

@@ -1,14 +1,21 @@
 """The plan of a stream, as a table: what goes in, which stills are IDR, where sync samples and copies stand."""
 
 import math
+from fractions import Fraction
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from renderer.encode.plan import plan_stream
+from renderer.timeline import Timeline
 
 IDR, ANY = True, False
+
+
+def planned(holds, pictures, interval, preset="veryfast", fps=400):
+    """At 400 fps by default, so that few holds last a second."""
+    return plan_stream(Timeline(Fraction(fps), tuple(holds)), pictures, interval, preset)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +33,7 @@ IDR, ANY = True, False
     ],
 )
 def test_sync_samples_stand_no_further_apart_than_the_interval(holds, interval, idr, sync_every):
-    plan = plan_stream(holds, range(len(holds)), interval, "veryfast")
+    plan = planned(holds, range(len(holds)), interval)
     assert plan.is_held
     assert [still.is_idr for still in plan.stills] == idr
     assert [still.sync_every for still in plan.stills] == sync_every
@@ -34,7 +41,7 @@ def test_sync_samples_stand_no_further_apart_than_the_interval(holds, interval, 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=40), st.integers(1, 300))
 def test_no_gap_between_sync_samples_is_longer_than_the_interval(holds, interval):
-    plan = plan_stream(holds, range(len(holds)), interval, "veryfast")
+    plan = planned(holds, range(len(holds)), interval)
     if not plan.is_held:
         return
     frame, syncs = 0, []
@@ -47,6 +54,20 @@ def test_no_gap_between_sync_samples_is_longer_than_the_interval(holds, interval
 
 
 @pytest.mark.parametrize(
+    ("fps", "holds", "idr"),
+    [
+        (24, [24, 24, 48], [IDR, IDR, IDR]),
+        (24, [23, 23, 24, 2], [IDR, ANY, IDR, ANY]),
+        (Fraction(30000, 1001), [29, 29, 30, 30], [IDR, ANY, IDR, IDR]),
+        (24, [2, 2, 4, 4], [IDR, ANY, ANY, ANY]),
+    ],
+)
+def test_a_still_held_for_a_second_is_an_idr(fps, holds, idr):
+    plan = planned(holds, range(len(holds)), 2400, fps=fps)
+    assert [still.is_idr for still in plan.stills] == idr
+
+
+@pytest.mark.parametrize(
     ("holds", "reason"),
     [
         ([1, 1, 1], "no still is held for more than one frame"),
@@ -55,7 +76,7 @@ def test_no_gap_between_sync_samples_is_longer_than_the_interval(holds, interval
     ],
 )
 def test_streams_that_hold_nothing_use_the_encoders_full_strength(holds, reason):
-    plan = plan_stream(holds, range(len(holds)), 240, "veryfast")
+    plan = planned(holds, range(len(holds)), 240)
     assert not plan.is_held
     assert plan.encoded_reason == reason
     assert [still.hold for still in plan.stills] == holds
@@ -74,7 +95,7 @@ def test_streams_that_hold_nothing_use_the_encoders_full_strength(holds, reason)
     ],
 )
 def test_a_longer_hold_is_quantised_finer(hold, preset, offset):
-    plan = plan_stream([hold, 24], ["a", "b"], 240, preset)
+    plan = planned([hold, 24], "ab", 240, preset)
     assert plan.stills[0].quantiser_offset == pytest.approx(offset)
 
 
@@ -91,5 +112,5 @@ def test_a_longer_hold_is_quantised_finer(hold, preset, offset):
 )
 def test_a_picture_that_comes_again_as_an_idr_is_not_coded_again(holds, pictures, copies):
     interval = 240 if min(holds) < 24 else 48
-    plan = plan_stream(holds, pictures, interval, "veryfast")
+    plan = planned(holds, pictures, interval)
     assert [still.copy_of for still in plan.stills] == copies
