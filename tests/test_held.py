@@ -153,6 +153,13 @@ def test_a_picture_that_comes_again_is_not_encoded_again(tmp_path, stills, recor
     ]
 
 
+def test_every_frame_may_be_a_sync_sample(tmp_path, stills, recording):
+    report = rendered(tmp_path / "v.mp4", [(s, 3) for s in stills[:4]], recording, max_keyframe_interval=1 / 24)
+    assert report.encoded_reason is None
+    assert recording.made[0].frames == 4
+    assert all(is_sync for _, is_sync, _ in packets(tmp_path / "v.mp4"))
+
+
 def moving(tmp_path: Path, count: int) -> list[Path]:
     """Draw a square that moves over a detailed background."""
     background = np.random.default_rng(5).integers(60, 190, (120, 160, 3), np.uint8)

@@ -20,6 +20,8 @@ from renderer.errors import ConfigError
 
 # Linux takes 128 KiB in one argument (MAX_ARG_STRLEN); beyond this, every still gets the median's offset.
 _ZONES_MAX_CHARACTERS = 100_000
+# The plan forces the IDR pictures that are needed. x264 makes an intra profile without references of a GOP of one.
+_LEAST_HELD_GOP = 250
 # Where every picture is an IDR, looking ahead finds nothing: without it x264 takes 11 % less processor time.
 _NO_LOOK_AHEAD = ["mbtree=0", "rc-lookahead=0", "sync-lookahead=0", "scenecut=0"]
 
@@ -43,7 +45,9 @@ def arguments(ffmpeg: str, stream: StreamSettings, threads: int = 0) -> list[str
     fps = f"{stream.fps.numerator}/{stream.fps.denominator}"
     x264 = ["aud=1", "colorprim=bt709", "transfer=bt709", "colormatrix=bt709", "fullrange=off"]
     forced = []
+    gop = stream.keyframe_interval
     if stream.held:
+        gop = max(gop, _LEAST_HELD_GOP)
         x264 += ["bframes=0", "ref=1", "min-keyint=1", *_zones(stream.held)]
         x264 += _NO_LOOK_AHEAD if all(stream.held.is_idr) else []
         forced = ["-force_key_frames", _idr_times(stream.held, stream.fps), "-forced-idr", "1"]
@@ -52,7 +56,7 @@ def arguments(ffmpeg: str, stream: StreamSettings, threads: int = 0) -> list[str
         *("-f", "rawvideo", "-pixel_format", "nv12", "-video_size", str(stream.canvas), "-framerate", fps),
         *("-color_range", "tv", "-colorspace", "bt709", "-i", "pipe:0"),
         *("-fps_mode", "passthrough", "-c:v", "libx264", "-pix_fmt", "nv12", "-preset", stream.preset),
-        *("-crf", str(stream.crf), "-g", str(stream.keyframe_interval), "-threads", str(threads)),
+        *("-crf", str(stream.crf), "-g", str(gop), "-threads", str(threads)),
         *forced,
         *("-x264-params", ":".join(x264), "-f", "h264", "pipe:1"),
     ]

@@ -95,8 +95,15 @@ def test_streams_that_hold_nothing_use_the_encoders_full_strength(holds, reason)
     ],
 )
 def test_a_longer_hold_is_quantised_finer(hold, preset, offset):
-    plan = planned([hold, 24], "ab", 240, preset)
+    plan = planned([hold, 24], "ab", 300, preset)
+    assert not all(still.is_idr for still in plan.stills)
     assert plan.stills[0].quantiser_offset == pytest.approx(offset)
+
+
+@pytest.mark.parametrize(("preset", "tree"), [("veryfast", 2 * math.log2(10)), ("ultrafast", 0)])
+def test_a_stream_of_idrs_gets_what_an_i_picture_among_others_would(preset, tree):
+    plan = planned([24, 24], "ab", 240, preset, fps=24)
+    assert [still.quantiser_offset for still in plan.stills] == [pytest.approx(-tree - 2.9126, abs=1e-4)] * 2
 
 
 @pytest.mark.parametrize(
