@@ -168,7 +168,12 @@ class DaemonProcess:
         return found
 
     def encoders(self) -> list[psutil.Process]:
-        return [process for process in self.processes() if "ffmpeg" in process.name()]
+        found = []
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):
+                if "ffmpeg" in process.name():
+                    found.append(process)
+        return found
 
     def files(self) -> list[str]:
         """What lies in the data directory and the temporary one, the videos and the lock left out."""

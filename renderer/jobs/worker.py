@@ -22,7 +22,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -39,7 +38,6 @@ from renderer.pipeline import RenderJob, RenderReport, render
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-_PROGRESS_INTERVAL_S = 0.1
 _JOBS_PER_PROCESS = 500  # a fresh process now and then, against leaks in native code
 
 
@@ -166,20 +164,17 @@ def run(order: Order) -> RenderReport | Fault:
 
 
 class _ProgressSender:
-    """Sends what changed, at most ten times a second; a full or vanished receiver is not worth waiting for."""
+    """Sends one datagram a still, and waits for nobody: a full or vanished receiver is not worth it.
+
+    None is held back, because the next may be long in coming: a still that downloads slowly would hide the one before.
+    """
 
     def __init__(self, address: str) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
         self._address = address
-        self._sent_at = 0.0
-        self._stage = ""
 
     def __call__(self, job_id: str, progress: Progress) -> None:
-        now = time.monotonic()
-        if progress.stage == self._stage and now - self._sent_at < _PROGRESS_INTERVAL_S:
-            return
-        self._sent_at, self._stage = now, progress.stage
         message = json.dumps({"job": job_id, "progress": progress.model_dump()}).encode()
         try:
             self._socket.sendto(message, self._address)
