@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 BENCH := .venv-bench
 
-.PHONY: setup format lint types imports test check demo serve bench clean
+.PHONY: setup format lint types imports test check demo serve bench bench-holds clean
 setup: $(READY)
 
 $(READY): pyproject.toml
@@ -27,4 +27,5 @@ check: lint types imports test
 demo: $(READY) ; $(BIN)/python scripts/demo.py
 serve: $(READY) ; $(BIN)/stillreel serve
 bench: $(BENCH)/.ready ; $(BENCH)/bin/python -m benchmarks
+bench-holds: $(BENCH)/.ready ; $(BENCH)/bin/python -m benchmarks holds --peers stillreel,floor,concat,moviepy,pyav --rounds 1
 clean: ; rm -rf .venv $(BENCH) out .mypy_cache .ruff_cache .pytest_cache
