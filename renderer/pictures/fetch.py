@@ -5,9 +5,8 @@ A path is judged twice. `check` compares words: it must lie under an allowed dir
 directory exchanged in between, cannot lead out. It opens without blocking and reads regular files only, so that a FIFO
 or a device costs nothing.
 
-http is off by default: nothing stops a url from naming an address inside the network yet. See `download`.
-
-Messages hold no path; the place in the request says which url is meant.
+http is off by default: nothing stops a url from naming an address inside the network yet. See `download`. Messages hold
+no path; the place in the request says which url is meant.
 """
 
 import os
