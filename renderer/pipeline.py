@@ -16,8 +16,8 @@ from typing import ParamSpec, TypeVar
 
 from protocol.schema import File, Progress, RenderRequest, RenderResult
 from renderer.config import EncodeSettings, RenderSettings
-from renderer.encode.base import AccessUnit, Encoder, HeldCoding, StreamSettings
-from renderer.encode.plan import PlannedStill, StreamPlan, every_frame, plan_stream
+from renderer.encode.base import AccessUnit, Encoder, StreamSettings
+from renderer.encode.plan import PlannedStill, StreamPlan, every_frame, held_coding, plan_stream
 from renderer.encode.sequence import FrameSequence, sequence_for
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import ImageTooLarge, JobError
@@ -177,12 +177,7 @@ class _Rendering:
 
     def _stream(self, plan: StreamPlan, coded: list[PlannedStill]) -> StreamSettings:
         request, fps = self.job.request, self.job.timeline.fps
-        held = None
-        if plan.is_held:
-            held = HeldCoding(
-                tuple(still.is_idr for still in coded),
-                tuple(still.quantiser_offset for still in coded),
-            )
+        held = held_coding(coded) if plan.is_held else None
         interval = _keyframe_interval(self.job)
         return StreamSettings(self.look.canvas, fps, request.crf, request.preset, interval, held)
 

@@ -16,6 +16,8 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
+from tests.daemon_process import Gate, Start, starting
+
 Colour = tuple[int, ...] | int
 WriteImage = Callable[..., Path]
 
@@ -99,3 +101,17 @@ def planes() -> Callable[[av.VideoFrame], tuple[npt.NDArray[np.uint8], npt.NDArr
         return stacked[:rows], chroma[0], chroma[1]
 
     return split
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Return a function that starts daemons over one data directory."""
+    with starting(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.close()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -17,22 +17,9 @@ import pytest
 from protocol.client import Client
 from protocol.errors import RemoteError
 from protocol.schema import Rendered
-from tests.daemon_process import Gate, Start, request, starting, wait_until
+from tests.daemon_process import Gate, Start, request, wait_until
 
 Refused = Callable[..., str]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    with starting(tmp_path) as start:
-        yield start
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.close()
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from protocol.schema import Preset
+from renderer.encode.base import HeldCoding
 from renderer.timeline import Timeline
 
 # A stream in which fewer than one frame in five is a repeat is coded frame by frame: B pictures and several references
@@ -67,6 +68,11 @@ class StreamPlan:
     @property
     def is_held(self) -> bool:
         return self.encoded_reason is None
+
+
+def held_coding(coded: Sequence[PlannedStill]) -> HeldCoding:
+    """Return what the encoder must know of the stills that it will be given."""
+    return HeldCoding(tuple(still.is_idr for still in coded), tuple(still.quantiser_offset for still in coded))
 
 
 def every_frame(holds: Sequence[int], reason: str) -> StreamPlan:

@@ -13,8 +13,8 @@ import av
 import numpy as np
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import AccessUnit, Encoder, HeldCoding, Nv12Frame, StreamSettings
-from renderer.encode.plan import PlannedStill, StreamPlan
+from renderer.encode.base import Encoder, Nv12Frame, StreamSettings
+from renderer.encode.plan import PlannedStill, StreamPlan, held_coding
 from renderer.encode.sequence import HeldSequence
 from renderer.errors import StillreelError
 from renderer.geometry import Canvas
@@ -29,7 +29,7 @@ _HOLDS: Final = (3, 18, 2)  # past the sixteen that the shortest frame_num count
 def refusal(open_encoder: Callable[[StreamSettings, EncodeSettings], Encoder], settings: EncodeSettings) -> str | None:
     """Return why pictures of this encoder cannot be held, or None if they can."""
     plan = StreamPlan(tuple(PlannedStill(hold, is_idr=index == 0) for index, hold in enumerate(_HOLDS)))
-    coding = HeldCoding(tuple(still.is_idr for still in plan.stills), (0.0,) * len(plan.stills))
+    coding = held_coding(plan.stills)
     stream = StreamSettings(_CANVAS, Fraction(24), crf=20, preset="veryfast", keyframe_interval=240, held=coding)
     try:
         with open_encoder(stream, settings) as encoder:
@@ -37,7 +37,11 @@ def refusal(open_encoder: Callable[[StreamSettings, EncodeSettings], Encoder], s
             units += encoder.flush()
         sequence = HeldSequence(plan)
         held = [sample.data for unit in units for sample in sequence.push(unit)]
-        expected = [frame for frame, hold in zip(_decoded(_data(units)), _HOLDS, strict=True) for _ in range(hold)]
+        expected = [
+            frame
+            for frame, hold in zip(_decoded([unit.data for unit in units]), _HOLDS, strict=True)
+            for _ in range(hold)
+        ]
         is_same = expected == _decoded(held)
     except (StillreelError, UnsupportedStream, av.FFmpegError, ValueError) as error:
         log.warning("held pictures failed their self-test", exc_info=True, extra={"action": "selftest_failed"})
@@ -49,10 +53,6 @@ def _pictures() -> Iterable[Nv12Frame]:
     """Give frames of noise: every macroblock has something to repeat."""
     noise = np.random.default_rng(264)
     return (noise.integers(16, 236, _CANVAS.nv12_shape, np.uint8) for _ in _HOLDS)
-
-
-def _data(units: Iterable[AccessUnit]) -> list[bytes]:
-    return [unit.data for unit in units]
 
 
 def _decoded(access_units: list[bytes]) -> list[bytes]:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.daemon_process import DaemonProcess, Gate, Start, starting
+from tests.daemon_process import DaemonProcess, starting
 
 MAX_REQUEST_BYTES = 200_000
 
@@ -22,17 +22,3 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, roots: Path) -> Iterator[Da
         yield daemon
         assert daemon.stop() == 0
         assert "Traceback" not in daemon.words()
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Return a function that starts daemons over one data directory."""
-    with starting(tmp_path) as start:
-        yield start
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.close()

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,6 @@ from renderer.pipeline import RenderJob
 from tests.daemon_process import Gate, request, still
 
 SETTINGS = RenderSettings(fetch=FetchSettings(allow_http=True), encode=EncodeSettings(threads=1))
-
-
-@pytest.fixture
-def gate() -> Iterator[Gate]:
-    gate = Gate()
-    yield gate
-    gate.close()
 
 
 def work(fields: dict[str, Any]) -> RenderJob:
