@@ -53,7 +53,7 @@ def plot_cores(report: Report, file: Path) -> Path:
 
 def _plot(works: Sequence[WorkResult], along: Along, words: tuple[str, str], file: Path) -> Path:
     # From the bench extra, and slow to import.
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415 - from the bench extra
 
     figure = Figure(figsize=(8.4, 5.2), dpi=160, facecolor="white", layout="constrained")
     axes = figure.add_subplot()

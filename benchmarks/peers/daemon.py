@@ -68,7 +68,7 @@ def _endpoint(process: "subprocess.Popen[bytes]", log: Path) -> str:
 
 
 def main() -> None:
-    from protocol.client import Client  # noqa: PLC0415
+    from protocol.client import Client  # noqa: PLC0415 - only the child that calls needs it
 
     endpoint, manifest, output = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     request = json.loads(manifest.read_text(encoding="utf-8"))
