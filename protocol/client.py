@@ -1,12 +1,13 @@
 """Ask a stillreel daemon for videos: AsyncClient, and Client, the same for programs without asyncio.
 
-Every call may be sent more than once when the server is silent: render and submit carry a request_id, generated if the
-caller brings none, so that asking again gives the same job. An error that the server answered with is not retried, even
-if it is `retryable`: when to come back is the caller's choice.
+Every call may be sent more than once when the server is silent or away: render and submit carry a request_id, generated
+if the caller brings none, so that asking again gives the same job. So a daemon may be restarted in mid-call, drained or
+killed. No other error that the server answered with is retried, even if it is `retryable`: when to come back is the
+caller's choice.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self, TypeVar
 
@@ -14,9 +15,9 @@ from pydantic import BaseModel, ValidationError
 
 from protocol.attachments import Attachment, pack_request
 from protocol.connection import Connection, Question
-from protocol.errors import ClientError
+from protocol.errors import ClientError, ClientTimeout, dotted
 from protocol.patience import Patience
-from protocol.schema import Health, Jobs, JobStatus, Rendered, RenderRequest
+from protocol.schema import Health, Jobs, JobsQuery, JobStatus, Rendered, RenderRequest, StateName
 from protocol.wire import Answer, Part
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5590"
@@ -33,14 +34,15 @@ class AsyncClient:
     """A client for one event loop; any number of calls may wait at the same time.
 
     Every call raises RemoteError for an error that the server answered with, Unreachable or ClientTimeout where no
-    answer came, and ClientError for one that cannot be read. The client stays usable after each of them.
+    answer came, and ClientError for one that cannot be read. The client stays usable after each of them. While a daemon
+    says that it is stopping, calls wait for the next one; the RemoteError comes once patience_s has gone by.
 
     Args:
         endpoint: a ZeroMQ address, such as "tcp://127.0.0.1:5590" or "ipc:///run/stillreel.sock".
         timeout_s: limit of each call that does not bring its own; none by default.
         connect_timeout_s: how long to wait for the first word from a server.
         silence_s: how long a call may be without a word before it is sent again.
-        patience_s: how long a call may be without a word, repeats included, before it is given up.
+        patience_s: how long a call may be without a good word, repeats included, before it is given up.
     """
 
     def __init__(
@@ -83,7 +85,8 @@ class AsyncClient:
             timeout_s: limit of this call. The job goes on, and a request_id given by the caller finds it again.
         """
         params, frames = pack_request(request, attachments)
-        return _rendered(await self._ask("render", params | {"progress": True}, frames, progress, timeout_s))
+        limits = self._patience if timeout_s is None else replace(self._patience, timeout_s=timeout_s)
+        return _rendered(await self._ask("render", params | {"progress": True}, frames, progress, limits))
 
     async def submit(self, request: Request, attachments: Sequence[Attachment] = ()) -> JobStatus:
         """Return as soon as the server has accepted the job; its request_id is in the answer."""
@@ -98,23 +101,36 @@ class AsyncClient:
         """Return the result of a job that is done; raise the RemoteError that a failed one ended in."""
         return _rendered(await self._ask("result", {"request_id": request_id}))
 
-    async def wait(self, request_id: str, *, progress: OnProgress | None = None) -> Rendered:
-        """Return the result of a submitted job once it is done, however long that takes."""
-        while True:
-            status = await self.status(request_id)
-            if progress is not None:
-                progress(status)
-            if status.status == "COMPLETED":
-                return await self.result(request_id)
-            await asyncio.sleep(_POLL_S)
+    async def wait(
+        self, request_id: str, *, progress: OnProgress | None = None, timeout_s: float | None = None
+    ) -> Rendered:
+        """Return the result of a submitted job once it is done; see `render` for the arguments.
+
+        A server that has answered this client before may be away for patience_s.
+        """
+        limit_s = self._patience.timeout_s if timeout_s is None else timeout_s
+        try:
+            async with asyncio.timeout(limit_s) as limit:
+                return await self._follow(request_id, progress)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise ClientTimeout(f"{request_id} was not done within {limit_s:g} s") from error
 
     async def cancel(self, request_id: str) -> JobStatus:
         """Ask for a job to end; one that is done stays as it is."""
         return _read(JobStatus, (await self._ask("cancel", {"request_id": request_id})).result)
 
-    async def jobs(self) -> list[JobStatus]:
-        """Return the jobs that the server knows of."""
-        return list(_read(Jobs, (await self._ask("jobs", {})).result).jobs)
+    async def jobs(self, states: Iterable[StateName] = (), limit: int = 100) -> list[JobStatus]:
+        """Return the newest jobs that the server knows of, in order of arrival.
+
+        Args:
+            states: those in one of these states only; all if empty.
+            limit: 1 to 1000.
+        """
+        # Defaults are not sent: a server of an earlier version takes no params here.
+        query = JobsQuery(states=tuple(states), limit=limit).model_dump(mode="json", exclude_defaults=True)
+        return list(_read(Jobs, (await self._ask("jobs", query)).result).jobs)
 
     async def health(self) -> Health:
         """Return what the server says about itself."""
@@ -124,17 +140,31 @@ class AsyncClient:
         """Close the socket and end the calls that still wait with a ClientError; harmless when repeated."""
         await self._connection.close()
 
+    async def _follow(self, request_id: str, progress: OnProgress | None) -> Rendered:
+        while True:
+            status = _read(JobStatus, (await self._poll("status", request_id)).result)
+            if progress is not None:
+                progress(status)
+            if status.status == "COMPLETED":
+                return _rendered(await self._poll("result", request_id))
+            await asyncio.sleep(_POLL_S)
+
+    async def _poll(self, method: str, request_id: str) -> Answer:
+        """Ask within a longer wait: as patient as one call would be, in which the server has spoken already."""
+        connect_timeout_s = self._patience.patience_s if self._connection.is_heard else self._patience.connect_timeout_s
+        limits = replace(self._patience, timeout_s=None, connect_timeout_s=connect_timeout_s)
+        return await self._ask(method, {"request_id": request_id}, limits=limits)
+
     async def _ask(
         self,
         method: str,
         params: Mapping[str, Any],
         attachments: Sequence[Part] = (),
         progress: OnProgress | None = None,
-        timeout_s: float | None = None,
+        limits: Patience | None = None,
     ) -> Answer:
-        limits = self._patience if timeout_s is None else replace(self._patience, timeout_s=timeout_s)
         watch = None if progress is None else lambda params: progress(_read(JobStatus, params))
-        return await self._connection.ask(Question(method, params, attachments, watch), limits)
+        return await self._connection.ask(Question(method, params, attachments, watch), limits or self._patience)
 
 
 class Client:
@@ -195,17 +225,17 @@ class Client:
         """Return the result of a job that is done."""
         return self._run(self._client.result(request_id))
 
-    def wait(self, request_id: str, *, progress: OnProgress | None = None) -> Rendered:
+    def wait(self, request_id: str, *, progress: OnProgress | None = None, timeout_s: float | None = None) -> Rendered:
         """Return the result of a submitted job once it is done."""
-        return self._run(self._client.wait(request_id, progress=progress))
+        return self._run(self._client.wait(request_id, progress=progress, timeout_s=timeout_s))
 
     def cancel(self, request_id: str) -> JobStatus:
         """Ask for a job to end."""
         return self._run(self._client.cancel(request_id))
 
-    def jobs(self) -> list[JobStatus]:
-        """Return the jobs that the server knows of."""
-        return self._run(self._client.jobs())
+    def jobs(self, states: Iterable[StateName] = (), limit: int = 100) -> list[JobStatus]:
+        """Return the newest jobs that the server knows of, in order of arrival; see AsyncClient.jobs."""
+        return self._run(self._client.jobs(states, limit))
 
     def health(self) -> Health:
         """Return what the server says about itself."""
@@ -234,7 +264,8 @@ def _read(model: type[_Model], value: Mapping[str, Any]) -> _Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise ClientError(f"the server's answer is no {model.__name__}: {error}") from error
+        faults = "; ".join(f"{dotted(fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        raise ClientError(f"the server's answer is no {model.__name__}: {faults}") from error
 
 
 def _rendered(answer: Answer) -> Rendered:

@@ -1,11 +1,13 @@
 """One DEALER socket and the calls that wait on it, each until its answer, its limit or the caller's cancellation.
 
-A lost message, connection or server shows as silence, and the same message is then sent again (patience.py has the
-rules); if nothing at all has come through the socket, on a new one, because a half-open connection never recovers.
+A lost message or server shows as silence, and the same message is then sent again (patience.py has the rules); if
+nothing at all has come through the socket, on a new one, because a half-open connection never recovers. A connection
+that breaks is known at once, from ZeroMQ's monitor: what went over it is sent again as soon as there is another.
 Cancelling a call leaves nothing behind: an answer to an id that nobody waits for is dropped.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -14,8 +16,9 @@ from typing import Any
 
 import zmq
 import zmq.asyncio
+from zmq.utils.monitor import recv_monitor_message
 
-from protocol.errors import ClientError
+from protocol.errors import BadEndpoint, ClientError
 from protocol.patience import Patience, Pending, Signal
 from protocol.wire import Answer, Failure, Notification, Part, WireError, call, parse_answer
 
@@ -43,29 +46,36 @@ class Connection:
         self.endpoint = endpoint
         self._ids = itertools.count(1)
         self._pending: dict[int | str, Pending] = {}
+        self._waiting_bytes = 0
         self._context: zmq.asyncio.Context | None = None
         self._socket: zmq.asyncio.Socket | None = None
-        self._listener: asyncio.Task[None] | None = None
-        self._opened_at = self._heard_at = float("-inf")
+        self._monitor: zmq.asyncio.Socket | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._opened_at = self._lost_at = self._heard_at = float("-inf")
         self._is_closed = False
 
     def __repr__(self) -> str:
         state = "closed" if self._is_closed else f"{len(self._pending)} calls waiting"
         return f"<{type(self).__name__} {self.endpoint}, {state}>"
 
+    @property
+    def is_heard(self) -> bool:
+        """Whether the server has ever said a word."""
+        return self._heard_at > float("-inf")
+
     async def ask(self, question: Question, patience: Patience) -> Answer:
         """Return the answer.
 
         Raises:
-            RemoteError: the server answered with an error.
+            RemoteError: the server answered with an error; with shutting_down only after `patience_s` of it.
             Unreachable, ClientTimeout: no answer came within the limits.
             ClientError: the connection was closed, or its endpoint is no address.
         """
         id_ = next(self._ids)
         frames = call(id_, question.method, question.params, question.attachments)
-        ahead = sum(other.size_bytes for other in self._pending.values())
-        pending = Pending(frames, question.params.get("request_id"), patience, _now(), ahead)
+        pending = Pending(frames, question.params.get("request_id"), patience, _now(), self._waiting_bytes)
         self._pending[id_] = pending
+        self._waiting_bytes += pending.size_bytes
         try:
             await self._send(pending)
             while isinstance(word := await self._next_word(pending), Notification):
@@ -76,53 +86,60 @@ class Connection:
             return word
         finally:
             del self._pending[id_]
+            self._waiting_bytes -= pending.size_bytes
 
     async def close(self) -> None:
         """Close the socket and end the calls that still wait with a ClientError; harmless when repeated."""
         self._is_closed = True
         for pending in self._pending.values():
             pending.inbox.put_nowait(Signal.CLOSED)
-        listener = self._listener
+        ending = self._tasks
         self._hang_up()
-        if listener is not None:
-            await asyncio.wait([listener])
+        if ending:
+            await asyncio.wait(ending)
         if self._context is not None:
             self._context.term()
             self._context = None
 
     async def _next_word(self, pending: Pending) -> Answer | Failure | Notification:
-        """Return what the server says next about this call; send it again whenever the silence asks for it."""
+        """Return what the server says next about this call; send it again whenever that is called for."""
         while True:
-            try:
+            word = None
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(pending.wake_at(self._heard_at)):
                     word = await pending.inbox.get()
-            except TimeoutError:
-                pending.give_up_if_due(_now(), self._heard_at, self.endpoint)
-                if _now() >= pending.repeat_at:
-                    await self._repeat(pending)
-                continue
-            if word is Signal.CLOSED:
+            if word is None:
+                await self._end_silence(pending)
+            elif word is Signal.CLOSED:
                 raise ClientError(f"the connection to {self.endpoint} was closed before the answer came")
-            if not isinstance(word, Signal):
+            elif word is Signal.LOST:
+                if pending.sent_at < self._lost_at:
+                    await self._send(pending)
+            elif isinstance(word, Failure) and word.error.kind.name == "shutting_down":
+                pending.is_refused(word.error, _now())
+            else:
                 pending.has_word(_now())
                 return word
-            if pending.sent_at < self._opened_at:
-                await self._send(pending)
 
-    async def _repeat(self, pending: Pending) -> None:
-        pending.repeats += 1
-        if _now() >= max(self._opened_at, self._heard_at) + pending.patience.silence_s + pending.transfer_s:
-            self._hang_up()
-            for other in self._pending.values():
-                other.inbox.put_nowait(Signal.REOPENED)
-        _log.info("no word from %s; asking again", self.endpoint, extra={"action": "client_repeat"})
+    async def _end_silence(self, pending: Pending) -> None:
+        now = _now()
+        pending.give_up_if_due(now, self._heard_at, self.endpoint)
+        if now < pending.repeat_at:
+            return
+        if not pending.is_paused:
+            pending.repeats += 1
+            if now >= max(self._opened_at, self._heard_at) + pending.patience.silence_s + pending.transfer_s:
+                self._hang_up()
+                for other in self._pending.values():
+                    other.inbox.put_nowait(Signal.LOST)
+        _log.info("no good word from %s; asking again", self.endpoint, extra={"action": "client_repeat"})
         await self._send(pending)
 
     async def _send(self, pending: Pending) -> None:
         if self._is_closed:
             raise ClientError(f"the connection to {self.endpoint} is closed")
         socket = self._socket or self._open()
-        pending.sent_at = _now()
+        pending.is_sent(_now())
         # Never waits: the socket queues without limit, so that no call is stuck in a socket that another one reopens.
         await socket.send_multipart(pending.frames, copy=False)
 
@@ -133,22 +150,27 @@ class Connection:
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, 0)
+        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._socket, self._monitor = socket, monitor
         try:
             socket.connect(self.endpoint)
-        except zmq.ZMQError as error:
-            socket.close()
-            raise ClientError(f"{self.endpoint!r} is no ZeroMQ address to connect to: {error}") from error
-        self._socket = socket
-        self._opened_at = _now()
-        self._listener = asyncio.get_running_loop().create_task(self._listen(socket))
+        except (zmq.ZMQError, UnicodeError) as error:
+            self._hang_up()
+            raise BadEndpoint(f"{self.endpoint!r} is no ZeroMQ address to connect to: {error}") from error
+        self._opened_at = self._lost_at = _now()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._listen(socket)), loop.create_task(self._watch(monitor))]
         return socket
 
     def _hang_up(self) -> None:
-        if self._listener is not None:
-            self._listener.cancel()
-        if self._socket is not None:
+        for task in self._tasks:
+            task.cancel()
+        if self._socket is not None and self._monitor is not None:
+            self._socket.disable_monitor()
+            self._monitor.close(linger=0)
             self._socket.close(linger=0)
-        self._listener = self._socket = None
+        self._socket = self._monitor = None
+        self._tasks = []
 
     async def _listen(self, socket: zmq.asyncio.Socket) -> None:
         while True:
@@ -161,6 +183,20 @@ class Connection:
                 continue
             for pending in self._concerned(word):
                 pending.inbox.put_nowait(word)
+
+    async def _watch(self, monitor: zmq.asyncio.Socket) -> None:
+        """Have what a broken connection may have taken along sent again by the one that replaces it."""
+        is_up = False
+        while True:
+            event = await recv_monitor_message(monitor)
+            was_up, is_up = is_up, event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+            if was_up:
+                self._lost_at = _now()
+            for pending in self._pending.values() if is_up else ():
+                # Once only until the server speaks: a message that makes it hang up would go round for ever.
+                if pending.sent_at < self._lost_at and not pending.rescues:
+                    pending.rescues += 1
+                    pending.inbox.put_nowait(Signal.LOST)
 
     def _concerned(self, word: Answer | Failure | Notification) -> list[Pending]:
         """Return the calls that a message is for: none if it is a late one, whose call has ended."""

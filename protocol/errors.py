@@ -42,9 +42,11 @@ _ROWS = (
     ErrorKind("still_in_progress", -32011, 400, True, "the result is asked for before the job is done"),
     ErrorKind("client_cancelled", -32012, 499, False, "the job was cancelled"),
     ErrorKind("request_timeout", -32013, 504, False, "the job took longer than its limit"),
+    ErrorKind("startup_timeout", -32015, 504, False, "the job was not begun within its start_timeout"),
     ErrorKind("message_too_large", -32014, 413, False, "the message has more bytes than the server takes"),
     ErrorKind("queue_full", -32020, 429, True, "too many jobs are waiting; try again later"),
     ErrorKind("shutting_down", -32021, 503, True, "the server is draining; try again once it is back"),
+    ErrorKind("storage_full", -32022, 507, True, "the server's disk is full; try again later"),
 )
 
 ERRORS: Mapping[str, ErrorKind] = {row.name: row for row in _ROWS}
@@ -81,6 +83,10 @@ class ClientError(Exception):
 
     Asking again with the same request_id is safe. An error that the server answered with is a RemoteError instead.
     """
+
+
+class BadEndpoint(ClientError):
+    """What the client was given to connect to is no ZeroMQ address."""
 
 
 class Unreachable(ClientError):

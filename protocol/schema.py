@@ -9,7 +9,7 @@ import re
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticKnownError
 
 FPS_MIN, FPS_MAX = 1, 120
@@ -19,6 +19,7 @@ Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium
 ResizeMode = Literal["pad", "crop", "stretch"]
 EncoderName = Literal["auto", "nvenc", "libx264"]
 Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
+StateName = Literal["queued", "running", "done", "failed", "cancelled", "expired"]
 
 _FPS_TEXT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,12})?|[0-9]{1,6}/[0-9]{1,4}")
 _FPS_EXPECTED = 'expected a number, or a fraction such as "30000/1001"'
@@ -213,6 +214,18 @@ class JobStatus(BaseModel):
     queue_position: int | None = Field(None, description="jobs ahead of this one; none once it has started")
     progress: Progress
     error: Fault | None = None
+    state: StateName | None = Field(None, description="finer than status: how it ended, once it is COMPLETED")
+    attempts: int = Field(0, description="times that it was begun")
+    accepted_at: AwareDatetime | None = None
+    started_at: AwareDatetime | None = Field(None, description="of the last attempt")
+    finished_at: AwareDatetime | None = None
+
+
+class JobsQuery(_Strict):
+    """The params of `jobs`: which to list. The newest that fit are listed, in order of arrival."""
+
+    states: tuple[StateName, ...] = Field((), description="empty: all")
+    limit: int = Field(100, ge=1, le=1000)
 
 
 class Jobs(BaseModel):
@@ -224,6 +237,9 @@ class Jobs(BaseModel):
 class Health(BaseModel):
     status: Literal["ok", "draining"]
     version: str
+    live: bool = True
+    ready: bool = Field(True, description="whether a request would be accepted now")
+    reasons: tuple[str, ...] = Field((), description="why it is not ready")
     workers: int
     jobs_running: int
     jobs_queued: int

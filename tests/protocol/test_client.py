@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import re
 import signal
 import socket
 import threading
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from protocol.client import AsyncClient, Client
-from protocol.errors import ERRORS, ClientError, ClientTimeout, RemoteError, Unreachable
+from protocol.errors import ERRORS, BadEndpoint, ClientError, ClientTimeout, RemoteError, Unreachable
 from protocol.schema import Fault, PixelLayout, RenderRequest
 from protocol.wire import failure
 
@@ -123,6 +124,42 @@ def test_wait_polls_until_the_job_is_done(serve, result, status):
     with Client(server.endpoint) as client:
         assert client.wait("one", progress=lambda status: seen.append(status.status)).frames == 72
     assert seen == ["IN_QUEUE", "COMPLETED"]
+
+
+def test_wait_keeps_the_time_limit(serve, status):
+    server = serve(lambda server, call: server.answer(call, status("one")))
+    with Client(server.endpoint, timeout_s=60) as client:
+        with pytest.raises(ClientTimeout, match=r"^one was not done within 0\.2 s$"):
+            client.wait("one", timeout_s=0.2)
+        assert client.status("one").request_id == "one"
+
+
+def test_a_timeout_of_the_callback_is_not_taken_for_the_clients(serve, status):
+    def refuse(_):
+        raise TimeoutError("mine")
+
+    server = serve(lambda server, call: server.answer(call, status("one")))
+    with Client(server.endpoint) as client, pytest.raises(TimeoutError, match="mine"):
+        client.wait("one", progress=refuse, timeout_s=60)
+
+
+def test_jobs_asks_for_some_of_them_and_sends_no_defaults(answering):
+    with Client(answering.endpoint) as client:
+        client.jobs()
+        client.jobs(("failed", "expired"), 7)
+        client.jobs(iter(["queued"]), limit=100)
+    assert [call.params for call in answering.calls] == [
+        {},
+        {"states": ["failed", "expired"], "limit": 7},
+        {"states": ["queued"]},
+    ]
+
+
+@pytest.mark.parametrize(("states", "limit"), [(("lost",), 1), ((), 0), ((), 1001)])
+def test_jobs_that_cannot_be_asked_for_are_refused_before_sending(answering, states, limit):
+    with Client(answering.endpoint) as client, pytest.raises(ValueError, match="JobsQuery"):
+        client.jobs(states, limit)
+    assert answering.calls == []
 
 
 # Attachments.
@@ -252,7 +289,7 @@ def test_an_error_answer_is_raised_with_all_it_says(serve):
         assert caught.value.details == faults
 
 
-@pytest.mark.parametrize("name", ["queue_full", "shutting_down"])
+@pytest.mark.parametrize("name", ["queue_full", "storage_full", "internal_error"])
 def test_a_retryable_error_is_raised_and_not_retried(serve, name):
     fault = Fault(type=name, message="try again", retryable=True)
     server = serve(lambda server, call: server.send(failure(call.id, fault)))
@@ -287,9 +324,12 @@ def test_what_is_no_answer_is_passed_over(serve, result):
         assert client.render(REQUEST).frames == 72
 
 
-def test_an_endpoint_that_is_no_address_is_a_client_error():
-    with Client("here") as client, pytest.raises(ClientError, match="'here' is no ZeroMQ address"):
-        client.health()
+@pytest.mark.parametrize("endpoint", ["here", "", "tcp://127.0.0.1", "gopher://127.0.0.1:1", "tcp://127.0.0.1:\udcff"])
+def test_an_endpoint_that_is_no_address_is_named(endpoint):
+    with Client(endpoint) as client:
+        for _ in range(2):
+            with pytest.raises(BadEndpoint, match=f"^{re.escape(repr(endpoint))} is no ZeroMQ address"):
+                client.health()
 
 
 # Silence.
@@ -432,22 +472,25 @@ def test_the_time_limit_of_the_client_is_kept(serve):
 # Many calls, and the end of them.
 
 
-def test_fifty_calls_share_one_client(serve, result):
+def test_a_thousand_calls_share_one_client(serve, result):
     waiting = []
 
     def handle(server, call):
         waiting.append(call)
-        if len(waiting) == 50:
+        server.notify(call)
+        if len(waiting) == 1000:
             for earlier in reversed(waiting):
                 server.answer(earlier, result | {"request_id": earlier.params["request_id"]})
 
     async def main():
         server = serve(handle)
         async with AsyncClient(server.endpoint) as client:
-            ids = [f"job-{number}" for number in range(50)]
+            ids = [f"job-{number}" for number in range(1000)]
             answers = await asyncio.gather(*(client.render(REQUEST | {"request_id": id_}) for id_ in ids))
+            assert client._connection._pending == {}
+            assert client._connection._waiting_bytes == 0
         assert [answer.request_id for answer in answers] == ids
-        assert len(server.calls) == 50
+        assert len(server.calls) == 1000
         assert len(set(server.identities)) == 1
 
     asyncio.run(main())
@@ -469,6 +512,7 @@ def test_a_cancelled_call_leaves_nothing_behind(serve, status):
             with pytest.raises(asyncio.CancelledError):
                 await rendering
             assert client._connection._pending == {}
+            assert client._connection._waiting_bytes == 0
             assert len(asyncio.all_tasks()) == tasks_before
             await client.status("one")
         assert len(asyncio.all_tasks()) == 1
@@ -527,11 +571,30 @@ def test_ctrl_c_ends_the_call_and_the_client_goes_on(serve, status):
         assert client.status("one").request_id == "one"
 
 
+def answered(client):
+    client.health()
+
+
+def silent(client):
+    with pytest.raises(Unreachable):
+        client.render(REQUEST)
+
+
+def misled(client):
+    with pytest.raises(BadEndpoint):
+        client.health()
+
+
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
-def test_clients_leave_no_descriptors_behind(answering):
+@pytest.mark.parametrize(
+    ("ask", "endpoint"),
+    [(answered, None), (silent, "tcp://127.0.0.1:9"), (misled, "here")],
+    ids=["answered", "silent", "misled"],
+)
+def test_clients_leave_no_descriptors_behind(answering, ask, endpoint):
     def use():
-        with Client(answering.endpoint) as client:
-            client.health()
+        with Client(endpoint or answering.endpoint, connect_timeout_s=0.5, silence_s=0.02) as client:
+            ask(client)
         gc.collect()
         return len(list(Path("/proc/self/fd").iterdir()))
 

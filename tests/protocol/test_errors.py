@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocol.errors import ERRORS, ClientError, ClientTimeout, RemoteError, Unreachable, dotted
+from protocol.errors import ERRORS, BadEndpoint, ClientError, ClientTimeout, RemoteError, Unreachable, dotted
 
 
 def test_codes_and_names_are_unique():
@@ -28,6 +28,7 @@ def test_what_can_be_tried_again():
         "queue_full",
         "shutting_down",
         "still_in_progress",
+        "storage_full",
     }
 
 
@@ -53,4 +54,5 @@ def test_a_remote_error_reads_as_the_servers_words():
 def test_no_answer_is_one_family_and_an_error_answer_another():
     assert issubclass(Unreachable, ClientError)
     assert issubclass(ClientTimeout, ClientError)
+    assert issubclass(BadEndpoint, ClientError)
     assert not issubclass(RemoteError, ClientError)
