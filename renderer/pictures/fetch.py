@@ -1,12 +1,12 @@
-"""From a url to bytes: paths and `file:` under allowed directories, `data:`, `cid:` and, where it is allowed, http(s).
+"""From a url to bytes: paths and `file:` under allowed directories, `data:`, `cid:` and http(s).
 
 A path is judged twice. `check` compares words: it must lie under an allowed directory and may not climb with `..`.
 `fetch` opens the file, then asks the system what it has really opened, and compares that: a symbolic link, or a
 directory exchanged in between, cannot lead out. It opens without blocking and reads regular files only, so that a FIFO
 or a device costs nothing.
 
-http is off by default: nothing stops a url from naming an address inside the network yet. See `download`. Messages hold
-no path; the place in the request says which url is meant.
+http reaches public addresses only, unless the settings name a network; see `addresses`. Messages hold no path; the
+place in the request says which url is meant.
 """
 
 import os
@@ -25,6 +25,7 @@ import numpy as np
 from protocol.schema import PixelLayout
 from renderer.config import FetchSettings
 from renderer.errors import FetchFailed, FileTooLarge, NotSupported
+from renderer.pictures.addresses import Guard
 from renderer.pictures.colour import Pixels, to_8_bits
 from renderer.pictures.data_url import least_bytes, read_data
 
@@ -108,14 +109,12 @@ class Fetcher:
         if scheme == "cid":
             return self._read_attachment(self._attachment(rest))
         self._check_http(rest)
-        from renderer.pictures.download import download  # noqa: PLC0415 - urllib3 takes 60 ms that few jobs need
+        from renderer.pictures.download import Bounds, download  # noqa: PLC0415 - urllib3 takes 60 ms that few jobs need
 
-        return download(
-            url,
-            max_bytes=self._settings.max_image_bytes,
-            timeout_s=self._settings.download_timeout_s,
-            max_redirects=self._settings.max_redirects,
-        )
+        settings = self._settings
+        guard = Guard(settings.allow_networks)
+        bounds = Bounds(settings.max_image_bytes, settings.download_timeout_s, settings.max_redirects, guard)
+        return download(url, bounds)
 
     @contextmanager
     def open_local(self, url: str) -> Iterator[int | None]:
@@ -257,7 +256,7 @@ class Fetcher:
 
     def _check_http(self, url: str) -> None:
         if not self._settings.allow_http:
-            raise FetchFailed("http and https are not allowed here (--allow-http)")
+            raise FetchFailed("http and https are switched off here (fetch.allow_http)")
         from renderer.pictures.download import check_http  # noqa: PLC0415 - as above
 
         check_http(url)

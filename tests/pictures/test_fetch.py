@@ -1,11 +1,5 @@
 import base64
 import os
-import socket
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +11,7 @@ from protocol.schema import PixelLayout
 from renderer.config import FetchSettings
 from renderer.errors import FetchFailed, FileTooLarge, JobError, NotSupported
 from renderer.pictures.fetch import Attachment, Fetcher
+from tests.pictures.serving import redirects, says, sends, serving
 
 PAYLOAD = bytes(range(256)) * 4
 
@@ -212,7 +207,7 @@ def test_whatever_the_url_only_our_errors_come_out(url: str) -> None:
 @settings(deadline=None)
 @given(st.sampled_from(["data:", "data:;base64,", "cid:", "file:", "file://", "http://", "https:"]), st.text())
 def test_whatever_follows_a_scheme_only_our_errors_come_out(scheme: str, rest: str) -> None:
-    source = Fetcher(FetchSettings(allow_http=True))
+    source = Fetcher(FetchSettings())
     try:
         source.check(scheme + rest)
         if not scheme.startswith("http"):
@@ -278,187 +273,46 @@ def test_a_lost_attachment_does_not_tell_where_it_was(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(caught.value)
 
 
-# http, from a real server on the loopback.
-
-Answer = Callable[[BaseHTTPRequestHandler], None]
+# http and https; more in test_download.
 
 
-@contextmanager
-def serving(answers: dict[str, Answer]) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            try:
-                answers[self.path](self)
-            except (BrokenPipeError, ConnectionResetError):
-                self.close_connection = True
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def test_http_reaches_public_addresses_only_unless_a_network_is_named() -> None:
+    with serving({"/a": sends(PAYLOAD), "/b": redirects("/a")}) as site:
+        for url in (f"{site.url}/a", f"http://localhost:{site.port}/a", f"HTTP://127.1:{site.port}/b"):
+            with pytest.raises(FetchFailed, match="public address"):
+                fetcher().fetch(url)
+            with pytest.raises(FetchFailed, match="public address"):
+                fetcher(any_path=True, allow_networks="10.0.0.0/8").fetch(url)
+        assert site.connections == 0
+        assert fetcher(allow_networks="10.0.0.0/8, 127.0.0.0/8").fetch(f"HTTP://127.1:{site.port}/b") == PAYLOAD
 
 
-def sends(body: bytes, status: int = 200, **headers: str) -> Answer:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
-        for name, value in headers.items():
-            handler.send_header(name.replace("_", "-"), value)
-        handler.end_headers()
-        handler.wfile.write(body)
-
-    return answer
-
-
-def redirects(target: str, status: int = 302) -> Answer:
-    return sends(b"", status, Location=target)
+def test_http_may_be_switched_off_whatever_the_networks() -> None:
+    with serving({"/a": sends(PAYLOAD)}) as site:
+        source = fetcher(allow_http=False, allow_networks="127.0.0.0/8")
+        for door in (source.check, source.fetch):
+            for scheme in ("http", "https", "HTTP"):
+                with pytest.raises(FetchFailed, match=r"fetch\.allow_http"):
+                    door(site.url.replace("http", scheme))
+        assert site.connections == 0
 
 
-def drips(handler: BaseHTTPRequestHandler) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    for _ in range(200):
-        handler.wfile.write(b"x")
-        time.sleep(0.05)
+def test_the_settings_bound_a_download() -> None:
+    drips = says(b"HTTP/1.1 200 OK\r\n\r\n", then=b"x", times=200, pause_s=0.05)
+    with serving({"/a": sends(PAYLOAD), "/b": redirects("/a"), "/c": drips}) as site:
+        for limit, url, words in (
+            ({"max_image_bytes": 1000}, "/a", "at most 1000 bytes"),
+            ({"max_redirects": 0}, "/b", "at most 0 redirects"),
+            ({"download_timeout_s": 0.3}, "/c", r"longer than 0\.3 s"),
+        ):
+            with pytest.raises(JobError, match=words):
+                fetcher(allow_networks="127.0.0.0/8", **limit).fetch(site.url + url)
 
 
-def drips_headers(handler: BaseHTTPRequestHandler) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Slow: ")
-    for _ in range(200):
-        handler.wfile.write(b"x")
-        time.sleep(0.05)
-
-
-def pours(handler: BaseHTTPRequestHandler) -> None:
-    handler.send_response(200)
-    handler.end_headers()
-    while True:
-        handler.wfile.write(bytes(65536))
-
-
-def chunks(handler: BaseHTTPRequestHandler) -> None:
-    handler.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
-    handler.close_connection = True
-
-
-def http(**settings: object) -> Fetcher:
-    return fetcher(allow_http=True, **settings)
-
-
-def test_http_is_refused_unless_it_is_allowed() -> None:
-    for door in (fetcher().check, fetcher().fetch):
-        with pytest.raises(FetchFailed, match="--allow-http"):
-            door("http://127.0.0.1/a.png")
-
-
-@pytest.mark.parametrize("url", ["http://", "http:///a.png", "http:a.png", "http://[::1", "https://exa mple:x/"])
+@pytest.mark.parametrize(
+    "url",
+    ["http://", "http:///a.png", "http:a.png", "http://[::1", "https://exa mple:x/", "http://a:0/", "http://a:65536/"],
+)
 def test_malformed_http_urls_are_refused_before_any_work(url: str) -> None:
     with pytest.raises(FetchFailed):
-        http().check(url)
-
-
-def test_a_download_is_the_body() -> None:
-    with serving({"/a": sends(PAYLOAD, Content_Length=str(len(PAYLOAD))), "/b": sends(PAYLOAD), "/c": chunks}) as site:
-        assert http().fetch(f"{site}/a") == PAYLOAD
-        assert http().fetch(f"{site}/b#part") == PAYLOAD
-        assert http().fetch(f"{site}/c") == b"abcde"
-
-
-def test_redirects_are_followed_up_to_the_limit() -> None:
-    answers = {f"/{n}": redirects(f"{n + 1}", status) for n, status in enumerate((301, 302, 303, 307, 308))}
-    with serving({**answers, "/5": sends(b"end")}) as site:
-        assert http().fetch(f"{site}/0") == b"end"
-        with pytest.raises(FetchFailed, match="at most 4 redirects"):
-            http(max_redirects=4).fetch(f"{site}/0")
-        assert http(max_redirects=0).fetch(f"{site}/5") == b"end"
-
-
-def test_a_redirect_loop_ends() -> None:
-    with serving({"/a": redirects("/b"), "/b": redirects("/a")}) as site, pytest.raises(FetchFailed, match="redirects"):
-        http().fetch(f"{site}/a")
-
-
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a", "data:,x"])
-def test_a_redirect_may_not_leave_http(target: str) -> None:
-    with serving({"/a": redirects(target)}) as site, pytest.raises(FetchFailed, match="http"):
-        http().fetch(f"{site}/a")
-
-
-@pytest.mark.parametrize("status", [204, 206, 302, 404, 500])
-def test_an_answer_other_than_200_is_named(status: int) -> None:
-    with serving({"/a": sends(b"x", status)}) as site, pytest.raises(FetchFailed, match=f"found {status}"):
-        http().fetch(f"{site}/a")
-
-
-def test_a_body_over_the_limit_is_refused_by_its_length_and_while_it_streams() -> None:
-    with serving({"/a": sends(b"", Content_Length="99999"), "/b": pours}) as site:
-        for path in ("/a", "/b"):
-            with pytest.raises(FileTooLarge, match="at most 1000 bytes"):
-                http(max_image_bytes=1000).fetch(site + path)
-
-
-@pytest.mark.parametrize("answer", [drips, drips_headers])
-def test_a_server_that_drips_does_not_outlast_the_deadline(answer: Answer) -> None:
-    began = time.monotonic()
-    with serving({"/a": answer}) as site:
-        with pytest.raises(FetchFailed, match=r"longer than 0\.3 s"):
-            http(download_timeout_s=0.3).fetch(f"{site}/a")
-        assert time.monotonic() - began < 2
-
-
-def test_a_server_that_never_ends_the_tls_handshake_does_not_outlast_the_deadline() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        began = time.monotonic()
-        with pytest.raises(FetchFailed, match=r"longer than 0\.3 s"):
-            http(download_timeout_s=0.3).fetch(f"https://127.0.0.1:{silent.getsockname()[1]}/a")
-        assert time.monotonic() - began < 2
-
-
-def test_a_body_that_ends_early_is_an_error() -> None:
-    with (
-        serving({"/a": sends(b"half", Content_Length="8")}) as site,
-        pytest.raises(FetchFailed, match="download failed"),
-    ):
-        http().fetch(f"{site}/a")
-
-
-def test_a_compressed_body_is_refused_unopened() -> None:
-    answer = sends(b"\x1f\x8b", Content_Encoding="gzip")
-    with serving({"/a": answer}) as site, pytest.raises(FetchFailed, match="Content-Encoding"):
-        http().fetch(f"{site}/a")
-
-
-def test_a_closed_port_is_an_error() -> None:
-    with serving({}) as site:
-        pass
-    with pytest.raises(FetchFailed, match="NewConnectionError"):
-        http().fetch(f"{site}/a")
-
-
-def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:1")
-    with serving({"/a": sends(b"x")}) as site:
-        assert http().fetch(f"{site}/a") == b"x"
-
-
-def test_downloads_leave_no_descriptor_behind() -> None:
-    with serving(
-        {"/a": sends(PAYLOAD, Content_Length=str(len(PAYLOAD))), "/b": redirects("/a"), "/c": sends(b"", 404)}
-    ) as site:
-        http().fetch(f"{site}/b")
-        before = len(list(Path("/proc/self/fd").iterdir()))
-        for _ in range(20):
-            http().fetch(f"{site}/b")
-            with pytest.raises(FetchFailed):
-                http().fetch(f"{site}/c")
-        time.sleep(0.1)
-        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 2
+        fetcher().check(url)
