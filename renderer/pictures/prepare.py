@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from renderer.config import PictureSettings
 from renderer.errors import JobError, OutputFailed
+from renderer.logs import current_job
 from renderer.pictures.compose import Look, compose, needed_size
 from renderer.pictures.decode import decode
 from renderer.pictures.fetch import Fetcher
@@ -75,7 +76,7 @@ class Stills:
         self._look_ahead = settings.look_ahead or 2 * threads
         # One frame for each still under way, one at the encoder, one coming back from the shelf.
         self._pool = FramePool(look.canvas.nv12_shape, self._look_ahead + 2)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="still")
+        self._threads = ThreadPoolExecutor(threads, "still", initializer=current_job.set, initargs=(current_job.get(),))
         self._under_way: deque[Future[Lease]] = deque()
         self._shelf = _Shelf()
         self.busy_s = 0.0

@@ -1,0 +1,207 @@
+"""What Prometheus may read: counts and times of jobs, and how the daemon stands now.
+
+Names follow https://prometheus.io/docs/practices/naming/: a prefix, base units, `_total` for what only grows. Every
+label has a fixed set of values, and the rest is "other": a label that clients can fill would grow without end. All
+values are there from the start, at zero, because a rate does not see the first event of a series that comes with it.
+"""
+
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from protocol.errors import ERRORS
+from protocol.schema import RenderResult
+from renderer.config import VERSION
+
+log = logging.getLogger(__name__)
+
+CLIENTS: Final = ("zmq", "spool", "http")
+STATES: Final = ("done", "failed", "cancelled", "expired")
+ENCODERS: Final = ("nvenc", "libx264")
+STAGES: Final = ("stills", "stills_busy", "encode", "mux")
+PRIORITIES: Final = ("normal", "low")
+RESTARTS: Final = ("died", "timeout", "stalled", "cancelled")
+
+# From the work on one still to the longest job that the default limits allow; the wait for a worker may be longer.
+_WORK_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
+_WAIT_S: Final = (0.01, 0.1, 1, 10, 30, 100, 300, 1000, 3600, 14400, 86400)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """How the daemon stands at one moment.
+
+    Attributes:
+        queued: jobs that wait, by priority.
+        outputs_bytes: size of the videos that the daemon keeps.
+        uptime_s: since it began.
+        spool_claims: manifests of the manifest directory that it has claimed; None without that door.
+    """
+
+    is_ready: bool
+    queued: Mapping[str, int]
+    running: int
+    workers: int
+    outputs_bytes: int
+    uptime_s: float
+    spool_claims: int | None = None
+
+
+class Metrics:
+    """All that is counted; may be called from any thread."""
+
+    def __init__(self) -> None:
+        self.registry: CollectorRegistry = _Registry()
+        self._accepted = self._counter("jobs_accepted", "Jobs taken in, by the door they came through", client=CLIENTS)
+        self._refused = self._counter("jobs_refused", "Requests turned away, by error type", reason=ERRORS)
+        self._ended = self._counter("jobs_ended", "Jobs that came to their end, by their last state", state=STATES)
+        self._errors = self._counter("job_errors", "Jobs that ended with an error, by its type", type=ERRORS)
+        self._encoded = self._counter("jobs_encoded", "Jobs done, by encoder", encoder=ENCODERS)
+        self._fallbacks = self._counter("encoder_fallbacks", "Jobs done by the CPU for want of a GPU encoder")
+        self._held = self._counter("jobs_held", "Jobs done whose holds were synthesised, not encoded")
+        self._frames = self._counter("video_frames", "Frames of the videos made")
+        self._bytes = self._counter("video_bytes", "Bytes of the videos made")
+        self._restarts = self._counter("worker_restarts", "Workers that had to be replaced, by reason", reason=RESTARTS)
+        self._wait = self._histogram("queue_wait_seconds", "From acceptance to the last begin", _WAIT_S)
+        self._job = self._histogram(
+            "job_seconds", "From the last begin to the end, by last state", _WORK_S, state=STATES
+        )
+        self._stage = self._histogram("stage_seconds", "Spent in each stage of the jobs done", _WORK_S, stage=STAGES)
+        Info("stillreel_build", "The version that runs", registry=self.registry).info({"version": VERSION})
+
+    def watch(self, snapshot: Callable[[], Snapshot]) -> None:
+        """Show the gauges as well, read in every scrape from now on; to be called once.
+
+        Args:
+            snapshot: called on the scrape's own thread, so it must not walk through what the event loop may be
+                changing. To return a value that the loop replaces as a whole is safe.
+        """
+        self.registry.register(_Gauges(snapshot))
+
+    def accepted(self, client: str) -> None:
+        """Args:
+        client: one of `CLIENTS`; what follows a colon, such as a connection's identity, is left out.
+        """
+        self._accepted.labels(_one_of(CLIENTS, client.partition(":")[0])).inc()
+
+    def refused(self, reason: str) -> None:
+        """Args:
+        reason: the error's type, a row of `protocol.errors`.
+        """
+        self._refused.labels(_one_of(ERRORS, reason)).inc()
+
+    def ended(
+        self,
+        state: str,
+        *,
+        error_type: str | None = None,
+        waited_s: float | None = None,
+        took_s: float | None = None,
+        result: RenderResult | None = None,
+    ) -> None:
+        """Count a job that has reached its last state.
+
+        Args:
+            state: one of `STATES`.
+            error_type: a row of `protocol.errors`; None for a job that is done.
+            waited_s: from acceptance to the last begin; None if it never began.
+            took_s: from the last begin to the end; None if it never began.
+            result: what a job that is done has made.
+        """
+        state = _one_of(STATES, state)
+        self._ended.labels(state).inc()
+        if error_type is not None:
+            self._errors.labels(_one_of(ERRORS, error_type)).inc()
+        if waited_s is not None:
+            self._wait.observe(max(0.0, waited_s))  # the wall clock may be set back meanwhile
+        if took_s is not None:
+            self._job.labels(state).observe(max(0.0, took_s))
+        if result is not None:
+            self._made(result)
+
+    def worker_restarted(self, reason: str) -> None:
+        """Args:
+        reason: one of `RESTARTS`.
+        """
+        self._restarts.labels(_one_of(RESTARTS, reason)).inc()
+
+    def _made(self, result: RenderResult) -> None:
+        self._encoded.labels(_one_of(ENCODERS, result.encoder)).inc()
+        self._fallbacks.inc(result.fallback_reason is not None)
+        self._held.inc(result.held_pictures == "synthesised")
+        self._frames.inc(result.frames)
+        self._bytes.inc(result.video.file_size)
+        for stage, seconds in result.timings.items():
+            if stage != "total":
+                self._stage.labels(_one_of(STAGES, stage)).observe(seconds)
+
+    def _counter(self, name: str, words: str, **labels: Iterable[str]) -> Counter:
+        counter = Counter(f"stillreel_{name}", words, tuple(labels), registry=self.registry)
+        for value in _first(labels):
+            counter.labels(value)
+        return counter
+
+    def _histogram(self, name: str, words: str, buckets: tuple[float, ...], **labels: Iterable[str]) -> Histogram:
+        histogram = Histogram(f"stillreel_{name}", words, tuple(labels), registry=self.registry, buckets=buckets)
+        for value in _first(labels):
+            histogram.labels(value)
+        return histogram
+
+
+class _Registry(CollectorRegistry):
+    """Without the `_created` series that the library adds: half as much text again, for nobody."""
+
+    def collect(self) -> Iterator[Metric]:
+        for metric in super().collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
+
+
+class _Gauges(Collector):
+    """What is read from a snapshot in each scrape; if it cannot be read, the gauges are missing and the counts stay."""
+
+    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+        self._snapshot = snapshot
+
+    def describe(self) -> Iterable[Metric]:
+        return _gauges(Snapshot(False, {}, 0, 0, 0, 0, 0))
+
+    def collect(self) -> Iterable[Metric]:
+        try:
+            return _gauges(self._snapshot())
+        except Exception:
+            log.warning("the gauges could not be read", exc_info=True, extra={"action": "scrape_failed"})
+            return ()
+
+
+def _gauges(now: Snapshot) -> list[Metric]:
+    queued = GaugeMetricFamily("stillreel_jobs_queued", "Jobs that wait, by priority", labels=["priority"])
+    jobs = dict.fromkeys(PRIORITIES, 0)
+    for priority, count in now.queued.items():
+        jobs[_one_of(PRIORITIES, priority)] = jobs.get(_one_of(PRIORITIES, priority), 0) + count
+    for priority, count in jobs.items():
+        queued.add_metric([priority], count)
+    single = {
+        "ready": ("Whether a request would be accepted now: 1 or 0", now.is_ready),
+        "jobs_running": ("Jobs that run", now.running),
+        "workers": ("Jobs that may run at once", now.workers),
+        "spool_claims": ("Manifests that this daemon has claimed", now.spool_claims),
+        "outputs_bytes": ("Size of the videos that the daemon keeps", now.outputs_bytes),
+        "uptime_seconds": ("Since the daemon began", now.uptime_s),
+    }
+    told = [(name, words, float(value)) for name, (words, value) in single.items() if value is not None]
+    return [queued, *(GaugeMetricFamily(f"stillreel_{name}", words, value) for name, words, value in told)]
+
+
+def _one_of(values: Collection[str], value: str) -> str:
+    return value if value in values else "other"
+
+
+def _first(labels: Mapping[str, Iterable[str]]) -> Iterable[str]:
+    """Return the values of the one label that a metric has, nothing if it has none."""
+    return next(iter(labels.values()), ())
