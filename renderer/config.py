@@ -10,8 +10,9 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from importlib.metadata import version
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -27,6 +28,20 @@ MEBIBYTE = 1024 * 1024
 def _split_paths(value: object) -> object:
     """In the environment a list of directories is written as PATH is."""
     return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+
+def _read_networks(value: object) -> object:
+    """In the environment networks stand between commas. Text alone tells one: to ipaddress `true` is 0.0.0.1."""
+    found = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    return tuple(map(_read_network, found)) if isinstance(found, list | tuple) else found
+
+
+def _read_network(value: object) -> IPv4Network | IPv6Network:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    if isinstance(value, str):
+        return ip_network(value.strip())
+    raise ValueError(f"expected a network such as '10.1.0.0/16', found {value!r}")
 
 
 class _Part(BaseModel):
@@ -55,7 +70,10 @@ class FetchSettings(_Part):
     """Which sources may be read, and how much of each."""
 
     allow_roots: Annotated[tuple[Path, ...], BeforeValidator(_split_paths)] = ()
-    allow_http: bool = Field(False, description="there is no guard against internal addresses yet, so off by default")
+    allow_http: bool = Field(True, description="http(s) urls at public addresses; false: none at all")
+    allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_read_networks)] = Field(
+        (), description="networks such as 10.1.0.0/16 that http(s) urls may reach though they are not public"
+    )
     max_image_bytes: int = Field(50 * MEBIBYTE, ge=1, description="the hosted service's limit")
     download_timeout_s: float = Field(60, gt=0, description="for one image, redirects included")
     max_redirects: int = Field(5, ge=0)
@@ -84,10 +102,38 @@ class EngineSettings(_Part):
 
     workers: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 1) // 2), ge=1)
     max_queued: int = Field(1000, ge=0)
+    min_free_bytes: int = Field(64 * MEBIBYTE, ge=0, description="on the outputs' disk; below, no job is taken")
     job_timeout_s: float = Field(3600, gt=0)
     worker_memory_bytes: int = Field(4096 * MEBIBYTE, ge=256 * MEBIBYTE)
+    progress_timeout_s: float = Field(300, gt=0, description="seconds without progress before a job is stopped")
     attempts: int = Field(3, ge=1, description="times a job is begun before a dying worker fails it")
-    keep_finished: int = Field(1000, ge=1, description="finished jobs whose answer and video are kept")
+    retry_pause_s: float = Field(1, ge=0, description="before the second attempt; four times as long before the third")
+
+
+class RetentionSettings(_Part):
+    """How long the daemon keeps what finished jobs leave; whichever limit is reached first removes the oldest."""
+
+    results_s: float = Field(7 * 86400, gt=0, description="answers, with their logs")
+    results: int = Field(100_000, ge=1, description="answers kept at most")
+    outputs_s: float = Field(7 * 86400, gt=0, description="videos; those of the manifest directory are never removed")
+    outputs_bytes: int = Field(100 * 1024 * MEBIBYTE, ge=1, description="videos kept at most, in bytes")
+
+
+class SpoolSettings(_Part):
+    """The manifest directory."""
+
+    directory: Path | None = Field(None, description="holds incoming, active, done and failed; absent: no such door")
+    lease_s: float = Field(30, gt=0, description="a claim whose owner was not heard of for so long is taken over")
+    rescan_s: float = Field(5, gt=0, description="between looks at the whole directory, should a notice be lost")
+    max_manifest_bytes: int = Field(64 * MEBIBYTE, ge=1024)
+    max_claims: int = Field(0, ge=0, description="manifests claimed at once; 0: two per worker")
+
+
+class ObserveSettings(_Part):
+    """What others may watch."""
+
+    log_format: Literal["text", "json"] = "text"
+    metrics: str | None = Field(None, description="loopback HOST:PORT for Prometheus; absent: none")
 
 
 class Settings(_Part):
@@ -99,6 +145,9 @@ class Settings(_Part):
     pictures: PictureSettings = PictureSettings()
     encode: EncodeSettings = EncodeSettings()
     engine: EngineSettings = EngineSettings()
+    retention: RetentionSettings = RetentionSettings()
+    spool: SpoolSettings = SpoolSettings()
+    observe: ObserveSettings = ObserveSettings()
 
 
 class RenderSettings(_Part):

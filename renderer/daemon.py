@@ -1,30 +1,45 @@
 """The daemon's life: start, serve, drain, stop.
 
 Starting fails early and in words: the endpoint, the directories and the encoder are tried before the ready line. The
-first SIGTERM or SIGINT drains: no new job, those that run come to their end. The second stops at once.
+first SIGTERM or SIGINT drains: no job is begun, those that run come to their end, and what waits is kept for the next
+daemon. The second stops at once, and what ran is kept as well.
 """
 
 import asyncio
 import contextlib
 import fcntl
 import logging
+import resource
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from multiprocessing.util import Finalize
 from pathlib import Path
+from typing import Any
 
 from renderer.config import VERSION, ServerSettings, Settings, render_settings, scratch_dir
 from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.encode.selftest import refusal
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import ConfigError
+from renderer.frontends.spool import Spool
 from renderer.frontends.zmq_server import ZmqServer
 from renderer.intake import Intake
+from renderer.job_logs import JobLogs, WorkerLog, below
 from renderer.jobs.engine import Engine
+from renderer.jobs.outcome import Places
+from renderer.jobs.retention import Retention
+from renderer.jobs.slot import Watch
+from renderer.jobs.store import JobStore
+from renderer.metrics import Snapshot
+from renderer.scrape import serve_metrics
 
 log = logging.getLogger(__name__)
+
+_GAUGES_S = 1.0
 
 
 def serve(settings: Settings, announce: Callable[[str], None]) -> None:
@@ -43,8 +58,22 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         if not root.is_dir():
             raise ConfigError(f"fetch.allow_roots: {root} is no directory")
     settings = _with_held_pictures_tested(settings)
+    _allow_many_connections()
     with _data_dir(settings.server) as data_dir, _scratch(data_dir) as scratch:
-        asyncio.run(_Daemon(settings, data_dir, scratch).run(announce))
+        store = JobStore(data_dir / "jobs.sqlite3")
+        places = Places(data_dir / "outputs", data_dir / "attachments", data_dir / "logs", scratch)
+        try:
+            with JobLogs(below(places.logs)):
+                asyncio.run(_Daemon(settings, store, places, _daemon_id(data_dir)).run(announce))
+        finally:
+            store.close()
+
+
+def _allow_many_connections() -> None:
+    """Every connection takes a descriptor, and the usual limit of 1024 is for programs that use select()."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _with_held_pictures_tested(settings: Settings) -> Settings:
@@ -57,35 +86,75 @@ def _with_held_pictures_tested(settings: Settings) -> Settings:
 
 
 class _Daemon:
-    def __init__(self, settings: Settings, data_dir: Path, scratch: Path) -> None:
+    def __init__(self, settings: Settings, store: JobStore, places: Places, daemon_id: str) -> None:
         self._settings = settings
-        self._data_dir = data_dir
-        self._scratch = scratch
+        self._store = store
+        self._places = places
+        self._daemon_id = daemon_id
         self._drain = asyncio.Event()
         self._stop = asyncio.Event()
 
     async def run(self, announce: Callable[[str], None]) -> None:
         settings = self._settings
-        engine = Engine(settings.engine, render_settings(settings), self._data_dir / "outputs", self._scratch)
-        intake = Intake(settings.limits, settings.fetch, engine, self._data_dir / "attachments")
+        level = logging.getLogger().level
+        watch = Watch(worker_log=WorkerLog(level, settings.observe.log_format, self._places.logs))
+        engine = Engine(settings.engine, render_settings(settings), self._store, self._places, watch)
+        intake = Intake(settings.limits, settings.fetch, engine, self._places.attachments)
         server = ZmqServer(settings.server, engine, intake)
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal)
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(engine.run())
-            answering = tasks.create_task(server.serve())
+        engine.recover()
+        spool = await self._spool(engine, intake)
+        keeping = Retention(settings.retention, self._store, self._places)
+        parts: list[Callable[[], Coroutine[Any, Any, None]]] = [engine.run, keeping.run, server.serve]
+        parts += [spool.serve] if spool else []
+        async with asyncio.TaskGroup() as tasks, self._metrics(engine, spool):
+            serving = [tasks.create_task(part()) for part in parts]
             announce(f"stillreel {VERSION} ready on {server.endpoint}")
             await self._drain.wait()
             log.info("draining", extra={"action": "drain"})
             draining = tasks.create_task(engine.drain(settings.server.drain_timeout_s))
             stopping = tasks.create_task(self._stop.wait())
             await asyncio.wait({draining, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            engine.abandon()
+            await engine.hand_back()
             await server.close()
-            for task in (draining, stopping, answering, running):
+            for task in (draining, stopping, *serving):
                 task.cancel()
         log.info("stopped", extra={"action": "stop"})
+
+    async def _spool(self, engine: Engine, intake: Intake) -> Spool | None:
+        """Return the manifest directory's door, if there is one."""
+        settings = self._settings
+        if settings.spool.directory is None:
+            return None
+        spool = Spool(settings.spool, engine, intake, daemon_id=self._daemon_id, workers=settings.engine.workers)
+        await spool.adopt()
+        return spool
+
+    @contextlib.asynccontextmanager
+    async def _metrics(self, engine: Engine, spool: Spool | None) -> AsyncIterator[None]:
+        """Answer scrapes in a thread of their own; the gauges are read on this loop, once a second."""
+        address = self._settings.observe.metrics
+        if address is None:
+            yield
+            return
+        began = time.monotonic()
+        seen: list[Snapshot] = []
+
+        async def look() -> None:
+            while True:
+                seen[:] = [engine.snapshot(time.monotonic() - began, spool.claims if spool else None)]
+                await asyncio.sleep(_GAUGES_S)
+
+        engine.metrics.watch(lambda: seen[0])
+        with contextlib.closing(serve_metrics(engine.metrics, address)) as server:
+            log.info("metrics at http://%s/metrics", server.address, extra={"action": "metrics"})
+            looking = asyncio.create_task(look())
+            try:
+                yield
+            finally:
+                looking.cancel()
 
     def _on_signal(self) -> None:
         if self._drain.is_set():
@@ -98,7 +167,7 @@ def _data_dir(settings: ServerSettings) -> Iterator[Path]:
     """Prepare the data directory and hold it, so that no second daemon works in it."""
     path = settings.data_dir.expanduser().absolute()
     try:
-        for part in ("outputs", "attachments", "scratch"):
+        for part in ("outputs", "attachments", "logs", "scratch"):
             (path / part).mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = (path / "lock").open("a")
     except OSError as error:
@@ -112,12 +181,23 @@ def _data_dir(settings: ServerSettings) -> Iterator[Path]:
         yield path
 
 
+def _daemon_id(data_dir: Path) -> str:
+    """Return the name of this data directory, which outlives the daemon's process."""
+    file = data_dir / "id"
+    try:
+        known = file.read_text(encoding="ascii") if file.exists() else ""
+        if not known:
+            known = uuid.uuid4().hex
+            fresh = file.with_suffix(".part")
+            fresh.write_text(known, encoding="ascii")
+            fresh.rename(file)
+        return known
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"server.data_dir: {file}: {error}") from error
+
+
 def _remove_leftovers(path: Path) -> None:
-    """Remove what a daemon that was killed had under way: its jobs were in its memory and are gone with it."""
-    for directory in (path / "attachments").iterdir():
-        shutil.rmtree(directory, ignore_errors=True)
-    for part in (path / "outputs").glob("*/*.part"):
-        shutil.rmtree(part.parent, ignore_errors=True)
+    """Remove the temporary files of a daemon that was killed; what its jobs left is the engine's to judge."""
     for scratch in (path / "scratch").glob("*"):
         shutil.rmtree(scratch.resolve(), ignore_errors=True)
         scratch.unlink()

@@ -15,13 +15,16 @@ StillreelError
 │   ├── JobNotFound            nobody has this request_id
 │   ├── StillInProgress        its result is not there yet
 │   ├── JobCancelled           its client did not want it any more
-│   └── JobTimedOut            it took too long
+│   ├── JobExpired             it was not begun in time
+│   └── JobTimedOut            it took too long, or stood still for too long
 ├── CapacityError            try again later
 │   ├── QueueFull
-│   └── ShuttingDown
+│   ├── ShuttingDown
+│   └── StorageFull            the disk has no room for the job
 ├── BackendError             we are at fault
 │   ├── EncodeFailed           the encoder refused, stalled or died
 │   ├── OutputFailed           the file could not be written
+│   ├── StoreFailed            the store of jobs could not be read or written
 │   └── WorkerLost             the process that rendered died
 └── ConfigError              start-up only: a setting or the machine does not allow to begin
 
@@ -123,6 +126,10 @@ class JobCancelled(JobError):
     kind = "client_cancelled"
 
 
+class JobExpired(JobError):
+    kind = "startup_timeout"
+
+
 class JobTimedOut(JobError):
     kind = "request_timeout"
 
@@ -139,6 +146,10 @@ class ShuttingDown(CapacityError):
     kind = "shutting_down"
 
 
+class StorageFull(CapacityError):
+    kind = "storage_full"
+
+
 class BackendError(StillreelError):
     kind = "internal_error"
 
@@ -148,6 +159,10 @@ class EncodeFailed(BackendError):
 
 
 class OutputFailed(BackendError):
+    kind = "internal_error"
+
+
+class StoreFailed(BackendError):
     kind = "internal_error"
 
 

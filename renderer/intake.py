@@ -6,8 +6,6 @@ once, whichever door it came through.
 
 import asyncio
 import hashlib
-import shutil
-import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +17,9 @@ from pydantic import ValidationError
 
 from protocol.schema import PixelLayout, RenderParams, RenderRequest
 from renderer.config import FetchSettings, RequestLimits
-from renderer.errors import InvalidRequest, JobError, LimitExceeded, NotSupported, TooManyImages
+from renderer.errors import InvalidRequest, JobError, LimitExceeded, NotSupported, StillreelError, TooManyImages
+from renderer.jobs.files import Buffer, Files
+from renderer.jobs.job import Submission
 from renderer.pictures.fetch import Attachment, Fetcher
 from renderer.pipeline import RenderJob
 from renderer.timeline import Timeline, frame_rate, timeline
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from renderer.jobs.engine import Engine
     from renderer.jobs.job import Job
 
-_NOT_YET = {"start_timeout": None, "webhook_url": None}
+_NOT_YET = {"webhook_url": None}
 _FOUND_MAX = 80
-Buffer = bytes | bytearray | memoryview
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,23 @@ class Origin:
     attachments: tuple[Attachment, ...] = ()
     base: Path | None = None
     any_path: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """What the door that a request came through says of it.
+
+    Attributes:
+        client: who sent it, for taking turns.
+        job_id: in place of the request's own id.
+        base: directory that relative paths start from; all below it may be read.
+        output: directory that the video goes into; absent, the daemon's own.
+    """
+
+    client: str
+    job_id: str | None = None
+    base: Path | None = None
+    output: Path | None = None
 
 
 def parse_request(params: Mapping[str, Any]) -> RenderRequest:
@@ -124,61 +140,67 @@ def _short(value: object) -> str:
 
 
 class Intake:
-    """Turns requests that came over a wire into jobs of the engine."""
+    """Turns requests that came through a door into jobs of the engine."""
 
     def __init__(self, limits: RequestLimits, fetch: FetchSettings, engine: "Engine", directory: Path) -> None:
         """Args:
-        directory: gets one directory per job that brings attachments.
+        directory: gets one directory per job that brings files.
         """
         self._limits = limits
         self._fetch = fetch
         self._engine = engine
         self._directory = directory
 
-    async def accept(self, params: RenderParams, attachments: Sequence[Buffer]) -> "Job":
-        """Check a request, keep its attachments on disk, and hand it to the engine.
+    async def accept(self, request: RenderRequest, door: Door, attachments: Sequence[Buffer] = ()) -> "Job":
+        """Check a request, keep what it brings on disk, and hand it to the engine.
 
-        A request_id that is known gives the job that has it, if the request is the same.
+        An id that is known gives the job that has it, if the request is the same; nothing is written then.
+
+        Args:
+            attachments: the files or pixels that `cid:0`, `cid:1` and so on name; not needed any more on return.
 
         Raises:
             JobError: the request is at fault.
             CapacityError: it cannot be taken now.
         """
-        layouts = _layouts(params, attachments)
-        job_id = params.request_id or uuid.uuid4().hex
-        digest, files, saved = await asyncio.to_thread(self._save, params, attachments, layouts)
+        try:
+            return await self._accept(request, door, attachments)
+        except StillreelError as error:
+            self._engine.metrics.refused(error.kind)
+            raise
+
+    async def _accept(self, request: RenderRequest, door: Door, attachments: Sequence[Buffer]) -> "Job":
+        layouts = _layouts(request, attachments)
+        job_id = door.job_id or request.request_id or uuid.uuid4().hex
+        digest = await asyncio.to_thread(_digest, request, attachments)
+        if known := self._engine.known(job_id, digest):
+            return known
+        self._engine.check_room()
+        files = Files(self._directory / uuid.uuid4().hex)
         is_kept = False
         try:
-            work = render_job(params, self._limits, self._fetch, Origin(saved))
-            job, is_kept = self._engine.submit(job_id, work, digest, files)
+            saved = tuple(Attachment(files.path_of(index), layout) for index, layout in enumerate(layouts))
+            work = render_job(request, self._limits, self._fetch, Origin(saved, door.base))
+            work = await asyncio.to_thread(files.save, work, attachments, Fetcher(self._fetch))
+            kept = files.directory if work.attachments else None
+            wanted = Submission(job_id, door.client, digest, work, kept, door.output)
+            job, is_kept = self._engine.submit(wanted)
             return job
         finally:
-            if files and not is_kept:
-                shutil.rmtree(files, ignore_errors=True)
-
-    def _save(
-        self, params: RenderParams, attachments: Sequence[Buffer], layouts: Sequence[PixelLayout | None]
-    ) -> tuple[str, Path | None, tuple[Attachment, ...]]:
-        """Write the attachments down and return the digest of all that makes up the request."""
-        body = params.model_dump_json(exclude={"request_id", "progress"})
-        digest = hashlib.sha256(body.encode())
-        if not attachments:
-            return digest.hexdigest(), None, ()
-        files = Path(tempfile.mkdtemp(dir=self._directory))
-        saved = []
-        try:
-            for index, (content, layout) in enumerate(zip(attachments, layouts, strict=True)):
-                digest.update(hashlib.sha256(content).digest())
-                saved.append(Attachment(files / str(index), layout))
-                saved[-1].path.write_bytes(content)
-        except BaseException:
-            shutil.rmtree(files, ignore_errors=True)
-            raise
-        return digest.hexdigest(), files, tuple(saved)
+            if not is_kept:
+                files.remove()
 
 
-def _layouts(params: RenderParams, attachments: Sequence[Buffer]) -> Sequence[PixelLayout | None]:
-    layouts = params.attachments
+def _digest(request: RenderRequest, attachments: Sequence[Buffer]) -> str:
+    """Return the digest of all that makes up a request, its own id left out."""
+    digest = hashlib.sha256(request.model_dump_json(exclude={"request_id", "progress"}).encode())
+    for content in attachments:
+        digest.update(hashlib.sha256(content).digest())
+    return digest.hexdigest()
+
+
+def _layouts(request: RenderRequest, attachments: Sequence[Buffer]) -> Sequence[PixelLayout | None]:
+    layouts = request.attachments if isinstance(request, RenderParams) else None
     if layouts is None:
         return [None] * len(attachments)
     if len(layouts) != len(attachments):

@@ -37,6 +37,8 @@ NO_GPU_ENCODER = "this version has no GPU encoder yet"
 
 _ENDLESS = 1 << 30  # frames; X264_KEYINT_MAX_INFINITE, and ffmpeg takes nothing above 2^31 - 1
 
+_SILENCE_S = 1.0
+
 OpenEncoder = Callable[[StreamSettings, EncodeSettings], Encoder]
 OnProgress = Callable[[Progress], None]
 P = ParamSpec("P")
@@ -108,7 +110,7 @@ def render(
     Args:
         job: from `intake.render_job`.
         output: path of the MP4; its directory exists; a file of that name is replaced.
-        on_progress: called on this thread after every still.
+        on_progress: called on this thread after every still, and once a second in a hold whose frames are all coded.
 
     Raises:
         JobError: the request is at fault; `loc` says where.
@@ -149,7 +151,8 @@ class _Rendering:
         coded = [(index, still) for index, still in enumerate(plan.stills) if still.copy_of is None]
         images = self.job.request.images
         progress = Progress(images=len(images), frames=self.job.timeline.frames, stage="rendering")
-        self.on_progress(progress)
+        voice = _Voice(self.on_progress)
+        voice.say(progress)
         stream = self._stream(plan, [still for _, still in coded])
         sources = [Source(images[index].url, index, self.pictures[index]) for index, _ in coded]
         with (
@@ -163,8 +166,9 @@ class _Rendering:
                     for _ in range(1 if plan.is_held else still.hold):
                         units = self.clock.time("encode", encoder.encode, lease.frame)
                         self._write(units, sequence, video)
-                self.on_progress(progress.model_copy(update={"images_done": index + 1}))
-            self.on_progress(progress.model_copy(update={"images_done": len(images), "stage": "finishing"}))
+                        voice.say_again()
+                voice.say(progress.model_copy(update={"images_done": index + 1}))
+            voice.say(progress.model_copy(update={"images_done": len(images), "stage": "finishing"}))
             self._write(self.clock.time("encode", encoder.flush), sequence, video)
             video.extend(sequence.flush(), sequence.reordered)
             self.clock.add("stills_busy", stills.busy_s)
@@ -215,6 +219,24 @@ def _look(job: RenderJob, fetcher: Fetcher, settings: RenderSettings) -> tuple[L
         )
     red, green, blue = bytes.fromhex(request.background[1:])
     return Look(canvas, request.resize_mode, upscale=request.upscale, background=(red, green, blue)), at_hand
+
+
+class _Voice:
+    """Tells progress, and tells it again in a long hold, so that silence means that nothing moves."""
+
+    def __init__(self, on_progress: OnProgress) -> None:
+        self._on_progress = on_progress
+        self._last: Progress | None = None
+        self._said_at = 0.0
+
+    def say(self, progress: Progress) -> None:
+        self._last = progress
+        self._said_at = time.monotonic()
+        self._on_progress(progress)
+
+    def say_again(self) -> None:
+        if self._last is not None and time.monotonic() - self._said_at >= _SILENCE_S:
+            self.say(self._last)
 
 
 class _Clock:

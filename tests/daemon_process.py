@@ -27,6 +27,8 @@ from protocol.client import Client
 
 START_S = 30
 _MARK = "TEST_DAEMON_MARK"
+_SETTINGS = {"FETCH__ALLOW_NETWORKS": "127.0.0.0/8"}  # where the tests' own servers are
+_LASTING = {"video.mp4", "lock", "id", "reserve", "log.jsonl", "jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm"}
 
 
 def wait_until(is_so: Callable[[], object], what: str, deadline_s: float = 15) -> None:
@@ -119,7 +121,7 @@ class DaemonProcess:
         self.log = directory / f"daemon-{uuid.uuid4().hex[:6]}.log"
         self._mark = uuid.uuid4().hex
         self._client: Client | None = None
-        settings = {f"STILLREEL_{name}": str(value) for name, value in (environment or {}).items()}
+        settings = {f"STILLREEL_{name}": str(value) for name, value in {**_SETTINGS, **(environment or {})}.items()}
         command = [sys.executable, "-m", "renderer", "serve", "--bind", bind, "--data-dir", self.data_dir, *arguments]
         with self.log.open("w") as log:
             self.child = subprocess.Popen(
@@ -176,9 +178,9 @@ class DaemonProcess:
         return found
 
     def files(self) -> list[str]:
-        """What lies in the data directory and the temporary one, the videos and the lock left out."""
+        """What lies in the data directory and the temporary one, but for what outlives a job or the daemon."""
         found = [*self.data_dir.rglob("*"), *self.temporary.rglob("*")]
-        return [path.name for path in found if path.is_file() and path.name not in {"video.mp4", "lock"}]
+        return [path.name for path in found if path.is_file() and path.name not in _LASTING]
 
     def state(self, request_id: str) -> str:
         return self.client.status(request_id).status

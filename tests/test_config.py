@@ -1,5 +1,6 @@
 """One tree of settings: defaults < TOML file < environment < flags."""
 
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,36 @@ def test_a_list_of_directories_is_written_in_the_environment_as_path_is(toml) ->
     assert load(environment={"STILLREEL_FETCH__ALLOW_ROOTS": ""}).fetch.allow_roots == ()
     file = toml('[fetch]\nallow_roots = ["/a", "/b:c"]\n')
     assert load(file, {}).fetch.allow_roots == (Path("/a"), Path("/b:c"))
+
+
+def test_networks_stand_between_commas_in_the_environment(toml) -> None:
+    both = (ip_network("10.1.0.0/16"), ip_network("fd00::/8"))
+    assert load(environment={"STILLREEL_FETCH__ALLOW_NETWORKS": " 10.1.0.0/16, fd00::/8,"}).fetch.allow_networks == both
+    assert load(environment={"STILLREEL_FETCH__ALLOW_NETWORKS": ""}).fetch.allow_networks == ()
+    assert load(toml('[fetch]\nallow_networks = ["10.1.0.0/16", "fd00::/8"]\n'), {}).fetch.allow_networks == both
+    single = load(toml('[fetch]\nallow_networks = "10.1.2.3"\n'), {}).fetch.allow_networks
+    assert single == (ip_network("10.1.2.3/32"),)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["localhost", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.0/8;11.0.0.0/8", "10.0.0/8", "0x0a.0.0.0/8", "fe80::1%eth0/64"],
+)
+def test_a_malformed_network_is_an_error_that_names_it(toml, value: str) -> None:
+    file = toml(f'[fetch]\nallow_networks = ["10.0.0.0/8", "{value}"]\n')
+    for path, environment in ((file, {}), (None, {"STILLREEL_FETCH__ALLOW_NETWORKS": f"10.0.0.0/8,{value}"})):
+        with pytest.raises(ConfigError, match=r"^settings: fetch\.allow_networks: ") as raised:
+            load(path, environment)
+        assert value in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "value", ["[1]", "[true]", "true", "167772160", '[["10.0.0.0", 8]]', "[1.5]", '[""]', "{ a = 1 }"]
+)
+def test_networks_are_told_by_text(toml, value: str) -> None:
+    """To ipaddress a number is an address too, and true is 0.0.0.1."""
+    with pytest.raises(ConfigError, match=r"^settings: fetch\.allow_networks: "):
+        load(toml(f"[fetch]\nallow_networks = {value}\n"), {})
 
 
 def test_variables_of_others_are_left_alone() -> None:

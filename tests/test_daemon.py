@@ -1,23 +1,34 @@
 """Starting, draining, stopping and being killed, with real processes."""
 
+import contextlib
+import ctypes
 import fcntl
 import os
+import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import zmq
+import zmq.asyncio
 
 from protocol.client import Client
-from protocol.errors import RemoteError
 from protocol.schema import Rendered
-from tests.daemon_process import Gate, Start, request, wait_until
+from renderer.config import ServerSettings
+from renderer.errors import ConfigError
+from renderer.frontends.zmq_server import _bind
+from renderer.jobs.job import State
+from renderer.jobs.store import MIGRATIONS, JobStore
+from tests.daemon_process import Gate, Start, request, still, wait_until
+from tests.jobs.factories import fill
 
 Refused = Callable[..., str]
 
@@ -65,19 +76,36 @@ class Asking(threading.Thread):
         return self.outcome
 
 
-def test_sigterm_lets_the_running_job_end_and_tells_the_waiting_ones_to_come_again(start: Start, gate: Gate) -> None:
-    daemon = start("--allow-http", "--workers", "1")
+def raw(endpoint: str, method: str, params: dict[str, object]) -> dict[str, object]:
+    """Ask with a plain REQ socket, which tries nothing again, and return the whole answer."""
+    with zmq.Context() as context, context.socket(zmq.REQ) as socket:
+        socket.setsockopt(zmq.RCVTIMEO, 10_000)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(endpoint)
+        socket.send_json({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+        answer = socket.recv_json()
+        assert isinstance(answer, dict)
+        return answer
+
+
+def test_sigterm_lets_the_running_job_end_and_keeps_the_waiting_ones_for_the_next_daemon(
+    start: Start, gate: Gate
+) -> None:
+    daemon = start("--workers", "1")
     running = Asking(daemon.endpoint, gate.request(request_id="running"))
     wait_until(daemon.encoders, "the encoder runs")
-    waiting = Asking(daemon.endpoint, request(request_id="waiting"))
+    waiting = Asking(daemon.endpoint, request(still(frames=7), request_id="waiting"))
     wait_until(lambda: daemon.client.health().jobs_queued == 1, "one job waits")
     daemon.signal(signal.SIGTERM)
-    error = waiting.ended()
-    assert isinstance(error, RemoteError)
-    assert (error.kind.name, error.kind.retryable) == ("shutting_down", True)
-    assert daemon.client.health().status == "draining"
-    with pytest.raises(RemoteError, match="the daemon is stopping"):
-        daemon.client.submit(request())
+    wait_until(lambda: daemon.client.health().status == "draining", "the daemon drains")
+    health = daemon.client.health()
+    assert (health.live, health.ready, health.reasons) == (True, False, ("the daemon is stopping",))
+    refused = raw(daemon.endpoint, "submit", request())["error"]
+    assert refused["message"] == "the daemon is stopping; send the request again once it is back"
+    assert (refused["data"]["type"], refused["data"]["retryable"]) == ("shutting_down", True)
+    kept = raw(daemon.endpoint, "render", request(still(frames=7), request_id="waiting"))["error"]
+    assert kept["message"] == "the daemon is stopping; the job is kept and goes on once it is back"
+    assert daemon.client.status("waiting").status == "IN_QUEUE"
     gate.open()
     made = running.ended()
     assert isinstance(made, Rendered)
@@ -86,68 +114,142 @@ def test_sigterm_lets_the_running_job_end_and_tells_the_waiting_ones_to_come_aga
     wait_until(lambda: not daemon.processes(), "nothing runs any more", 2)
     assert list(daemon.temporary.iterdir()) == []
     assert "Traceback" not in daemon.words()
+    start(bind=daemon.endpoint)
+    made = waiting.ended()
+    assert isinstance(made, Rendered)
+    assert (made.request_id, made.frames) == ("waiting", 7)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_second_signal_stops_at_once(start: Start, gate: Gate, number: signal.Signals) -> None:
-    daemon = start("--allow-http", "--workers", "1")
+def test_the_second_signal_stops_at_once_and_hands_the_running_job_back(start: Start, gate: Gate) -> None:
+    daemon = start("--workers", "1")
     running = Asking(daemon.endpoint, gate.request(request_id="running"))
     wait_until(daemon.encoders, "the encoder runs")
-    daemon.signal(number)
+    daemon.signal(signal.SIGINT)
     wait_until(lambda: daemon.client.health().status == "draining", "the daemon drains")
     began = time.monotonic()
-    daemon.signal(number)
+    daemon.signal(signal.SIGTERM)
     assert daemon.child.wait(10) == 0
     assert time.monotonic() - began < 2
-    error = running.ended()
-    assert isinstance(error, RemoteError)
-    assert (error.kind.name, error.kind.retryable) == ("shutting_down", True)
     wait_until(lambda: not daemon.processes(), "nothing runs any more", 2)
-    assert daemon.files() == []
-    assert list((daemon.data_dir / "outputs").iterdir()) == []
+    assert daemon.files() == ["0"], "its picture is kept"
+    assert list((daemon.data_dir / "outputs").glob("*/*")) == []
     assert list(daemon.temporary.iterdir()) == []
     assert "Traceback" not in daemon.words()
+    gate.open()
+    daemon = start(bind=daemon.endpoint)
+    assert isinstance(running.ended(), Rendered)
+    assert daemon.client.status("running").attempts == 1
 
 
-def test_a_drain_ends_when_its_time_is_up(start: Start, gate: Gate) -> None:
-    daemon = start("--allow-http", SERVER__DRAIN_TIMEOUT_S=0.2)
-    running = Asking(daemon.endpoint, gate.request())
+def test_a_drain_ends_when_its_time_is_up_and_hands_the_job_back(start: Start, gate: Gate) -> None:
+    daemon = start(SERVER__DRAIN_TIMEOUT_S=0.2)
+    daemon.client.submit(gate.request(request_id="a"))
     wait_until(daemon.encoders, "the encoder runs")
     assert daemon.stop() == 0
-    error = running.ended()
-    assert isinstance(error, RemoteError)
-    assert error.kind.name == "shutting_down"
     wait_until(lambda: not daemon.processes(), "nothing runs any more", 2)
+    with contextlib.closing(JobStore(daemon.data_dir / "jobs.sqlite3")) as store:
+        [job] = store.unfinished()
+    assert (job.id, job.state, job.attempts, job.setback) == ("a", State.QUEUED, 0, "the daemon stopped")
 
 
 def test_a_killed_daemon_takes_its_processes_along_and_the_next_one_clears_up(start: Start, gate: Gate) -> None:
-    killed = start("--allow-http", "--workers", "2")
+    killed = start("--workers", "2")
     for name in ("one", "two"):
         sent = {**gate.request(request_id=name), "images": [*gate.request()["images"], {"url": "cid:0"}]}
         killed.client.submit(sent, [b"P5 1 1 255\n."])
     wait_until(lambda: len(killed.encoders()) == 2, "two encoders run")
-    (killed.data_dir / "outputs" / "one" / "video.mp4.part").write_bytes(b"half")
+    (killed.data_dir / "outputs" / "one" / ".attempt-1-0.mp4.part").write_bytes(b"half")
     killed.signal(signal.SIGKILL)
     killed.child.wait()
     wait_until(lambda: not killed.processes(), "nothing runs any more", 2)
-    daemon = start("--allow-http")
-    assert daemon.files() == []
-    assert list(killed.temporary.iterdir()) == []
-    assert not (daemon.data_dir / "outputs" / "one").exists()
-    assert daemon.client.render(request(request_id="one")).frames == 2
-
-
-def test_a_client_gets_its_video_though_the_daemon_is_killed_and_started_again(start: Start, gate: Gate) -> None:
-    killed = start("--allow-http")
-    asking = Asking(killed.endpoint, gate.request(request_id="kept"), silence_s=1.5)
-    wait_until(killed.encoders, "the encoder runs")
-    killed.signal(signal.SIGKILL)
-    killed.child.wait()
     gate.open()
-    start("--allow-http", bind=killed.endpoint)
-    made = asking.ended()
-    assert isinstance(made, Rendered)
-    assert (made.request_id, made.frames) == ("kept", 4)
+    daemon = start()
+    assert list(killed.temporary.iterdir()) == []
+    for name in ("one", "two"):
+        assert daemon.client.wait(name).frames == 5
+    assert daemon.files() == []
+    assert daemon.client.render(request(request_id="three")).frames == 2
+
+
+# What keeps it from starting.
+
+
+def damaged(data: Path) -> None:
+    (data / "jobs.sqlite3").write_bytes(b"this is no database, but it was one" * 100)
+
+
+def cut_short(data: Path) -> None:
+    JobStore(data / "jobs.sqlite3").close()
+    os.truncate(data / "jobs.sqlite3", 8192)
+
+
+def of_another_program(data: Path) -> None:
+    with contextlib.closing(sqlite3.connect(data / "jobs.sqlite3")) as database:
+        database.executescript("CREATE TABLE a (b INTEGER)")
+
+
+def of_a_newer_version(data: Path) -> None:
+    JobStore(data / "jobs.sqlite3", (*MIGRATIONS, "CREATE TABLE a (b INTEGER)")).close()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (damaged, "the store of jobs is damaged (file is not a database); restore it, or move it away to begin with"),
+        (cut_short, "the store of jobs is damaged ("),
+        (of_another_program, "this is not a store of stillreel"),
+        (of_a_newer_version, "made by a newer version of stillreel"),
+    ],
+)
+def test_a_store_that_cannot_be_used_is_refused(
+    refused: Refused, tmp_path: Path, prepare: Callable[[Path], None], words: str
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    prepare(data)
+    before = (data / "jobs.sqlite3").read_bytes()
+    assert refused().startswith(f"error: server.data_dir: {data}/jobs.sqlite3: {words}")
+    assert (data / "jobs.sqlite3").read_bytes() == before
+
+
+def test_a_store_that_another_program_holds_is_refused(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "jobs.sqlite3"
+    JobStore(path).close()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        assert refused() == f"error: server.data_dir: {path}: another program holds the store of jobs"
+
+
+def mounted(directory: Path, options: bytes, flags: int = 0) -> bool:
+    libc = ctypes.CDLL(None, use_errno=True)
+    return bool(libc.mount(b"tmpfs", os.fsencode(directory), b"tmpfs", flags, options) == 0)
+
+
+@pytest.fixture
+def small_data(tmp_path: Path, require: Callable[[str, object, str], None]) -> Iterator[Path]:
+    """A data directory on a file system of its own, which may be filled, or be locked by `mounted`."""
+    data = tmp_path / "data"
+    data.mkdir()
+    require("mount", mounted(data, b"size=600k"), "mounting a tmpfs takes root")
+    yield data
+    ctypes.CDLL(None).umount2(os.fsencode(data), 2)  # MNT_DETACH
+
+
+def test_a_full_disk_is_refused(refused: Refused, small_data: Path) -> None:
+    JobStore(small_data / "jobs.sqlite3").close()
+    for part in ("outputs", "attachments", "logs", "scratch"):
+        (small_data / part).mkdir()
+    (small_data / "lock").touch()
+    (small_data / "id").write_text("1" * 32)
+    fill(small_data)
+    assert refused() == f"error: server.data_dir: {small_data}/jobs.sqlite3: the disk is full"
+
+
+def test_a_disk_that_may_only_be_read_is_refused(refused: Refused, small_data: Path) -> None:
+    JobStore(small_data / "jobs.sqlite3").close()
+    assert mounted(small_data, b"", 32 | 1)  # MS_REMOUNT, MS_RDONLY
+    assert refused() == f"error: server.data_dir: {small_data}: Read-only file system"
 
 
 def test_an_endpoint_that_is_taken_is_refused(refused: Refused) -> None:
@@ -158,23 +260,29 @@ def test_an_endpoint_that_is_taken_is_refused(refused: Refused) -> None:
         assert refused("--bind", endpoint) == f"error: server.bind: {endpoint}: Address already in use"
 
 
-@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:*", "tcp://*:5590", "tcp://10.1.2.3:5590", "tcp://[::]:5590"])
-def test_an_endpoint_that_others_could_reach_is_refused(refused: Refused, endpoint: str) -> None:
-    assert refused("--bind", endpoint).startswith(f"error: server.bind: {endpoint} is neither loopback nor ipc")
+def test_an_endpoint_that_others_could_reach_is_refused(refused: Refused) -> None:
+    words = "neither loopback nor ipc; other machines need CURVE keys, which this version does not have yet"
+    assert refused("--bind", "tcp://*:5590") == f"error: server.bind: tcp://*:5590 is {words}"
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:*", "tcp://10.1.2.3:5590", "tcp://[::]:5590", "tcp://host:1"])
+def test_no_endpoint_that_others_could_reach_is_bound(endpoint: str) -> None:
+    words = rf"^server\.bind: {re.escape(endpoint)} is neither loopback nor ipc"
+    with zmq.asyncio.Context() as context, pytest.raises(ConfigError, match=words):
+        _bind(context, ServerSettings(bind=endpoint))
 
 
 @pytest.mark.parametrize("endpoint", ["nonsense", "tcp://127.0.0.1", "tcp://[::1", "udp://127.0.0.1:5590", "ipc://"])
-def test_an_endpoint_that_is_none_is_refused(refused: Refused, endpoint: str) -> None:
-    assert refused("--bind", endpoint).startswith(f"error: server.bind: {endpoint}")
+def test_an_endpoint_that_is_none_is_refused(endpoint: str) -> None:
+    with zmq.asyncio.Context() as context, pytest.raises(ConfigError, match=rf"^server\.bind: {re.escape(endpoint)}"):
+        _bind(context, ServerSettings(bind=endpoint))
 
 
 @pytest.mark.parametrize(
     ("toml", "path"),
     [
         ("[limits]\nmax_imagez = 3", "limits.max_imagez"),
-        ("[server]\nbind = 7", "server.bind"),
         ("[engine]\nworkers = 0", "engine.workers"),
-        ("[nonsense]\na = 1", "nonsense"),
     ],
 )
 def test_a_setting_that_is_wrong_is_named_by_its_path(refused: Refused, tmp_path: Path, toml: str, path: str) -> None:

@@ -1,5 +1,6 @@
 """The one door: what is refused before any work, at which field, in which words."""
 
+import asyncio
 import base64
 from fractions import Fraction
 from pathlib import Path
@@ -7,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from protocol.schema import PixelLayout
-from renderer.config import FetchSettings, RequestLimits
+from protocol.schema import PixelLayout, RenderParams, RenderRequest
+from renderer.config import FetchSettings, RenderSettings, RequestLimits
 from renderer.errors import (
     FetchFailed,
     FileTooLarge,
@@ -18,16 +19,18 @@ from renderer.errors import (
     NotSupported,
     TooManyImages,
 )
-from renderer.intake import Origin, parse_request, render_job
+from renderer.intake import Door, Origin, parse_request, render_job
+from renderer.jobs.job import Job
 from renderer.pictures.fetch import Attachment
 from renderer.pipeline import RenderJob
+from tests.jobs.factories import left, running
 
 LIMITS = RequestLimits(max_images=3, max_frames=100, max_duration_s=10, max_canvas_side=640)
 
 
 @pytest.fixture
 def fetch(tmp_path: Path) -> FetchSettings:
-    return FetchSettings(allow_roots=(tmp_path,), max_image_bytes=1000)
+    return FetchSettings(allow_roots=(tmp_path,), allow_http=False, max_image_bytes=1000)
 
 
 @pytest.fixture
@@ -80,7 +83,6 @@ def test_the_limits_themselves_are_allowed(job_of) -> None:
         ([{"url": "a"}], {"height": 641}, LimitExceeded, "height: expected up to 640, found 641"),
         ([{"url": "a"}], {"encoder": "nvenc"}, NotSupported, "encoder: this version has no GPU encoder yet"),
         ([{"url": "a"}], {"webhook_url": "http://a/"}, NotSupported, "webhook_url: this version does not have it yet"),
-        ([{"url": "a"}], {"start_timeout": 3}, NotSupported, "start_timeout: this version does not have it yet"),
     ],
 )
 def test_what_is_above_a_limit_or_not_there_is_refused_at_its_field(job_of, images, fields, kind, words: str) -> None:
@@ -147,7 +149,7 @@ def test_a_long_wrong_value_is_shown_in_part() -> None:
         ("../a.png", FetchFailed, "expected a path without '..'"),
         ("/etc/passwd", FetchFailed, "not under a directory that may be read"),
         ("file:///etc/passwd", FetchFailed, "not under a directory that may be read"),
-        ("http://example.com/a.png", FetchFailed, "http and https are not allowed here"),
+        ("http://example.com/a.png", FetchFailed, "http and https are switched off here"),
         ("ftp://example.com/a.png", NotSupported, "expected a path or a url of the schemes"),
         ("cid:0", FetchFailed, "expected one of 0 attachments"),
         ("data:image/png", FetchFailed, "expected a comma"),
@@ -175,3 +177,71 @@ def test_messages_hold_no_path_of_the_server(job_of, tmp_path: Path) -> None:
 def test_nothing_is_read_before_the_job_runs(job_of) -> None:
     job_of({"url": "none.png"})
     job_of({"url": "data:image/png;base64," + base64.b64encode(b"no image").decode()})
+
+
+# Doors.
+
+
+def accepted(directory: Path, door: Door, fetch: FetchSettings, fields: dict[str, Any], *brought: bytes) -> Job:
+    """What becomes of a request that comes through a door."""
+
+    async def scenario() -> Job:
+        async with running(directory, is_idle=True, render=RenderSettings(fetch=fetch)) as at:
+            return await at.intake.accept(RenderParams.model_validate(fields), door, brought)
+
+    return asyncio.run(scenario())
+
+
+def test_a_request_without_an_id_gets_one_of_its_own(fetch: FetchSettings, tmp_path: Path) -> None:
+    asked = {"images": [{"url": "a.png", "frames": 3}], "priority": "low", "start_timeout": 2.5, "sync_mode": True}
+    first = accepted(tmp_path, Door("zmq:1"), fetch, asked)
+    second = accepted(tmp_path, Door("zmq:2"), fetch, asked)
+    assert first.id != second.id
+    assert first.digest == second.digest
+    assert (first.client, first.priority, first.sync_mode, first.progress.frames) == ("zmq:1", "low", True, 3)
+    assert first.start_by == first.accepted_at + 2.5
+    assert RenderRequest.model_validate(asked | {"request_id": first.id})
+    assert (first.output, first.is_kept_elsewhere) == (tmp_path / "outputs" / first.id, False)
+
+
+def test_a_door_may_name_the_job_its_place_and_what_lies_beside_the_manifest(tmp_path: Path) -> None:
+    door = Door("spool", job_id="claim", base=tmp_path / "bundle", output=tmp_path / "out")
+    job = accepted(tmp_path, door, FetchSettings(), {"images": [{"url": "a.png"}], "request_id": "mine"})
+    assert (job.id, job.output, job.is_kept_elsewhere) == ("claim", tmp_path / "out", True)
+    with pytest.raises(FetchFailed, match=r"images\[0\]\.url: not under a directory"):
+        accepted(tmp_path, Door("zmq:1"), FetchSettings(), {"images": [{"url": "a.png"}]})
+
+
+def test_the_same_request_is_known_by_all_that_it_shows_and_not_by_its_id(tmp_path: Path) -> None:
+    fetch = FetchSettings(allow_roots=(tmp_path,))
+    asked = {"images": [{"url": "a.png"}, {"url": "cid:0"}]}
+    same = [asked, asked | {"request_id": "other"}, asked | {"progress": True}, asked | {"fps": 24}]
+    others = [
+        asked | {"fps": 25},
+        asked | {"metadata": {}},
+        asked | {"sync_mode": True},
+        {"images": [{"url": "a.png"}, {"url": "cid:0", "frames": 2}]},
+        {"images": [{"url": "cid:0"}, {"url": "a.png"}]},
+        asked | {"attachments": [{"shape": [1, 1, 3]}]},
+    ]
+    [digest] = {accepted(tmp_path, Door("c"), fetch, fields, b"one").digest for fields in same}
+    found = {accepted(tmp_path, Door("c"), fetch, fields, b"one").digest for fields in others}
+    found |= {accepted(tmp_path, Door("c"), fetch, asked, *brought).digest for brought in [(b"two",), (b"one", b"")]}
+    assert len(found - {digest}) == len(others) + 2
+
+
+@pytest.mark.parametrize(
+    ("layouts", "words"),
+    [
+        ([], "attachments: expected one entry for each of the 1 attachments, found 0"),
+        ([None, None], "attachments: expected one entry for each of the 1 attachments, found 2"),
+        ([{"shape": [2, 2, 3]}], "attachments[0]: expected 12 bytes for shape [2, 2, 3], found 3"),
+        ([{"shape": [1, 1], "dtype": "uint16", "order": "GRAY"}], "attachments[0]: expected 2 bytes for shape [1, 1]"),
+    ],
+)
+def test_attachments_that_are_not_what_they_are_said_to_be_are_refused(tmp_path: Path, layouts, words: str) -> None:
+    asked = {"images": [{"url": "cid:0"}], "attachments": layouts}
+    with pytest.raises(InvalidRequest) as raised:
+        accepted(tmp_path, Door("c"), FetchSettings(), asked, b"abc")
+    assert str(raised.value).startswith(words)
+    assert left(tmp_path) == []

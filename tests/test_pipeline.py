@@ -169,10 +169,10 @@ def test_a_slow_encoder_is_waited_for(job_of: JobOf, output: Path, write_image, 
 
 
 def test_memory_does_not_grow_with_the_number_of_stills(tmp_path: Path) -> None:
-    """60 stills of 12 megapixels, each its own file; together they would take 2 GB decoded, 1 GB composed."""
+    """120 stills of 12 megapixels, each its own file; together they would take 4 GB decoded, 2 GB composed."""
     rows = np.linspace(0, 255, 3000, dtype=np.uint8)[:, None, None]
     Image.fromarray(np.broadcast_to(rows, (3000, 4000, 3)).copy()).save(tmp_path / "still.jpg")
-    for number in range(60):
+    for number in range(120):
         (tmp_path / f"{number}.jpg").hardlink_to(tmp_path / "still.jpg")
     program = """
 import resource, sys
@@ -183,7 +183,7 @@ from renderer.intake import Origin, parse_request, render_job
 from renderer.pipeline import render
 
 base = Path(sys.argv[1])
-request = parse_request({"images": [{"url": f"{number}.jpg"} for number in range(60)]})
+request = parse_request({"images": [{"url": f"{number}.jpg"} for number in range(120)]})
 job = render_job(request, RequestLimits(), FetchSettings(), Origin(base=base))
 facts = render(job, base / "out.mp4", open_encoder=NullEncoder).facts
 print(facts.frames, facts.width, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
@@ -192,8 +192,8 @@ print(facts.frames, facts.width, resource.getrusage(resource.RUSAGE_SELF).ru_max
         [sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, timeout=100, check=True
     )
     frames, width, peak_mib = map(int, done.stdout.split())
-    assert (frames, width) == (60, 4000)
-    assert peak_mib < 700
+    assert (frames, width) == (120, 4000)
+    assert peak_mib < 1500  # 450 on a quiet machine; threads that are held up keep more of what malloc gave them
 
 
 # What is left when something fails.

@@ -2,14 +2,22 @@
 
 Every message is handled in a task of its own; only this module's socket and the engine's state are shared, both on one
 loop. A message that is too large is read and refused, because ZeroMQ's own limit would hang up without a word; that
-limit stands at twice ours as the last guard of memory.
+limit stands at twice ours.
+
+What clients can make the daemon hold is bounded. Coming in: a few messages for each connection, and no more of them is
+taken while those at hand add up to more than one of the largest; a message is let go as soon as its job is stored, not
+when it ends. Going out: messages for each connection up to a mark, beyond which a ROUTER drops them (the client asks
+again); videos are mapped files, which cost address space and no memory. A peer that does not even answer ZeroMQ's own
+heartbeats is cut off.
 """
 
 import asyncio
 import contextlib
 import logging
+import mmap
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -18,11 +26,11 @@ import zmq.asyncio
 from pydantic import BaseModel, ValidationError
 
 from protocol import wire
-from protocol.errors import ERRORS
-from protocol.schema import Fault, RenderParams, RenderResult, RequestId
+from protocol.schema import Fault, JobsQuery, RenderParams, RenderResult, RequestId
 from renderer.config import ServerSettings
-from renderer.errors import ConfigError, InvalidRequest, StillInProgress, StillreelError
-from renderer.intake import Intake, invalid
+from renderer.errors import ConfigError, InvalidRequest, JobNotFound, StillInProgress, StillreelError
+from renderer.frontends.exchange import Exchange, Reply
+from renderer.intake import Door, Intake, invalid
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job
 
@@ -30,7 +38,9 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
 _LINGER_MS = 2000
-_Reply = tuple[dict[str, Any], tuple[wire.Part, ...]]
+_MESSAGES_IN, _MESSAGES_OUT = 16, 1000  # for each connection
+_PING_MS, _DEAF_MS = 15_000, 60_000
+_CONNECTIONS_WAITING = 1024  # 10,000 that connect at once find ZeroMQ's own 100 too few
 _Params = TypeVar("_Params", bound=BaseModel)
 
 
@@ -50,7 +60,9 @@ class ZmqServer:
         self._context = zmq.asyncio.Context()
         self._socket = _bind(self._context, settings)
         self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
-        self._methods: dict[str, Callable[[wire.Call, _Sender], Awaitable[_Reply]]] = {
+        self._held_bytes = 0
+        self._has_let_go = asyncio.Event()
+        self._methods: dict[str, Callable[[Exchange], Awaitable[Reply]]] = {
             "render": self._render,
             "submit": self._submit,
             "status": self._status,
@@ -63,14 +75,24 @@ class ZmqServer:
     async def serve(self) -> None:
         """Answer until cancelled."""
         while True:
+            while self._held_bytes > self._max_request_bytes:
+                self._has_let_go.clear()
+                await self._has_let_go.wait()
             try:
                 frames = await self._socket.recv_multipart(copy=False)
             except zmq.ZMQError as error:
                 log.warning("a message could not be received: %s", error)
                 continue
-            task = asyncio.create_task(self._handle([frame.buffer for frame in frames]))
+            exchange = Exchange([frame.buffer for frame in frames], self._socket, self._let_go)
+            del frames
+            self._held_bytes += exchange.size_bytes
+            task = asyncio.create_task(self._handle(exchange))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _let_go(self, size_bytes: int) -> None:
+        self._held_bytes -= size_bytes
+        self._has_let_go.set()
 
     async def close(self, timeout_s: float = 2) -> None:
         """Let the answers that are due go out, then close the socket."""
@@ -81,105 +103,82 @@ class ZmqServer:
         self._socket.close(linger=_LINGER_MS)
         self._context.term()
 
-    async def _handle(self, frames: list[memoryview]) -> None:
+    async def _handle(self, exchange: Exchange) -> None:
         """Answer one message, whatever it holds."""
-        envelope, body = wire.split_envelope(frames)
-        send = _Sender(self._socket, [bytes(part) for part in envelope])
-        call_id: wire.MessageId | None = None
         try:
-            call = self._read(body)
-            call_id = call.id
-            if call.method not in self._methods:
+            exchange.read(self._max_request_bytes)
+            method = self._methods.get(exchange.method)
+            if method is None:
                 known = ", ".join(self._methods)
-                fault = Fault(type="method_not_found", message=f"expected one of {known}; found {call.method[:80]!r}")
-                await send(wire.failure(call_id, fault))
+                words = f"expected one of {known}; found {exchange.method[:80]!r}"
+                await exchange.fail(Fault(type="method_not_found", message=words))
             else:
-                result, attachments = await self._methods[call.method](call, send)
-                await send(wire.answer(call_id, result, attachments))
+                await exchange.answer(*await method(exchange))
         except wire.WireError as error:
-            await send(wire.failure(error.id, error.fault()))
+            exchange.id = error.id
+            await exchange.fail(error.fault())
         except StillreelError as error:
-            await send(wire.failure(call_id, error.fault()))
+            await exchange.fail(error.fault())
         except Exception:
             log.exception("a message could not be answered")
-            await send(
-                wire.failure(call_id, Fault(type="internal_error", message="the server failed; its log says why"))
-            )
+            await exchange.fail(Fault(type="internal_error", message="the server failed; its log says why"))
+        finally:
+            exchange.let_go()
 
-    def _read(self, body: list[wire.Part]) -> wire.Call:
-        """Refuse what is too large, with the call's id if that much can be read."""
-        size = sum(len(part) for part in body)
-        is_too_large = wire.WireError(
-            ERRORS["message_too_large"], f"expected a message of up to {self._max_request_bytes} bytes, found {size}"
-        )
-        if body and len(body[0]) > self._max_request_bytes:
-            raise is_too_large
-        call = wire.parse_call(body)
-        if size > self._max_request_bytes:
-            is_too_large.id = call.id
-            raise is_too_large
-        return call
-
-    async def _render(self, call: wire.Call, send: "_Sender") -> _Reply:
-        params = _parse(RenderParams, call.params)
-        job = await self._intake.accept(params, call.attachments)
+    async def _render(self, exchange: Exchange) -> Reply:
+        params = _parse(RenderParams, exchange.params)
+        job = await self._accept(params, exchange)
+        wants_progress = params.progress
+        del params
         async for job in self._engine.updates(job.id, HEARTBEAT_S):  # noqa: B020 - the same job, newer
-            if params.progress and not job.is_finished:
-                await send(wire.notification("progress", self._engine.status(job).model_dump(mode="json")))
+            if wants_progress and not job.is_finished:
+                await exchange.notify("progress", self._engine.status(job).model_dump(mode="json"))
         return await self._outcome(job)
 
-    async def _submit(self, call: wire.Call, _: "_Sender") -> _Reply:
-        job = await self._intake.accept(_parse(RenderParams, call.params), call.attachments)
+    async def _submit(self, exchange: Exchange) -> Reply:
+        job = await self._accept(_parse(RenderParams, exchange.params), exchange)
         return self._engine.status(job).model_dump(mode="json"), ()
 
-    async def _status(self, call: wire.Call, _: "_Sender") -> _Reply:
-        return self._engine.status(self._job(call)).model_dump(mode="json"), ()
+    async def _accept(self, params: RenderParams, exchange: Exchange) -> Job:
+        job = await self._intake.accept(params, Door(exchange.client), exchange.attachments)
+        exchange.let_go()
+        return job
 
-    async def _result(self, call: wire.Call, _: "_Sender") -> _Reply:
-        job = self._job(call)
+    async def _status(self, exchange: Exchange) -> Reply:
+        return self._engine.status(self._job(exchange)).model_dump(mode="json"), ()
+
+    async def _result(self, exchange: Exchange) -> Reply:
+        job = self._job(exchange)
         if not job.is_finished:
             raise StillInProgress("the job is not done yet; ask for its status")
         return await self._outcome(job)
 
-    async def _cancel(self, call: wire.Call, _: "_Sender") -> _Reply:
-        job = self._engine.cancel(self._job(call).id)
+    async def _cancel(self, exchange: Exchange) -> Reply:
+        job = self._engine.cancel(self._job(exchange).id)
         return self._engine.status(job).model_dump(mode="json"), ()
 
-    async def _jobs(self, call: wire.Call, _: "_Sender") -> _Reply:
-        _refuse_params(call)
-        return {"jobs": [status.model_dump(mode="json") for status in self._engine.jobs()]}, ()
+    async def _jobs(self, exchange: Exchange) -> Reply:
+        statuses = self._engine.jobs(_parse(JobsQuery, exchange.params))
+        return {"jobs": [status.model_dump(mode="json") for status in statuses]}, ()
 
-    async def _health(self, call: wire.Call, _: "_Sender") -> _Reply:
-        _refuse_params(call)
+    async def _health(self, exchange: Exchange) -> Reply:
+        if exchange.params:
+            raise InvalidRequest(f"health takes no params; found {', '.join(exchange.params)[:80]}")
         return self._engine.health().model_dump(mode="json"), ()
 
-    def _job(self, call: wire.Call) -> Job:
-        return self._engine.job(_parse(RequestId, call.params).request_id)
+    def _job(self, exchange: Exchange) -> Job:
+        return self._engine.job(_parse(RequestId, exchange.params).request_id)
 
-    async def _outcome(self, job: Job) -> _Reply:
+    async def _outcome(self, job: Job) -> Reply:
         """Answer with the result, and with sync_mode the video's bytes as the reply's attachment 0."""
         if job.error is not None or job.result is None:
             raise _Failed(job.error or Fault(type="internal_error", message="the job has no result"))
         result: RenderResult = job.result
-        if not job.work.request.sync_mode:
+        if not job.sync_mode:
             return result.model_dump(mode="json"), ()
-        video = await asyncio.to_thread((job.output / result.video.file_name).read_bytes)
+        video = await asyncio.to_thread(_mapped, job.output / result.video.file_name)
         attached = result.video.model_copy(update={"url": "cid:0"})
         return result.model_copy(update={"video": attached}).model_dump(mode="json"), (video,)
-
-
-class _Sender:
-    """Sends to one client; what a client that went away does not take is dropped by the ROUTER."""
-
-    def __init__(self, socket: zmq.asyncio.Socket, envelope: list[bytes]) -> None:
-        self._socket = socket
-        self._envelope = envelope
-
-    async def __call__(self, frames: list[wire.Part]) -> None:
-        try:
-            await self._socket.send_multipart([*self._envelope, *frames], copy=False)
-        except zmq.ZMQError as error:
-            log.warning("an answer could not be sent: %s", error)
 
 
 class _Failed(StillreelError):
@@ -200,9 +199,17 @@ def _parse(model: type[_Params], params: dict[str, Any]) -> _Params:
         raise invalid(error) from error
 
 
-def _refuse_params(call: wire.Call) -> None:
-    if call.params:
-        raise InvalidRequest(f"{call.method} takes no params; found {', '.join(call.params)[:80]}")
+def _mapped(path: Path) -> memoryview:
+    """Map a video into memory, so that a client that takes it slowly holds no copy.
+
+    Raises:
+        JobNotFound: it is not there any more.
+    """
+    try:
+        with path.open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except (OSError, ValueError) as error:
+        raise JobNotFound("the job's video was removed when its time was over", loc=("request_id",)) from error
 
 
 def _bind(context: zmq.asyncio.Context, settings: ServerSettings) -> zmq.asyncio.Socket:
@@ -214,6 +221,11 @@ def _bind(context: zmq.asyncio.Context, settings: ServerSettings) -> zmq.asyncio
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.IPV6, int("[" in settings.bind))
     socket.setsockopt(zmq.MAXMSGSIZE, 2 * settings.max_request_bytes)
+    socket.setsockopt(zmq.RCVHWM, _MESSAGES_IN)
+    socket.setsockopt(zmq.SNDHWM, _MESSAGES_OUT)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, _PING_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _DEAF_MS)
+    socket.setsockopt(zmq.BACKLOG, _CONNECTIONS_WAITING)
     try:
         socket.bind(settings.bind)
     except zmq.ZMQError as error:

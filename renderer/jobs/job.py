@@ -1,90 +1,126 @@
-"""A job as a value, and the states it passes through.
+"""A job as a value, and the table of the states it passes through.
 
-QUEUED ──> RUNNING ──> DONE
-  │ ▲        │ │
-  │ └────────┘ │       its worker died and attempts are left
-  └────────────┴─────> FAILED    a fault, a cancel, a time limit, a shutdown
+The table is what the engine, the store's guard, the tests and the diagram in docs/jobs.md read; nothing else says what
+may follow what.
 """
 
 from dataclasses import dataclass, replace
-from enum import Enum, auto
+from datetime import UTC, datetime
+from enum import Enum
 from pathlib import Path
+from typing import Any, Literal
 
 from protocol.schema import Fault, JobStatus, Progress, RenderResult, Status
 from renderer.pipeline import RenderJob
 
 
 class State(Enum):
-    """Where a job is."""
+    """Where a job is; the value is what the store keeps and clients read."""
 
-    QUEUED = auto()
-    RUNNING = auto()
-    DONE = auto()
-    FAILED = auto()
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
 
+    @property
+    def is_last(self) -> bool:
+        return all(before is not self for before, _ in MOVES)
+
+
+# From, to, and what makes a job go that way.
+MOVES: dict[tuple[State, State], str] = {
+    (State.QUEUED, State.RUNNING): "a worker takes it",
+    (State.QUEUED, State.CANCELLED): "its client cancels",
+    (State.QUEUED, State.EXPIRED): "start_timeout is over",
+    (State.RUNNING, State.DONE): "the video is there",
+    (State.RUNNING, State.FAILED): "a fault, a time limit, or the last attempt lost",
+    (State.RUNNING, State.CANCELLED): "its client cancels",
+    (State.RUNNING, State.QUEUED): "its worker or the daemon died, or the daemon drains",
+}
 
 WORDS: dict[State, Status] = {
     State.QUEUED: "IN_QUEUE",
     State.RUNNING: "IN_PROGRESS",
     State.DONE: "COMPLETED",
     State.FAILED: "COMPLETED",
-}
-
-MOVES = {
-    State.QUEUED: {State.RUNNING, State.FAILED},
-    State.RUNNING: {State.DONE, State.FAILED, State.QUEUED},
-    State.DONE: set[State](),
-    State.FAILED: set[State](),
+    State.CANCELLED: "COMPLETED",
+    State.EXPIRED: "COMPLETED",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One accepted request.
+class Submission:
+    """A checked request on its way to become a job; see Job for what the fields mean.
 
     Attributes:
-        digest: of the request's body, to tell a repeated request from another one under the same id.
-        number: order of arrival.
-        files: directory of its attachments, removed when it ends.
-        output: directory that its video goes into.
-        attempts: times it was given to a worker.
+        id: fit for a directory's name; the schema has checked it.
+        output: absent, the daemon's own directory for it.
     """
 
     id: str
+    client: str
+    digest: str
     work: RenderJob
+    files: Path | None = None
+    output: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One accepted request, without what it is made from: that is in the store until the job ends.
+
+    Attributes:
+        client: who sent it; clients take turns. "zmq:..." with the connection's identity, or "spool".
+        digest: of the request's body, to tell a repeated request from another one under the same id.
+        number: order of arrival.
+        output: directory that its video goes into.
+        is_kept_elsewhere: its video is not the daemon's to remove.
+        files: directory of its attachments, removed when it ends.
+        sync_mode: its video goes with the answer.
+        start_by: Unix time after which it is not begun any more.
+        attempts: times it was given to a worker, those that a daemon's end cut short left out.
+        interruptions: times that a daemon died while it ran.
+        setback: what the last attempt that was lost ended in.
+        video_bytes: size of the video that the daemon keeps; 0 for none.
+    """
+
+    id: str
+    client: str
     digest: str
     number: int
+    priority: Literal["normal", "low"]
     output: Path
     progress: Progress
+    accepted_at: float
+    is_kept_elsewhere: bool = False
     files: Path | None = None
+    sync_mode: bool = False
+    start_by: float | None = None
     state: State = State.QUEUED
     attempts: int = 0
+    interruptions: int = 0
+    setback: str | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    video_bytes: int = 0
     result: RenderResult | None = None
     error: Fault | None = None
 
     @property
     def is_finished(self) -> bool:
-        return not MOVES[self.state]
+        return self.state.is_last
 
-    @property
-    def turn(self) -> tuple[bool, int]:
-        """Sort key of the queue: low priority only after all normal, else first come, first served."""
-        return self.work.request.priority == "low", self.number
-
-    def moved(self, state: State, **changes: object) -> "Job":
+    def moved(self, state: State, **changes: Any) -> "Job":
         """Return the job in another state.
 
         Raises:
             ValueError: the table above does not allow the move.
         """
-        if state not in MOVES[self.state]:
+        if (self.state, state) not in MOVES:
             raise ValueError(f"job {self.id} cannot move from {self.state.name} to {state.name}")
-        return replace(self, state=state, **changes)  # type: ignore[arg-type] # names are checked by replace()
-
-    def without_sources(self) -> "Job":
-        """Return the job without what it was made from: images in data: urls are as large as files."""
-        request = self.work.request.model_copy(update={"images": ()})
-        return replace(self, files=None, work=replace(self.work, request=request, attachments=()))
+        return replace(self, state=state, **changes)
 
     def status(self, queue_position: int | None) -> JobStatus:
         return JobStatus(
@@ -93,4 +129,21 @@ class Job:
             queue_position=queue_position,
             progress=self.progress,
             error=self.error,
+            state=self.state.value,
+            attempts=self.attempts,
+            accepted_at=_moment(self.accepted_at),
+            started_at=_moment(self.started_at),
+            finished_at=_moment(self.finished_at),
         )
+
+
+def diagram() -> str:
+    """Draw the table of moves in Mermaid's notation (https://mermaid.js.org/syntax/stateDiagram.html)."""
+    lines = ["stateDiagram-v2", f"    [*] --> {State.QUEUED.value}: accepted and stored"]
+    lines += [f"    {before.value} --> {after.value}: {why}" for (before, after), why in MOVES.items()]
+    lines += [f"    {state.value} --> [*]" for state in State if state.is_last]
+    return "\n".join(lines)
+
+
+def _moment(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -1,43 +1,268 @@
-"""The jobs that this daemon knows, in memory: a restart forgets them.
+"""The jobs on disk: SQLite, one writer, one transaction for each move.
 
-Behind this interface comes the database; what stands above asks for nothing that it could not answer.
+Write-ahead log with synchronous=FULL (https://www.sqlite.org/pragma.html#pragma_synchronous): what was answered is on
+disk before the answer leaves, and outlives a kill -9 and a power cut. A commit takes 0.2 ms on an SSD, so it is done on
+the daemon's loop, where nothing else can come between a look and a write.
+
+The schema's version is SQLite's user_version; every entry of MIGRATIONS brings it up by one. What a job is made from
+(`work`) is the last column, because it is the largest and the least read, and is cleared when the job ends.
 """
 
-from collections.abc import Iterator
+import contextlib
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
+from renderer.errors import ConfigError, StorageFull, StoreFailed
 from renderer.jobs.job import Job, State
+from renderer.jobs.record import COLUMNS, job_row, read_job, read_work, work_document
+from renderer.jobs.reserve import Reserve
+from renderer.pipeline import RenderJob
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE jobs (
+      number INTEGER PRIMARY KEY,
+      id TEXT NOT NULL UNIQUE,
+      client TEXT NOT NULL,
+      digest TEXT NOT NULL,
+      priority TEXT NOT NULL,
+      state TEXT NOT NULL,
+      attempts INTEGER NOT NULL,
+      interruptions INTEGER NOT NULL,
+      setback TEXT,
+      output BLOB NOT NULL,
+      is_kept_elsewhere INTEGER NOT NULL,
+      files BLOB,
+      sync_mode INTEGER NOT NULL,
+      progress TEXT NOT NULL,
+      accepted_at REAL NOT NULL,
+      start_by REAL,
+      started_at REAL,
+      finished_at REAL,
+      video_bytes INTEGER NOT NULL,
+      result TEXT,
+      error TEXT,
+      work TEXT
+    ) STRICT;
+    CREATE INDEX jobs_by_state ON jobs (state, number);
+    CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;
+    CREATE INDEX jobs_with_video ON jobs (finished_at, number, video_bytes) WHERE video_bytes > 0;
+    """,
+)
+
+_FULL = "the disk is full, so the job could not be stored; try again later"
+_APPLICATION_ID = 0x5354524C  # "STRL": tells our file from another program's
+_INSERT = f"INSERT INTO jobs ({COLUMNS}, work) VALUES ({', '.join('?' for _ in COLUMNS.split(','))}, ?)"  # noqa: S608 - fixed column names
+_SETS = ", ".join(f"{name.strip()} = ?" for name in COLUMNS.split(","))
+_UNFINISHED = tuple(state.value for state in State if not state.is_last)
 
 
 class JobStore:
-    """Jobs by id, in order of arrival; at most `keep_finished` of them finished."""
+    """Every job that is known; used on one thread.
 
-    def __init__(self, keep_finished: int) -> None:
-        self._jobs: dict[str, Job] = {}
-        self._finished: dict[str, None] = {}
-        self._keep_finished = keep_finished
+    Reading and writing raise StorageFull where the disk is full and StoreFailed for any other trouble of the database;
+    what was stored stays as it was.
+    """
 
-    def __len__(self) -> int:
-        return len(self._jobs)
+    def __init__(self, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
+        """Open the database, or make it.
 
-    def __iter__(self) -> Iterator[Job]:
-        return iter(tuple(self._jobs.values()))
+        Args:
+            migrations: the script that leads to each version.
+
+        Raises:
+            ConfigError: it is damaged, locked, on a full disk, another program's or a newer version's.
+        """
+        self._path = path
+        self._reserve = Reserve(path.with_name("reserve"))
+        try:
+            self._database = sqlite3.connect(path, timeout=2, isolation_level=None)
+            try:
+                self._open(migrations)
+                self.unfinished()  # who cannot read what was accepted should not begin
+                self._reserve.keep()
+            except BaseException:
+                self._database.close()
+                raise
+        except sqlite3.Error as error:
+            raise ConfigError(f"server.data_dir: {path}: {_start_words(error)}") from error
+        except StoreFailed as error:
+            raise ConfigError(f"server.data_dir: {path}: {_damaged(error.message)}") from error
+        except OSError as error:
+            raise ConfigError(f"server.data_dir: {path}: the disk is full ({error.strerror})") from error
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):  # the checkpoint at the end needs room; the log has it all anyway
+            self._database.close()
+
+    # Writing.
+
+    def add(self, job: Job, work: RenderJob) -> None:
+        """Keep a new job; it is refused while the room in which others can end is not there."""
+        try:
+            self._reserve.keep()
+        except OSError as error:
+            raise StorageFull(_FULL) from error
+        with self._transaction() as database:
+            database.execute(_INSERT, (*job_row(job), work_document(work)))
+
+    def move(self, job: Job, before: State) -> None:
+        """Keep a job that has moved; in its last state it lets go of what it was made from.
+
+        Raises:
+            StoreFailed: what is stored is not in the state `before`.
+        """
+        try:
+            self._move(job, before)
+        except StorageFull:
+            if not self._reserve.spend():
+                raise
+            self._move(job, before)
+
+    def _move(self, job: Job, before: State) -> None:
+        forget = ", work = NULL" if job.is_finished else ""
+        with self._transaction() as database:
+            changed = database.execute(
+                f"UPDATE jobs SET {_SETS}{forget} WHERE id = ? AND state = ?",  # noqa: S608 - fixed column names
+                (*job_row(job), job.id, before.value),
+            )
+            if changed.rowcount != 1:
+                raise StoreFailed(f"job {job.id} is not {before.value} in the store")
+
+    def change(self, job: Job) -> None:
+        """Keep what has changed of a job whose state has not."""
+        self.move(job, job.state)
+
+    def forget(self, job_ids: Collection[str]) -> None:
+        with self._transaction() as database:
+            database.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in job_ids])
+
+    # Reading.
 
     def get(self, job_id: str) -> Job | None:
-        return self._jobs.get(job_id)
+        found = self._select("WHERE id = ?", (job_id,))
+        return found[0] if found else None
 
-    def put(self, job: Job) -> Job:
-        """Keep the job in its present state, in place of any earlier one."""
-        self._jobs[job.id] = job
-        if job.is_finished:
-            self._finished[job.id] = None
-        return job
+    def work(self, job_id: str) -> RenderJob:
+        """Return what an unfinished job is made from."""
+        with _translated():
+            row = self._database.execute("SELECT work FROM jobs WHERE id = ?", (job_id,)).fetchone()
+        if row is None or row[0] is None:
+            raise StoreFailed(f"job {job_id} has nothing in the store that it could be made from")
+        return read_work(row[0])
 
-    def retire(self) -> list[Job]:
-        """Forget the finished jobs beyond the number kept, oldest first, and return them."""
-        surplus = list(self._finished)[: max(0, len(self._finished) - self._keep_finished)]
-        for job_id in surplus:
-            del self._finished[job_id]
-        return [self._jobs.pop(job_id) for job_id in surplus]
+    def unfinished(self) -> list[Job]:
+        """Return the jobs that wait or run, in order of arrival."""
+        return self._select("WHERE state IN (?, ?) ORDER BY number", _UNFINISHED)
 
-    def in_state(self, state: State) -> list[Job]:
-        return [job for job in self._jobs.values() if job.state is state]
+    def newest(self, states: Collection[State], limit: int) -> list[Job]:
+        """Return the newest jobs in any of these states, in order of arrival."""
+        marks = ", ".join("?" * len(states))
+        names = [state.value for state in states]
+        return self._select(f"WHERE state IN ({marks}) ORDER BY number DESC LIMIT ?", (*names, limit))[::-1]
+
+    def finished_before(self, moment: float, limit: int) -> list[Job]:
+        """Return the jobs that ended before this moment, oldest first."""
+        return self._select("WHERE finished_at < ? ORDER BY finished_at, number LIMIT ?", (moment, limit))
+
+    def finished_beyond(self, count: int, limit: int) -> list[Job]:
+        """Return the finished jobs that are older than the `count` youngest, oldest first."""
+        ended = "finished_at IS NOT NULL"
+        surplus = f"(SELECT count(*) FROM jobs WHERE {ended}) - ?"  # noqa: S608 - no values in it
+        return self._select(
+            f"WHERE {ended} ORDER BY finished_at, number LIMIT max(0, min(?, {surplus}))", (limit, count)
+        )
+
+    def oldest_with_video(self) -> Job | None:
+        """Return the job whose video the daemon has kept longest."""
+        found = self._select("WHERE video_bytes > 0 ORDER BY finished_at, number LIMIT 1", ())
+        return found[0] if found else None
+
+    def video_bytes(self) -> int:
+        with _translated():
+            return int(
+                self._database.execute("SELECT total(video_bytes) FROM jobs WHERE video_bytes > 0").fetchone()[0]
+            )
+
+    def last_number(self) -> int:
+        with _translated():
+            return int(self._database.execute("SELECT coalesce(max(number), 0) FROM jobs").fetchone()[0])
+
+    # How.
+
+    def _open(self, migrations: Sequence[str]) -> None:
+        database = self._database
+        [version] = database.execute("PRAGMA user_version").fetchone()
+        [application] = database.execute("PRAGMA application_id").fetchone()
+        [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        # Before anything is changed: a file of somebody else's stays as it is.
+        if (tables or version or application) and application != _APPLICATION_ID:
+            raise ConfigError(f"server.data_dir: {self._path}: this is not a store of stillreel")
+        if version > len(migrations):
+            raise ConfigError(f"server.data_dir: {self._path}: made by a newer version of stillreel")
+        [verdict] = database.execute("PRAGMA quick_check(1)").fetchone()
+        if verdict != "ok":
+            raise sqlite3.DatabaseError(verdict)
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = FULL")
+        database.execute(f"PRAGMA journal_size_limit = {64 << 20}")
+        for number, script in enumerate(migrations[version:], version + 1):
+            database.executescript(
+                f"BEGIN IMMEDIATE; PRAGMA application_id = {_APPLICATION_ID}; {script}; "
+                f"PRAGMA user_version = {number}; COMMIT;"
+            )
+        # A disk that is full, or a lock of somebody else's, shows in a write only.
+        database.executescript(f"BEGIN IMMEDIATE; PRAGMA user_version = {len(migrations)}; COMMIT;")
+
+    def _select(self, where: str, values: Sequence[Any]) -> list[Job]:
+        with _translated():
+            rows = self._database.execute(f"SELECT {COLUMNS} FROM jobs {where}", values).fetchall()  # noqa: S608 - ours
+        return [read_job(row) for row in rows]
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with _translated():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:
+                    self._database.execute("ROLLBACK")
+                raise
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if _is_disk_full(error):
+            raise StorageFull(_FULL) from error
+        # Without a code it is Python that complains, of a text that is not UTF-8; it would quote the text.
+        words = str(error) if hasattr(error, "sqlite_errorcode") else "a text in it cannot be read"
+        raise StoreFailed(f"the store of jobs failed: {words}") from error
+
+
+def _is_disk_full(error: sqlite3.Error) -> bool:
+    """Tell whether there is no room; where the log's index finds none SQLite calls it an I/O error."""
+    return getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
+
+
+def _start_words(error: sqlite3.Error) -> str:
+    """Say what keeps the store from being opened, and what to do about it."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    if _is_disk_full(error):
+        return "the disk is full"
+    if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return "another program holds the store of jobs"
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return _damaged(str(error))
+    return f"the store of jobs cannot be opened: {error}"
+
+
+def _damaged(found: str) -> str:
+    words = " ".join(found.split())
+    return f"the store of jobs is damaged ({words}); restore it, or move it away to begin with an empty one"

@@ -4,8 +4,6 @@ Pebble runs it and enforces the job's time limit. Each slot of the engine has a 
 locked pipes, and a worker that is killed while it holds a lock would take its neighbours along. Workers are forked
 from a server process that has imported OpenCV and libav already, so a new one is there in milliseconds.
 
-Progress comes back as datagrams: a worker that is killed in the middle of one leaves nothing half written.
-
 A worker holds one end of a pipe, its lifeline, whose other end only the daemon has: when the daemon goes, however it
 goes, so does the worker, and its ffmpeg with it. PR_SET_PDEATHSIG alone is not enough, for the parent is the fork
 server, and that lives as long as any worker does.
@@ -13,13 +11,11 @@ server, and that lives as long as any worker does.
 
 import contextlib
 import ctypes
-import json
 import logging
 import multiprocessing
 import os
 import resource
 import signal
-import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -33,6 +29,9 @@ from pebble import ProcessPool
 from protocol.schema import Fault, Progress
 from renderer.config import RenderSettings
 from renderer.errors import StillreelError
+from renderer.job_logs import WorkerLog, configure_worker
+from renderer.jobs.progress import ProgressSender
+from renderer.logs import process_job
 from renderer.pipeline import RenderJob, RenderReport, render
 
 log = logging.getLogger(__name__)
@@ -52,38 +51,62 @@ class Order:
 
 
 class Worker:
-    """One worker process and the way to it; not thread-safe."""
+    """One worker process and the way to it."""
 
-    def __init__(self, progress_address: str, memory_bytes: int) -> None:
+    def __init__(self, progress_address: str, memory_bytes: int, log_settings: WorkerLog | None = None) -> None:
         """Start the process.
 
         Args:
             progress_address: name of the datagram socket that progress is sent to.
             memory_bytes: what a job may allocate at most.
         """
-        self._arguments = (progress_address, memory_bytes)
+        self._arguments = (progress_address, memory_bytes, log_settings or WorkerLog())
+        self._lock = threading.Lock()  # a restart and a close may come from two threads
+        self._is_closed = False
         self._pool = self._start()
 
     def run(self, order: Order, timeout_s: float) -> "Future[RenderReport | Fault]":
         """Begin a job.
 
         The future ends with a report, with a fault if the job failed, with TimeoutError when the time is up, or with
-        another exception when the process died. After either exception, or a cancel, call `restart()`.
+        another exception when the process died. After either exception, or a cancel, call `stop()`.
         """
         future: Future[RenderReport | Fault] = self._pool.schedule(run, args=(order,), timeout=timeout_s)
         return future
 
+    @property
+    def is_broken(self) -> bool:
+        """Whether nothing can run, because the process died while it was idle or was stopped; call `restart()`."""
+        return not self._pool.active
+
     def restart(self) -> None:
-        """Make sure that the process is gone, and start another; blocks until then."""
-        self.stop()
-        self._pool = self._start()
+        """Make sure that the process is gone, and start another unless closed; blocks until then.
+
+        Raises:
+            OSError, BrokenProcessPool: none can be started now.
+        """
+        with self._lock:
+            self._kill()
+            if not self._is_closed:
+                self._pool = self._start()
 
     def stop(self) -> None:
         """Kill the process; blocks until it is gone. Harmless when repeated."""
+        with self._lock:
+            self._kill()
+
+    def close(self) -> None:
+        """Kill the process and start no other."""
+        with self._lock:
+            self._is_closed = True
+            self._kill()
+
+    def _kill(self) -> None:
         self._pool.stop()  # type: ignore[no-untyped-call] # Pebble leaves this one untyped
-        for end in self._lifeline:
-            end.close()
+        theirs, ours = self._lifeline
+        ours.close()
         self._pool.join()
+        theirs.close()  # not before: Pebble may be starting a process that is to be given it
 
     def _start(self) -> ProcessPool:
         context = multiprocessing.get_context("forkserver")
@@ -109,9 +132,10 @@ def _ready() -> None:
 _report_progress: Callable[[str, Progress], None] = lambda _job_id, _progress: None  # noqa: E731 - replaced by begin()
 
 
-def begin(progress_address: str, memory_bytes: int, lifeline: Connection) -> None:
+def begin(progress_address: str, memory_bytes: int, log_settings: WorkerLog, lifeline: Connection) -> None:
     """Prepare a new worker process."""
     global _report_progress  # noqa: PLW0603 - one process, one worker
+    configure_worker(log_settings)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains
     signal.signal(signal.SIGTERM, lambda *_: _end())
     # Before the limit below: a thread that lacks memory to begin leaves its starter waiting for ever.
@@ -120,7 +144,7 @@ def begin(progress_address: str, memory_bytes: int, lifeline: Connection) -> Non
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # prctl(2): die with the parent, kill -9 or not
         limit = _mapped_bytes() + memory_bytes
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    _report_progress = _ProgressSender(progress_address)
+    _report_progress = ProgressSender(progress_address)
 
 
 def _mapped_bytes() -> int:
@@ -147,36 +171,18 @@ def _end() -> None:
 
 def run(order: Order) -> RenderReport | Fault:
     """Render one job; every failure comes back as a value."""
-    try:
-        return render(
-            order.work,
-            order.output,
-            order.settings,
-            on_progress=lambda progress: _report_progress(order.job_id, progress),
-        )
-    except StillreelError as error:
-        return error.fault()
-    except MemoryError:
-        return Fault(type="internal_error", message="the job needs more memory than a worker may take")
-    except Exception:
-        log.exception("job failed for a reason nobody foresaw", extra={"job": order.job_id})
-        return Fault(type="internal_error", message="the renderer failed; the server's log says why")
-
-
-class _ProgressSender:
-    """Sends one datagram a still, and waits for nobody: a full or vanished receiver is not worth it.
-
-    None is held back, because the next may be long in coming: a still that downloads slowly would hide the one before.
-    """
-
-    def __init__(self, address: str) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.setblocking(False)
-        self._address = address
-
-    def __call__(self, job_id: str, progress: Progress) -> None:
-        message = json.dumps({"job": job_id, "progress": progress.model_dump()}).encode()
+    with process_job(order.job_id):
         try:
-            self._socket.sendto(message, self._address)
-        except OSError:
-            log.debug("progress not sent", exc_info=True)
+            return render(
+                order.work,
+                order.output,
+                order.settings,
+                on_progress=lambda progress: _report_progress(order.job_id, progress),
+            )
+        except StillreelError as error:
+            return error.fault()
+        except MemoryError:
+            return Fault(type="internal_error", message="the job needs more memory than a worker may take")
+        except Exception:
+            log.exception("the job failed for a reason nobody foresaw")
+            return Fault(type="internal_error", message="the renderer failed; the server's log says why")

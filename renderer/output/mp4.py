@@ -6,6 +6,7 @@ the sample table has one `stts` entry and the rate is exact. `colr` is nclx 1/1/
 way out.
 """
 
+import errno
 import io
 import os
 from collections.abc import Iterable, Iterator
@@ -21,7 +22,7 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from renderer.encode.sequence import Sample
-from renderer.errors import OutputFailed
+from renderer.errors import OutputFailed, StorageFull
 from renderer.h264.bits import NalType, nal_type, split_nals
 from renderer.h264.parameter_sets import parse_sps
 
@@ -71,9 +72,10 @@ class Mp4Writer:
             reordered: how many samples may stand before one and be shown after it; dts runs ahead by so many.
 
         Raises:
-            OutputFailed: the file cannot be written, for example because the disk is full.
+            StorageFull: the disk is full.
+            OutputFailed: the file cannot be written for another reason.
         """
-        with _as_output_failed():
+        with _as_write_failure():
             for sample in samples:
                 container, stream = self._open(sample)
                 packet = av.Packet(sample.data)
@@ -93,10 +95,11 @@ class Mp4Writer:
             frames: how many the video must have; absent, as many as were put in.
 
         Raises:
+            StorageFull: the disk is full.
             OutputFailed: it could not be written, or does not hold what it should.
         """
         expected = self._frames if frames is None else frames
-        with _as_output_failed():
+        with _as_write_failure():
             self._close()
             facts = read_facts(self._part)
             if facts.frames != expected or facts.fps != self._fps:
@@ -175,10 +178,16 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def write_failure(error: av.FFmpegError | OSError) -> OutputFailed | StorageFull:
+    """Return our error for one of the system's or libavformat's, without a path."""
+    words = f"the video could not be written: {error.strerror}"
+    return StorageFull(words) if error.errno in {errno.ENOSPC, errno.EDQUOT} else OutputFailed(words)
+
+
 @contextmanager
-def _as_output_failed() -> Iterator[None]:
-    """Turn libavformat's and the system's errors into ours, without their paths."""
+def _as_write_failure() -> Iterator[None]:
+    """Turn libavformat's and the system's errors into ours."""
     try:
         yield
     except (av.FFmpegError, OSError) as error:
-        raise OutputFailed(f"the video could not be written: {error.strerror}") from error
+        raise write_failure(error) from error

@@ -20,7 +20,7 @@ def test_the_same_request_asked_again_is_rendered_once(daemon: DaemonProcess) ->
     first, second = daemon.client.render(asked), daemon.client.render(asked)
     assert first == second
     assert daemon.client.submit(asked).status == "COMPLETED"
-    assert daemon.words().count("job once accepted") == 1
+    assert daemon.words().count("job=once accepted") == 1
 
 
 def test_the_same_request_with_attachments_asked_again_leaves_no_second_copy(daemon: DaemonProcess, gate: Gate) -> None:
@@ -53,7 +53,7 @@ def test_fifty_clients_that_ask_for_one_job_at_once_get_the_same_result(daemon: 
 
     results = asyncio.run(ask_all())
     assert all(result == results[0] for result in results)
-    assert daemon.words().count("job crowd accepted") == 1
+    assert daemon.words().count("job=crowd accepted") == 1
 
 
 def test_twenty_clients_at_once_get_their_own_videos(daemon: DaemonProcess) -> None:
@@ -177,4 +177,4 @@ def test_low_priority_runs_after_normal_jobs_that_came_later(start: Start, gate:
     gate.open()
     daemon.wait_for("low", "COMPLETED")
     words = daemon.words()
-    assert words.index("job normal done") < words.index("job low done")
+    assert words.index("job=normal done") < words.index("job=low done")

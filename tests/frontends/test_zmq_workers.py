@@ -34,7 +34,7 @@ def test_a_job_that_kills_every_worker_fails_after_its_attempts(start: Start, ga
         for worker in daemon.workers():
             worker.kill()
     daemon.wait_for("killer", "COMPLETED")
-    with pytest.raises(RemoteError, match="its worker died 2 times"):
+    with pytest.raises(RemoteError, match=r"killed by SIGKILL, in the last of 2 attempts"):
         daemon.client.result("killer")
     wait_until(lambda: not daemon.encoders(), "no ffmpeg is left behind", 2)
     assert not (daemon.data_dir / "outputs" / "killer").exists()

@@ -1,71 +1,69 @@
+"""The table of states: what may follow what, what clients read, and the picture that is drawn from it."""
+
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from protocol.schema import Progress, RenderRequest
-from renderer.jobs.job import MOVES, Job, State
-from renderer.jobs.store import JobStore
-from renderer.pipeline import RenderJob
-from renderer.timeline import frame_rate, timeline
+from renderer.jobs.job import MOVES, WORDS, State, diagram
+from tests.jobs.factories import FAULT, make_job
+
+DOCS = Path(__file__).parents[2] / "docs" / "jobs.md"
 
 
-def make_job(job_id: str = "a", number: int = 1, **fields: object) -> Job:
-    request = RenderRequest.model_validate({"images": [{"url": "a.png"}], **fields})
-    work = RenderJob(request, timeline(request.images, frame_rate(request.fps)))
-    return Job(job_id, work, "digest", number, Path(job_id), Progress(images=1, frames=1))
-
-
-def in_state(state: State) -> Job:
-    job = make_job()
-    if state is State.QUEUED:
-        return job
-    running = job.moved(State.RUNNING)
-    return running if state is State.RUNNING else running.moved(state)
-
-
-@pytest.mark.parametrize(("before", "after"), list(product(State, State)))
+@pytest.mark.parametrize(("before", "after"), list(product(State, State)), ids=lambda state: state.value)
 def test_only_the_moves_of_the_table_are_allowed(before: State, after: State) -> None:
-    job = in_state(before)
-    if after in MOVES[before]:
-        assert job.moved(after).state is after
+    job = make_job(state=before)
+    if (before, after) in MOVES:
+        assert job.moved(after, attempts=2) == make_job(state=after, attempts=2)
     else:
         with pytest.raises(ValueError, match=f"job a cannot move from {before.name} to {after.name}"):
             job.moved(after)
 
 
+def test_the_table_is_the_one_that_was_agreed_on() -> None:
+    assert {(before.value, after.value) for before, after in MOVES} == {
+        ("queued", "running"),
+        ("queued", "cancelled"),
+        ("queued", "expired"),
+        ("running", "queued"),
+        ("running", "done"),
+        ("running", "failed"),
+        ("running", "cancelled"),
+    }
+
+
 def test_a_job_is_finished_when_nothing_can_follow() -> None:
-    assert [state for state in State if in_state(state).is_finished] == [State.DONE, State.FAILED]
+    last = {State.DONE, State.FAILED, State.CANCELLED, State.EXPIRED}
+    assert {state for state in State if make_job(state=state).is_finished} == last
+    assert {state for state in State if WORDS[state] == "COMPLETED"} == last
 
 
-def test_low_priority_waits_for_all_normal_jobs_however_late_they_came() -> None:
-    jobs = [
-        make_job("low", 1, priority="low"),
-        make_job("second", 3),
-        make_job("first", 2),
-        make_job("last", 4, priority="low"),
-    ]
-    assert [job.id for job in sorted(jobs, key=lambda job: job.turn)] == ["first", "second", "low", "last"]
+def test_a_status_tells_how_it_ended_and_when() -> None:
+    status = make_job(state=State.FAILED, attempts=2, error=FAULT, started_at=1.5, finished_at=2.5).status(None)
+    assert (status.status, status.state, status.attempts, status.error) == ("COMPLETED", "failed", 2, FAULT)
+    assert status.accepted_at == datetime(2023, 11, 14, 22, 13, 20, 250_000, UTC)
+    assert (status.started_at, status.finished_at) == (
+        datetime(1970, 1, 1, 0, 0, 1, 500_000, UTC),
+        datetime(1970, 1, 1, 0, 0, 2, 500_000, UTC),
+    )
 
 
-def test_the_store_forgets_the_oldest_finished_jobs_only() -> None:
-    store = JobStore(keep_finished=2)
-    for number, name in enumerate("abcd"):
-        store.put(make_job(name, number))
-    for name in "cab":
-        running = store.put(store.get(name).moved(State.RUNNING))
-        store.put(running.moved(State.FAILED))
-    assert [job.id for job in store.retire()] == ["c"]
-    assert [job.id for job in store] == ["a", "b", "d"]
-    assert store.retire() == []
-    assert store.get("c") is None
-    assert [job.id for job in store.in_state(State.QUEUED)] == ["d"]
+def test_a_status_of_a_job_that_waits_tells_its_place_and_no_times_that_are_not_there() -> None:
+    status = make_job().status(3)
+    assert (status.status, status.queue_position) == ("IN_QUEUE", 3)
+    assert (status.started_at, status.finished_at, status.error) == (None, None, None)
 
 
-def test_a_job_put_again_keeps_its_place_in_order_of_arrival() -> None:
-    store = JobStore(keep_finished=2)
-    for name in "ab":
-        store.put(make_job(name))
-    store.put(store.get("a").moved(State.RUNNING))
-    assert [job.id for job in store] == ["a", "b"]
-    assert len(store) == 2
+def test_the_diagram_has_every_state_and_every_move() -> None:
+    lines = [line.strip() for line in diagram().splitlines()]
+    assert lines[0] == "stateDiagram-v2"
+    arrows = {tuple(line.partition(":")[0].split(" --> ")) for line in lines[1:]}
+    moves = {(before.value, after.value) for before, after in MOVES}
+    ends = {(state.value, "[*]") for state in State if state.is_last}
+    assert arrows == moves | ends | {("[*]", "queued")}
+
+
+def test_the_documentation_shows_the_diagram_of_the_table() -> None:
+    assert f"```mermaid\n{diagram()}\n```\n" in DOCS.read_text(encoding="utf-8")

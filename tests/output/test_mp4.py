@@ -18,7 +18,7 @@ from renderer.encode.base import StreamSettings
 from renderer.encode.null import NullEncoder
 from renderer.encode.sequence import Sample
 from renderer.encode.x264 import X264Encoder
-from renderer.errors import OutputFailed
+from renderer.errors import OutputFailed, StorageFull
 from renderer.geometry import Canvas
 from renderer.h264.bits import split_nals
 from renderer.output.mp4 import Mp4Writer, VideoFacts
@@ -271,7 +271,7 @@ def small_disk(tmp_path: Path, require: Callable[[str, object, str], None]) -> I
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(small_disk: Path) -> None:
     units = [replace(unit, data=unit.data + b"\x55" * 20_000) for unit in coded(100)]
-    with pytest.raises(OutputFailed, match="No space left on device"):
+    with pytest.raises(StorageFull, match="the video could not be written: No space left on device"):
         write(small_disk / "a.mp4", units)
     assert list(small_disk.iterdir()) == []
 
@@ -281,7 +281,7 @@ def test_a_full_disk_keeps_the_file_that_was_there(small_disk: Path) -> None:
     write(path, coded(3))
     before = path.read_bytes()
     units = [replace(unit, data=unit.data + b"\x55" * 20_000) for unit in coded(100)]
-    with pytest.raises(OutputFailed):
+    with pytest.raises(StorageFull):
         write(path, units)
     assert path.read_bytes() == before
     assert list(small_disk.iterdir()) == [path]
@@ -296,7 +296,7 @@ def test_a_disk_that_fills_up_while_the_file_is_finished_is_an_error(
     whole = write(tmp_path / "whole.mp4", units).size_bytes
     assert whole - sum(len(unit.data) for unit in units) > 3 * 4096
     (small_disk / "ballast").write_bytes(bytes(1024 * 1024 - (-(-whole // 4096) - missing_pages) * 4096))
-    with pytest.raises(OutputFailed, match="No space left on device"):
+    with pytest.raises(StorageFull, match="the video could not be written: No space left on device"):
         write(small_disk / "a.mp4", units)
     assert [path.name for path in small_disk.iterdir()] == ["ballast"]
 
@@ -312,7 +312,7 @@ from renderer.config import EncodeSettings
 from renderer.encode.base import StreamSettings
 from renderer.encode.null import NullEncoder
 from renderer.encode.sequence import Sample
-from renderer.errors import OutputFailed
+from renderer.errors import OutputFailed, StorageFull
 from renderer.geometry import Canvas
 from renderer.output.mp4 import Mp4Writer
 

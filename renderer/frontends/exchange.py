@@ -1,0 +1,74 @@
+"""One message that came in over ZeroMQ, and the way back to its sender."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+import zmq.asyncio
+
+from protocol import wire
+from protocol.errors import ERRORS
+from protocol.schema import Fault
+
+log = logging.getLogger(__name__)
+
+Reply = tuple[dict[str, Any], tuple[wire.Part, ...]]
+
+
+class Exchange:
+    """A call, who sent it, and the answer's way back; what a client that went away does not take is dropped."""
+
+    def __init__(self, frames: list[memoryview], socket: zmq.asyncio.Socket, let_go: Callable[[int], None]) -> None:
+        """Args:
+        let_go: called with a number of bytes when the message's memory is free again.
+        """
+        envelope, self._body = wire.split_envelope(frames)
+        self._envelope = [bytes(part) for part in envelope]
+        self._socket = socket
+        self._let_go = let_go
+        self.size_bytes = self._held_bytes = sum(len(part) for part in self._body)
+        self.client = f"zmq:{self._envelope[0].hex()}"
+        self.id: wire.MessageId | None = None
+        self.method = ""
+        self.params: dict[str, Any] = {}
+        self.attachments: tuple[wire.Part, ...] = ()
+
+    def read(self, max_bytes: int) -> None:
+        """Read the call; refuse what is too large, with the call's id if that much can be read.
+
+        Raises:
+            WireError: it is none, or too large.
+        """
+        is_too_large = wire.WireError(
+            ERRORS["message_too_large"], f"expected a message of up to {max_bytes} bytes, found {self.size_bytes}"
+        )
+        if self._body and len(self._body[0]) > max_bytes:
+            raise is_too_large
+        call = wire.parse_call(self._body)
+        if self.size_bytes > max_bytes:
+            is_too_large.id = call.id
+            raise is_too_large
+        self.id, self.method, self.params, self.attachments = call.id, call.method, call.params, call.attachments
+
+    def let_go(self) -> None:
+        """Forget what the message held; harmless when repeated."""
+        self._body, self.params, self.attachments = [], {}, ()
+        held, self._held_bytes = self._held_bytes, 0
+        self._let_go(held)
+
+    async def answer(self, result: dict[str, Any], attachments: tuple[wire.Part, ...]) -> None:
+        if self.id is not None:
+            await self._send(wire.answer(self.id, result, attachments))
+
+    async def fail(self, fault: Fault) -> None:
+        await self._send(wire.failure(self.id, fault))
+
+    async def notify(self, method: str, params: dict[str, Any]) -> None:
+        await self._send(wire.notification(method, params))
+
+    async def _send(self, frames: list[wire.Part]) -> None:
+        try:
+            await self._socket.send_multipart([*self._envelope, *frames], copy=False)
+        except zmq.ZMQError as error:
+            log.warning("an answer could not be sent: %s", error)

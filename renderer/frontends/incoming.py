@@ -1,0 +1,154 @@
+"""What waits in `incoming`, and reading a manifest that anybody may have put there.
+
+A file is opened without following a link and without waiting, is asked what it is once it is open, and no more of it is
+read than the limit: a link could lead to the daemon's own secrets, a FIFO would never end, a device might never stop.
+"""
+
+import errno
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+from renderer.errors import FileTooLarge, InvalidRequest
+
+MANIFEST_NAME = "manifest.json"
+_SUFFIX = ".json"
+_IGNORED = (".tmp", ".part")
+_LOC = ("manifest",)
+_KINDS = {
+    stat.S_IFLNK: "a symbolic link",
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a FIFO",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+# The daemon is short of something for now; that is not the manifest's fault.
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A manifest in `incoming`.
+
+    Attributes:
+        entry: what it is called there.
+        name: what its directory is called from now on.
+        is_bundle: it is a directory, with its manifest and its images.
+    """
+
+    entry: str
+    name: str
+    is_bundle: bool
+
+
+def waiting(incoming: Path) -> list[Waiting]:
+    """Return the manifests that may be claimed, the oldest first.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    found: list[tuple[int, str, Waiting]] = []
+    with os.scandir(incoming) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.endswith(_IGNORED):
+                continue
+            try:
+                manifest = _judge(entry)
+                if manifest:
+                    found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name, manifest))
+            except OSError:  # gone, or closed to us: then it cannot be claimed either
+                continue
+    return [manifest for _, _, manifest in sorted(found, key=lambda item: item[:2])]
+
+
+def _judge(entry: os.DirEntry[str]) -> Waiting | None:
+    """Tell a manifest from what only lies there: images, and directories that hold images or are being filled."""
+    is_directory = entry.is_dir(follow_symlinks=False)
+    # A link to a directory moves as a file does, so that nothing is ever written through it.
+    bundle = Waiting(entry.name, entry.name, is_bundle=is_directory)
+    try:
+        os.lstat(os.path.join(entry.path, MANIFEST_NAME))  # noqa: PTH118 - for every entry at every look
+        return bundle
+    except PermissionError:
+        if is_directory:
+            return bundle  # whoever claims it will say that it may not
+    except OSError:  # no directory, or without a manifest
+        pass
+    if is_directory or not entry.name.endswith(_SUFFIX):
+        return None
+    return Waiting(entry.name, entry.name.removesuffix(_SUFFIX), is_bundle=False)
+
+
+def read_fields(path: Path, max_bytes: int) -> dict[str, Any]:
+    """Read a manifest's fields.
+
+    Raises:
+        InvalidRequest, FileTooLarge: it is no manifest that could be read.
+        FileNotFoundError: it has vanished.
+        OSError: it could not be read now; try again.
+    """
+    try:
+        text = _read_regular(path, max_bytes)
+    except PermissionError as error:
+        raise InvalidRequest("expected a file that the daemon may read, found one that it may not", loc=_LOC) from error
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in _OURS:
+            raise
+        raise InvalidRequest(f"expected a file that can be read, found: {error.strerror}", loc=_LOC) from error
+    return _parse(text)
+
+
+def _read_regular(path: Path, max_bytes: int) -> bytes:
+    _refuse_irregular(os.lstat(path))  # a device may act on being opened
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.ENXIO}:  # exchanged since: a link, a socket
+            _refuse_irregular(os.lstat(path))
+        raise
+    with open(handle, "rb") as file:  # noqa: PTH123 - a handle
+        opened = os.fstat(handle)
+        _refuse_irregular(opened)
+        _refuse_large(opened.st_size, max_bytes)
+        text = file.read(max_bytes + 1)
+    _refuse_large(len(text), max_bytes)
+    return text
+
+
+def _refuse_irregular(found: os.stat_result) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        raise InvalidRequest(f"expected a regular file, found {kind}", loc=_LOC)
+
+
+def _refuse_large(size_bytes: int, max_bytes: int) -> None:
+    if size_bytes > max_bytes:
+        raise FileTooLarge(f"expected at most {max_bytes} bytes, found {size_bytes} or more", loc=_LOC)
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    try:
+        manifest = from_json(text, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(f"expected a JSON document in UTF-8: {error}", loc=_LOC) from error
+    if not isinstance(manifest, dict):
+        found = {list: "an array", str: "a string", type(None): "null", bool: "a boolean"}.get(
+            type(manifest), "a number"
+        )
+        raise InvalidRequest(f"expected a JSON object, found {found}", loc=_LOC)
+    try:
+        # The schema looks at all numbers but these; 1e999 is JSON, and yet nothing that a result could repeat.
+        json.dumps(manifest.get("metadata"), allow_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(
+            "expected numbers within the range of a double, such as 1e308", loc=("metadata",)
+        ) from error
+    return manifest

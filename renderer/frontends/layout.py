@@ -1,0 +1,211 @@
+"""What the manifest directory and a claim in it hold, and how a claim is filled, cleared and given its last name.
+
+    .lock
+    incoming/   NAME.json, or NAME/ with its manifest.json
+    active/ID/  owner.json, NAME/ with its manifest.json, and .ID.../ with the video that is being made
+    done/       NAME/ with the manifest, result.json and video.mp4
+    failed/     NAME/ with the manifest and error.json
+
+Who put a bundle there may still reach into NAME, and could lead a write astray with a link. So the daemon makes its
+files beside NAME and renames them in: that replaces a link and does not follow it. Where even that is refused, because
+the bundle is closed or a directory has the file's name, the bundle goes one level down instead.
+"""
+
+import contextlib
+import errno
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from renderer.errors import ConfigError
+from renderer.frontends.incoming import MANIFEST_NAME
+from renderer.frontends.owner import OWNER_NAME, PART_NAME
+
+Ending = Literal["done", "failed"]
+
+VIDEO_NAME = "video.mp4"
+_REPORTS: dict[Ending, str] = {"done": "result.json", "failed": "error.json"}
+_PARTS = ("incoming", "active", "done", "failed")
+_OURS = {OWNER_NAME, VIDEO_NAME, *_REPORTS.values()}
+_REPORT_PART = ".report.part"
+_WRAPPER = ".wrapper"
+_NAME_MAX_BYTES = 255
+_REFUSALS = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A manifest that is ours.
+
+    Attributes:
+        directory: active/ID.
+        name: of the directory in it that becomes done/NAME or failed/NAME.
+        job_id: the claim's id; a longer one where a daemon has taken the claim over, since its store may hold a job
+            that it gave up under the first.
+        is_bundle: its images came with it; else they stay in `incoming`.
+    """
+
+    directory: Path
+    name: str
+    job_id: str
+    is_bundle: bool
+
+    @property
+    def id(self) -> str:
+        return self.directory.name
+
+    @property
+    def files(self) -> Path:
+        return self.directory / self.name
+
+    @property
+    def manifest(self) -> Path:
+        return self.files / MANIFEST_NAME
+
+    @property
+    def base(self) -> Path:
+        """Where the manifest's relative paths start."""
+        return self.files if self.is_bundle else self.directory.parent.parent / "incoming"
+
+    @property
+    def output(self) -> Path:
+        """The directory that its video is made in; nobody else's, not even that of an owner before."""
+        return self.directory / f".{self.job_id}"
+
+
+def prepare(directory: Path) -> None:
+    """Make the directory and its four parts.
+
+    Raises:
+        ConfigError: they cannot be made, are not writable, or lie on several file systems, which no rename crosses.
+    """
+    try:
+        for part in _PARTS:
+            (directory / part).mkdir(parents=True, exist_ok=True)
+        devices = {(directory / part).stat().st_dev for part in ("", *_PARTS)}
+    except OSError as error:
+        raise ConfigError(f"spool.directory: {directory}: {error.strerror}") from error
+    for part in ("", *_PARTS):
+        if not os.access(directory / part, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+            raise ConfigError(f"spool.directory: {directory / part} is not writable")
+    if len(devices) > 1:
+        raise ConfigError(f"spool.directory: {', '.join(_PARTS)} in {directory} lie on more than one file system")
+
+
+def held_name(name: str) -> str:
+    """Return what a manifest's directory is called while it is claimed; the daemon's own names are taken there."""
+    return f"{name}.2" if name in _OURS else name
+
+
+def content(directory: Path) -> str | None:
+    """Return the NAME that a claim holds; None if its owner died before there was one, or after."""
+    wrapper = directory / _WRAPPER
+    if wrapper.is_dir():  # its owner died in `fill`
+        for path in wrapper.iterdir():
+            if path.name not in _OURS:
+                path.rename(directory / path.name)
+        shutil.rmtree(wrapper)
+    names = (path.name for path in directory.iterdir())
+    return min((name for name in names if not name.startswith(".") and name != OWNER_NAME), default=None)
+
+
+def is_single(files: Path) -> bool:
+    """Whether nothing but a manifest came, judged by what is there."""
+    with contextlib.suppress(OSError):
+        return {path.name for path in files.iterdir()} <= {MANIFEST_NAME, *_OURS}
+    return False
+
+
+def has_video(claim: Claim, size_bytes: int) -> bool:
+    """Whether the video is where it was made, or already where it goes: `fill` may not have come to its end."""
+    for directory in (claim.output, claim.files, claim.directory / _WRAPPER):
+        with contextlib.suppress(OSError):
+            if (directory / VIDEO_NAME).lstat().st_size == size_bytes:
+                return True
+    return False
+
+
+def fill(claim: Claim, ending: Ending, report: str) -> Path:
+    """Put the report and the video into NAME, and return the directory to move: NAME, or one around it.
+
+    Raises:
+        OSError: it cannot be done now; it may be tried again.
+    """
+    wrapper = claim.directory / _WRAPPER
+    if not wrapper.is_dir():
+        try:
+            claim.files.mkdir(exist_ok=True)
+            _put(claim, claim.files, ending, report)
+            return claim.files
+        except OSError as error:
+            if error.errno not in _REFUSALS:
+                raise
+        wrapper.mkdir()
+    with contextlib.suppress(FileNotFoundError):
+        claim.files.rename(wrapper / claim.name)
+    _put(claim, wrapper, ending, report)
+    return wrapper
+
+
+def _put(claim: Claim, target: Path, ending: Ending, report: str) -> None:
+    with _syncing(target):
+        for name in _REPORTS.values():  # of an earlier round: a failed bundle that was moved back to `incoming`
+            (target / name).unlink(missing_ok=True)
+        part = claim.directory / _REPORT_PART
+        with part.open("w", encoding="utf-8") as file:
+            file.write(report)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target / _REPORTS[ending])
+        if ending == "done":
+            with contextlib.suppress(FileNotFoundError):
+                (claim.output / VIDEO_NAME).replace(target / VIDEO_NAME)
+
+
+def clear(directory: Path) -> None:
+    """Remove a claim; what is in it and is not the daemon's own stays, and the claim with it."""
+    for path in directory.glob(f".{directory.name}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    for name in (_REPORT_PART, PART_NAME, OWNER_NAME):  # the owner last: a claim without one is nobody's
+        (directory / name).unlink(missing_ok=True)
+    directory.rmdir()
+
+
+def free_name(parent: Path, name: str) -> Path:
+    """Return parent/NAME, or NAME.2 and so on where that is taken, cut where a name would be too long."""
+    return next(path for number in itertools.count(1) if _is_free(path := parent / _numbered(name, number)))
+
+
+def _numbered(name: str, number: int) -> str:
+    suffix = f".{number}" if number > 1 else ""
+    while len(os.fsencode(name)) + len(suffix) > _NAME_MAX_BYTES:
+        name = name[:-1]
+    return name + suffix
+
+
+def _is_free(path: Path) -> bool:
+    if not os.path.lexists(path):
+        return True
+    with contextlib.suppress(OSError):
+        return not path.is_symlink() and not any(path.iterdir())  # a rename replaces an empty directory
+    return False
+
+
+def sync(directory: Path) -> None:
+    with _syncing(directory):
+        pass
+
+
+@contextlib.contextmanager
+def _syncing(directory: Path) -> Iterator[None]:
+    """Sync a directory at the end of the block; one that cannot be opened for that fails before it."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,94 @@
+"""What a request brings along, on disk from before it is accepted until its job ends: attachments and inline images.
+
+A `data:` url becomes a file and is named `cid:N` in the job from then on. Jobs that wait therefore cost no memory, the
+store stays small, and a worker is sent names and not pictures.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from renderer.errors import JobError, StorageFull, StoreFailed
+from renderer.pictures.fetch import Attachment, Fetcher
+from renderer.pipeline import RenderJob
+
+Buffer = bytes | bytearray | memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """The directory of one job's files; made when there is something to keep."""
+
+    directory: Path
+
+    def path_of(self, number: int) -> Path:
+        """Return where attachment `number` is kept."""
+        return self.directory / str(number)
+
+    def save(self, work: RenderJob, attachments: Sequence[Buffer], fetcher: Fetcher) -> RenderJob:
+        """Write down what the request brought; on return it is on disk.
+
+        Args:
+            attachments: their contents, in the order of `work.attachments`.
+            fetcher: reads `data:` urls.
+
+        Returns:
+            The job with its inline images named as attachments.
+
+        Raises:
+            JobError: an inline image cannot be read; `loc` says which.
+            StorageFull, StoreFailed: the disk does not take it.
+        """
+        try:
+            for attachment, content in zip(work.attachments, attachments, strict=True):
+                self._write(attachment.path, content)
+            work = self._save_inline(work, fetcher)
+            if self.directory.exists():
+                _sync(self.directory)
+                _sync(self.directory.parent)
+            return work
+        except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise StorageFull("the disk is full, so the request's files could not be kept") from error
+            raise StoreFailed(f"the request's files could not be kept: {error.strerror}") from error
+
+    def remove(self) -> None:
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _save_inline(self, work: RenderJob, fetcher: Fetcher) -> RenderJob:
+        names: dict[str, str] = {}
+        saved = list(work.attachments)
+        images = []
+        for index, image in enumerate(work.request.images):
+            if image.url[:5].lower() != "data:":
+                images.append(image)
+                continue
+            if image.url not in names:
+                try:
+                    content = fetcher.fetch(image.url)
+                except JobError as error:
+                    raise error.at("images", index, "url") from error.__cause__
+                names[image.url] = f"cid:{len(saved)}"
+                saved.append(Attachment(self.path_of(len(saved))))
+                self._write(saved[-1].path, content if isinstance(content, bytes) else content.tobytes())
+            images.append(image.model_copy(update={"url": names[image.url]}))
+        request = work.request.model_copy(update={"images": tuple(images)})
+        return replace(work, request=request, attachments=tuple(saved)) if names else work
+
+    def _write(self, path: Path, content: Buffer) -> None:
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

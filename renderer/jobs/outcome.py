@@ -1,0 +1,169 @@
+"""What an attempt leaves: where its video is made and goes, which state its ending leads to, what is removed.
+
+An attempt writes under a name of its own, and only the daemon gives a video its final name, once, when the attempt has
+ended well. A worker that outlives its daemon for a moment can therefore never write into another's video.
+"""
+
+import contextlib
+import logging
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.errors import ERRORS
+from protocol.schema import Fault
+from renderer.errors import WorkerLost
+from renderer.jobs.job import Job, State
+from renderer.jobs.slot import Ending, Setback
+from renderer.jobs.worker import Order
+from renderer.output.mp4 import write_failure
+from renderer.pipeline import RenderReport
+
+log = logging.getLogger(__name__)
+
+VIDEO_NAME = "video.mp4"
+_ATTEMPT = ".attempt-"
+_INTERRUPTIONS = 10  # daemons that die while a job runs, before it is taken to be what kills them
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The daemon's directories.
+
+    Attributes:
+        outputs: one directory per job that is done, named by its id.
+        attachments: one directory per job that brought files.
+        logs: one directory per job, named by its id.
+        scratch: for the progress socket; its path is short.
+    """
+
+    outputs: Path
+    attachments: Path
+    logs: Path
+    scratch: Path
+
+    def is_full(self, min_free_bytes: int) -> bool:
+        """Whether less than this is free on the disk of the outputs, or nobody can tell."""
+        try:
+            return shutil.disk_usage(self.outputs).free < min_free_bytes
+        except OSError:
+            return True
+
+    def sweep(self, unfinished: Sequence[Job]) -> None:
+        """Remove what no job owns: a daemon that was killed may have been about to make or to remove it.
+
+        A video that the store does not know is left alone; the store may be the part that was lost.
+        """
+        # By name: the path to the data directory may be spelt otherwise today.
+        files = {job.files.name for job in unfinished if job.files}
+        for directory in self.attachments.iterdir():
+            if directory.name not in files:
+                shutil.rmtree(directory, ignore_errors=True)
+        for directory in self.outputs.iterdir():
+            if not (directory / VIDEO_NAME).exists():
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def prepare(job: Job) -> Path:
+    """Make the directory for a job's video, and return the name that this attempt writes to.
+
+    Raises:
+        OutputFailed, StorageFull: it cannot be made.
+    """
+    try:
+        job.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise write_failure(error) from error
+    return job.output / f"{_ATTEMPT}{job.attempts}-{uuid.uuid4().hex[:8]}.mp4"
+
+
+def settled(job: Job, order: Order | None, ending: Ending, attempts: int) -> Job:
+    """Return the job as this ending leaves it; a report's video gets its name.
+
+    Args:
+        order: what the worker was told; needed for a report only.
+        attempts: how many setbacks a job may have, the last included.
+    """
+    now = time.time()
+    if isinstance(ending, RenderReport) and order is not None:
+        try:
+            return _done(job, order, ending, now)
+        except OSError as error:
+            ending = write_failure(error).fault()
+    if isinstance(ending, Setback):
+        after = _set_back(job, ending, attempts)
+        if isinstance(after, Job):
+            return after
+        ending = after
+    if not isinstance(ending, Fault):
+        ending = Fault(type="internal_error", message="the job has no request any more")
+    cancelled = ending.type == "client_cancelled"
+    return job.moved(State.CANCELLED if cancelled else State.FAILED, error=ending, finished_at=now)
+
+
+def remove_attempts(job: Job) -> None:
+    """Remove what attempts that were lost have left."""
+    with contextlib.suppress(OSError):  # what lies in a directory that is out of reach is its owner's to remove
+        for left in job.output.glob(f"{_ATTEMPT}*"):
+            left.unlink(missing_ok=True)
+
+
+def clean(job: Job) -> None:
+    """Remove what a finished job needs no more."""
+    if job.files:
+        shutil.rmtree(job.files, ignore_errors=True)
+    if job.state is State.DONE:
+        return
+    if job.is_kept_elsewhere:
+        remove_attempts(job)
+    else:
+        shutil.rmtree(job.output, ignore_errors=True)
+
+
+def log_end(job: Job) -> None:
+    """Say how a job has ended; only what is stored has."""
+    extra = {"job": job.id, "action": job.state.value}
+    if job.error is not None:
+        level = logging.ERROR if ERRORS[job.error.type].name == "internal_error" else logging.INFO
+        log.log(level, "%s: %s", job.error.type, job.error.message, extra=extra)
+    elif job.result is not None:
+        log.info("done in %.3f s", job.result.timings["total"], extra=extra)
+
+
+def _done(job: Job, order: Order, report: RenderReport, now: float) -> Job:
+    video = job.output / VIDEO_NAME
+    order.output.replace(video)
+    remove_attempts(job)
+    handle = os.open(job.output, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    request = order.work.request.model_copy(update={"request_id": job.id})
+    result = report.result(video.as_uri(), VIDEO_NAME, request)
+    return job.moved(
+        State.DONE,
+        result=result,
+        progress=job.progress.model_copy(update={"images_done": job.progress.images, "stage": "done"}),
+        finished_at=now,
+        video_bytes=0 if job.is_kept_elsewhere else result.video.file_size,
+    )
+
+
+def _set_back(job: Job, setback: Setback, attempts: int) -> Job | Fault:
+    """Return the job as it waits again, or the fault that it ends in because it was set back too often."""
+    begun, interruptions = job.attempts, job.interruptions
+    if setback.cause == "worker" and begun >= attempts:
+        return WorkerLost(f"{setback.why}, in the last of {begun} attempts").fault()
+    if setback.cause != "worker":
+        begun -= 1
+    if setback.cause == "daemon":
+        interruptions += 1
+        if interruptions >= _INTERRUPTIONS:
+            return WorkerLost(f"{setback.why}, {interruptions} times").fault()
+    progress = job.progress.model_copy(update={"images_done": 0, "stage": "queued"})
+    return job.moved(State.QUEUED, attempts=begun, interruptions=interruptions, setback=setback.why, progress=progress)

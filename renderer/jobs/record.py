@@ -1,0 +1,127 @@
+"""A job as a row of the store, and what it is made from as text: whoever comes back must render what was accepted.
+
+The timeline is not kept, because the request says it all. Sources are named as `intake` left them: inline images are
+files among the attachments by then.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from protocol.schema import Fault, PixelLayout, Progress, RenderRequest, RenderResult
+from renderer.errors import StoreFailed
+from renderer.jobs.job import Job, State
+from renderer.pictures.fetch import Attachment
+from renderer.pipeline import RenderJob
+from renderer.timeline import frame_rate, timeline
+
+COLUMNS = (
+    "number, id, client, digest, priority, state, attempts, interruptions, setback, output, is_kept_elsewhere, files, "
+    "sync_mode, progress, accepted_at, start_by, started_at, finished_at, video_bytes, result, error"
+)
+
+
+def work_document(work: RenderJob) -> str:
+    return json.dumps(
+        {
+            "request": work.request.model_dump(mode="json", exclude_unset=True, exclude={"attachments", "progress"}),
+            "attachments": [_attachment(attachment) for attachment in work.attachments],
+            "base": str(work.base) if work.base else None,
+            "any_path": work.any_path,
+        },
+        separators=(",", ":"),
+    )
+
+
+def read_work(document: str) -> RenderJob:
+    """Raises:
+    StoreFailed: this is no such document, or one that this version does not understand.
+    """
+    try:
+        fields = json.loads(document)
+        request = RenderRequest.model_validate(fields["request"])
+        return RenderJob(
+            request=request,
+            timeline=timeline(request.images, frame_rate(request.fps)),
+            attachments=tuple(map(_read_attachment, fields["attachments"])),
+            base=Path(fields["base"]) if fields["base"] else None,
+            any_path=fields["any_path"],
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreFailed("the job cannot be read back from the store") from error
+
+
+def job_row(job: Job) -> tuple[Any, ...]:
+    return (
+        job.number,
+        job.id,
+        job.client,
+        job.digest,
+        job.priority,
+        job.state.value,
+        job.attempts,
+        job.interruptions,
+        job.setback,
+        os.fsencode(job.output),
+        job.is_kept_elsewhere,
+        os.fsencode(job.files) if job.files else None,
+        job.sync_mode,
+        job.progress.model_dump_json(),
+        job.accepted_at,
+        job.start_by,
+        job.started_at,
+        job.finished_at,
+        job.video_bytes,
+        job.result.model_dump_json() if job.result else None,
+        job.error.model_dump_json() if job.error else None,
+    )
+
+
+def read_job(row: tuple[Any, ...]) -> Job:
+    """Raises:
+    StoreFailed: this is no such row, or one that this version does not understand.
+    """
+    try:
+        return _read_job(row)
+    except ValueError as error:  # pydantic's included
+        raise StoreFailed("a job in the store cannot be read") from error
+
+
+def _read_job(row: tuple[Any, ...]) -> Job:
+    (number, id_, client, digest, priority, state, attempts, interruptions, setback) = row[:9]
+    (output, elsewhere, files, sync_mode) = row[9:13]
+    (progress, accepted_at, start_by, started_at, finished_at, video_bytes, result, error) = row[13:]
+    return Job(
+        id=id_,
+        client=client,
+        digest=digest,
+        number=number,
+        priority=priority,
+        output=Path(os.fsdecode(output)),
+        progress=Progress.model_validate_json(progress),
+        accepted_at=accepted_at,
+        is_kept_elsewhere=bool(elsewhere),
+        files=Path(os.fsdecode(files)) if files else None,
+        sync_mode=bool(sync_mode),
+        start_by=start_by,
+        state=State(state),
+        attempts=attempts,
+        interruptions=interruptions,
+        setback=setback,
+        started_at=started_at,
+        finished_at=finished_at,
+        video_bytes=video_bytes,
+        result=RenderResult.model_validate_json(result) if result else None,
+        error=Fault.model_validate_json(error) if error else None,
+    )
+
+
+def _attachment(attachment: Attachment) -> dict[str, Any]:
+    layout = attachment.layout.model_dump(mode="json") if attachment.layout else None
+    return {"path": str(attachment.path), "layout": layout}
+
+
+def _read_attachment(fields: dict[str, Any]) -> Attachment:
+    layout = PixelLayout.model_validate(fields["layout"]) if fields["layout"] else None
+    return Attachment(Path(fields["path"]), layout)

@@ -1,0 +1,81 @@
+"""What finished jobs leave goes after a time, or when there is too much of it: the oldest first, each with a log line.
+
+Files go before the store forgets them, so that a kill in between leaves nothing that nobody knows of.
+"""
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import time
+from collections.abc import Collection
+from dataclasses import replace
+
+from renderer.config import RetentionSettings
+from renderer.errors import StillreelError
+from renderer.jobs.job import Job
+from renderer.jobs.outcome import Places
+from renderer.jobs.store import JobStore
+
+log = logging.getLogger(__name__)
+
+_SWEEP_S = 60
+_AT_ONCE = 100
+
+
+class Retention:
+    """Removes what is too old or too much; on the engine's loop."""
+
+    def __init__(self, settings: RetentionSettings, store: JobStore, places: Places) -> None:
+        self._settings = settings
+        self._store = store
+        self._places = places
+
+    async def run(self) -> None:
+        """Sweep now and then until cancelled; what fails is tried again."""
+        with contextlib.suppress(OSError, StillreelError):
+            await self._remove_orphan_logs(time.time())
+        while True:
+            try:
+                await self.sweep(time.time())
+            except StillreelError as error:
+                log.warning("retention: %s", error, extra={"action": "retention"})
+            await asyncio.sleep(_SWEEP_S)
+
+    async def sweep(self, now: float) -> None:
+        """Remove the videos and the answers whose time is over at `now` (Unix seconds)."""
+        too_much = self._store.video_bytes() - self._settings.outputs_bytes
+        while job := self._store.oldest_with_video():
+            is_old = (job.finished_at or now) < now - self._settings.outputs_s
+            if not is_old and too_much <= 0:
+                break
+            too_much -= job.video_bytes
+            await self._remove_video(job, "too old" if is_old else "too much is kept")
+        while jobs := self._surplus(now):
+            for job in jobs:
+                await self._forget(job)
+
+    def _surplus(self, now: float) -> Collection[Job]:
+        """Return some of the jobs whose answers are too old or too many; they are few at once, to spare the loop."""
+        old = self._store.finished_before(now - self._settings.results_s, _AT_ONCE)
+        return old or self._store.finished_beyond(self._settings.results, _AT_ONCE)
+
+    async def _remove_video(self, job: Job, why: str) -> None:
+        await asyncio.to_thread(shutil.rmtree, job.output, ignore_errors=True)
+        self._store.change(replace(job, video_bytes=0))
+        words = "its video of %d bytes was removed: %s"
+        log.info(words, job.video_bytes, why, extra={"job": job.id, "action": "retention"})
+
+    async def _forget(self, job: Job) -> None:
+        if job.video_bytes:
+            await self._remove_video(job, "its answer goes")
+        log.info("forgotten: its answer was kept long enough", extra={"job": job.id, "action": "retention"})
+        await asyncio.to_thread(shutil.rmtree, self._places.logs / job.id, ignore_errors=True)
+        self._store.forget([job.id])
+
+    async def _remove_orphan_logs(self, now: float) -> None:
+        """Remove old logs of what never became a job, such as a manifest that could not be read."""
+        for directory in await asyncio.to_thread(lambda: list(self._places.logs.iterdir())):
+            is_old = directory.stat().st_mtime < now - self._settings.results_s
+            if is_old and self._store.get(directory.name) is None:
+                await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)

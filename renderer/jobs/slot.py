@@ -1,0 +1,158 @@
+"""One place where a job can run: a worker process, and the watch over the attempt that runs in it.
+
+An attempt ends in a report, in a fault, or in a setback: its worker died, or it was told to stop and come again. What
+it was stopped for is decided by whoever stops it; the process is gone before the attempt is over.
+"""
+
+import asyncio
+import logging
+import signal
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pebble import ProcessExpired
+
+from protocol.schema import Fault
+from renderer.config import EngineSettings
+from renderer.errors import JobTimedOut
+from renderer.job_logs import WorkerLog
+from renderer.jobs.worker import Order, Worker
+from renderer.metrics import Metrics
+from renderer.pipeline import RenderReport
+
+log = logging.getLogger(__name__)
+
+_TAKERS = 2  # workers that a job is offered to in one attempt
+_LOOK_S = 1.0  # between looks at whether there still is a worker
+
+
+@dataclass(frozen=True, slots=True)
+class Setback:
+    """An attempt that ended without an outcome.
+
+    Attributes:
+        cause: what ended it. Each worker that dies takes one of the job's attempts; daemons that die are counted apart,
+            because the job is hardly their cause; a drain is not counted.
+    """
+
+    why: str
+    cause: Literal["worker", "daemon", "drain"] = "worker"
+
+
+Ending = RenderReport | Fault | Setback
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What others may watch of the engine's work."""
+
+    metrics: Metrics = field(default_factory=Metrics)
+    worker_log: WorkerLog = field(default_factory=WorkerLog)
+
+
+class Slot:
+    """A worker process that is given one job at a time."""
+
+    def __init__(self, settings: EngineSettings, progress_address: str, watch: Watch | None = None) -> None:
+        watch = watch or Watch()
+        self._settings = settings
+        self._metrics = watch.metrics
+        self._worker = Worker(progress_address, settings.worker_memory_bytes, watch.worker_log)
+        self._attempt: asyncio.Future[RenderReport | Fault] | None = None
+        self._verdict: Ending | None = None
+        self._reason = ""
+        self._heard_at = 0.0
+
+    async def run(self, order: Order) -> Ending:
+        """Run one attempt to its end.
+
+        A worker that died while it was idle is found out only now. The job has no part in that, and gets another.
+        """
+        self._verdict = None
+        for _ in range(_TAKERS):
+            ending = await self._try(order) or self._verdict
+            if ending is not None:
+                return ending
+            await self.prepare()
+        return Setback("its worker was lost before it had begun")
+
+    async def prepare(self) -> None:
+        """Make sure that there is a worker; where none can be started, try until one can."""
+        while self._worker.is_broken:
+            try:
+                await asyncio.to_thread(self._worker.restart)
+            except Exception as error:  # noqa: BLE001 - whatever the system and Pebble run short of
+                log.error("no worker can be started: %s", error, extra={"action": "worker"})  # noqa: TRY400 - says it
+                await asyncio.sleep(_LOOK_S)
+
+    async def _try(self, order: Order) -> Ending | None:
+        """Run one attempt; return None if no worker has taken it."""
+        self.heard()
+        ending: Ending | None
+        try:
+            self._attempt = asyncio.wrap_future(self._worker.run(order, self._settings.job_timeout_s))
+            await self._watch(self._attempt)
+            return self._attempt.result()
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task and task.cancelling():  # the engine itself is being stopped
+                self.stop(Setback("the daemon stopped", "drain"))
+                raise
+            ending = self._verdict
+        except TimeoutError:
+            self._reason = "timeout"
+            ending = JobTimedOut(f"the job took longer than {self._settings.job_timeout_s:g} s").fault()
+        except ProcessExpired as error:
+            self._reason = "died"
+            ending = self._verdict or Setback(_death(error.exitcode))
+        except Exception:  # noqa: BLE001 - whatever Pebble says of a pool whose worker died while it was idle
+            self._reason = "died"
+            ending = self._verdict
+        finally:
+            self._attempt = None
+        self._metrics.worker_restarted(self._reason)
+        await asyncio.to_thread(self._worker.stop)
+        return ending
+
+    def heard(self) -> None:
+        """Note that the job has made progress."""
+        self._heard_at = time.monotonic()
+
+    def stop(self, verdict: Ending, reason: str = "cancelled") -> None:
+        """End the attempt that runs; `run` then returns the verdict, unless the attempt has ended already.
+
+        Args:
+            reason: the word for it in the metrics.
+        """
+        if self._attempt is None:
+            self._verdict = verdict  # a worker is being replaced, and the next one need not begin
+        elif not self._attempt.done():
+            self._verdict, self._reason = verdict, reason
+            self._attempt.cancel()
+
+    def close(self) -> None:
+        """Kill the process for good; blocks until it is gone."""
+        self._worker.close()
+
+    async def _watch(self, attempt: asyncio.Future[RenderReport | Fault]) -> None:
+        limit_s = self._settings.progress_timeout_s
+        while not attempt.done():
+            left_s = self._heard_at + limit_s - time.monotonic()
+            if left_s <= 0:
+                self.stop(JobTimedOut(f"the job made no progress for {limit_s:g} s").fault(), "stalled")
+                return
+            if self._worker.is_broken:  # its pool may have missed the job, and would never answer
+                self._reason = "died"
+                attempt.cancel()
+                return
+            await asyncio.wait([attempt], timeout=min(left_s, _LOOK_S))
+
+
+def _death(code: int | None) -> str:
+    if code is None:
+        return "its worker was lost"
+    if code >= 0:
+        return f"its worker ended with code {code}"
+    name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+    return f"its worker was killed by {name}"

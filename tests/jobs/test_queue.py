@@ -1,0 +1,97 @@
+"""Whose turn it is: normal before low, clients in turn, each client's jobs in order of arrival."""
+
+import random
+
+import pytest
+
+from renderer.jobs.queue import FairQueue
+from tests.jobs.factories import make_job
+
+
+def filled(*jobs) -> FairQueue:
+    queue = FairQueue()
+    for job in jobs:
+        queue.push(job)
+    return queue
+
+
+def emptied(queue: FairQueue) -> list[str]:
+    return [queue.take() for _ in range(len(queue))]
+
+
+def line(client: str, count: int, first_number: int = 1, priority: str = "normal"):
+    return [
+        make_job(f"{client}{index}", first_number + index, client=client, priority=priority) for index in range(count)
+    ]
+
+
+def test_one_clients_jobs_run_in_order_of_arrival() -> None:
+    assert emptied(filled(*line("a", 3))) == ["a0", "a1", "a2"]
+
+
+def test_a_client_with_one_job_waits_for_one_of_anothers_fifty() -> None:
+    assert emptied(filled(*line("a", 50), *line("b", 1, 51)))[:3] == ["a0", "b0", "a1"]
+
+
+def test_clients_take_turns_until_each_is_through() -> None:
+    queue = filled(*line("a", 4), *line("b", 2, 5), *line("c", 1, 7))
+    assert emptied(queue) == ["a0", "b0", "c0", "a1", "b1", "a2", "a3"]
+
+
+def test_a_client_that_comes_while_others_take_turns_gets_the_next_round() -> None:
+    queue = filled(*line("a", 3), *line("b", 3, 4))
+    assert queue.take() == "a0"
+    queue.push(make_job("late", 10, client="c"))
+    assert emptied(queue) == ["b0", "a1", "late", "b1", "a2", "b2"]
+
+
+def test_low_priority_waits_for_all_normal_jobs_however_late_they_came() -> None:
+    queue = filled(*line("low", 2, 1, "low"), *line("a", 2, 3), *line("b", 1, 5))
+    assert emptied(queue) == ["a0", "b0", "a1", "low0", "low1"]
+
+
+def test_low_jobs_take_turns_too() -> None:
+    queue = filled(*line("a", 3, 1, "low"), *line("b", 1, 4, "low"))
+    assert emptied(queue) == ["a0", "b0", "a1", "a2"]
+
+
+def test_a_job_that_comes_back_stands_where_its_arrival_puts_it() -> None:
+    jobs = line("a", 3)
+    queue = filled(*jobs)
+    queue.take()
+    queue.push(jobs[0])
+    assert emptied(queue) == ["a0", "a1", "a2"]
+
+
+def test_nothing_waits_in_an_empty_queue() -> None:
+    with pytest.raises(IndexError, match="nothing waits"):
+        FairQueue().take()
+
+
+def test_a_discarded_job_is_gone_and_a_stranger_does_no_harm() -> None:
+    jobs = line("a", 2)
+    queue = filled(*jobs)
+    queue.discard(jobs[0])
+    queue.discard(jobs[0])
+    queue.discard(make_job("z", 9, client="nobody"))
+    assert (len(queue), emptied(queue)) == (1, ["a1"])
+    assert queue.ahead(jobs[0]) == 0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_number_ahead_is_how_many_are_taken_before(seed: int) -> None:
+    rolls = random.Random(seed)
+    queue, waiting = FairQueue(), {}
+    for number in range(1, 60):
+        job = make_job(
+            f"{number}", number, client=rolls.choice("abcd"), priority=rolls.choice(["normal", "normal", "low"])
+        )
+        queue.push(job)
+        waiting[job.id] = job
+        if rolls.random() < 0.3:
+            del waiting[queue.take()]
+        if rolls.random() < 0.1 and waiting:
+            queue.discard(waiting.pop(rolls.choice(list(waiting))))
+    foretold = {job.id: queue.ahead(job) for job in waiting.values()}
+    assert foretold == {job_id: index for index, job_id in enumerate(emptied(queue))}
+    assert len(foretold) == len(waiting)

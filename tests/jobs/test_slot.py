@@ -1,0 +1,152 @@
+"""One attempt in one worker process, and the ways in which it may end."""
+
+import asyncio
+import contextlib
+import signal
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from protocol.schema import Fault
+from renderer.config import EngineSettings
+from renderer.jobs.slot import Setback, Slot
+from renderer.jobs.worker import Order
+from renderer.pipeline import RenderReport
+from tests.daemon_process import Gate, request
+from tests.jobs.factories import SETTINGS, make_work
+
+
+class Bench:
+    """A slot on its own."""
+
+    def __init__(self, slot: Slot, directory: Path) -> None:
+        self.slot = slot
+        self._directory = directory
+
+    def run(self, fields: dict[str, Any]) -> asyncio.Task[RenderReport | Fault | Setback]:
+        order = Order("a", make_work(fields), self._directory / "a.mp4", SETTINGS)
+        return asyncio.create_task(self.slot.run(order))
+
+    def processes(self) -> list[psutil.Process]:
+        manager = self.slot._worker._pool._pool_manager.worker_manager
+        return [psutil.Process(pid) for pid in manager.workers if psutil.pid_exists(pid)]
+
+
+@contextlib.asynccontextmanager
+async def bench(directory: Path, **settings: Any) -> AsyncIterator[Bench]:
+    with tempfile.TemporaryDirectory(prefix="sr-") as scratch:
+        slot = Slot(EngineSettings(**settings), f"{scratch}/progress")
+        try:
+            yield Bench(slot, directory)
+        finally:
+            await asyncio.to_thread(slot.close)
+            assert slot._worker.is_broken
+
+
+async def fetched(gate: Gate, times: int = 1) -> None:
+    async with asyncio.timeout(20):
+        while gate.fetched < times:  # noqa: ASYNC110 - the gate is in another thread
+            await asyncio.sleep(0.01)
+
+
+def test_an_attempt_ends_in_a_report_or_a_fault_and_the_worker_stays(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            assert (await at.run(request())).facts.frames == 2
+            before = at.processes()
+            fault = await at.run(request({"url": "data:,nonsense"}))
+            assert (fault.type, fault.loc) == ("unsupported_image_format", ("images", 0, "url"))
+            assert (await at.run(request())).facts.frames == 2
+            assert at.processes() == before
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [
+        (signal.SIGKILL, "its worker was killed by SIGKILL"),
+        (signal.SIGBUS, "its worker was killed by SIGBUS"),
+        (signal.SIGRTMIN + 3, "its worker was killed by signal 37"),
+    ],
+)
+def test_a_death_is_told_by_its_signal(tmp_path: Path, gate: Gate, number: int, why: str) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            attempt = at.run(gate.request())
+            await fetched(gate)
+            for process in at.processes():
+                process.send_signal(number)
+            assert await attempt == Setback(why)
+
+    asyncio.run(scenario())
+
+
+def test_a_verdict_is_returned_when_the_process_is_gone(tmp_path: Path, gate: Gate) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            attempt = at.run(gate.request())
+            await fetched(gate)
+            [process] = at.processes()
+            verdict = Fault(type="client_cancelled", message="enough")
+            at.slot.stop(verdict)
+            at.slot.stop(Setback("too late"))
+            assert await attempt == verdict
+            assert not process.is_running()
+
+    asyncio.run(scenario())
+
+
+def test_a_verdict_concerns_the_attempt_that_runs_alone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            at.slot.stop(Fault(type="client_cancelled", message="enough"))
+            assert isinstance(await at.run(request()), RenderReport)
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_its_dead_pool_has_missed_is_given_to_another_worker(tmp_path: Path, gate: Gate) -> None:
+    """Pebble gives up between taking the job and looking at it: no answer would ever come."""
+
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            attempt = at.run(gate.request())
+            await fetched(gate)
+            at.slot._worker._pool.stop()
+            await fetched(gate, 2)
+            gate.open()
+            assert isinstance(await attempt, RenderReport)
+
+    asyncio.run(scenario())
+
+
+def test_a_verdict_while_a_worker_is_replaced_is_heeded(tmp_path: Path, gate: Gate) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            attempt = at.run(gate.request())
+            await fetched(gate)
+            at.slot._worker._pool.stop()
+            while at.slot._attempt is not None:  # noqa: ASYNC110 - the moment is short
+                await asyncio.sleep(0)
+            at.slot.stop(Setback("the daemon stopped", "drain"))
+            assert await attempt == Setback("the daemon stopped", "drain")
+            assert gate.fetched == 1
+
+    asyncio.run(scenario())
+
+
+def test_a_closed_worker_starts_no_other_process(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            await at.run(request())
+            at.slot.close()
+            at.slot._worker.restart()
+            assert at.slot._worker.is_broken
+            assert at.processes() == []
+
+    asyncio.run(scenario())

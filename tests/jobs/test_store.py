@@ -1,0 +1,525 @@
+"""The jobs on disk, with real SQLite: what is kept, what is refused, what a kill, a full disk and damage leave."""
+
+import contextlib
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+
+import pytest
+
+from protocol.schema import PixelLayout, Progress, RenderParams
+from renderer.errors import ConfigError, StorageFull, StoreFailed
+from renderer.jobs.job import MOVES, State
+from renderer.jobs.store import MIGRATIONS, JobStore
+from renderer.pictures.fetch import Attachment
+from renderer.pipeline import RenderJob
+from renderer.timeline import frame_rate, timeline
+from tests.jobs.factories import FAULT, RESULT, fill, make_job, make_work, put
+
+VIEW = """
+import sqlite3, sys
+from pathlib import Path
+from renderer.jobs.job import State
+from renderer.jobs.store import MIGRATIONS, JobStore
+from tests.jobs.factories import RESULT, make_job, make_work
+"""
+
+# Adds job after job and takes each to its end; every line that it prints is about what has been answered.
+WRITER = f"""{VIEW}
+store, work = JobStore(Path(sys.argv[1])), make_work()
+number = store.last_number()
+while True:
+    number += 1
+    job = make_job(f"job{{number}}", number)
+    store.add(job, work)
+    print(job.id, "queued", flush=True)
+    for state in (State.RUNNING, State.DONE):
+        before, job = job.state, job.moved(state, result=RESULT if state is State.DONE else None)
+        store.move(job, before)
+        print(job.id, job.state.value, flush=True)
+"""
+
+# Waits within a migration until it is killed.
+SLOW_MIGRATION = f"""{VIEW}
+import sqlite3, time
+real = sqlite3.connect
+def connect(*args, **named):
+    database = real(*args, **named)
+    database.create_function("pause", 0, lambda: print("within", flush=True) or time.sleep(60))
+    return database
+sqlite3.connect = connect
+script = "ALTER TABLE jobs ADD COLUMN colour TEXT; CREATE TABLE other (a INTEGER); SELECT pause();"
+JobStore(Path(sys.argv[1]), (*MIGRATIONS, script))
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.sqlite3"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[JobStore]:
+    store = JobStore(path)
+    yield store
+    store.close()
+
+
+def child(program: str, *arguments: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+
+
+# What is kept.
+
+
+FULL = make_job(
+    "a.b_c-D",
+    7,
+    client="zmq:006b8b4567",
+    priority="low",
+    output=Path(os.fsdecode(b"/videos/\xff\xfe")),
+    is_kept_elsewhere=True,
+    files=Path(os.fsdecode(b"/files/\xe9\xff")),
+    sync_mode=True,
+    start_by=1_700_000_100.125,
+    state=State.QUEUED,
+    attempts=2,
+    interruptions=4,
+    setback="its worker was killed by SIGKILL",
+    progress=Progress(images=3, frames=90, images_done=1, stage="rendering"),
+    started_at=1_700_000_001.0625,
+)
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        make_job(),
+        FULL,
+        make_job(state=State.DONE, result=RESULT, finished_at=1.5, video_bytes=2**40),
+        make_job(state=State.FAILED, error=FAULT, finished_at=1.5),
+        make_job(state=State.CANCELLED, finished_at=2.0),
+        make_job(state=State.EXPIRED, finished_at=2.0),
+    ],
+    ids=lambda job: job.state.value,
+)
+def test_every_field_comes_back_as_it_was_also_after_the_store_is_opened_again(path: Path, job) -> None:
+    store = JobStore(path)
+    store.add(job, make_work())
+    assert store.get(job.id) == job
+    store.close()
+    reopened = JobStore(path)
+    assert reopened.get(job.id) == job
+    reopened.close()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"images": [{"url": "cid:0"}]},
+        {"images": [{"url": "a.png", "duration": 0.1}, {"url": "b.png", "frames": 7}], "fps": 29.97},
+        {"images": [{"url": "a.png"}], "fps": "24000/1001", "width": 64, "crf": 0, "start_timeout": 2.5},
+        {"images": [{"url": "a.png"}], "metadata": {"deep": [{"\0": 10**40, "é": None}]}, "sync_mode": True},
+        {"images": [{"url": "a.png"}], "progress": True, "request_id": "mine", "priority": "low"},
+    ],
+)
+def test_what_a_job_is_made_from_comes_back_as_it_was(store: JobStore, fields) -> None:
+    request = RenderParams.model_validate(fields)
+    attachments = (
+        Attachment(Path(os.fsdecode(b"/files/\xff/0"))),
+        Attachment(Path("/files/1"), PixelLayout(shape=(2, 3, 4), dtype="uint16", order="BGRA")),
+    )
+    work = RenderJob(request, timeline(request.images, frame_rate(request.fps)), attachments, Path("/base"), True)
+    store.add(make_job(), work)
+    found = store.work("a")
+    assert (found.timeline, found.attachments, found.base, found.any_path) == (
+        work.timeline,
+        attachments,
+        Path("/base"),
+        True,
+    )
+    wire_only = {"attachments", "progress"}
+    assert found.request.model_dump() == request.model_dump(exclude=wire_only)
+    assert found.request.model_fields_set == request.model_fields_set - wire_only
+
+
+def test_a_job_that_has_ended_lets_go_of_what_it_was_made_from(store: JobStore) -> None:
+    put(store, make_job(state=State.RUNNING))
+    assert store.work("a").request.images
+    store.move(make_job(state=State.DONE, result=RESULT), State.RUNNING)
+    with pytest.raises(StoreFailed, match="job a has nothing in the store"):
+        store.work("a")
+
+
+def test_a_job_that_waits_again_keeps_what_it_is_made_from(store: JobStore) -> None:
+    put(store, make_job(state=State.RUNNING))
+    store.move(make_job(), State.RUNNING)
+    assert store.work("a").timeline.frames == 2
+
+
+def test_a_work_that_cannot_be_read_back_is_an_error_of_the_store(store: JobStore) -> None:
+    put(store, make_job())
+    for document in ("{}", "[]", "no json", '{"request": {}, "attachments": [], "base": null, "any_path": false}'):
+        store._database.execute("UPDATE jobs SET work = ?", (document,))
+        with pytest.raises(StoreFailed, match="the job cannot be read back from the store"):
+            store.work("a")
+
+
+def test_nobody_has_an_unknown_id(store: JobStore) -> None:
+    assert store.get("nobody") is None
+    with pytest.raises(StoreFailed, match="job nobody has nothing in the store"):
+        store.work("nobody")
+
+
+def test_an_id_belongs_to_one_job(store: JobStore) -> None:
+    put(store, make_job())
+    with pytest.raises(StoreFailed):
+        store.add(make_job(number=2), make_work())
+    assert store.get("a") == make_job()
+
+
+# Moves.
+
+
+@pytest.mark.parametrize(("stored", "believed"), list(product(State, State)), ids=lambda state: state.value)
+def test_a_move_is_refused_unless_the_stored_state_is_the_one_before(
+    store: JobStore, stored: State, believed: State
+) -> None:
+    kept = put(store, make_job(state=stored, attempts=1))
+    after = make_job(state=next((after for before, after in MOVES if before is believed), believed), attempts=2)
+    if stored is believed:
+        store.move(after, believed)
+        assert store.get("a") == after
+    else:
+        with pytest.raises(StoreFailed, match=f"job a is not {believed.value} in the store"):
+            store.move(after, believed)
+        assert store.get("a") == kept
+
+
+def test_a_move_of_a_job_that_is_not_there_is_refused(store: JobStore) -> None:
+    with pytest.raises(StoreFailed, match="job a is not queued in the store"):
+        store.move(make_job(state=State.RUNNING), State.QUEUED)
+
+
+def test_a_change_keeps_the_state(store: JobStore) -> None:
+    put(store, make_job(state=State.DONE, result=RESULT, video_bytes=10))
+    store.change(make_job(state=State.DONE, result=RESULT, video_bytes=0))
+    assert store.get("a").video_bytes == 0
+    with pytest.raises(StoreFailed):
+        store.change(make_job(state=State.RUNNING))
+
+
+# Lists.
+
+
+def test_unfinished_jobs_come_in_order_of_arrival(store: JobStore) -> None:
+    for number, state in enumerate([State.DONE, State.RUNNING, State.QUEUED, State.CANCELLED, State.QUEUED], 1):
+        put(store, make_job(f"{state.value}{number}", number, state=state))
+    assert [job.id for job in store.unfinished()] == ["running2", "queued3", "queued5"]
+    assert store.last_number() == 5
+
+
+def test_the_newest_are_listed_by_state_in_order_of_arrival(store: JobStore) -> None:
+    for number in range(1, 8):
+        put(store, make_job(f"{number}", number, state=State.DONE if number % 2 else State.FAILED))
+    assert [job.id for job in store.newest(list(State), 3)] == ["5", "6", "7"]
+    assert [job.id for job in store.newest([State.DONE], 2)] == ["5", "7"]
+    assert store.newest([State.RUNNING], 2) == []
+
+
+def test_finished_jobs_are_found_by_age_number_and_video(store: JobStore) -> None:
+    for number, ended in enumerate([30.0, 10.0, 20.0], 1):
+        put(store, make_job(f"{number}", number, state=State.DONE, finished_at=ended, video_bytes=100 * number))
+    put(store, make_job("4", 4, state=State.FAILED, finished_at=5.0))
+    put(store, make_job("5", 5))
+    assert [job.id for job in store.finished_before(20.0, 9)] == ["4", "2"]
+    assert [job.id for job in store.finished_before(20.0, 1)] == ["4"]
+    assert [job.id for job in store.finished_beyond(1, 9)] == ["4", "2", "3"]
+    assert [job.id for job in store.finished_beyond(1, 2)] == ["4", "2"]
+    assert store.finished_beyond(4, 9) == store.finished_beyond(9, 9) == []
+    assert store.oldest_with_video().id == "2"
+    assert store.video_bytes() == 600
+    store.forget(["2", "4", "never"])
+    assert store.oldest_with_video().id == "3"
+    assert store.finished_before(20.0, 9) == []
+    assert store.get("2") is None
+
+
+def test_a_store_without_videos_has_none(store: JobStore) -> None:
+    assert (store.oldest_with_video(), store.video_bytes(), store.last_number()) == (None, 0, 0)
+
+
+# A process that is killed.
+
+
+def test_every_answered_write_outlives_a_kill_at_any_moment(path: Path) -> None:
+    answered: dict[str, str] = {}
+    rolls = random.Random()
+    for _ in range(4):
+        writer = child(WRITER, path)
+        answered |= dict([writer.stdout.readline().split()])
+        time.sleep(rolls.uniform(0, 0.15))
+        writer.send_signal(signal.SIGKILL)
+        for line in writer.stdout:
+            if line.endswith("\n"):
+                answered |= dict([line.split()])
+        writer.stdout.close()
+        assert writer.wait() == -signal.SIGKILL
+        store = JobStore(path)
+        found = {job_id: store.get(job_id) for job_id in answered}
+        # One step more than was answered may have been made.
+        further = {"queued": {"queued", "running"}, "running": {"running", "done"}, "done": {"done"}}
+        assert [job_id for job_id, word in answered.items() if found[job_id].state.value not in further[word]] == []
+        assert all(job.result == RESULT for job in found.values() if job.state is State.DONE)
+        assert store._database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        store.close()
+    assert len(answered) > 10
+
+
+# Migrations.
+
+V2 = (*MIGRATIONS, "ALTER TABLE jobs ADD COLUMN colour TEXT; UPDATE jobs SET colour = 'red'")
+
+
+def version(path: Path) -> int:
+    with sqlite3.connect(path) as database:
+        found = database.execute("PRAGMA user_version").fetchone()[0]
+    database.close()
+    return found
+
+
+def test_an_empty_file_becomes_a_store(path: Path) -> None:
+    path.touch()
+    JobStore(path).close()
+    assert version(path) == len(MIGRATIONS)
+
+
+def test_a_store_of_an_earlier_version_is_brought_up_and_keeps_its_jobs(path: Path) -> None:
+    store = JobStore(path)
+    put(store, make_job(state=State.RUNNING))
+    store.close()
+    later = JobStore(path, V2)
+    assert later.get("a") == make_job(state=State.RUNNING)
+    assert later._database.execute("SELECT colour FROM jobs").fetchall() == [("red",)]
+    later.move(make_job(state=State.DONE, result=RESULT), State.RUNNING)
+    later.close()
+    assert version(path) == len(V2)
+
+
+@pytest.mark.parametrize("script", ["CREATE TABLE other (a INTEGER); nonsense", "DROP TABLE jobs; SELECT a FROM none"])
+def test_a_migration_that_fails_leaves_the_version_before(path: Path, script: str) -> None:
+    store = JobStore(path)
+    put(store, make_job())
+    store.close()
+    with pytest.raises(ConfigError, match="the store of jobs cannot be opened"):
+        JobStore(path, (*MIGRATIONS, script))
+    assert version(path) == len(MIGRATIONS)
+    store = JobStore(path)
+    assert store.get("a") == make_job()
+    assert store._database.execute("SELECT count(*) FROM sqlite_master WHERE name = 'other'").fetchone() == (0,)
+    store.close()
+
+
+def test_a_migration_that_is_killed_leaves_the_version_before(path: Path) -> None:
+    store = JobStore(path)
+    put(store, make_job())
+    store.close()
+    migrating = child(SLOW_MIGRATION, path)
+    assert migrating.stdout.readline() == "within\n"
+    migrating.kill()
+    migrating.wait()
+    migrating.stdout.close()
+    assert version(path) == len(MIGRATIONS)
+    later = JobStore(path, V2)
+    assert later.get("a") == make_job()
+    later.close()
+
+
+# What cannot be opened.
+
+
+def overwritten(at: int, size: int) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        with path.open("r+b") as file:
+            file.seek(at)
+            file.write(b"\xa5" * size)
+
+    return damage
+
+
+@pytest.fixture
+def full(path: Path) -> Path:
+    """A store with many jobs that run."""
+    store = JobStore(path)
+    for number in range(1, 100):
+        store.add(make_job(f"job{number}", number, state=State.RUNNING), make_work())
+    store.close()
+    return path
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ConfigError) as refused:
+        JobStore(path)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        overwritten(0, 100),
+        overwritten(100, 50),
+        overwritten(4096, 4096),
+        overwritten(3 * 4096 - 8, 16),
+        lambda path: os.truncate(path, path.stat().st_size // 2 // 4096 * 4096),
+        lambda path: os.truncate(path, path.stat().st_size - 4096),
+        lambda path: path.write_bytes(b"this is no database"),
+        lambda path: path.write_bytes(random.Random(1).randbytes(50_000)),
+    ],
+    ids=["header", "schema", "page", "two_pages", "half", "last_page", "text", "noise"],
+)
+def test_a_damaged_store_is_told_in_one_line_and_left_as_it_is(full: Path, damage: Callable[[Path], None]) -> None:
+    damage(full)
+    damaged = full.read_bytes()
+    words = refusal(full)
+    assert words.startswith(f"server.data_dir: {full}: the store of jobs is damaged (")
+    assert words.endswith("); restore it, or move it away to begin with an empty one")
+    assert words.isprintable()
+    assert full.read_bytes() == damaged
+
+
+@pytest.mark.parametrize(
+    ("column", "text"),
+    [("progress", b"{}"), ("progress", b'{"secret": 1, \x1b\xff'), ("error", b"[]"), ("error", b"\n")],
+)
+def test_an_unfinished_job_that_cannot_be_read_is_told_in_one_line(full: Path, column: str, text: bytes) -> None:
+    with sqlite3.connect(full) as database:
+        database.execute(f"UPDATE jobs SET {column} = CAST(? AS TEXT) WHERE number = 7", (text,))
+    database.close()
+    words = refusal(full)
+    assert words.startswith(f"server.data_dir: {full}: the store of jobs is damaged (")
+    assert words.isprintable()
+    assert "secret" not in words
+
+
+def test_damage_to_one_finished_job_concerns_that_job_alone(path: Path) -> None:
+    store = JobStore(path)
+    put(store, make_job("good", 1))
+    put(store, make_job("bad", 2, state=State.DONE, result=RESULT))
+    store._database.execute("UPDATE jobs SET result = '{}' WHERE id = 'bad'")
+    store.close()
+    store = JobStore(path)
+    assert store.get("good") == make_job("good", 1)
+    with pytest.raises(StoreFailed, match="a job in the store cannot be read"):
+        store.get("bad")
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "CREATE TABLE a (b INTEGER)",
+        "CREATE TABLE a (b INTEGER); PRAGMA application_id = 77; PRAGMA user_version = 1",
+        "PRAGMA user_version = 1",
+        "PRAGMA application_id = 77",
+    ],
+)
+def test_another_programs_database_is_refused_and_not_touched(path: Path, script: str) -> None:
+    with sqlite3.connect(path) as database:
+        database.executescript(script)
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(ConfigError) as refused:
+        JobStore(path)
+    assert str(refused.value) == f"server.data_dir: {path}: this is not a store of stillreel"
+    assert path.read_bytes() == before
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_newer_versions_store_is_refused_and_not_touched(path: Path) -> None:
+    JobStore(path, V2).close()
+    before = path.read_bytes()
+    with pytest.raises(ConfigError) as refused:
+        JobStore(path)
+    assert str(refused.value) == f"server.data_dir: {path}: made by a newer version of stillreel"
+    assert path.read_bytes() == before
+
+
+def test_a_store_that_another_program_holds_is_refused(path: Path) -> None:
+    JobStore(path).close()
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.executescript("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE")
+    with pytest.raises(ConfigError) as refused:
+        JobStore(path)
+    assert str(refused.value) == f"server.data_dir: {path}: another program holds the store of jobs"
+    holder.close()
+    JobStore(path).close()
+
+
+def test_a_directory_in_its_place_is_refused(path: Path) -> None:
+    path.mkdir()
+    with pytest.raises(ConfigError, match="the store of jobs cannot be opened: unable to open database file"):
+        JobStore(path)
+
+
+def test_a_disk_that_is_full_is_refused_and_enough_room_is_all_it_takes(small_disk: Path) -> None:
+    path = small_disk / "jobs.sqlite3"
+    store = JobStore(path)
+    put(store, make_job())
+    store.close()
+    ballast = fill(small_disk)
+    with pytest.raises(ConfigError) as refused:
+        JobStore(path)
+    assert str(refused.value) == f"server.data_dir: {path}: the disk is full"
+    ballast.unlink()
+    store = JobStore(path)
+    assert store.get("a") == make_job()
+    store.close()
+
+
+def test_a_new_store_on_a_full_disk_is_refused_and_the_next_one_begins(small_disk: Path) -> None:
+    ballast = fill(small_disk)
+    with pytest.raises(ConfigError, match="the disk is full"):
+        JobStore(small_disk / "jobs.sqlite3")
+    ballast.unlink()
+    JobStore(small_disk / "jobs.sqlite3").close()
+
+
+def test_a_disk_that_fills_up_keeps_what_was_stored_and_goes_on_when_there_is_room(small_disk: Path) -> None:
+    path = small_disk / "jobs.sqlite3"
+    store = JobStore(path)
+    put(store, make_job("a", 1))
+    ballast = fill(small_disk)
+    words = "the disk is full, so the job could not be stored; try again later"
+    with contextlib.suppress(StorageFull):  # there may be room in the log yet
+        for number in range(2, 200):
+            store.add(make_job(f"{number}", number), make_work())
+    last = store.last_number()
+    assert last < 199
+    with pytest.raises(StorageFull, match=words):
+        store.add(make_job("full", last + 1), make_work())
+    store.move(make_job("a", 1, state=State.RUNNING), State.QUEUED)  # the reserve is given up for that
+    assert not (small_disk / "reserve").exists()
+    more = fill(small_disk, "more")
+    with contextlib.suppress(StorageFull):
+        for _ in range(200):
+            store.move(make_job("a", 1, state=State.RUNNING), State.RUNNING)
+    with pytest.raises(StorageFull, match=words):
+        store.move(make_job("a", 1, state=State.RUNNING), State.RUNNING)
+    assert store.get("a").state is State.RUNNING
+    more.unlink()
+    ballast.unlink()
+    store.add(make_job("z", last + 1), make_work())
+    assert (small_disk / "reserve").exists()
+    store.close()
+    store = JobStore(path)
+    assert store.get("a").state is State.RUNNING
+    assert [job.number for job in store.unfinished()] == list(range(1, last + 2))
+    store.close()
