@@ -1,0 +1,117 @@
+"""How a batch is doing: counts, speed, and when it will be done."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from protocol.schema import Fault, Progress
+
+# Before this much is done, and for so long, a guess at the end would jump about.
+_LEAST_VIDEOS: Final = 0.1
+_LEAST_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A video that could not be made."""
+
+    name: str
+    fault: Fault
+
+
+@dataclass(slots=True)
+class Running:
+    """A video that is being made."""
+
+    name: str
+    progress: Progress
+
+    @property
+    def fraction(self) -> float:
+        return self.progress.images_done / self.progress.images
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one run; changed on one thread only.
+
+    Attributes:
+        total: manifests of this shard; None until they are counted.
+        ignored: JSON files that turned out to be no manifests.
+        frames: of the videos that are done.
+        stopped: whether a signal ended the run.
+    """
+
+    now: Callable[[], float] = time.monotonic
+    total: int | None = None
+    done: int = 0
+    skipped: int = 0
+    ignored: int = 0
+    frames: int = 0
+    stopped: bool = False
+    failures: list[Failure] = field(default_factory=list)
+    running: dict[str, Running] = field(default_factory=dict)
+    _began: float = field(init=False)
+    _rendering_since: float | None = None
+
+    def __post_init__(self) -> None:
+        self._began = self.now()
+
+    @property
+    def failed(self) -> int:
+        return len(self.failures)
+
+    @property
+    def settled(self) -> int:
+        """Manifests that nothing more is to be done for."""
+        return self.done + self.skipped + self.failed
+
+    @property
+    def expected(self) -> int | None:
+        """How many manifests there are, as far as is known."""
+        return None if self.total is None else max(self.total - self.ignored, self.settled + len(self.running))
+
+    @property
+    def elapsed_s(self) -> float:
+        return self.now() - self._began
+
+    def begin(self, key: str, name: str, progress: Progress) -> None:
+        """A video is begun, for the first time or again."""
+        if self._rendering_since is None:
+            self._rendering_since = self.now()
+        self.running[key] = Running(name, progress)
+
+    def advance(self, key: str, progress: Progress) -> None:
+        """News of a video; such as come after its end are of no interest."""
+        if key in self.running:
+            self.running[key].progress = progress
+
+    def finish(self, key: str, frames: int) -> None:
+        self.running.pop(key, None)
+        self.done += 1
+        self.frames += frames
+
+    def fail(self, failure: Failure, key: str | None = None) -> None:
+        if key is not None:
+            self.running.pop(key, None)
+        self.failures.append(failure)
+
+    @property
+    def frames_per_s(self) -> float | None:
+        """Frames of the videos per second since the first was begun; what is half done counts by half."""
+        elapsed_s = self._rendering_s()
+        halves = sum(each.fraction * each.progress.frames for each in self.running.values())
+        return (self.frames + halves) / elapsed_s if elapsed_s >= _LEAST_S / 2 else None
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until the end, if the rest is like what was rendered; None while that cannot be told."""
+        begun = sum(each.fraction for each in self.running.values())
+        made, elapsed_s = self.done + begun, self._rendering_s()
+        if self.expected is None or made < _LEAST_VIDEOS or elapsed_s < _LEAST_S:
+            return None
+        return (self.expected - self.settled - begun) * elapsed_s / made
+
+    def _rendering_s(self) -> float:
+        return 0.0 if self._rendering_since is None else self.now() - self._rendering_since

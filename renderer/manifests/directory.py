@@ -1,0 +1,91 @@
+"""A plain directory of images as a request: each is shown for the same time, in the order in which people count."""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from pydantic import ValidationError
+
+from protocol.schema import ImageFrame
+from renderer.errors import ConfigError, InvalidRequest
+from renderer.manifests.still import Fields, fault_in
+
+# What pictures/header.py knows by the first bytes, as people name such files.
+_SUFFIXES: Final = frozenset(
+    {
+        *(".avif", ".bmp", ".dib", ".gif", ".hdr", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
+        *(".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),  # JPEG 2000
+        *(".pbm", ".pfm", ".pgm", ".pic", ".pnm", ".ppm", ".ras", ".sr", ".sun"),
+    }
+)
+_HOLD: Final = re.compile(r"(?P<frames>[0-9]{1,10})|(?P<duration>[0-9]{1,10}(\.[0-9]{1,10})?)s", re.ASCII)
+
+
+def images_in(directory: Path) -> list[Path]:
+    """Return the images of a directory in natural order, in which img2 comes before img10; hidden files are left out.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if is_image_name(entry.name) and entry.is_file()]
+    return [directory / name for name in sorted(names, key=_natural)]
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of that name is taken for an image."""
+    return not name.startswith(".") and Path(name).suffix.lower() in _SUFFIXES
+
+
+def directory_manifest(directory: Path, hold: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Fields:
+    """Return the request that shows every image of a directory; urls are relative to it.
+
+    Args:
+        hold: from `parse_hold`.
+        overrides: the request's other fields.
+
+    Raises:
+        ConfigError: the directory cannot be read.
+        InvalidRequest: it has no image.
+    """
+    try:
+        images = [{"url": _url(image.name), **hold} for image in images_in(directory)]
+    except OSError as error:
+        raise ConfigError(f"it cannot be read: {error.strerror}") from error
+    if not images:
+        raise InvalidRequest("expected a directory with images, found none")
+    return {"images": images, **(overrides or {})}
+
+
+def parse_hold(text: str) -> Fields:
+    """Read how long each image is held: frames such as "24", or seconds such as "1.5s".
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    match = _HOLD.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"--hold {text}: expected frames such as 24, or seconds such as 1.5s")
+    hold: Fields = {"frames": int(match["frames"])} if match["frames"] else {"duration": float(match["duration"])}
+    try:
+        ImageFrame.model_validate({"url": "-", **hold})
+    except ValidationError as error:
+        raise ConfigError(f"--hold {text}: {fault_in(error)}") from error
+    return hold
+
+
+def _natural(name: str) -> tuple[list[str | int], str]:
+    parts = re.split(r"([0-9]+)", name.casefold())
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
+
+
+def _url(name: str) -> str:
+    """Write a file's name as a path, so that a colon makes no scheme of it; one that is no text is written in bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"file:./{quote(os.fsencode(name))}"
+    return f"./{name}"

@@ -1,0 +1,59 @@
+"""JSON and JSON Lines (https://jsonlines.org): the whole request, or one image a line.
+
+The first of the lines may hold the request's other fields instead: it has no "url".
+"""
+
+import json
+import re
+from typing import Final
+
+from pydantic_core import from_json
+
+from renderer.errors import ConfigError, InvalidRequest
+from renderer.manifests.still import Fields, short, still_of_line
+
+_PLACE: Final = re.compile(r" at line \d+ column (\d+)$")
+
+
+def from_json_object(text: str) -> Fields:
+    """Raises:
+    ConfigError: it is no JSON object, or has a number that no double can hold.
+    """
+    try:
+        value = from_json(text, allow_inf_nan=False)
+        json.dumps(value, allow_nan=False)  # 1e999 is JSON and yet no number that could be sent
+    except ValueError as error:
+        raise ConfigError(f"expected JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"expected a JSON object, found {short(value)}")
+    return value
+
+
+def from_json_lines(text: str) -> Fields:
+    """Raises:
+    ConfigError: a line is no JSON object.
+    InvalidRequest: a line is no image, or there is none.
+    """
+    fields: Fields = {}
+    images: list[Fields] = []
+    # Not splitlines(): a string in JSON may hold what that takes for the end of a line, such as U+2028.
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    for place, (number, line) in enumerate(lines):
+        item = _object_of_line(line, number)
+        if place == 0 and "url" not in item:
+            fields = item
+        else:
+            images.append(still_of_line(item, number))
+    if "images" in fields:
+        raise InvalidRequest(f'line {lines[0][0]}: expected the images on lines of their own, found "images"')
+    if not images:
+        raise InvalidRequest('expected a line such as {"url": "a.png", "frames": 24} for every image, found none')
+    return {**fields, "images": images}
+
+
+def _object_of_line(line: str, number: int) -> Fields:
+    try:
+        return from_json_object(line)
+    except ConfigError as error:
+        words = _PLACE.sub(r" at column \1", error.message)
+        raise ConfigError(f"line {number}: {words}") from error

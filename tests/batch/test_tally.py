@@ -1,0 +1,99 @@
+"""Counts add up, and speed and end are told once they can be told."""
+
+from typing import Any
+
+import pytest
+
+from protocol.schema import Fault, Progress
+from renderer.batch.tally import Failure, Tally
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.time_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.time_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def tally(clock: Clock) -> Tally:
+    return Tally(now=clock)
+
+
+def progress(images_done: int = 0, images: int = 4, frames: int = 100) -> Progress:
+    return Progress(images_done=images_done, images=images, frames=frames, stage="rendering")
+
+
+def failure(**fields: Any) -> Failure:
+    return Failure("a.json", Fault(type="invalid_params", message="wrong", **fields))
+
+
+def test_what_is_settled_is_done_skipped_or_failed(tally: Tally) -> None:
+    tally.total = 10
+    tally.begin("0", "a.json", progress())
+    tally.begin("1", "b.json", progress())
+    tally.finish("0", 100)
+    tally.skipped += 3
+    tally.ignored += 2
+    tally.fail(failure(), "1")
+    tally.fail(failure())
+    assert (tally.done, tally.failed, tally.settled, tally.expected, tally.frames) == (1, 2, 6, 8, 100)
+    assert tally.running == {}
+
+
+def test_manifests_that_come_while_it_runs_are_counted(tally: Tally) -> None:
+    assert tally.expected is None
+    tally.total = 1
+    tally.skipped = 3
+    tally.begin("0", "a.json", progress())
+    assert tally.expected == 4
+
+
+def test_news_of_what_has_ended_is_of_no_interest(tally: Tally) -> None:
+    tally.begin("0", "a.json", progress())
+    tally.finish("0", 100)
+    tally.advance("0", progress(1))
+    assert tally.running == {}
+
+
+def test_frames_per_second_count_from_the_first_video(tally: Tally, clock: Clock) -> None:
+    clock.time_s += 60
+    assert tally.frames_per_s is None
+    tally.begin("0", "a.json", progress())
+    assert tally.frames_per_s is None
+    clock.time_s += 10
+    tally.advance("0", progress(2))
+    assert tally.frames_per_s == 5
+    tally.finish("0", 100)
+    assert tally.frames_per_s == 10
+    assert tally.elapsed_s == 70
+
+
+def test_the_end_is_told_from_what_was_rendered_and_not_from_what_was_skipped(tally: Tally, clock: Clock) -> None:
+    tally.total = 110
+    tally.skipped = 100
+    tally.begin("0", "a.json", progress())
+    clock.time_s += 10
+    assert tally.eta_s is None
+    tally.advance("0", progress(2))
+    assert tally.eta_s == pytest.approx(190)
+    tally.finish("0", 100)
+    assert tally.eta_s == pytest.approx(90)
+    tally.total = None
+    assert tally.eta_s is None
+
+
+def test_the_end_is_not_guessed_in_the_first_moments(tally: Tally, clock: Clock) -> None:
+    tally.total = 10
+    tally.begin("0", "a.json", progress())
+    clock.time_s += 1
+    tally.finish("0", 100)
+    assert tally.eta_s is None
+    clock.time_s += 1
+    assert tally.eta_s == pytest.approx(18)
