@@ -2,22 +2,23 @@
 
 import json
 import os
-import pty
-import select
+import re
 import shutil
 import socket
 import subprocess
 import sys
-import time
+import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.daemon_process import DaemonProcess, Gate, picture, request, starting, still
+from tests.cli_process import Ended, Terminal, failed, run
+from tests.daemon_process import DaemonProcess, Gate, Start, picture, request, starting, still
 
-Ended = subprocess.CompletedProcess[str]
 Cli = Callable[..., Ended]
 WriteManifest = Callable[..., Path]
 
@@ -33,26 +34,15 @@ def gate() -> Iterator[Gate]:
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     root = tmp_path_factory.mktemp("pictures")
     with starting(tmp_path_factory.mktemp("daemon")) as start:
-        yield start("--allow-http", "--allow-root", root.parent, "--workers", "1", ENGINE__MAX_QUEUED=1)
+        settings = {"ENGINE__MAX_QUEUED": 1, "FETCH__ALLOW_NETWORKS": "127.0.0.0/8"}  # the gate is on this machine
+        yield start("--allow-http", "--allow-root", root.parent, "--workers", "1", **settings)
 
 
 @pytest.fixture
 def cli(tmp_path: Path) -> Cli:
     """Return a function that runs `stillreel` in a directory of its own."""
 
-    def run(*arguments: str | Path, stdin: str = "", **environment: str) -> Ended:
-        return subprocess.run(
-            [sys.executable, "-m", "renderer", *map(str, arguments)],
-            cwd=tmp_path,
-            env={**os.environ, **environment},
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-
-    return run
+    return partial(run, cwd=tmp_path)
 
 
 @pytest.fixture
@@ -68,14 +58,6 @@ def manifest(tmp_path: Path) -> WriteManifest:
         return path
 
     return write
-
-
-def failed(ended: Ended, code: int) -> str:
-    """Check that a command ended with a code, nothing on stdout and one line on stderr; return the line."""
-    assert (ended.returncode, ended.stdout) == (code, "")
-    [line] = ended.stderr.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 # Without a daemon.
@@ -133,7 +115,19 @@ def test_an_output_directory_that_is_not_there_ends_with_2(cli: Cli, manifest: W
     assert failed(cli("render", manifest(), "-o", "nowhere/out.mp4"), 2) == "error: output: nowhere is no directory"
 
 
-@pytest.mark.parametrize("arguments", [["render"], ["nonsense"], ["serve", "--workers", "0"], ["jobs", "--nonsense"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["render"],
+        ["nonsense"],
+        ["serve", "--workers", "0"],
+        ["serve", "--log-format", "xml"],
+        ["jobs", "--nonsense"],
+        ["jobs", "--state", "lost"],
+        ["jobs", "--limit", "0"],
+        ["jobs", "--limit", "1001"],
+    ],
+)
 def test_wrong_usage_ends_with_2(cli: Cli, arguments: list[str]) -> None:
     assert cli(*arguments).returncode == 2
 
@@ -156,27 +150,25 @@ def test_doctor_ends_with_1_where_nothing_can_be_rendered(cli: Cli) -> None:
     assert "ffmpeg" in ended.stdout
 
 
-def test_a_progress_bar_is_drawn_on_a_terminal_only(manifest: WriteManifest, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "renderer", "render", str(manifest()), "-o", str(tmp_path / "out.mp4")]
-    master, slave = pty.openpty()
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=slave, env={**os.environ, "TERM": "xterm", "COLUMNS": "100"}
-    ) as child:
-        os.close(slave)
-        drawn = b""
-        ends = time.monotonic() + 30
-        while time.monotonic() < ends and select.select([master], [], [], 30)[0]:
-            try:
-                drawn += os.read(master, 65536)
-            except OSError:  # EIO: the child has closed its side
-                break
-        assert child.wait(30) == 0
-    os.close(master)
-    assert b"rendering" in drawn or b"finishing" in drawn
-    assert b"1/1" in drawn
+def test_a_progress_bar_is_drawn_on_a_terminal(manifest: WriteManifest, tmp_path: Path) -> None:
+    with closing(Terminal("render", manifest(), "-o", tmp_path / "out.mp4")) as terminal:
+        assert terminal.ended() == 0
+    assert re.search(r"(rendering|finishing|done) \S+ 1/1 images 0:00:\d\d eta", terminal.words)
 
 
 # With a daemon.
+
+
+def test_serve_takes_its_other_doors_and_its_log_format_from_flags(start: Start, tmp_path: Path) -> None:
+    spool = os.path.relpath(tmp_path / "spool")
+    daemon = start("--spool", spool, "--metrics", "127.0.0.1:0", "--log-format", "json")
+    assert (tmp_path / "spool" / "incoming").is_dir()
+    daemon.client.render(request(request_id="logged"))
+    lines = [json.loads(line) for line in daemon.words().splitlines()]
+    [place] = [line["message"] for line in lines if line["action"] == "metrics"]
+    with urllib.request.urlopen(place.split()[-1], timeout=10) as answer:
+        assert b"stillreel_jobs_accepted_total" in answer.read()
+    assert [line["job"] for line in lines if line["action"] == "accepted"] == ["logged"]
 
 
 def test_submit_and_wait_shows_the_result(cli: Cli, daemon: DaemonProcess, manifest: WriteManifest) -> None:
@@ -187,13 +179,14 @@ def test_submit_and_wait_shows_the_result(cli: Cli, daemon: DaemonProcess, manif
 
 def test_a_job_is_followed_from_the_command_line(cli: Cli, daemon: DaemonProcess, manifest: WriteManifest) -> None:
     at = {"STILLREEL_CONNECT": daemon.endpoint}
-    assert cli("submit", manifest(request_id="mine"), **at).stdout.startswith("mine: IN_QUEUE")
+    assert cli("submit", manifest(request_id="mine"), **at).stdout.startswith("mine: queued")
     daemon.wait_for("mine", "COMPLETED")
-    assert cli("status", "mine", **at).stdout == "mine: COMPLETED, 1/1 images\n"
+    assert cli("status", "mine", **at).stdout == "mine: done, 1/1 images\n"
     assert json.loads(cli("status", "mine", "--json", **at).stdout)["status"] == "COMPLETED"
     assert json.loads(cli("result", "mine", "--json", **at).stdout)["frames"] == 3
     assert "3 frames" in cli("result", "mine", **at).stdout
-    assert "mine" in cli("jobs", **at).stdout
+    assert "mine" in cli("jobs", "--state", "done", **at).stdout
+    assert "mine" not in cli("jobs", "--state", "failed", "--state", "queued", **at).stdout
     assert "mine" in [job["request_id"] for job in json.loads(cli("jobs", "--json", **at).stdout)]
     assert cli("cancel", "mine", "--json", **at).returncode == 0
 
@@ -210,8 +203,8 @@ def test_a_full_queue_ends_with_4(cli: Cli, daemon: DaemonProcess, gate: Gate, m
     daemon.client.submit(gate.request(request_id="running"))
     daemon.wait_for("running")
     daemon.client.submit(request(request_id="waiting"))
-    assert "jobs are waiting" in failed(cli("submit", manifest(), **at), 4)
-    assert "jobs are waiting" in failed(cli("submit", manifest(), "--wait", **at), 4)
+    assert "jobs to wait" in failed(cli("submit", manifest(), **at), 4)
+    assert "jobs to wait" in failed(cli("submit", manifest(), "--wait", **at), 4)
     cancelled = json.loads(cli("cancel", "waiting", "--json", **at).stdout)
     assert cancelled["error"]["type"] == "client_cancelled"
     assert "cancelled" in failed(cli("result", "waiting", **at), 1)

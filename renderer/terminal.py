@@ -1,0 +1,180 @@
+"""What the command line shows: a progress bar, the table of jobs, and the lines for a status, a result and an error.
+
+Results go to stdout, words and bars to stderr, so that a pipe gets the answer only. Text that comes from elsewhere is
+escaped, because an error may quote a file's name and a terminal obeys what it reads.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import typer
+from pydantic import BaseModel
+from rich.cells import cell_len
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from protocol.schema import JobStatus, Progress, RenderResult
+from renderer.redaction import printable
+
+ShowProgress = Callable[[JobStatus | Progress], None]
+
+_BARE_STATES = {"IN_QUEUE": "queued", "IN_PROGRESS": "running", "COMPLETED": "done"}
+_STYLES = {"failed": "red", "expired": "red", "cancelled": "yellow", "running": "green"}
+_COLUMNS = ("request_id", "state", "images", "frames", "age", "took")
+_LEFT_ALIGNED = 2
+
+err = Console(stderr=True)
+
+
+def show_error(message: str) -> None:
+    """Print one line on stderr."""
+    err.print(Text.assemble(("error:", "bold red"), " ", printable(message)), soft_wrap=True)
+
+
+def show_note(message: str) -> None:
+    """Print one line on stderr that is no error."""
+    err.print(Text(printable(message)), soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[ShowProgress]:
+    """Show a progress bar on a terminal, and nothing elsewhere."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("images"),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Bar(*columns, console=err, disable=quiet or not err.is_terminal, transient=True) as bar:
+        task = bar.add_task("queued", total=None)
+
+        def show(seen: JobStatus | Progress) -> None:
+            done = seen.progress if isinstance(seen, JobStatus) else seen
+            ahead = seen.queue_position if isinstance(seen, JobStatus) else None
+            stage = done.stage if ahead is None else f"{done.stage}, {ahead} ahead"
+            bar.update(task, description=stage, total=done.images, completed=done.images_done)
+
+        yield show
+
+
+def show_status(seen: JobStatus, *, as_json: bool) -> None:
+    """Print where a job is, and on stderr what it failed of."""
+    if as_json:
+        _show_json(seen)
+        return
+    typer.echo(status_line(seen))
+    if seen.error:
+        show_error(seen.error.message)
+
+
+def status_line(seen: JobStatus) -> str:
+    """Return where a job is, in one line."""
+    parts = [state_name(seen)]
+    if seen.queue_position is not None:
+        parts.append(f"{seen.queue_position} ahead")
+    if seen.attempts > 1:
+        parts.append(f"attempt {seen.attempts}")
+    parts.append(f"{seen.progress.images_done}/{seen.progress.images} images")
+    return f"{printable(seen.request_id)}: {', '.join(parts)}"
+
+
+def state_name(seen: JobStatus) -> str:
+    """Return the finer state, or what the coarse one tells of it if the daemon is of an earlier version."""
+    if seen.state is not None:
+        return seen.state
+    return "failed" if seen.error else _BARE_STATES[seen.status]
+
+
+def show_result(made: RenderResult, *, as_json: bool) -> None:
+    """Print what came out."""
+    if as_json:
+        _show_json(made)
+        return
+    typer.echo(printable(made.video.url))
+    seconds = f", rendered in {made.timings['total']:.2f} s" if "total" in made.timings else ""
+    typer.echo(
+        f"{made.frames} frames, {made.duration:.3f} s at {printable(made.fps)} fps, {made.width}x{made.height}, "
+        f"{made.video.file_size} bytes, {printable(made.encoder)}{seconds}"
+    )
+
+
+def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:
+    """Print a line per job."""
+    if as_json:
+        typer.echo(json.dumps([job.model_dump(mode="json") for job in jobs], indent=2))
+        return
+    out = Console()
+    for line in job_lines(jobs, datetime.now(UTC), out.width if out.is_terminal else None):
+        out.print(line, soft_wrap=True)
+
+
+def job_lines(jobs: Sequence[JobStatus], now: datetime, width: int | None) -> list[Text]:
+    """Return a heading and a line per job; an error stands at its end, or below where it would not fit.
+
+    Args:
+        width: columns of the terminal; None where nobody looks and every job is to be one line.
+    """
+    rows = [_COLUMNS, *(_row(job, now) for job in jobs)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    heading, *lines = [
+        "  ".join(
+            cell.ljust(size) if number < _LEFT_ALIGNED else cell.rjust(size)
+            for number, (cell, size) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return [Text(heading, "bold"), *(_with_error(line, job, width) for line, job in zip(lines, jobs, strict=True))]
+
+
+def _row(job: JobStatus, now: datetime) -> tuple[str, ...]:
+    age = now - job.accepted_at if job.accepted_at else None
+    took = (job.finished_at or now) - job.started_at if job.started_at and state_name(job) != "queued" else None
+    images = f"{job.progress.images_done}/{job.progress.images}"
+    name, frames = printable(job.request_id), str(job.progress.frames)
+    return name, state_name(job), images, frames, span_words(age), span_words(took)
+
+
+def _with_error(line: str, job: JobStatus, width: int | None) -> Text:
+    style = _STYLES.get(state_name(job), "")
+    if job.error is None:
+        return Text(line, style)
+    error = printable(job.error.message)
+    is_room = width is None or len(line) + 2 + cell_len(error) <= width
+    return Text(f"{line}  {error}" if is_room else f"{line}\n  {error}", style)
+
+
+def span_words(span: timedelta | None) -> str:
+    """Return a length of time in up to six characters: 4.2s, 3m05s, 2h10m, 5d03h; never below zero."""
+    if span is None:
+        return "-"
+    # The daemon's clock may be ahead of ours.
+    seconds = max(0.0, span.total_seconds())
+    if seconds < 59.95:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours = minutes // 60
+    if not hours:
+        return f"{minutes}m{rest:02}s"
+    if hours < 24:
+        return f"{hours}h{minutes % 60:02}m"
+    return f"{hours // 24}d{hours % 24:02}h"
+
+
+def show_findings(findings: Iterable[tuple[bool, str, str]]) -> None:
+    """Print what `doctor` tried: whether it works, its name, and what was found."""
+    table = Table("", "what", "found", box=None)
+    for works, what, found in findings:
+        table.add_row(Text("ok", "green") if works else Text("no", "yellow"), what, Text(printable(found)))
+    Console().print(table)
+
+
+def _show_json(value: BaseModel) -> None:
+    typer.echo(value.model_dump_json(indent=2))
