@@ -14,7 +14,7 @@ from benchmarks.compare import Plan, compare
 from benchmarks.peers.base import Peer
 from benchmarks.peers.catalogue import PEERS
 from benchmarks.results import RESULTS, Report, WorkResult, this_machine
-from benchmarks.tables import left_out, overhead_table, work_table
+from benchmarks.tables import left_out, load_table, overhead_table, work_table
 from benchmarks.workloads import WORKLOADS, Workload, find, uniform
 
 app = typer.Typer(
@@ -132,6 +132,23 @@ def overhead(
 ) -> None:
     """Time the daemon's round trip against a render in process and the ffmpeg command line."""
     _overhead_of(workloads or ["24x1-1080p"], rounds, [], "overhead", folder)
+
+
+@app.command()
+def load(
+    workload: Annotated[str, typer.Argument(help="Name; see `list`.")] = "8x24-720p",
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs timed in each round.")] = 60,
+    waiting: Annotated[int, typer.Option(min=1, help="Jobs that wait while clients ask.")] = 1000,
+    rounds: Rounds = 3,
+    folder: Folder = RESULTS,
+) -> None:
+    """Time a busy daemon: its throughput against `render` in a loop, and its answers to 50 clients."""
+    from benchmarks.load import measure_load  # noqa: PLC0415 - brings the renderer in, which only this needs
+
+    with err.status("") as status:
+        found = measure_load(_find(workload), jobs, waiting, rounds, status.update)
+    out.print(load_table(found))
+    _save(Report(machine=this_machine(), works=(), under_load=found), "load", folder)
 
 
 @app.command()

@@ -152,6 +152,32 @@ class Overhead(_Model):
     render_times_ffmpeg: Spread
 
 
+class Load(_Model):
+    """How a daemon answers and renders while a thousand jobs wait.
+
+    Attributes:
+        loop_jobs_per_s: as many processes as the daemon has workers, each calling `render` in a loop.
+        daemon_jobs_per_s: the same jobs, all submitted at once.
+        daemon_times_loop: the ratio of the two, round by round.
+        status_ms: a client's round trip for `status`, over all clients.
+        memory_bytes: the daemon's own resident memory: when it was started, with the jobs waiting, at the end.
+    """
+
+    work: str
+    workers: int
+    jobs: int
+    waiting: int
+    clients: int
+    poll_s: float
+    loop_jobs_per_s: tuple[float, ...]
+    daemon_jobs_per_s: tuple[float, ...]
+    daemon_times_loop: Spread
+    status_ms: Spread
+    status_p99_ms: float
+    asked: int
+    memory_bytes: tuple[int, int, int]
+
+
 class Report(_Model):
     """One run of the harness."""
 
@@ -159,6 +185,7 @@ class Report(_Model):
     machine: Machine
     works: tuple[WorkResult, ...] = ()
     overhead: tuple[Overhead, ...] = ()
+    under_load: Load | None = None
 
     def save(self, name: str, folder: Path = RESULTS) -> Path:
         folder.mkdir(parents=True, exist_ok=True)

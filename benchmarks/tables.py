@@ -5,7 +5,7 @@ from collections.abc import Callable
 from rich import box
 from rich.table import Table
 
-from benchmarks.results import Overhead, PeerResult, Quality, Spread, WorkResult
+from benchmarks.results import Load, Overhead, PeerResult, Quality, Spread, WorkResult
 
 _MEBIBYTE = 1024 * 1024
 
@@ -96,3 +96,19 @@ _COLUMNS: dict[str, tuple[Callable[[PeerResult], str], str]] = {
     "edges": (lambda peer: _edges(peer.quality) if peer.quality else "", "left"),
     "colour": (lambda peer: _colour(peer.quality) if peer.quality else "", "left"),
 }
+
+
+def load_table(found: Load) -> Table:
+    """Return what a busy daemon was seen to do."""
+    table = Table(f"{found.work}, {found.workers} workers", "", box=None, title_justify="left")
+    table.add_row("render in a loop", f"{_median(found.loop_jobs_per_s)} jobs/s")
+    table.add_row("through the daemon", f"{_median(found.daemon_jobs_per_s)} jobs/s")
+    ratio, asked = found.daemon_times_loop, found.status_ms
+    table.add_row("ratio, round by round", f"{ratio.median:.3f} ({ratio.least:.3f} to {ratio.most:.3f})")
+    table.add_row(
+        f"status, {found.clients} clients every {found.poll_s:g} s, {found.waiting} jobs waiting",
+        f"median {asked.median:.1f} ms, {found.status_p99_ms:.0f} ms 99 %, {asked.most:.0f} most, {found.asked} calls",
+    )
+    memory = ", ".join(f"{size / _MEBIBYTE:.0f}" for size in found.memory_bytes)
+    table.add_row("daemon's memory: begun, waiting, ended", f"{memory} MiB")
+    return table

@@ -33,18 +33,19 @@ def command(task: Task) -> list[str]:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, root: Path, prefix: Sequence[str] = ()) -> Iterator[Daemon]:
+def serving(folder: Path, root: Path, prefix: Sequence[str] = (), options: Sequence[str] = ()) -> Iterator[Daemon]:
     """Run a daemon that may read below `root`.
 
     Args:
         prefix: what the command line begins with, such as taskset.
+        options: more of `serve`'s.
 
     Raises:
         Unavailable: it did not start; the message has its last words.
     """
     folder.mkdir(parents=True, exist_ok=True)
     serve = [*prefix, sys.executable, "-m", "renderer", "serve", "--bind", "tcp://127.0.0.1:*"]
-    serve += ["--data-dir", str(folder / "data"), "--allow-root", str(root)]
+    serve += ["--data-dir", str(folder / "data"), "--allow-root", str(root), *options]
     with (folder / "daemon.log").open("w+", encoding="utf-8") as log:
         process = subprocess.Popen(serve, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
