@@ -22,7 +22,8 @@ format: $(READY) ; $(BIN)/ruff format . && $(BIN)/ruff check --fix .
 lint: $(READY) ; $(BIN)/ruff format --check . && $(BIN)/ruff check .
 types: $(READY) ; $(BIN)/mypy
 imports: $(READY) ; $(BIN)/lint-imports
-test: $(READY) ; $(BIN)/python -m pytest
+# Three at a time, because most tests wait for processes and sockets more than they work; a file stays with one of them.
+test: $(READY) ; $(BIN)/python -m pytest -n 3 --dist loadfile
 check: lint types imports test
 demo: $(READY) ; $(BIN)/python scripts/demo.py
 serve: $(READY) ; $(BIN)/stillreel serve
