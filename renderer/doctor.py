@@ -12,13 +12,17 @@ import av
 
 from protocol.schema import ImageFrame, RenderRequest
 from renderer.config import Settings, render_settings
+from renderer.cuda import CudaFailed, open_gpu
+from renderer.devices import NvencDevice, NvencFindings
 from renderer.encode.ffmpeg import find_ffmpeg
+from renderer.encode.nvenc_selftest import nvenc_refusal
+from renderer.encode.probe import find
 from renderer.encode.selftest import refusal
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import ConfigError, StillreelError
 from renderer.intake import Origin, render_job
-from renderer.pictures.memory import FramePool
-from renderer.pipeline import NO_GPU_ENCODER, render
+from renderer.pictures.memory import pinned_memory
+from renderer.pipeline import render
 
 # A grey PGM of two by two pixels: the smallest picture that goes all the way through.
 _TINY_PICTURE = "data:image/x-portable-graymap;base64,UDUgMiAyIDI1NQqAgICA"
@@ -41,13 +45,14 @@ class Finding:
 def examine(settings: Settings) -> list[Finding]:
     """Try everything; a thing that fails is a finding, never an error."""
     limits, engine = settings.limits, settings.engine
+    findings = find(settings.nvenc)
     return [
         Finding("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         _tried("ffmpeg", lambda: _ffmpeg_version(settings)),
         _tried("libx264", lambda: _render_tiny(settings)),
         _held_pictures(settings),
-        Finding("nvenc", False, NO_GPU_ENCODER, is_needed=False),
-        _pinned_memory(),
+        *_gpus(settings, findings),
+        _pinned_memory(findings),
         Finding("muxer", True, f"PyAV {av.__version__}"),
         Finding("workers", True, f"{engine.workers} of {os.cpu_count()} cores, {engine.max_queued} jobs may wait"),
         Finding(
@@ -86,14 +91,47 @@ def _render_tiny(settings: Settings) -> str:
 
 
 def _held_pictures(settings: Settings) -> Finding:
-    refused = refusal(X264Encoder, settings.encode)
-    return Finding("held pictures", refused is None, refused or "decode to what they repeat", is_needed=False)
+    return _held_finding("held pictures", refusal(X264Encoder, settings.encode))
 
 
-def _pinned_memory() -> Finding:
-    pool = FramePool((3, 2), 1)
-    try:
-        found = "page-locked frames" if pool.is_pinned else "plain memory: page-locked frames come with the GPU encoder"
-        return Finding("pinned memory", pool.is_pinned, found, is_needed=False)
-    finally:
-        pool.close()
+def _held_finding(what: str, refused: str | None) -> Finding:
+    return Finding(what, refused is None, refused or "decode to what they repeat", is_needed=False)
+
+
+def _gpus(settings: Settings, findings: NvencFindings) -> list[Finding]:
+    """One row for the encoder, one for each GPU, and one for what is held of its pictures."""
+    encoding = [device for device in findings.devices if device.limits]
+    found = findings.refusal or f"{len(encoding)} of {len(findings.devices)} GPUs encode"
+    driver = f"; driver {findings.driver}" if findings.driver else ""
+    return [
+        Finding("nvenc", not findings.refusal, found + driver, is_needed=False),
+        *(
+            Finding(f"gpu {index}", device.reason is None, _encodes(device), is_needed=False)
+            for index, device in enumerate(findings.devices)
+        ),
+        *([] if findings.refusal else [_held_finding("nvenc held pictures", nvenc_refusal(settings.nvenc))]),
+    ]
+
+
+def _encodes(device: NvencDevice) -> str:
+    limits = device.limits
+    if limits is None:
+        return f"{device.reason}; {device.uuid}"
+    return (
+        f"{device.name} encodes from {limits.width_min}x{limits.height_min} to {limits.width_max}x{limits.height_max} "
+        f"with {limits.engines} engine{'' if limits.engines == 1 else 's'}; {device.uuid}"
+    )
+
+
+def _pinned_memory(findings: NvencFindings) -> Finding:
+    """Lock a page for the first device that encodes; where none does, frames are plain and need not be otherwise."""
+    why_not = findings.refusal
+    if why_not is None:
+        encoding = [device.uuid for device in findings.candidates]
+        try:
+            memory = pinned_memory(open_gpu(encoding[0], encoding))
+            memory.give_back(memory.take((3, 2)))
+        except CudaFailed as error:
+            why_not = str(error)
+    found = f"plain memory: {why_not}" if why_not else "page-locked frames"
+    return Finding("pinned memory", why_not is None, found, is_needed=False)

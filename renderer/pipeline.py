@@ -1,48 +1,48 @@
 """A whole job on one page: stills in, one MP4 out.
 
-Each still is coded once and its hold is synthesised, if the plan of the stream says so; else every frame is coded. The
-encoder is asked for through a function, so that what stands here does not change with who encodes. A stream that turns
-out to be of a shape that cannot be held is begun again, every frame coded.
+Each still is coded once and its hold is synthesised, if the plan of the stream says so; else every frame is coded. A
+stream that turns out to be of a shape that cannot be held is begun again, every frame coded. Who encodes is chosen by
+`encode.choice`; where the choice was left to us and the GPU fails, libx264 begins the job again.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from protocol.schema import File, Progress, RenderRequest, RenderResult
-from renderer.config import EncodeSettings, RenderSettings
-from renderer.encode.base import AccessUnit, Encoder, StreamSettings
-from renderer.encode.plan import PlannedStill, StreamPlan, every_frame, held_coding, plan_stream
+from renderer.config import RenderSettings
+from renderer.encode.base import AccessUnit, StreamSettings
+from renderer.encode.choice import Backend, OpenEncoder, choose
+from renderer.encode.lent import LentFrames
+from renderer.encode.plan import PlannedStill, StreamPlan, every_frame, held_coding, idrs_only, plan_stream
 from renderer.encode.sequence import FrameSequence, sequence_for
-from renderer.encode.x264 import X264Encoder
-from renderer.errors import ImageTooLarge, JobError
+from renderer.errors import DeviceFailed, EncodeFailed, ImageTooLarge, JobError, SessionsBusy
 from renderer.geometry import Canvas, canvas_for, even_up
 from renderer.h264.bits import UnsupportedStream
+from renderer.h264.repeat import NeedsIdr
 from renderer.output.mp4 import Mp4Writer, VideoFacts
 from renderer.pictures.compose import Look
 from renderer.pictures.decode import read_size
 from renderer.pictures.fetch import Attachment, Fetcher
 from renderer.pictures.identity import identities
+from renderer.pictures.memory import FrameStock
 from renderer.pictures.prepare import Content, Source, Stills
+from renderer.stage_clock import StageClock
 from renderer.timeline import Timeline
 
 log = logging.getLogger(__name__)
 
-NO_GPU_ENCODER = "this version has no GPU encoder yet"
+NO_GPU_ENCODER = "no GPU encoder was looked for"
 
 _ENDLESS = 1 << 30  # frames; X264_KEYINT_MAX_INFINITE, and ffmpeg takes nothing above 2^31 - 1
 
 _SILENCE_S = 1.0
 
-OpenEncoder = Callable[[StreamSettings, EncodeSettings], Encoder]
 OnProgress = Callable[[Progress], None]
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,7 @@ class RenderReport:
     """What was rendered, read back from the file, and where the time went.
 
     Attributes:
+        fallback_reason: why a request that left the choice to us was not encoded by a GPU.
         timings: wall-clock seconds of the whole job ("total"), of waiting for stills ("stills"), encoding ("encode")
             and writing repeats and the file ("mux"); "stills_busy" adds up what the decoding threads worked meanwhile.
         encoded_reason: why every frame of the holds was coded; None if they are synthesised.
@@ -103,7 +104,7 @@ def render(
     settings: RenderSettings | None = None,
     *,
     on_progress: OnProgress = lambda _: None,
-    open_encoder: OpenEncoder = X264Encoder,
+    open_encoder: OpenEncoder | None = None,
 ) -> RenderReport:
     """Render one job into `output`, which appears when it is whole and not before.
 
@@ -111,31 +112,31 @@ def render(
         job: from `intake.render_job`.
         output: path of the MP4; its directory exists; a file of that name is replaced.
         on_progress: called on this thread after every still, and once a second in a hold whose frames are all coded.
+        open_encoder: encodes whatever the request says; None chooses as it says.
 
     Raises:
         JobError: the request is at fault; `loc` says where.
+        SessionsBusy: the request names nvenc, and all its sessions are in use.
         BackendError: encoding or writing failed. In both cases nothing is left behind.
     """
     settings = settings or RenderSettings()
-    clock = _Clock()
+    clock = StageClock()
     fetcher = Fetcher(settings.fetch, base=job.base, attachments=job.attachments, any_path=job.any_path)
     look, at_hand = _look(job, fetcher, settings)
     pictures = identities([image.url for image in job.request.images], fetcher)
-    rendering = _Rendering(job, settings, fetcher, look, at_hand, pictures, clock, on_progress, open_encoder)
-    plan = _plan(job, pictures, settings)
-    try:
-        facts = rendering.attempt(plan, output)
-    except UnsupportedStream as error:
-        log.warning("holds are encoded frame by frame: %s", error, extra={"action": "holds_encoded"})
-        plan = every_frame(job.timeline.holds, f"the encoder's stream cannot be held: {error}")
-        facts = rendering.attempt(plan, output)
-    fallback_reason = NO_GPU_ENCODER if job.request.encoder == "auto" else None
-    return RenderReport(facts, "libx264", fallback_reason, plan.encoded_reason, clock.report())
+    request = job.request
+    if open_encoder is None:
+        backend = choose(request.encoder, look.canvas, request.crf, settings)
+    else:
+        backend = Backend("libx264", open_encoder, NO_GPU_ENCODER if request.encoder == "auto" else None)
+    rendering = _Rendering(job, settings, fetcher, look, at_hand, pictures, clock, on_progress)
+    facts, plan, backend = rendering.complete(backend, output)
+    return RenderReport(facts, backend.name, backend.reason, plan.encoded_reason, clock.report())
 
 
 @dataclass(frozen=True, slots=True)
 class _Rendering:
-    """A job with everything at hand; may be attempted again under another plan."""
+    """A job with everything at hand; may be attempted again under another plan or with another encoder."""
 
     job: RenderJob
     settings: RenderSettings
@@ -143,11 +144,26 @@ class _Rendering:
     look: Look
     at_hand: dict[str, Content]
     pictures: list[Hashable]
-    clock: "_Clock"
+    clock: StageClock
     on_progress: OnProgress
-    open_encoder: OpenEncoder
 
-    def attempt(self, plan: StreamPlan, output: Path) -> VideoFacts:
+    def complete(self, backend: Backend, output: Path) -> tuple[VideoFacts, StreamPlan, Backend]:
+        """Render the job; return with it the plan and the encoder that it came to in the end."""
+        plan = self._plan(backend)
+        while True:
+            try:
+                return self.attempt(plan, backend, output), plan, backend
+            except UnsupportedStream as error:
+                if not plan.is_held:
+                    raise EncodeFailed(f"the encoder's stream cannot be used: {error}") from error
+                plan = _plan_after(error, plan, self.job)
+            except (DeviceFailed, SessionsBusy) as error:
+                other = backend.instead(error)
+                if other is None:
+                    raise
+                backend, plan = other, self._plan(other)
+
+    def attempt(self, plan: StreamPlan, backend: Backend, output: Path) -> VideoFacts:
         coded = [(index, still) for index, still in enumerate(plan.stills) if still.copy_of is None]
         images = self.job.request.images
         progress = Progress(images=len(images), frames=self.job.timeline.frames, stage="rendering")
@@ -156,16 +172,17 @@ class _Rendering:
         stream = self._stream(plan, [still for _, still in coded])
         sources = [Source(images[index].url, index, self.pictures[index]) for index, _ in coded]
         with (
-            Stills(sources, self.look, self.fetcher, self.settings.pictures, at_hand=self.at_hand) as stills,
-            self.open_encoder(stream, self.settings.encode) as encoder,
+            LentFrames() as lent,
+            backend.open_encoder(stream, self.settings.encode) as encoder,
+            self._stills(sources, encoder.stock) as stills,
             Mp4Writer(output, stream.fps) as video,
         ):
             sequence = sequence_for(plan)
             for (index, still), lease in zip(coded, self.clock.timed("stills", stills), strict=True):
-                with lease:
-                    for _ in range(1 if plan.is_held else still.hold):
-                        units = self.clock.time("encode", encoder.encode, lease.frame)
-                        self._write(units, sequence, video)
+                times = 1 if plan.is_held else still.hold
+                with lent.lend(lease, encoder, times):
+                    for _ in range(times):
+                        self._write(self.clock.time("encode", encoder.encode, lease.frame), sequence, video)
                         voice.say_again()
                 voice.say(progress.model_copy(update={"images_done": index + 1}))
             voice.say(progress.model_copy(update={"images_done": len(images), "stage": "finishing"}))
@@ -173,6 +190,16 @@ class _Rendering:
             video.extend(sequence.flush(), sequence.reordered)
             self.clock.add("stills_busy", stills.busy_s)
             return self.clock.time("mux", video.commit, self.job.timeline.frames)
+
+    def _plan(self, backend: Backend) -> StreamPlan:
+        rules = self.settings.nvenc if backend.nvenc else self.settings.encode
+        if not rules.hold_pictures:
+            return every_frame(self.job.timeline.holds, rules.hold_pictures_refusal)
+        interval = _keyframe_interval(self.job)
+        return plan_stream(self.job.timeline, self.pictures, interval, self.job.request.preset)
+
+    def _stills(self, sources: Sequence[Source], stock: FrameStock) -> Stills:
+        return Stills(sources, self.look, self.fetcher, self.settings.pictures, at_hand=self.at_hand, stock=stock)
 
     def _write(self, units: Iterable[AccessUnit], sequence: FrameSequence, video: Mp4Writer) -> None:
         for unit in units:
@@ -186,10 +213,14 @@ class _Rendering:
         return StreamSettings(self.look.canvas, fps, request.crf, request.preset, interval, held)
 
 
-def _plan(job: RenderJob, pictures: list[Hashable], settings: RenderSettings) -> StreamPlan:
-    if not settings.encode.hold_pictures:
-        return every_frame(job.timeline.holds, settings.encode.hold_pictures_refusal)
-    return plan_stream(job.timeline, pictures, _keyframe_interval(job), job.request.preset)
+def _plan_after(error: UnsupportedStream, plan: StreamPlan, job: RenderJob) -> StreamPlan:
+    """Plan a stream again whose pictures could not be held."""
+    again = idrs_only(plan)
+    if isinstance(error, NeedsIdr) and again is not plan:
+        log.info("every still becomes an IDR picture: %s", error, extra={"action": "idrs_only"})
+        return again
+    log.warning("holds are encoded frame by frame: %s", error, extra={"action": "holds_encoded"})
+    return every_frame(job.timeline.holds, f"the encoder's stream cannot be held: {error}")
 
 
 def _keyframe_interval(job: RenderJob) -> int:
@@ -237,31 +268,3 @@ class _Voice:
     def say_again(self) -> None:
         if self._last is not None and time.monotonic() - self._said_at >= _SILENCE_S:
             self.say(self._last)
-
-
-class _Clock:
-    """Adds up wall-clock seconds by stage."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._stages: dict[str, float] = {}
-
-    def time(self, stage: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        began = time.perf_counter()
-        try:
-            return work(*args, **kwargs)
-        finally:
-            self.add(stage, time.perf_counter() - began)
-
-    def timed(self, stage: str, items: Iterable[T]) -> Iterator[T]:
-        """Time how long each next item is waited for."""
-        waiting = iter(items)
-        while (item := self.time(stage, next, waiting, None)) is not None:
-            yield item
-
-    def add(self, stage: str, seconds: float) -> None:
-        self._stages[stage] = self._stages.get(stage, 0.0) + seconds
-
-    def report(self) -> dict[str, float]:
-        stages = {**self._stages, "total": time.perf_counter() - self._began}
-        return {stage: round(seconds, 4) for stage, seconds in stages.items()}

@@ -18,6 +18,8 @@ from renderer.config import EncodeSettings, FetchSettings, RenderSettings, Reque
 from renderer.encode import selftest
 from renderer.encode.null import NullEncoder
 from renderer.encode.x264 import X264Encoder
+from renderer.errors import EncodeFailed
+from renderer.h264.bits import UnsupportedStream
 from renderer.intake import Origin, render_job
 from renderer.pipeline import RenderReport, render
 
@@ -233,11 +235,16 @@ def test_a_stream_that_cannot_be_held_is_encoded_frame_by_frame(tmp_path, stills
     assert len(frames) == 32
 
 
-def test_several_references_are_encoded_frame_by_frame_unless_unused(tmp_path, odd_ffmpeg):
+def test_several_references_in_use_make_every_still_an_idr(tmp_path, odd_ffmpeg):
     drawings = [(drawing, 3) for drawing in moving(tmp_path, 8)]
     report = rendered(tmp_path / "v.mp4", drawings, ffmpeg=odd_ffmpeg("bframes=0:ref=4"))
-    assert "no IDR stands between" in report.encoded_reason
+    assert report.encoded_reason is None
     assert report.facts.frames == 24
+    with av.open(str(tmp_path / "v.mp4")) as container:
+        at = [
+            packet.pts * packet.time_base for packet in container.demux(video=0) if packet.size and packet.is_keyframe
+        ]
+    assert at == [Fraction(3 * number, 24) for number in range(8)]
 
 
 def test_the_self_test_passes_with_x264():
@@ -265,3 +272,17 @@ def test_holds_can_be_switched_off(tmp_path, stills):
     report = render(job, tmp_path / "v.mp4", settings, open_encoder=NullEncoder)
     assert report.encoded_reason == "the settings say so"
     assert report.facts.frames == 6
+
+
+class Odd(X264Encoder):
+    """Has a stream that nothing can be made of, whatever is asked of it."""
+
+    def encode(self, frame):
+        super().encode(frame)
+        raise UnsupportedStream("it is odd")
+
+
+def test_a_stream_that_stays_unsupported_ends_the_job(tmp_path, stills):
+    with pytest.raises(EncodeFailed, match="cannot be used: it is odd"):
+        rendered(tmp_path / "v.mp4", [(stills[0], 8)], Odd)
+    assert not (tmp_path / "v.mp4").exists()

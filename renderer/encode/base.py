@@ -1,6 +1,7 @@
 """The seam between pictures and an H.264 encoder: NV12 frames in, access units out.
 
-Whoever implements it: x264 (an ffmpeg child process) and null (no codec at all, for tests of what stands above).
+Whoever implements it: nvenc (a GPU), x264 (an ffmpeg child process) and null (no codec at all, for tests of what stands
+above).
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from protocol.schema import Preset
 from renderer.errors import EncodeFailed
 from renderer.geometry import Canvas
+from renderer.pictures.memory import FrameStock
 
 Nv12Frame = npt.NDArray[np.uint8]
 
@@ -63,11 +65,22 @@ class Encoder(Protocol):
     Frames enter in presentation order. Access units leave in decoding order; the first is an IDR with its SPS and PPS.
     """
 
+    @property
+    def stock(self) -> FrameStock:
+        """What the frames given to this encoder are best made of; any others are taken too."""
+
+    @property
+    def pending_frames(self) -> int:
+        """How many of the latest frames are still read; 0 for an encoder that copies them.
+
+        A GPU fetches a frame from where it lies, after encode() has returned.
+        """
+
     def encode(self, frame: Nv12Frame) -> Sequence[AccessUnit]:
         """Take one frame and return the access units now ready, often none.
 
         Args:
-            frame: (H * 3 // 2, W) uint8, C-contiguous; free for reuse on return.
+            frame: (H * 3 // 2, W) uint8, C-contiguous; free for reuse as soon as it is not pending.
 
         Raises:
             EncodeFailed: the backend refused the frame; the stream is lost.
@@ -81,7 +94,7 @@ class Encoder(Protocol):
         """
 
     def close(self) -> None:
-        """Give everything back; harmless when repeated or after a failure."""
+        """Give everything back, every frame included; harmless when repeated or after a failure."""
 
     def __enter__(self) -> Self: ...
 

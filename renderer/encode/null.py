@@ -15,6 +15,7 @@ from renderer.config import EncodeSettings
 from renderer.encode.base import AccessUnit, Nv12Frame, StreamSettings, check_frame
 from renderer.errors import EncodeFailed
 from renderer.h264.bits import BitWriter, NalType, escape, join_nals
+from renderer.pictures.memory import PLAIN_STOCK, FrameStock
 
 _GREY_MACROBLOCK: Final = b"\x27"
 _I_SLICE: Final = 7  # Table 7-6: all slices of the picture are I
@@ -46,6 +47,14 @@ class NullEncoder:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def stock(self) -> FrameStock:
+        return PLAIN_STOCK
+
+    @property
+    def pending_frames(self) -> int:
+        return 0
 
     def encode(self, frame: Nv12Frame) -> Sequence[AccessUnit]:
         check_frame(frame, self._stream.canvas)

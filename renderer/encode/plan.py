@@ -80,6 +80,16 @@ def every_frame(holds: Sequence[int], reason: str) -> StreamPlan:
     return StreamPlan(tuple(PlannedStill(hold) for hold in holds), reason)
 
 
+def idrs_only(plan: StreamPlan) -> StreamPlan:
+    """Plan the same stills for an encoder that predicts from further back than the picture before."""
+    if all(still.is_idr for still in plan.stills):
+        return plan
+    stills = (
+        replace(still, is_idr=True, quantiser_offset=still.quantiser_offset - _INTRA_STEPS) for still in plan.stills
+    )
+    return StreamPlan(tuple(stills), plan.encoded_reason)
+
+
 def plan_stream(timeline: Timeline, sources: Sequence[Hashable], keyframe_interval: int, preset: Preset) -> StreamPlan:
     """Plan a stream whose holds are synthesised if that is worth it.
 

@@ -22,6 +22,7 @@ from renderer.encode.base import AccessUnit, Nv12Frame, StreamSettings, check_fr
 from renderer.encode.ffmpeg import arguments, find_ffmpeg
 from renderer.errors import EncodeFailed
 from renderer.h264.repeat import is_idr
+from renderer.pictures.memory import PLAIN_STOCK, FrameStock
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +103,14 @@ class X264Encoder:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    @property
+    def stock(self) -> FrameStock:
+        return PLAIN_STOCK
+
+    @property
+    def pending_frames(self) -> int:
+        return 0
 
     def encode(self, frame: Nv12Frame) -> Sequence[AccessUnit]:
         check_frame(frame, self._stream.canvas)

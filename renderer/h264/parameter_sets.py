@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from renderer.h264.bits import BitReader, InvalidStream, NalType, UnsupportedStream, nal_type, unescape
+from renderer.h264.vui import Vui, read_vui
 
 # 7.3.2.1.1: the profiles whose SPS tells its chroma format.
 _HIGH_PROFILES: Final = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
@@ -18,8 +19,6 @@ _CAVLC_444_INTRA: Final = 44
 # Table A-1, level 6.2; A.3.1 bounds a side by the root of eight times that.
 _MAX_PICTURE_SIZE_IN_MBS: Final = 139_264
 _MAX_SIDE_IN_MBS: Final = 1055
-
-_EXTENDED_SAR: Final = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +68,6 @@ class FrameShape:
 
 
 @dataclass(frozen=True, slots=True)
-class Colour:
-    """Colour description of the VUI (E.2.1), as the code points of ITU-T H.273; 2 is unspecified."""
-
-    is_full_range: bool = False
-    primaries: int = 2
-    transfer: int = 2
-    matrix: int = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Vui:
-    """Video usability information (E.1.1), without what concerns aspect and clock."""
-
-    colour: Colour | None
-    needs_picture_timing: bool
-    """Every access unit must carry a picture timing SEI message (D.2.3): for an HRD or for pic_struct."""
-    num_reorder_frames: int | None
-    """None without bitstream_restriction."""
-
-
-@dataclass(frozen=True, slots=True)
 class Sps:
     """A sequence parameter set."""
 
@@ -104,6 +82,8 @@ class Sps:
     max_num_ref_frames: int
     allows_frame_num_gaps: bool
     frame: FrameShape
+    vui_position: int
+    """Bit of vui_parameters_present_flag in the NAL unit, emulation prevention taken out."""
     vui: Vui | None
 
     @property
@@ -144,7 +124,8 @@ def parse_sps(nal: bytes) -> Sps:
         max_num_ref_frames=bits.at_most(16, "max_num_ref_frames"),
         allows_frame_num_gaps=bits.flag(),
         frame=_frame_shape(bits, chroma),
-        vui=_vui(bits) if bits.flag() else None,
+        vui_position=bits.position,
+        vui=read_vui(bits) if bits.flag() else None,
     )
     if sps.frame.size_in_mbs > _MAX_PICTURE_SIZE_IN_MBS or min(sps.frame.shown) <= 0:
         raise InvalidStream(f"no level has pictures of {sps.frame.size_in_mbs} macroblocks showing {sps.frame.shown}")
@@ -243,55 +224,3 @@ def _frame_shape(bits: BitReader, chroma: Chroma) -> FrameShape:
         is_progressive=is_progressive,
         crop=(left * unit_x, right * unit_x, top * unit_y, bottom * unit_y),
     )
-
-
-def _vui(bits: BitReader) -> Vui:
-    if bits.flag() and bits.u(8) == _EXTENDED_SAR:
-        bits.u(32)  # sar_width, sar_height
-    if bits.flag():
-        bits.flag()  # overscan_appropriate_flag
-    colour = _colour(bits) if bits.flag() else None
-    if bits.flag():
-        bits.ue()  # chroma_sample_loc_type_top_field
-        bits.ue()  # chroma_sample_loc_type_bottom_field
-    if bits.flag():
-        bits.u(65)  # num_units_in_tick, time_scale, fixed_frame_rate_flag
-    has_hrd = _has_hrd(bits)
-    has_pic_struct = bits.flag()
-    num_reorder_frames = _num_reorder_frames(bits) if bits.flag() else None
-    return Vui(colour, has_hrd or has_pic_struct, num_reorder_frames)
-
-
-def _colour(bits: BitReader) -> Colour:
-    bits.u(3)  # video_format
-    is_full_range = bits.flag()
-    if not bits.flag():
-        return Colour(is_full_range)
-    return Colour(is_full_range, primaries=bits.u(8), transfer=bits.u(8), matrix=bits.u(8))
-
-
-def _has_hrd(bits: BitReader) -> bool:
-    """Read over the HRD parameters of NAL units and of the VCL (E.1.2), and say whether there are any."""
-    present = 0
-    for _ in range(2):
-        if bits.flag():
-            present += 1
-            cpb_count = bits.at_most(31, "cpb_cnt_minus1") + 1
-            bits.u(8)  # bit_rate_scale, cpb_size_scale
-            for _ in range(cpb_count):
-                bits.ue()  # bit_rate_value_minus1
-                bits.ue()  # cpb_size_value_minus1
-                bits.flag()  # cbr_flag
-            bits.u(20)  # four lengths
-    if present:
-        bits.flag()  # low_delay_hrd_flag
-    return present > 0
-
-
-def _num_reorder_frames(bits: BitReader) -> int:
-    bits.flag()  # motion_vectors_over_pic_boundaries_flag
-    for _ in range(4):
-        bits.ue()  # max_bytes_per_pic_denom, max_bits_per_mb_denom, log2_max_mv_length_horizontal and _vertical
-    num_reorder_frames = bits.at_most(16, "max_num_reorder_frames")
-    bits.ue()  # max_dec_frame_buffering
-    return num_reorder_frames

@@ -48,6 +48,10 @@ def is_idr(access_unit: bytes) -> bool:
     return False
 
 
+class NeedsIdr(UnsupportedStream):
+    """A picture that follows a hold refers back over it: the same stills with an IDR after every hold would do."""
+
+
 class HeldPictures:
     """One stream in the making: coded pictures enter in decoding order, and leave with their repeats behind them.
 
@@ -158,9 +162,7 @@ class HeldPictures:
         if poc_lsb and not 0 < (poc_lsb.value - self._last_poc_lsb) % (1 << poc_lsb.width) < 1 << poc_lsb.width - 1:
             raise UnsupportedStream("presentation order is not decoding order")
         if self._repeats and self._needs_idr_after_hold and any(_uses_far_reference(header) for header in headers):
-            raise UnsupportedStream(
-                "a picture after a hold refers to others than the one before, and no IDR stands between"
-            )
+            raise NeedsIdr("a picture after a hold refers to others than the one before, and no IDR stands between")
 
 
 class _Slice(NamedTuple):

@@ -1,21 +1,118 @@
 """A pool of NV12 frames: allocated once, lent, given back.
 
-The pool is what bounds a job's memory and what makes the decoding threads wait for the encoder. Its memory is plain for
-now; page-locked memory, which a GPU reads without a copy, comes behind the same interface.
+The pool is what bounds a job's memory and what makes the decoding threads wait for the encoder. For a GPU its memory is
+page-locked, so that the card fetches a frame from where it was composed; locking pages takes milliseconds for a
+frame, so what one job gives back is kept for the next job of this process.
 """
 
+import ctypes
+import functools
+import logging
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from types import TracebackType
-from typing import Self
+from typing import Final, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from renderer.cuda import CudaFailed, Gpu, allocate_pinned, free_pinned
 from renderer.errors import BackendError
 
+log = logging.getLogger(__name__)
+
 Nv12Frame = npt.NDArray[np.uint8]
+
+
+class FrameMemory(Protocol):
+    """Where frames come from; used from many threads."""
+
+    is_pinned: bool
+
+    def take(self, shape: tuple[int, int]) -> Nv12Frame:
+        """Return a frame whose pixels are whatever they are.
+
+        Raises:
+            CudaFailed: there is none of this kind.
+        """
+
+    def give_back(self, frame: Nv12Frame) -> None:
+        """Take a frame back that `take` returned; nobody may touch it any more."""
+
+
+class PlainMemory:
+    """Frames that the garbage collector frees."""
+
+    is_pinned = False
+
+    def take(self, shape: tuple[int, int]) -> Nv12Frame:
+        return np.zeros(shape, np.uint8)
+
+    def give_back(self, frame: Nv12Frame) -> None:
+        """Nothing to do."""
+
+
+class PinnedMemory:
+    """Page-locked frames for one GPU; what is given back serves again, until another shape is asked for."""
+
+    is_pinned = True
+
+    def __init__(self, gpu: Gpu) -> None:
+        self._gpu = gpu
+        self._idle: list[Nv12Frame] = []
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<PinnedMemory of {self._gpu.uuid}, {len(self._idle)} frames idle>"
+
+    def take(self, shape: tuple[int, int]) -> Nv12Frame:
+        with self._lock:
+            for index, frame in enumerate(self._idle):
+                if frame.shape == shape:
+                    return self._idle.pop(index)
+            self._free_idle()
+        size_bytes = shape[0] * shape[1]
+        block = (ctypes.c_uint8 * size_bytes).from_address(allocate_pinned(self._gpu, size_bytes))
+        return np.ctypeslib.as_array(block).reshape(shape)
+
+    def give_back(self, frame: Nv12Frame) -> None:
+        with self._lock:
+            self._idle.append(frame)
+
+    def close(self) -> None:
+        """Free what nobody uses."""
+        with self._lock:
+            self._free_idle()
+
+    def _free_idle(self) -> None:
+        while self._idle:
+            free_pinned(self._gpu, self._idle.pop().ctypes.data)
+
+
+@functools.cache
+def pinned_memory(gpu: Gpu) -> PinnedMemory:
+    """Return this process's only page-locked memory for a device."""
+    memory = PinnedMemory(gpu)
+    Finalize(None, memory.close, exitpriority=20)  # before the context that it lives in
+    return memory
+
+
+@dataclass(frozen=True, slots=True)
+class FrameStock:
+    """What a job's pool is made of.
+
+    Attributes:
+        kept_by_encoder: frames that the encoder still reads after it took them; the pool needs as many more.
+    """
+
+    memory: FrameMemory
+    kept_by_encoder: int = 0
+
+
+PLAIN_STOCK: Final = FrameStock(PlainMemory())
 
 
 class FramePool:
@@ -25,8 +122,8 @@ class FramePool:
         is_pinned: the frames are page-locked.
     """
 
-    def __init__(self, shape: tuple[int, int], count: int) -> None:
-        """Allocate the frames.
+    def __init__(self, shape: tuple[int, int], count: int, memory: FrameMemory = PLAIN_STOCK.memory) -> None:
+        """Allocate the frames, in plain memory if there is no other.
 
         Args:
             shape: (H * 3 // 2, W), as `Canvas.nv12_shape` gives it.
@@ -34,9 +131,9 @@ class FramePool:
         """
         if count < 1:
             raise ValueError(f"a pool needs a frame: {count}")
-        self.is_pinned = False
         self._count = count
-        self._free: deque[Nv12Frame] = deque(np.zeros(shape, np.uint8) for _ in range(count))
+        self._memory, self._free = _allocated(shape, count, memory)
+        self.is_pinned = self._memory.is_pinned
         self._changed = threading.Condition()
         self._is_closed = False
 
@@ -65,15 +162,32 @@ class FramePool:
         """Lend no more and wake those who wait; harmless when repeated. Leases that are out stay valid."""
         with self._changed:
             self._is_closed = True
-            self._free.clear()
+            while self._free:
+                self._memory.give_back(self._free.popleft())
             self._changed.notify_all()
 
     def take_back(self, frame: Nv12Frame) -> None:
         """Called by `Lease.release`, once for each lease."""
         with self._changed:
-            if not self._is_closed:
+            if self._is_closed:
+                self._memory.give_back(frame)
+            else:
                 self._free.append(frame)
                 self._changed.notify()
+
+
+def _allocated(shape: tuple[int, int], count: int, memory: FrameMemory) -> tuple[FrameMemory, deque[Nv12Frame]]:
+    frames: deque[Nv12Frame] = deque()
+    try:
+        for _ in range(count):
+            frames.append(memory.take(shape))
+    except CudaFailed as error:
+        log.warning("frames are not page-locked: %s", error, extra={"action": "not_pinned"})
+        while frames:
+            memory.give_back(frames.pop())
+        memory = PLAIN_STOCK.memory
+        frames.extend(memory.take(shape) for _ in range(count))
+    return memory, frames
 
 
 class Lease:

@@ -23,7 +23,7 @@ from renderer.logs import current_job
 from renderer.pictures.compose import Look, compose, needed_size
 from renderer.pictures.decode import decode
 from renderer.pictures.fetch import Fetcher
-from renderer.pictures.memory import FramePool, Lease
+from renderer.pictures.memory import PLAIN_STOCK, FramePool, FrameStock, Lease
 
 Content = bytes | npt.NDArray[np.uint8]
 
@@ -59,6 +59,7 @@ class Stills:
         settings: PictureSettings,
         *,
         at_hand: Mapping[str, Content],
+        stock: FrameStock = PLAIN_STOCK,
     ) -> None:
         """Start the threads.
 
@@ -66,6 +67,7 @@ class Stills:
             sources: one per still; equal pictures where a still comes again.
             look: the canvas and how stills are put on it.
             at_hand: what has been fetched already, by url.
+            stock: what the frames are made of.
         """
         self._sources = sources
         self._at_hand = dict(at_hand)
@@ -75,7 +77,8 @@ class Stills:
         threads = settings.decoding_threads or min(_MOST_THREADS, os.cpu_count() or 1)
         self._look_ahead = settings.look_ahead or 2 * threads
         # One frame for each still under way, one at the encoder, one coming back from the shelf.
-        self._pool = FramePool(look.canvas.nv12_shape, self._look_ahead + 2)
+        count = self._look_ahead + 2 + stock.kept_by_encoder
+        self._pool = FramePool(look.canvas.nv12_shape, count, stock.memory)
         self._threads = ThreadPoolExecutor(threads, "still", initializer=current_job.set, initargs=(current_job.get(),))
         self._under_way: deque[Future[Lease]] = deque()
         self._shelf = _Shelf()
@@ -87,6 +90,8 @@ class Stills:
     def __exit__(self, *exc: object) -> None:
         self._pool.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
+        for still in self._under_way:
+            still.add_done_callback(_release)  # of a job that ended early; a thread may still be composing
         self._shelf.close()
 
     def __iter__(self) -> Iterator[Lease]:
@@ -142,6 +147,11 @@ class Stills:
             raise
         self.busy_s += time.perf_counter() - began
         return lease
+
+
+def _release(still: Future[Lease]) -> None:
+    if not still.cancelled() and still.exception() is None:
+        still.result().release()
 
 
 class _Shelf:

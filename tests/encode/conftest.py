@@ -12,6 +12,9 @@ import pytest
 
 from renderer.encode.base import StreamSettings
 from renderer.geometry import Canvas
+from tests.nvenc_standin.fixture import standin, standin_libraries
+
+__all__ = ["frame_of", "nothing_left", "standin", "standin_libraries", "stream"]
 
 Frame = npt.NDArray[np.uint8]
 

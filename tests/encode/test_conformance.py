@@ -1,6 +1,10 @@
-"""What every encoder promises, asked of each of them."""
+"""What every encoder promises, asked of each of them.
+
+NVENC is asked in a child process, over the stand-in driver: `test_nvenc.py` runs this module there with CONFORM=nvenc.
+"""
 
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -12,7 +16,7 @@ import numpy.typing as npt
 import pytest
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import AccessUnit, Encoder, StreamSettings
+from renderer.encode.base import AccessUnit, Encoder, HeldCoding, StreamSettings
 from renderer.encode.null import NullEncoder
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import EncodeFailed
@@ -24,8 +28,17 @@ Frame = npt.NDArray[np.uint8]
 OpenEncoder = Callable[[StreamSettings, EncodeSettings], Encoder]
 
 # The null encoder shows grey whatever it gets, so what pictures show is asked of the real ones only.
-ENCODERS = [pytest.param(NullEncoder, id="null"), pytest.param(X264Encoder, id="x264")]
 REAL_ENCODERS = [pytest.param(X264Encoder, id="x264")]
+ENCODERS = [pytest.param(NullEncoder, id="null"), *REAL_ENCODERS]
+if os.environ.get("CONFORM") == "nvenc":
+    from tests.encode.nvenc_children import open_nvenc
+
+    ENCODERS = REAL_ENCODERS = [pytest.param(open_nvenc, id="nvenc")]
+
+# 145x49 is the least that an NVENC of the stand-in takes, as one of a recent card.
+CANVASES = [Canvas(160, 64), Canvas(162, 50), Canvas(642, 482), Canvas(1600, 902)]
+if os.environ.get("CONFORM") != "nvenc":
+    CANVASES += [Canvas(2, 2), Canvas(16, 18)]
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -39,6 +52,11 @@ def encode(opened: OpenEncoder, stream: StreamSettings, frames: Sequence[Frame])
 def decode(units: Sequence[AccessUnit]) -> list[av.VideoFrame]:
     with av.open(io.BytesIO(b"".join(unit.data for unit in units)), format="h264") as container:
         return list(container.decode(video=0))
+
+
+@pytest.fixture
+def stream() -> StreamSettings:
+    return StreamSettings(Canvas(160, 64), Fraction(24), crf=20, preset="ultrafast", keyframe_interval=8)
 
 
 @pytest.fixture(params=ENCODERS)
@@ -81,7 +99,7 @@ def test_idrs_are_no_further_apart_than_asked(opened: OpenEncoder, stream, frame
     assert max(after - before for before, after in pairwise(at)) <= interval
 
 
-@pytest.mark.parametrize("canvas", [Canvas(2, 2), Canvas(16, 18), Canvas(642, 482), Canvas(1600, 902)], ids=str)
+@pytest.mark.parametrize("canvas", CANVASES, ids=str)
 def test_the_sps_tells_size_colours_and_no_reordering(opened: OpenEncoder, stream, canvas: Canvas) -> None:
     stream = replace(stream, canvas=canvas, fps=Fraction(30000, 1001))
     units = encode(opened, stream, [np.full(canvas.nv12_shape, 90, np.uint8)])
@@ -107,17 +125,36 @@ def test_pictures_leave_in_the_order_of_frames(real: OpenEncoder, stream, frame_
 
 
 @pytest.mark.parametrize("real", REAL_ENCODERS)
-def test_a_frame_may_be_overwritten_once_encode_returned(real: OpenEncoder, stream, frame_of) -> None:
-    frame = frame_of(0)
+@pytest.mark.parametrize("preset", ["ultrafast", "veryfast"])
+def test_a_frame_may_be_overwritten_once_it_is_not_pending(real: OpenEncoder, stream, frame_of, preset) -> None:
+    lumas = [40 + 12 * index for index in range(15)]
+    lent: list[Frame] = []
     units: list[AccessUnit] = []
-    with real(stream, EncodeSettings()) as encoder:
-        for luma in (40, 80, 120, 160, 200):
-            frame[:] = luma
-            units += encoder.encode(frame)
-            frame[:] = 255
+    with real(replace(stream, preset=preset), EncodeSettings()) as encoder:
+        for luma in lumas:
+            lent.append(frame_of(luma))
+            units += encoder.encode(lent[-1])
+            for frame in lent[: len(lent) - encoder.pending_frames]:
+                frame[:] = 255
         units += encoder.flush()
-    means = [picture.to_ndarray()[: picture.height].mean() for picture in decode(units)]
-    assert means == pytest.approx([40, 80, 120, 160, 200], abs=2)
+        assert encoder.pending_frames == 0
+    means = sorted(picture.to_ndarray()[: picture.height].mean() for picture in decode(units))
+    assert means == pytest.approx(lumas, abs=2)
+
+
+@pytest.mark.parametrize("is_idr", [(True, False, True, False, False, True), (True,) * 6], ids=str)
+def test_held_streams_have_their_idrs_where_asked_and_one_reference(
+    opened: OpenEncoder, stream, frame_of, is_idr
+) -> None:
+    held = HeldCoding(is_idr, (0.0,) * len(is_idr))
+    units = encode(
+        opened, replace(stream, held=held, preset="medium"), [frame_of(40 + 9 * index) for index in range(6)]
+    )
+    if opened is not NullEncoder:
+        assert tuple(unit.is_idr for unit in units) == is_idr
+    sps = parse_sps(next(nal for nal in split_nals(units[0].data) if nal_type(nal) == NalType.SPS))
+    assert sps.max_num_ref_frames == 1
+    assert not sps.is_intra_only
 
 
 def test_no_frame_may_follow_flush(encoder: Encoder, frame_of) -> None:
@@ -174,17 +211,17 @@ def test_leaving_the_with_block_by_an_exception_closes(opened: OpenEncoder, stre
 @pytest.mark.parametrize(
     "frame",
     [
-        pytest.param(np.zeros((48, 64), np.uint8), id="no chroma"),
-        pytest.param(np.zeros((96, 48), np.uint8), id="sides exchanged"),
-        pytest.param(np.zeros((72, 64, 1), np.uint8), id="a third axis"),
-        pytest.param(np.zeros((72, 64), np.int8), id="signed"),
-        pytest.param(np.zeros((72, 64), np.uint16), id="16 bits"),
-        pytest.param(np.zeros((72, 128), np.uint8)[:, ::2], id="strided"),
-        pytest.param(np.zeros((72, 80), np.uint8)[:, :64], id="padded rows"),
-        pytest.param(np.zeros((64, 72), np.uint8).T, id="column by column"),
-        pytest.param(np.zeros((72, 64), np.uint8)[::-1], id="upside down"),
+        pytest.param(np.zeros((64, 160), np.uint8), id="no chroma"),
+        pytest.param(np.zeros((240, 64), np.uint8), id="sides exchanged"),
+        pytest.param(np.zeros((96, 160, 1), np.uint8), id="a third axis"),
+        pytest.param(np.zeros((96, 160), np.int8), id="signed"),
+        pytest.param(np.zeros((96, 160), np.uint16), id="16 bits"),
+        pytest.param(np.zeros((96, 320), np.uint8)[:, ::2], id="strided"),
+        pytest.param(np.zeros((96, 176), np.uint8)[:, :160], id="padded rows"),
+        pytest.param(np.zeros((160, 96), np.uint8).T, id="column by column"),
+        pytest.param(np.zeros((96, 160), np.uint8)[::-1], id="upside down"),
     ],
 )
 def test_another_shape_dtype_or_layout_is_refused(encoder: Encoder, frame: Frame) -> None:
-    with pytest.raises(EncodeFailed, match=r"expected a C-contiguous uint8 frame of shape \(72, 64\), found"):
+    with pytest.raises(EncodeFailed, match=r"expected a C-contiguous uint8 frame of shape \(96, 160\), found"):
         encoder.encode(frame)

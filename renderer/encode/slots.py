@@ -1,0 +1,150 @@
+"""Who uses which encode session: one locked file for each, shared by all processes of a user on a machine.
+
+A driver opens only so many sessions, counted over all processes, and refuses the next. So whoever opens one holds a
+file's lock while it is open: the kernel gives the lock back however the process ends, kill -9 included. Locks also
+tell how busy each device is. Whoever waits says so by a shared lock on one more file, and a process that keeps a
+session for its next job lets go of it.
+"""
+
+import contextlib
+import fcntl
+import os
+import stat
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from renderer.config import NvencSettings
+from renderer.errors import DeviceFailed, SessionsBusy
+
+_MOST_SLOTS: Final = 64  # more than any driver opens on one card that has a limit
+_POLL_S: Final = 0.05
+
+
+def state_dir(settings: NvencSettings) -> Path:
+    """Return the directory for locks and failures, made if need be.
+
+    Raises:
+        DeviceFailed: it cannot be made, or belongs to someone else.
+    """
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    own = Path(runtime) / "stillreel" if runtime else Path(tempfile.gettempdir()) / f"stillreel-{os.getuid()}"
+    path = settings.state_dir or own
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.lstat()
+    except OSError as error:
+        raise DeviceFailed(f"the directory for the GPU's sessions cannot be made: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise DeviceFailed("the directory for the GPU's sessions belongs to someone else")
+    return path
+
+
+class Slot:
+    """The right to open one session on one device; lets go when it is released or its process ends."""
+
+    def __init__(self, uuid: str, file: int, directory: Path) -> None:
+        self.uuid = uuid
+        self._file: int | None = file
+        self._directory = directory
+
+    def __repr__(self) -> str:
+        return f"<Slot on {self.uuid}{'' if self._file else ', released'}>"
+
+    def is_wanted(self) -> bool:
+        """Say whether someone waits for a session."""
+        with _locked(_waiting_room(self._directory), fcntl.LOCK_EX | fcntl.LOCK_NB) as file:
+            return file is None
+
+    def release(self) -> None:
+        """Let go; harmless when repeated."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+
+class Slots:
+    """All slots of this machine's devices."""
+
+    def __init__(self, directory: Path, per_device: int = 0) -> None:
+        """Args:
+        per_device: sessions that may be open on each; 0 leaves the limit to the driver.
+        """
+        self._directory = directory
+        self._per_device = per_device or _MOST_SLOTS
+
+    def take(self, uuids: Sequence[str], deadline: float) -> Slot:
+        """Wait for a slot on the least busy of these devices.
+
+        Args:
+            deadline: on time.monotonic(); one that has passed means not to wait.
+
+        Raises:
+            SessionsBusy: none came free in time.
+            DeviceFailed: the lock files cannot be used.
+        """
+        try:
+            if slot := self._take_now(uuids):
+                return slot
+            with waiting_for_a_session(self._directory):
+                while time.monotonic() < deadline:
+                    time.sleep(_POLL_S)
+                    if slot := self._take_now(uuids):
+                        return slot
+        except OSError as error:
+            raise DeviceFailed(f"the GPU's sessions cannot be counted: {error.strerror}") from error
+        devices = "GPU" if len(uuids) == 1 else f"each of {len(uuids)} GPUs"
+        raise SessionsBusy(f"all {self._per_device} encode sessions of the {devices} are in use")
+
+    def busy(self, uuid: str) -> int:
+        """Count the sessions that are open on a device."""
+        held = 0
+        for path in self._paths(uuid):
+            if not path.exists():
+                break
+            with _locked(path, fcntl.LOCK_SH | fcntl.LOCK_NB) as file:
+                held += file is None
+        return held
+
+    def _take_now(self, uuids: Sequence[str]) -> Slot | None:
+        for uuid in sorted(uuids, key=self.busy):
+            for path in self._paths(uuid):
+                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(file)
+                else:
+                    return Slot(uuid, file, self._directory)
+        return None
+
+    def _paths(self, uuid: str) -> Iterator[Path]:
+        return (self._directory / f"{uuid}.session-{number}" for number in range(self._per_device))
+
+
+@contextlib.contextmanager
+def waiting_for_a_session(directory: Path) -> Iterator[None]:
+    """Let those who keep a session they do not need know that it is wanted."""
+    with _locked(_waiting_room(directory), fcntl.LOCK_SH):
+        yield
+
+
+def _waiting_room(directory: Path) -> Path:
+    return directory / "waiting"
+
+
+@contextlib.contextmanager
+def _locked(path: Path, how: int) -> Iterator[int | None]:
+    """Lock a file and give its descriptor; None if that would mean to wait and `how` forbids it."""
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(file, how)
+        except BlockingIOError:
+            yield None
+        else:
+            yield file
+    finally:
+        os.close(file)

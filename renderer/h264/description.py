@@ -1,0 +1,100 @@
+"""Writes into an SPS what an encoder left out: BT.709 limited range, and that no picture is out of order.
+
+Players guess where a stream does not tell, and guess by its height. So the SPS of every encoder says the same as
+libx264's does (E.2.1): video_format 5 (unspecified), limited range, and code point 1, BT.709, for all three of Table
+E-3, E-4 and E-5. The rest of the SPS stays as its encoder wrote it.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from renderer.h264.bits import BitReader, BitWriter, escape, unescape
+from renderer.h264.parameter_sets import parse_sps
+from renderer.h264.vui import Colour, read_over_aspect, read_over_clock
+
+BT709: Final = Colour(is_full_range=False, primaries=1, transfer=1, matrix=1)
+
+_UNSPECIFIED_FORMAT: Final = 5
+_NO_LIMIT: Final = 0
+_LONGEST_VECTOR: Final = 15  # log2_max_mv_length: what holds where nothing is said
+
+
+def described(sps_nal: bytes, *, is_reordered: bool) -> bytes:
+    """Return the SPS with its colours told.
+
+    Args:
+        sps_nal: escaped, as it is in the stream.
+        is_reordered: there may be B pictures; otherwise an SPS without bitstream_restriction gets one, so that players
+            need not wait for a picture that could come late.
+
+    Raises:
+        InvalidStream: it is no SPS.
+    """
+    sps = parse_sps(sps_nal)
+    is_told = sps.vui is not None and sps.vui.colour == BT709
+    if is_told and (is_reordered or (sps.vui and sps.vui.num_reorder_frames is not None)):
+        return sps_nal
+    unescaped = unescape(sps_nal)
+    source, written = BitReader(unescaped), BitWriter()
+    _copy(source, written, sps.vui_position)
+    has_vui = source.flag()
+    written.flag(True)
+    if has_vui:
+        _copy_over(source, written, read_over_aspect)
+        _read_over_colour(source)
+    else:
+        written.u(2, 0)  # aspect_ratio_info_present_flag, overscan_info_present_flag
+    _write_colour(written)
+    if has_vui:
+        _copy_over(source, written, read_over_clock)
+    else:
+        written.u(5, 0)  # chroma location, timing, both HRDs, pic_struct
+    is_restricted = has_vui and source.flag()
+    written.flag(is_restricted or not is_reordered)
+    if is_restricted:
+        _copy(source, written, _payload_bits(unescaped))
+    elif not is_reordered:
+        _write_restriction(written, max(1, sps.max_num_ref_frames))
+    written.trailing_bits()
+    return escape(written.to_bytes())
+
+
+def _payload_bits(unescaped: bytes) -> int:
+    """Return where rbsp_stop_one_bit stands (7.3.2.11)."""
+    value = int.from_bytes(unescaped, "big")
+    return len(unescaped) * 8 - (value & -value).bit_length()
+
+
+def _copy(source: BitReader, written: BitWriter, end: int) -> None:
+    width = end - source.position
+    written.u(width, source.u(width))
+
+
+def _copy_over(source: BitReader, written: BitWriter, read_over: Callable[[BitReader], object]) -> None:
+    """Copy what a function reads."""
+    start = source.position
+    read_over(source)
+    end, source.position = source.position, start
+    _copy(source, written, end)
+
+
+def _read_over_colour(source: BitReader) -> None:
+    if source.flag():
+        source.u(4)  # video_format, video_full_range_flag
+        if source.flag():
+            source.u(24)
+
+
+def _write_colour(written: BitWriter) -> None:
+    written.flag(True)  # video_signal_type_present_flag
+    written.u(3, _UNSPECIFIED_FORMAT)
+    written.flag(BT709.is_full_range)
+    written.flag(True)  # colour_description_present_flag
+    for code_point in (BT709.primaries, BT709.transfer, BT709.matrix):
+        written.u(8, code_point)
+
+
+def _write_restriction(written: BitWriter, frame_buffering: int) -> None:
+    written.flag(True)  # motion_vectors_over_pic_boundaries_flag
+    for value in (_NO_LIMIT, _NO_LIMIT, _LONGEST_VECTOR, _LONGEST_VECTOR, 0, frame_buffering):
+        written.ue(value)
