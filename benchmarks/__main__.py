@@ -27,7 +27,9 @@ err = Console(stderr=True)
 # A pipe has no width of its own, and the table of peers needs this much.
 out = Console(width=None if sys.stdout.isatty() else 180)
 
-_USUAL = "stillreel,daemon,floor,concat,moviepy,imageio,pyav"
+_NVENC = "stillreel-nvenc,concat-nvenc"  # left out, with the reason, where no GPU encodes
+_USUAL = f"stillreel,daemon,floor,concat,moviepy,imageio,pyav,{_NVENC}"
+_PLOTTED = f"stillreel,floor,concat,moviepy,imageio,pyav,{_NVENC}"
 FIVE_MINUTES = {"service": "", "24x1-1080p": "", "24x24-1080p": _USUAL}  # workload: its peers; all if empty
 HOLDS, IMAGES = (1, 4, 24, 240), (8, 24, 100)
 
@@ -80,7 +82,7 @@ def holds(
     lengths: Annotated[str, typer.Option(help="Hold lengths with commas between.")] = ",".join(map(str, HOLDS)),
     images: Annotated[int, typer.Option(min=1, help="Photographs.")] = 24,
     size: SizeName = "1080p",
-    peers: PeerNames = "stillreel,floor,concat,moviepy,imageio,pyav",
+    peers: PeerNames = _PLOTTED,
     rounds: Rounds = 3,
     folder: Folder = RESULTS,
 ) -> None:
@@ -99,7 +101,7 @@ def images_count(
     ),
     hold: Annotated[int, typer.Option(min=1, help="Frames each is held.")] = 24,
     size: SizeName = "1080p",
-    peers: PeerNames = "stillreel,floor,concat,moviepy,imageio,pyav",
+    peers: PeerNames = _PLOTTED,
     rounds: Rounds = 3,
     folder: Folder = RESULTS,
 ) -> None:
@@ -112,7 +114,7 @@ def images_count(
 @app.command()
 def cores(
     workload: Annotated[str, typer.Argument(help="Name; see `list`.")] = "24x24-1080p",
-    peers: PeerNames = "stillreel,floor,concat,moviepy,imageio,pyav",
+    peers: PeerNames = _PLOTTED,
     rounds: Rounds = 3,
     folder: Folder = RESULTS,
 ) -> None:

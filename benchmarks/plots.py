@@ -22,6 +22,7 @@ _COLOURS = {
     "imageio": "#009E73",
     "pyav": "#8C6D31",
     "opencv": "#666666",
+    "stillreel-nvenc": "#004B76",
     "concat-nvenc": "#332288",
     "floor": "#999999",
 }

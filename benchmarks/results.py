@@ -11,6 +11,8 @@ from typing import Literal
 import imageio_ffmpeg
 from pydantic import BaseModel, ConfigDict
 
+from benchmarks.peers.gpu import encoding_gpus
+
 RESULTS = Path(__file__).parent / "results"
 
 Colour = Literal["bt709 limited", "bt601 limited", "bt709 full", "bt601 full"]
@@ -26,7 +28,11 @@ class _Model(BaseModel):
 
 
 class Machine(_Model):
-    """Where and when it was measured, and with what."""
+    """Where and when it was measured, and with what.
+
+    Attributes:
+        gpus: those that encode, with their driver.
+    """
 
     cpu: str
     cores: int
@@ -37,6 +43,7 @@ class Machine(_Model):
     packages: dict[str, str]
     date: str
     load_1min: float
+    gpus: tuple[str, ...] = ()
 
 
 class Spread(_Model):
@@ -209,6 +216,7 @@ def this_machine() -> Machine:
         packages={name: found for name in _PACKAGES if (found := _version(name))},
         date=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         load_1min=round(os.getloadavg()[0], 2),
+        gpus=encoding_gpus(),
     )
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from benchmarks.peers import daemon, ffmpeg
+from benchmarks.peers import daemon, ffmpeg, gpu
 from benchmarks.peers.base import Peer, Task, script
 
 
@@ -26,6 +26,7 @@ PEERS: dict[str, Peer] = {
         Peer("imageio", "imageio-ffmpeg", script("imageio_writer")),
         Peer("pyav", "PyAV", script("pyav_loop")),
         Peer("opencv", "OpenCV VideoWriter", script("opencv_writer")),
+        Peer("stillreel-nvenc", "stillreel render, NVENC", gpu.render_nvenc, gpu.no_gpu),
         Peer("concat-nvenc", "ffmpeg concat, NVENC", ffmpeg.concat_nvenc, ffmpeg.no_nvenc),
     )
 }

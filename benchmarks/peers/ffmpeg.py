@@ -4,6 +4,7 @@ import subprocess
 from fractions import Fraction
 from pathlib import Path
 
+from benchmarks.peers import gpu
 from benchmarks.peers.base import Task
 from benchmarks.workloads import CRF, PRESET
 
@@ -59,7 +60,9 @@ def holds_differ(task: Task) -> str | None:
 
 
 def no_nvenc(task: Task) -> str | None:
-    """Say why NVENC does not work here: encode a few grey frames and see."""
+    """Say why this ffmpeg's NVENC does not work here: encode a few grey frames and see."""
+    if refused := gpu.refusal():
+        return refused
     probe = [*(task.ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "error"), "-f", "lavfi"]
     probe += ["-i", "color=gray:s=640x360:d=0.2", *_NVENC, "-f", "null", "-"]
     done = subprocess.run(probe, capture_output=True, text=True, timeout=60, check=False)
