@@ -216,6 +216,7 @@ class JobStatus(BaseModel):
     error: Fault | None = None
     state: StateName | None = Field(None, description="finer than status: how it ended, once it is COMPLETED")
     attempts: int = Field(0, description="times that it was begun")
+    encoder: str | None = Field(None, description="which encoder made the video, once it is done")
     accepted_at: AwareDatetime | None = None
     started_at: AwareDatetime | None = Field(None, description="of the last attempt")
     finished_at: AwareDatetime | None = None

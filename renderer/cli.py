@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from protocol.errors import BadEndpoint, ClientError, RemoteError, Unreachable
-from renderer import config, logs, terminal
+from renderer import cli_keys, config, logs, terminal
 from renderer.cli_batch import batch
 from renderer.errors import CapacityError, ConfigError, StillreelError
 from renderer.manifests.read import read_manifest
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Stills into an MP4, exactly."
 )
+
+app.add_typer(cli_keys.app, name="keys")
 
 DONE, FAILED, USAGE, UNREACHABLE, TRY_AGAIN = range(5)
 _ENDPOINT = "tcp://127.0.0.1:5590"
@@ -105,6 +107,10 @@ def serve(
     ] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Jobs rendered at once.")] = None,
     spool: Annotated[Path | None, typer.Option(metavar="DIR", help="Directory that manifests are dropped in.")] = None,
+    http: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Speak HTTP here, the page included.")] = None,
+    https: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Speak HTTPS here.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Its certificate; else keys --tls's.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key.")] = None,
     metrics: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Loopback address for Prometheus.")] = None,
     log_format: Annotated[str | None, typer.Option(metavar="text|json", help="How the log is written.")] = None,
     config_file: ConfigFile = None,
@@ -122,12 +128,19 @@ def serve(
                 "allow_networks": allow_network or None,
             },
             "engine": {"workers": workers},
+            "http": {"bind": http, "tls_bind": https, "tls_cert": tls_cert, "tls_key": tls_key},
             "spool": {"directory": spool.absolute() if spool else None},
             "observe": {"metrics": metrics, "log_format": log_format},
         },
     )
     logs.configure(min(logging.getLogger().level, logging.INFO), settings.observe.log_format)
-    serve_until_stopped(settings, lambda line: print(line, flush=True))
+
+    def examined() -> list[dict[str, Any]]:
+        from renderer.doctor import examine  # noqa: PLC0415 - only the page asks
+
+        return [asdict(finding) for finding in examine(settings)]
+
+    serve_until_stopped(settings, lambda line: print(line, flush=True), examined)
 
 
 @app.command()

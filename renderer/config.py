@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from protocol.errors import dotted
+from renderer.devices import NvencFindings
 from renderer.errors import ConfigError
 
 VERSION = version("stillreel")
@@ -28,6 +29,11 @@ MEBIBYTE = 1024 * 1024
 def _split_paths(value: object) -> object:
     """In the environment a list of directories is written as PATH is."""
     return [part for part in value.split(os.pathsep) if part] if isinstance(value, str) else value
+
+
+def _split_words(value: object) -> object:
+    """In the environment a list of words is written with commas."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _read_networks(value: object) -> object:
@@ -97,6 +103,23 @@ class EncodeSettings(_Part):
     hold_pictures_refusal: str = Field("the settings say so", description="the reason that results give for that")
 
 
+class NvencSettings(_Part):
+    """How the encoders of GPUs are found, shared and left alone."""
+
+    probe_timeout_s: float = Field(30, gt=0, description="for one device; a driver that wakes up takes seconds")
+    cache_dir: Path | None = Field(None, description="what was found; else below XDG_CACHE_HOME or ~/.cache")
+    state_dir: Path | None = Field(
+        None, description="who uses which session and which device failed; all processes that share it count together"
+    )
+    sessions_per_device: int = Field(0, ge=0, le=64, description="0: as many as the driver opens")
+    session_timeout_s: float = Field(10, ge=0, description="seconds that a job waits for a session")
+    keep_session_s: float = Field(2, ge=0, description="a session waits so long for the next job of the same shape")
+    stall_timeout_s: float = Field(60, gt=0, description="a device that takes longer for a picture is left alone")
+    retry_after_s: float = Field(60, gt=0, description="a device that failed is left alone for so long, then longer")
+    hold_pictures: bool = Field(True, description="false: a GPU encodes every frame of a hold")
+    hold_pictures_refusal: str = Field("the settings say so", description="the reason that results give for that")
+
+
 class EngineSettings(_Part):
     """How many jobs wait and run, and for how long."""
 
@@ -117,6 +140,8 @@ class RetentionSettings(_Part):
     results: int = Field(100_000, ge=1, description="answers kept at most")
     outputs_s: float = Field(7 * 86400, gt=0, description="videos; those of the manifest directory are never removed")
     outputs_bytes: int = Field(100 * 1024 * MEBIBYTE, ge=1, description="videos kept at most, in bytes")
+    uploads_s: float = Field(86400, gt=0, description="files that clients have uploaded over http")
+    uploads_bytes: int = Field(10 * 1024 * MEBIBYTE, ge=1, description="uploads kept at most, in bytes; then refused")
 
 
 class SpoolSettings(_Part):
@@ -127,6 +152,39 @@ class SpoolSettings(_Part):
     rescan_s: float = Field(5, gt=0, description="between looks at the whole directory, should a notice be lost")
     max_manifest_bytes: int = Field(64 * MEBIBYTE, ge=1024)
     max_claims: int = Field(0, ge=0, description="manifests claimed at once; 0: two per worker")
+
+
+class HttpSettings(_Part):
+    """The door that speaks the hosted service's contract, and has the page."""
+
+    bind: str | None = Field(None, description="HOST:PORT for plain http; absent: none")
+    tls_bind: str | None = Field(None, description="HOST:PORT for https; absent: none")
+    tls_cert: Path | None = Field(None, description="PEM; absent: the pair that `stillreel keys --tls` has made")
+    tls_key: Path | None = None
+    public_url: str | None = Field(None, pattern=r"^https?://[^\s?#]+$", description="how clients reach this door")
+    trust_proxy: bool = Field(False, description="a proxy ends TLS in front: its X-Forwarded headers are believed")
+    allow_hosts: Annotated[tuple[str, ...], BeforeValidator(_split_words)] = Field(
+        ("fal.run", "queue.fal.run", "rest.fal.ai", "v3.fal.media"),
+        description="Host headers taken beside loopback's where no key is needed; the hosted service's names",
+    )
+    allow_origins: Annotated[tuple[str, ...], BeforeValidator(_split_words)] = Field(
+        (), description="Origins of pages that may ask where no key is needed, beside those of this machine"
+    )
+    max_body_bytes: int = Field(256 * MEBIBYTE, ge=1024, description="one request")
+    max_connections: int = Field(1000, ge=1)
+    header_timeout_s: float = Field(10, gt=0, description="from a connection's first byte to the end of its headers")
+
+
+class WebhookSettings(_Part):
+    """Calls that tell a client's server that its job is done."""
+
+    allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_read_networks)] = Field(
+        (), description="networks such as 10.1.0.0/16 that may be called though they are not public"
+    )
+    timeout_s: float = Field(15, gt=0, description="for one call")
+    first_pause_s: float = Field(1, gt=0, description="before the second call; twice as long before each next")
+    longest_pause_s: float = Field(3600, gt=0)
+    give_up_s: float = Field(86400, gt=0, description="after the job's end")
 
 
 class ObserveSettings(_Part):
@@ -144,26 +202,37 @@ class Settings(_Part):
     fetch: FetchSettings = FetchSettings()
     pictures: PictureSettings = PictureSettings()
     encode: EncodeSettings = EncodeSettings()
+    nvenc: NvencSettings = NvencSettings()
     engine: EngineSettings = EngineSettings()
     retention: RetentionSettings = RetentionSettings()
     spool: SpoolSettings = SpoolSettings()
+    http: HttpSettings = HttpSettings()
+    webhooks: WebhookSettings = WebhookSettings()
     observe: ObserveSettings = ObserveSettings()
 
 
 class RenderSettings(_Part):
-    """What rendering one job needs; small enough to be sent to a worker."""
+    """What rendering one job needs; small enough to be sent to a worker.
+
+    Attributes:
+        gpus: what the machine has; None leaves it to whoever renders to find out.
+    """
 
     fetch: FetchSettings = FetchSettings()
     pictures: PictureSettings = PictureSettings()
     encode: EncodeSettings = EncodeSettings()
+    nvenc: NvencSettings = NvencSettings()
+    gpus: NvencFindings | None = None
     max_canvas_side: int = RequestLimits().max_canvas_side
 
 
-def render_settings(settings: Settings) -> RenderSettings:
+def render_settings(settings: Settings, gpus: NvencFindings | None = None) -> RenderSettings:
     return RenderSettings(
         fetch=settings.fetch,
         pictures=settings.pictures,
         encode=settings.encode,
+        nvenc=settings.nvenc,
+        gpus=gpus,
         max_canvas_side=settings.limits.max_canvas_side,
     )
 

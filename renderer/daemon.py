@@ -18,13 +18,16 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from multiprocessing.util import Finalize
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from renderer.config import VERSION, ServerSettings, Settings, render_settings, scratch_dir
+from renderer.devices import NvencFindings
 from renderer.encode.ffmpeg import find_ffmpeg
+from renderer.encode.nvenc_selftest import with_gpus_tested
 from renderer.encode.selftest import refusal
 from renderer.encode.x264 import X264Encoder
-from renderer.errors import ConfigError
+from renderer.errors import ConfigError, StillreelError
+from renderer.frontends.http.webhooks import webhooks
 from renderer.frontends.spool import Spool
 from renderer.frontends.zmq_server import ZmqServer
 from renderer.intake import Intake
@@ -37,16 +40,21 @@ from renderer.jobs.store import JobStore
 from renderer.metrics import Snapshot
 from renderer.scrape import serve_metrics
 
+if TYPE_CHECKING:
+    from renderer.frontends.http.door import Examine, HttpDoor
+
 log = logging.getLogger(__name__)
 
 _GAUGES_S = 1.0
+_HTTP_CLOSE_S = 8.0
 
 
-def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+def serve(settings: Settings, announce: Callable[[str], None], examine: "Examine" = tuple) -> None:
     """Run the daemon until a signal stops it.
 
     Args:
-        announce: gets one line when requests are answered.
+        announce: gets one line when requests are answered: where, the ZeroMQ endpoint first.
+        examine: says what works on this machine, for the page; called on a thread.
 
     Raises:
         ConfigError: it cannot start; the message says which setting to change.
@@ -57,14 +65,14 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     for root in settings.fetch.allow_roots:
         if not root.is_dir():
             raise ConfigError(f"fetch.allow_roots: {root} is no directory")
-    settings = _with_held_pictures_tested(settings)
+    settings, gpus = with_gpus_tested(_with_held_pictures_tested(settings))
     _allow_many_connections()
     with _data_dir(settings.server) as data_dir, _scratch(data_dir) as scratch:
         store = JobStore(data_dir / "jobs.sqlite3")
         places = Places(data_dir / "outputs", data_dir / "attachments", data_dir / "logs", scratch)
         try:
             with JobLogs(below(places.logs)):
-                asyncio.run(_Daemon(settings, store, places, _daemon_id(data_dir)).run(announce))
+                asyncio.run(_Daemon(settings, gpus, store, places, data_dir, examine).run(announce))
         finally:
             store.close()
 
@@ -86,11 +94,21 @@ def _with_held_pictures_tested(settings: Settings) -> Settings:
 
 
 class _Daemon:
-    def __init__(self, settings: Settings, store: JobStore, places: Places, daemon_id: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        gpus: NvencFindings,
+        store: JobStore,
+        places: Places,
+        data_dir: Path,
+        examine: "Examine",
+    ) -> None:
         self._settings = settings
+        self._gpus = gpus
         self._store = store
         self._places = places
-        self._daemon_id = daemon_id
+        self._data_dir = data_dir
+        self._examine = examine
         self._drain = asyncio.Event()
         self._stop = asyncio.Event()
 
@@ -98,28 +116,39 @@ class _Daemon:
         settings = self._settings
         level = logging.getLogger().level
         watch = Watch(worker_log=WorkerLog(level, settings.observe.log_format, self._places.logs))
-        engine = Engine(settings.engine, render_settings(settings), self._store, self._places, watch)
-        intake = Intake(settings.limits, settings.fetch, engine, self._places.attachments)
+        render = render_settings(settings, self._gpus)
+        engine = Engine(settings.engine, render, self._store, self._places, watch)
+        intake = Intake(settings.limits, settings.fetch, engine, self._places.attachments, self._gpus)
         server = ZmqServer(settings.server, engine, intake)
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal)
-        engine.recover()
+        try:
+            engine.recover()
+        except StillreelError as error:
+            raise ConfigError(f"server.data_dir: the jobs of the store could not be taken up: {error}") from error
         spool = await self._spool(engine, intake)
+        http = self._http(engine, intake)
+        addresses = [server.endpoint, *(http.addresses if http else [])]
         keeping = Retention(settings.retention, self._store, self._places)
         parts: list[Callable[[], Coroutine[Any, Any, None]]] = [engine.run, keeping.run, server.serve]
         parts += [spool.serve] if spool else []
+        parts += [webhooks(settings, self._data_dir, engine, self._store.hooks).run]
         async with asyncio.TaskGroup() as tasks, self._metrics(engine, spool):
             serving = [tasks.create_task(part()) for part in parts]
-            announce(f"stillreel {VERSION} ready on {server.endpoint}")
+            answering = [tasks.create_task(http.serve())] if http else []
+            announce(f"stillreel {VERSION} ready on {', '.join(addresses)}")
             await self._drain.wait()
             log.info("draining", extra={"action": "drain"})
             draining = tasks.create_task(engine.drain(settings.server.drain_timeout_s))
             stopping = tasks.create_task(self._stop.wait())
             await asyncio.wait({draining, stopping}, return_when=asyncio.FIRST_COMPLETED)
             await engine.hand_back()
+            if http:
+                http.close()
+                await asyncio.wait(answering, timeout=_HTTP_CLOSE_S)
             await server.close()
-            for task in (draining, stopping, *serving):
+            for task in (draining, stopping, *answering, *serving):
                 task.cancel()
         log.info("stopped", extra={"action": "stop"})
 
@@ -128,17 +157,17 @@ class _Daemon:
         settings = self._settings
         if settings.spool.directory is None:
             return None
-        spool = Spool(settings.spool, engine, intake, daemon_id=self._daemon_id, workers=settings.engine.workers)
+        daemon_id = _daemon_id(self._data_dir)
+        spool = Spool(settings.spool, engine, intake, daemon_id=daemon_id, workers=settings.engine.workers)
         await spool.adopt()
         return spool
 
     @contextlib.asynccontextmanager
     async def _metrics(self, engine: Engine, spool: Spool | None) -> AsyncIterator[None]:
-        """Answer scrapes in a thread of their own; the gauges are read on this loop, once a second."""
-        address = self._settings.observe.metrics
-        if address is None:
-            yield
-            return
+        """Answer scrapes, on a port and threads of their own if that is wished for; the HTTP door has them as well.
+
+        The gauges are read on this loop, once a second.
+        """
         began = time.monotonic()
         seen: list[Snapshot] = []
 
@@ -148,13 +177,24 @@ class _Daemon:
                 await asyncio.sleep(_GAUGES_S)
 
         engine.metrics.watch(lambda: seen[0])
-        with contextlib.closing(serve_metrics(engine.metrics, address)) as server:
-            log.info("metrics at http://%s/metrics", server.address, extra={"action": "metrics"})
+        with contextlib.ExitStack() as open_port:
+            if address := self._settings.observe.metrics:
+                server = open_port.enter_context(serve_metrics(engine.metrics, address))
+                log.info("metrics at http://%s/metrics", server.address, extra={"action": "metrics"})
             looking = asyncio.create_task(look())
             try:
                 yield
             finally:
                 looking.cancel()
+
+    def _http(self, engine: Engine, intake: Intake) -> "HttpDoor | None":
+        """Return the HTTP door, bound, if there is one."""
+        settings = self._settings
+        if settings.http.bind is None and settings.http.tls_bind is None:
+            return None
+        from renderer.frontends.http.door import HttpDoor  # noqa: PLC0415 - FastAPI takes 300 ms that others do not need
+
+        return HttpDoor(settings, self._data_dir, engine, intake, metrics=engine.metrics, examine=self._examine)
 
     def _on_signal(self) -> None:
         if self._drain.is_set():

@@ -20,9 +20,11 @@ StillreelError
 ├── CapacityError            try again later
 │   ├── QueueFull
 │   ├── ShuttingDown
-│   └── StorageFull            the disk has no room for the job
+│   ├── StorageFull            the disk has no room for the job
+│   └── SessionsBusy           other jobs or programs use every session of the GPU's encoder
 ├── BackendError             we are at fault
 │   ├── EncodeFailed           the encoder refused, stalled or died
+│   │   └── DeviceFailed         it was a GPU's; another encoder may do
 │   ├── OutputFailed           the file could not be written
 │   ├── StoreFailed            the store of jobs could not be read or written
 │   └── WorkerLost             the process that rendered died
@@ -150,12 +152,32 @@ class StorageFull(CapacityError):
     kind = "storage_full"
 
 
+class SessionsBusy(CapacityError):
+    kind = "queue_full"
+
+
 class BackendError(StillreelError):
     kind = "internal_error"
 
 
 class EncodeFailed(BackendError):
     kind = "internal_error"
+
+
+class DeviceFailed(EncodeFailed):
+    """A GPU's encoder failed.
+
+    Attributes:
+        device: its UUID, if it is the device's fault and not that of the session's circumstances.
+        was_kept: its session had served another job before, so a fresh one may do.
+    """
+
+    kind = "internal_error"
+
+    def __init__(self, message: str, *, loc: Loc = (), device: str | None = None, was_kept: bool = False) -> None:
+        super().__init__(message, loc=loc)
+        self.device = device
+        self.was_kept = was_kept
 
 
 class OutputFailed(BackendError):

@@ -5,9 +5,11 @@ once, whichever door it came through.
 """
 
 import asyncio
+import contextlib
 import hashlib
+import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -17,8 +19,10 @@ from pydantic import ValidationError
 
 from protocol.schema import PixelLayout, RenderParams, RenderRequest
 from renderer.config import FetchSettings, RequestLimits
+from renderer.devices import NvencFindings
 from renderer.errors import InvalidRequest, JobError, LimitExceeded, NotSupported, StillreelError, TooManyImages
-from renderer.jobs.files import Buffer, Files
+from renderer.jobs.files import Content, Files
+from renderer.jobs.hooks import Hook
 from renderer.jobs.job import Submission
 from renderer.pictures.fetch import Attachment, Fetcher
 from renderer.pipeline import RenderJob
@@ -28,8 +32,8 @@ if TYPE_CHECKING:
     from renderer.jobs.engine import Engine
     from renderer.jobs.job import Job
 
-_NOT_YET = {"webhook_url": None}
-_FOUND_MAX = 80
+_FOUND_MAX, _URL_MAX = 80, 2048
+_WEBHOOK_URL = re.compile(r"(?i:https?)://[!-\"$-.0->A-\[\]-~]+(?:[/?#][!-\[\]-~]*)?")  # printable ASCII
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,7 @@ class Origin:
     attachments: tuple[Attachment, ...] = ()
     base: Path | None = None
     any_path: bool = False
+    calls_back: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +55,14 @@ class Door:
         job_id: in place of the request's own id.
         base: directory that relative paths start from; all below it may be read.
         output: directory that the video goes into; absent, the daemon's own.
+        links: the url that links to files begin with for this client, for its webhook.
     """
 
     client: str
     job_id: str | None = None
     base: Path | None = None
     output: Path | None = None
+    links: str | None = None
 
 
 def parse_request(params: Mapping[str, Any]) -> RenderRequest:
@@ -92,7 +99,7 @@ def render_job(
         JobError: which field is at fault, what was expected and what was found.
     """
     origin = origin or Origin()
-    _refuse_what_is_not_there(request)
+    _refuse_what_is_not_there(request, origin)
     if len(request.images) > limits.max_images:
         raise TooManyImages(f"expected up to {limits.max_images} images, found {len(request.images)}", loc=("images",))
     line = timeline(request.images, frame_rate(request.fps))
@@ -110,12 +117,18 @@ def render_job(
     return RenderJob(request, line, origin.attachments, origin.base, origin.any_path)
 
 
-def _refuse_what_is_not_there(request: RenderRequest) -> None:
-    for name, silent in _NOT_YET.items():
-        if getattr(request, name) != silent:
-            raise NotSupported("this version does not have it yet; leave it out", loc=(name,))
-    if request.encoder == "nvenc":
-        raise NotSupported('this version has no GPU encoder yet; expected "auto" or "libx264"', loc=("encoder",))
+def _refuse_what_is_not_there(request: RenderRequest, origin: Origin) -> None:
+    if request.webhook_url is not None:
+        if not origin.calls_back:
+            raise NotSupported("only a daemon calls back; leave it out", loc=("webhook_url",))
+        if len(request.webhook_url) > _URL_MAX or not _WEBHOOK_URL.fullmatch(request.webhook_url):
+            raise InvalidRequest("expected an http or https url without a user", loc=("webhook_url",))
+
+
+def refuse_missing_gpu(request: RenderRequest, gpus: NvencFindings | None) -> None:
+    """Refuse a request that names nvenc where no GPU encodes, with the probe's reason."""
+    if request.encoder == "nvenc" and gpus and gpus.refusal:
+        raise NotSupported(gpus.refusal, loc=("encoder",))
 
 
 def _check_length(line: Timeline, limits: RequestLimits) -> None:
@@ -142,22 +155,33 @@ def _short(value: object) -> str:
 class Intake:
     """Turns requests that came through a door into jobs of the engine."""
 
-    def __init__(self, limits: RequestLimits, fetch: FetchSettings, engine: "Engine", directory: Path) -> None:
+    def __init__(
+        self,
+        limits: RequestLimits,
+        fetch: FetchSettings,
+        engine: "Engine",
+        directory: Path,
+        gpus: NvencFindings | None = None,
+    ) -> None:
         """Args:
         directory: gets one directory per job that brings files.
+        gpus: what the machine has; None leaves it to the worker to refuse.
         """
+        self._gpus = gpus
         self._limits = limits
         self._fetch = fetch
         self._engine = engine
         self._directory = directory
+        self._arriving: dict[str, asyncio.Event] = {}
 
-    async def accept(self, request: RenderRequest, door: Door, attachments: Sequence[Buffer] = ()) -> "Job":
+    async def accept(self, request: RenderRequest, door: Door, attachments: Sequence[Content] = ()) -> "Job":
         """Check a request, keep what it brings on disk, and hand it to the engine.
 
         An id that is known gives the job that has it, if the request is the same; nothing is written then.
 
         Args:
-            attachments: the files or pixels that `cid:0`, `cid:1` and so on name; not needed any more on return.
+            attachments: the files or pixels that `cid:0`, `cid:1` and so on name, or paths of files that do not change;
+                not needed any more on return.
 
         Raises:
             JobError: the request is at fault.
@@ -169,37 +193,59 @@ class Intake:
             self._engine.metrics.refused(error.kind)
             raise
 
-    async def _accept(self, request: RenderRequest, door: Door, attachments: Sequence[Buffer]) -> "Job":
+    async def _accept(self, request: RenderRequest, door: Door, attachments: Sequence[Content]) -> "Job":
+        refuse_missing_gpu(request, self._gpus)
         layouts = _layouts(request, attachments)
         job_id = door.job_id or request.request_id or uuid.uuid4().hex
         digest = await asyncio.to_thread(_digest, request, attachments)
-        if known := self._engine.known(job_id, digest):
-            return known
-        self._engine.check_room()
-        files = Files(self._directory / uuid.uuid4().hex)
-        is_kept = False
+        async with self._turn(job_id):
+            if known := self._engine.known(job_id, digest):
+                return known
+            self._engine.check_room()
+            files = Files(self._directory / uuid.uuid4().hex)
+            is_kept = False
+            try:
+                saved = tuple(Attachment(files.path_of(index), layout) for index, layout in enumerate(layouts))
+                work = render_job(request, self._limits, self._fetch, Origin(saved, door.base, calls_back=True))
+                work = await asyncio.to_thread(files.save, work, attachments, Fetcher(self._fetch))
+                kept = files.directory if work.attachments else None
+                hook = Hook(request.webhook_url, door.links) if request.webhook_url else None
+                wanted = Submission(job_id, door.client, digest, work, kept, door.output, hook)
+                job, is_kept = self._engine.submit(wanted)
+                return job
+            finally:
+                if not is_kept:
+                    files.remove()
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, job_id: str) -> AsyncIterator[None]:
+        """Let requests with one id in one after another, so that what a thousand bring is written down once."""
+        while before := self._arriving.get(job_id):
+            await before.wait()
+        over = self._arriving[job_id] = asyncio.Event()
         try:
-            saved = tuple(Attachment(files.path_of(index), layout) for index, layout in enumerate(layouts))
-            work = render_job(request, self._limits, self._fetch, Origin(saved, door.base))
-            work = await asyncio.to_thread(files.save, work, attachments, Fetcher(self._fetch))
-            kept = files.directory if work.attachments else None
-            wanted = Submission(job_id, door.client, digest, work, kept, door.output)
-            job, is_kept = self._engine.submit(wanted)
-            return job
+            yield
         finally:
-            if not is_kept:
-                files.remove()
+            del self._arriving[job_id]
+            over.set()
 
 
-def _digest(request: RenderRequest, attachments: Sequence[Buffer]) -> str:
-    """Return the digest of all that makes up a request, its own id left out."""
-    digest = hashlib.sha256(request.model_dump_json(exclude={"request_id", "progress"}).encode())
+def _digest(request: RenderRequest, attachments: Sequence[Content]) -> str:
+    """Return the digest of all that makes up a request but its id.
+
+    Defaults are left out, so that a version with one field more still knows the request again.
+    """
+    digest = hashlib.sha256(request.model_dump_json(exclude={"request_id", "progress"}, exclude_defaults=True).encode())
     for content in attachments:
-        digest.update(hashlib.sha256(content).digest())
+        if isinstance(content, Path):
+            with content.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        else:
+            digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
 
 
-def _layouts(request: RenderRequest, attachments: Sequence[Buffer]) -> Sequence[PixelLayout | None]:
+def _layouts(request: RenderRequest, attachments: Sequence[Content]) -> Sequence[PixelLayout | None]:
     layouts = request.attachments if isinstance(request, RenderParams) else None
     if layouts is None:
         return [None] * len(attachments)
@@ -209,7 +255,7 @@ def _layouts(request: RenderRequest, attachments: Sequence[Buffer]) -> Sequence[
             loc=("attachments",),
         )
     for index, (layout, content) in enumerate(zip(layouts, attachments, strict=True)):
-        if layout and layout.size_bytes != len(content):
+        if layout and not isinstance(content, Path) and layout.size_bytes != len(content):
             raise InvalidRequest(
                 f"expected {layout.size_bytes} bytes for shape {list(layout.shape)}, found {len(content)}",
                 loc=("attachments", index),

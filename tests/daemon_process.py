@@ -28,7 +28,18 @@ from protocol.client import Client
 START_S = 30
 _MARK = "TEST_DAEMON_MARK"
 _SETTINGS = {"FETCH__ALLOW_NETWORKS": "127.0.0.0/8"}  # where the tests' own servers are
-_LASTING = {"video.mp4", "lock", "id", "reserve", "log.jsonl", "jobs.sqlite3", "jobs.sqlite3-wal", "jobs.sqlite3-shm"}
+_LASTING = {
+    "video.mp4",
+    "lock",
+    "id",
+    "reserve",
+    "log.jsonl",
+    "jobs.sqlite3",
+    "jobs.sqlite3-wal",
+    "jobs.sqlite3-shm",
+    "links.secret",
+    "webhook.secret",
+}
 
 
 def wait_until(is_so: Callable[[], object], what: str, deadline_s: float = 15) -> None:
@@ -135,7 +146,10 @@ class DaemonProcess:
         if not self.ready_line:
             self.close()
             raise AssertionError(f"the daemon did not start: {self.words()}")
-        self.endpoint = self.ready_line.split()[-1]
+        addresses = self.ready_line.partition(" ready on ")[2].split(", ")
+        self.endpoint = addresses[0]
+        self.http = next((address for address in addresses if address.startswith("http://")), "")
+        self.https = next((address for address in addresses if address.startswith("https://")), "")
 
     def _first_line(self) -> str:
         assert self.child.stdout is not None

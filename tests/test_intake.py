@@ -10,6 +10,7 @@ import pytest
 
 from protocol.schema import PixelLayout, RenderParams, RenderRequest
 from renderer.config import FetchSettings, RenderSettings, RequestLimits
+from renderer.devices import NvencDevice, NvencFindings
 from renderer.errors import (
     FetchFailed,
     FileTooLarge,
@@ -19,7 +20,7 @@ from renderer.errors import (
     NotSupported,
     TooManyImages,
 )
-from renderer.intake import Door, Origin, parse_request, render_job
+from renderer.intake import Door, Origin, parse_request, refuse_missing_gpu, render_job
 from renderer.jobs.job import Job
 from renderer.pictures.fetch import Attachment
 from renderer.pipeline import RenderJob
@@ -81,12 +82,20 @@ def test_the_limits_themselves_are_allowed(job_of) -> None:
         ([{"url": "a", "frames": 11}], {"fps": 1}, LimitExceeded, "images: expected up to 10 s in all, found 11.000 s"),
         ([{"url": "a"}], {"width": 642}, LimitExceeded, "width: expected up to 640, found 642"),
         ([{"url": "a"}], {"height": 641}, LimitExceeded, "height: expected up to 640, found 641"),
-        ([{"url": "a"}], {"encoder": "nvenc"}, NotSupported, "encoder: this version has no GPU encoder yet"),
-        ([{"url": "a"}], {"webhook_url": "http://a/"}, NotSupported, "webhook_url: this version does not have it yet"),
+        ([{"url": "a"}], {"webhook_url": "http://a/"}, NotSupported, "webhook_url: only a daemon calls back"),
     ],
 )
 def test_what_is_above_a_limit_or_not_there_is_refused_at_its_field(job_of, images, fields, kind, words: str) -> None:
     assert refusal(kind, job_of, *images, **fields).startswith(words)
+
+
+def test_nvenc_by_name_is_refused_with_the_probes_reason() -> None:
+    request = RenderRequest.model_validate({"images": [{"url": "a"}], "encoder": "nvenc"})
+    with pytest.raises(NotSupported, match="encoder: H100 has none"):
+        refuse_missing_gpu(request, NvencFindings("570", (NvencDevice("GPU-1", "H100", "H100 has none"),)))
+    refuse_missing_gpu(request, NvencFindings("570", (NvencDevice("GPU-2", "L4"),)))
+    refuse_missing_gpu(request, None)
+    refuse_missing_gpu(request.model_copy(update={"encoder": "auto"}), NvencFindings(reason="there is no driver"))
 
 
 @pytest.mark.parametrize("images", [[{"url": "a", "duration": 1e300}], [{"url": "a", "frames": 2**31 - 1}] * 3])

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
 _LINGER_MS = 2000
-_MESSAGES_IN, _MESSAGES_OUT = 16, 1000  # for each connection
+_MESSAGES_IN, _MESSAGES_OUT = 4, 1000  # for each connection
 _PING_MS, _DEAF_MS = 15_000, 60_000
 _CONNECTIONS_WAITING = 1024  # 10,000 that connect at once find ZeroMQ's own 100 too few
 _Params = TypeVar("_Params", bound=BaseModel)

@@ -48,6 +48,7 @@ class Engine:
         watch: Watch | None = None,
     ) -> None:
         self._settings = settings
+        self._render = render
         self._places = places
         self._ledger = Ledger(store)
         watch = watch or Watch()
@@ -129,7 +130,7 @@ class Engine:
             sync_mode=request.sync_mode,
             start_by=now + request.start_timeout if request.start_timeout else None,
         )
-        self._ledger.add(job, wanted.work)
+        self._ledger.add(job, wanted.work, wanted.hook)
         self.metrics.accepted(job.client)
         self._dispatcher.await_turn(job)
         words = "accepted: %d images, %d frames"
@@ -172,6 +173,8 @@ class Engine:
         return [self.status(job) for job in self._ledger.newest([State(name) for name in query.states], query.limit)]
 
     def health(self) -> Health:
+        gpus = self._render.gpus
+        refusal = gpus.refusal if gpus else NO_GPU_ENCODER
         reasons = []
         if self._dispatcher.is_draining:
             reasons.append("the daemon is stopping")
@@ -187,8 +190,8 @@ class Engine:
             workers=self._settings.workers,
             jobs_running=self._dispatcher.running,
             jobs_queued=self._ledger.count(State.QUEUED),
-            encoder="libx264",
-            encoder_reason=NO_GPU_ENCODER,
+            encoder="libx264" if refusal else "nvenc",
+            encoder_reason=refusal,
         )
 
     def snapshot(self, uptime_s: float, spool_claims: int | None) -> Snapshot:

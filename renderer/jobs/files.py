@@ -16,6 +16,7 @@ from renderer.pictures.fetch import Attachment, Fetcher
 from renderer.pipeline import RenderJob
 
 Buffer = bytes | bytearray | memoryview
+Content = Buffer | Path  # a path: a file that is linked to, or copied where that is not possible
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Files:
         """Return where attachment `number` is kept."""
         return self.directory / str(number)
 
-    def save(self, work: RenderJob, attachments: Sequence[Buffer], fetcher: Fetcher) -> RenderJob:
+    def save(self, work: RenderJob, attachments: Sequence[Content], fetcher: Fetcher) -> RenderJob:
         """Write down what the request brought; on return it is on disk.
 
         Args:
@@ -78,12 +79,25 @@ class Files:
         request = work.request.model_copy(update={"images": tuple(images)})
         return replace(work, request=request, attachments=tuple(saved)) if names else work
 
-    def _write(self, path: Path, content: Buffer) -> None:
+    def _write(self, path: Path, content: Content) -> None:
         self.directory.mkdir(mode=0o700, exist_ok=True)
+        if isinstance(content, Path):
+            _link(content, path)
+            return
         with path.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+
+
+def _link(source: Path, path: Path) -> None:
+    """Give a file that is on disk already a second name, which outlives the first."""
+    try:
+        os.link(source, path)
+    except OSError as error:
+        if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}:
+            raise
+        shutil.copyfile(source, path)
 
 
 def _sync(directory: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from protocol.schema import Fault, JobStatus, Progress, RenderResult, Status
+from renderer.jobs.hooks import Hook
 from renderer.pipeline import RenderJob
 
 
@@ -57,6 +58,7 @@ class Submission:
     Attributes:
         id: fit for a directory's name; the schema has checked it.
         output: absent, the daemon's own directory for it.
+        hook: whom to call when it is done.
     """
 
     id: str
@@ -65,6 +67,7 @@ class Submission:
     work: RenderJob
     files: Path | None = None
     output: Path | None = None
+    hook: Hook | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +134,7 @@ class Job:
             error=self.error,
             state=self.state.value,
             attempts=self.attempts,
+            encoder=self.result.encoder if self.result else None,
             accepted_at=_moment(self.accepted_at),
             started_at=_moment(self.started_at),
             finished_at=_moment(self.finished_at),

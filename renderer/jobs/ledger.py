@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Collection, Iterator
 
 from renderer.errors import JobNotFound
+from renderer.jobs.hooks import Hook
 from renderer.jobs.job import Job, State
 from renderer.jobs.store import JobStore
 from renderer.pipeline import RenderJob
@@ -26,9 +27,9 @@ class Ledger:
     def next_number(self) -> int:
         return self._last_number + 1
 
-    def add(self, job: Job, work: RenderJob) -> None:
-        """Keep a new job."""
-        self.store.add(job, work)
+    def add(self, job: Job, work: RenderJob, hook: Hook | None = None) -> None:
+        """Keep a new job, and who is to be called when it is done."""
+        self.store.add(job, work, hook)
         self._last_number = job.number
         self._live[job.id] = job
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from renderer.errors import ConfigError, StorageFull, StoreFailed
+from renderer.jobs import hooks
+from renderer.jobs.hooks import Hook, HookStore
 from renderer.jobs.job import Job, State
 from renderer.jobs.record import COLUMNS, job_row, read_job, read_work, work_document
 from renderer.jobs.reserve import Reserve
@@ -50,6 +52,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;
     CREATE INDEX jobs_with_video ON jobs (finished_at, number, video_bytes) WHERE video_bytes > 0;
     """,
+    hooks.SCHEMA,
 )
 
 _FULL = "the disk is full, so the job could not be stored; try again later"
@@ -77,6 +80,7 @@ class JobStore:
         """
         self._path = path
         self._reserve = Reserve(path.with_name("reserve"))
+        self.hooks = HookStore(self._transaction)
         try:
             self._database = sqlite3.connect(path, timeout=2, isolation_level=None)
             try:
@@ -99,14 +103,16 @@ class JobStore:
 
     # Writing.
 
-    def add(self, job: Job, work: RenderJob) -> None:
-        """Keep a new job; it is refused while the room in which others can end is not there."""
+    def add(self, job: Job, work: RenderJob, hook: Hook | None = None) -> None:
+        """Keep a new job, and who is to be called at its end; refused while others lack the room in which to end."""
         try:
             self._reserve.keep()
         except OSError as error:
             raise StorageFull(_FULL) from error
         with self._transaction() as database:
             database.execute(_INSERT, (*job_row(job), work_document(work)))
+            if hook:
+                hooks.add(database, job.id, hook)
 
     def move(self, job: Job, before: State) -> None:
         """Keep a job that has moved; in its last state it lets go of what it was made from.
@@ -130,6 +136,8 @@ class JobStore:
             )
             if changed.rowcount != 1:
                 raise StoreFailed(f"job {job.id} is not {before.value} in the store")
+            if job.is_finished:
+                hooks.wake(database, job.id, job.finished_at)
 
     def change(self, job: Job) -> None:
         """Keep what has changed of a job whose state has not."""

@@ -1,0 +1,1 @@
+"""The third door: the hosted service's HTTP contract, files, webhooks, and the page."""

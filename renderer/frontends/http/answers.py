@@ -1,0 +1,149 @@
+"""What the hosted service's clients read: status documents and error bodies; pure functions.
+
+A fault of the request is a 422 with a list, as FastAPI writes it; every other error is words and a type. The JavaScript
+client shows `message` only, and the Python client `detail` only, so that both are there. Clients retry 408, 409 and 429
+for a minute, so that none of them stands for what will last.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from starlette.responses import JSONResponse
+
+from protocol.errors import ERRORS, Loc, dotted
+from protocol.schema import Fault
+from renderer.config import FetchSettings, PictureSettings, RequestLimits
+from renderer.frontends.http.links import Links
+from renderer.jobs.job import WORDS, Job
+
+REQUEST_ID: Final = "x-fal-request-id"
+_ERROR_TYPE: Final = "x-fal-error-type"
+_TIMEOUT_TYPE: Final = "x-fal-request-timeout-type"
+_INPUT_CHARACTERS = 200
+_TYPES: Final = {
+    "too_short": "sequence_too_short",
+    "too_long": "sequence_too_long",
+    "invalid_params": "value_error",
+    "parse_error": "bad_request",
+    "method_not_found": "not_found",
+}
+_EXPLAINED_THERE: Final = {
+    "file_download_error",
+    "image_load_error",
+    "unsupported_image_format",
+    "image_too_large",
+    "file_too_large",
+    "greater_than_equal",
+    "less_than_equal",
+    "sequence_too_short",
+    "sequence_too_long",
+}
+
+
+def error(status: int, words: str, error_type: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    """Return an error that is no fault of a field."""
+    body = {"detail": words, "error_type": error_type, "message": words}
+    return JSONResponse(body, status, {_ERROR_TYPE: error_type, **(headers or {})})
+
+
+class Faults:
+    """Writes faults as bodies; knows the limits that they name."""
+
+    def __init__(self, limits: RequestLimits, fetch: FetchSettings, pictures: PictureSettings) -> None:
+        self._contexts: dict[str, dict[str, Any]] = {
+            "file_too_large": {"max_size": fetch.max_image_bytes},
+            "image_too_large": {"max_pixels": pictures.max_image_pixels},
+            "sequence_too_long": {"max_length": limits.max_images},
+        }
+        side = {"le": limits.max_canvas_side}
+        self._sides: dict[Loc, dict[str, Any]] = {("width",): side, ("height",): side}
+
+    def answer(self, fault: Fault, document: object = None, request_id: str | None = None) -> JSONResponse:
+        """Return the answer to a request that has failed.
+
+        Args:
+            document: the request's body, for what was found at the fault; None if it is gone.
+        """
+        status, body = self.body(fault, document)
+        headers = {_ERROR_TYPE: _TYPES.get(fault.type, fault.type)}
+        if request_id is not None:
+            headers[REQUEST_ID] = request_id
+        if fault.type == "startup_timeout":
+            headers[_TIMEOUT_TYPE] = "user"  # tells clients not to try again
+        if fault.type in {"queue_full", "shutting_down", "storage_full"}:
+            headers["retry-after"] = "1"
+        return JSONResponse(body, status, headers)
+
+    def body(self, fault: Fault, document: object = None) -> tuple[int, dict[str, Any]]:
+        """Return the status and the body for a fault."""
+        status = ERRORS[fault.type].http_status
+        if fault.type == "client_cancelled":
+            words = "Request cancelled by the client."
+            return status, {"detail": words, "error_type": fault.type, "message": words}
+        if status != 422:
+            kind = _TYPES.get(fault.type, fault.type)
+            return status, {"detail": fault.message, "error_type": kind, "message": fault.message}
+        found = fault.errors or ({"loc": fault.loc, "msg": _bare(fault), "type": fault.type},)
+        return status, {"detail": [self._entry(each, document) for each in found], "message": fault.message}
+
+    def _entry(self, each: Mapping[str, Any], document: object) -> dict[str, Any]:
+        loc = tuple(each["loc"])
+        kind = _TYPES.get(each["type"], each["type"])
+        entry = {
+            "loc": ["body", *loc],
+            "msg": each["msg"],
+            "type": kind,
+            "ctx": each.get("ctx") or self._sides.get(loc) or self._contexts.get(kind, {}),
+            "input": shortened(each["input"] if "input" in each else at(document, loc)),
+        }
+        if kind in _EXPLAINED_THERE:
+            entry["url"] = f"https://docs.fal.ai/errors#{kind}"
+        elif "url" in each:
+            entry["url"] = each["url"]
+        return entry
+
+
+def submitted(job: Job, position: int | None, links: Links) -> dict[str, Any]:
+    return {"status": "IN_QUEUE", "request_id": job.id, "queue_position": position or 0, **links.request(job.id)}
+
+
+def status(job: Job, position: int | None, logs: list[dict[str, Any]], links: Links) -> tuple[int, dict[str, Any]]:
+    """Return the HTTP status and the document that say how a job is doing."""
+    word = WORDS[job.state]
+    document: dict[str, Any] = {"status": word, "request_id": job.id, **links.request(job.id), "logs": logs}
+    if word == "IN_QUEUE":
+        document["queue_position"] = position or 0
+    if not job.is_finished:
+        return 202, document
+    took_s = (job.finished_at or 0) - job.started_at if job.started_at else 0.0
+    document["metrics"] = {"inference_time": max(0.0, took_s)}
+    if job.error:
+        document["error"] = job.error.message
+        document["error_type"] = job.error.type
+    return 200, document
+
+
+def shortened(value: Any) -> Any:
+    """Return what was found at a fault, unless it is long: a body of many megabytes must not come back as an error."""
+    if isinstance(value, str):
+        return value if len(value) <= _INPUT_CHARACTERS else f"{value[:_INPUT_CHARACTERS]}…"
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return value if abs(value) < 1 << 53 else None
+    return None if value else value
+
+
+def at(document: object, loc: Loc) -> Any:
+    """Return what stands at a place in a document, None if nothing does."""
+    for part in loc:
+        try:
+            document = document[part]  # type: ignore[index] # what cannot be indexed is told by the error
+        except (LookupError, TypeError):
+            return None
+    return document
+
+
+def _bare(fault: Fault) -> str:
+    """Return the words without the place, which a body names on its own."""
+    return fault.message.removeprefix(f"{dotted(fault.loc)}: ")

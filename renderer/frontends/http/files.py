@@ -1,0 +1,94 @@
+"""Files over HTTP: videos and uploads at names that cannot be guessed, from disk, whole or by range."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import anyio.to_thread
+from fastapi import APIRouter, Request
+from starlette.responses import FileResponse, Response
+
+from renderer.errors import JobNotFound
+from renderer.frontends.http.answers import error
+from renderer.frontends.http.tokens import Tokens, is_upload
+from renderer.frontends.http.uploads import Uploads
+from renderer.jobs.engine import Engine
+
+_SHOWN: Final = re.compile(r"image/(png|jpe?g|webp|gif|bmp|tiff|avif)|video/mp4")  # svg and html may run scripts
+_HEADERS: Final = {
+    "content-security-policy": "default-src 'none'; sandbox",
+    "cross-origin-resource-policy": "cross-origin",
+    "cache-control": "private, max-age=3600",
+}
+_KEPT_WITHOUT_BODY: Final = {"etag", "cache-control", "content-security-policy", "cross-origin-resource-policy"}
+_DESCRIBED: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"*/*": {}}, "description": "The file: a video or an upload"},
+    206: {"content": {"*/*": {}}, "description": "A part of it"},
+    304: {"description": "It has not changed"},
+    404: {"description": "No such file, or its time is over"},
+    416: {"description": "It has no such part"},
+}
+
+
+class Files:
+    """Answers below /files."""
+
+    def __init__(self, engine: Engine, tokens: Tokens, uploads: Uploads) -> None:
+        self._engine = engine
+        self._tokens = tokens
+        self._uploads = uploads
+        self.routes = APIRouter(tags=["files"])
+        add, path = self.routes.add_api_route, "/files/{token}/{name}"
+        add(path, self.file, methods=["GET"], response_model=None, response_class=Response, responses=_DESCRIBED)
+        add(path, self.file, methods=["HEAD"], response_model=None, include_in_schema=False)
+
+    async def file(self, request: Request, token: str, name: str) -> Response:  # noqa: ARG002 - the token says it all
+        """Return a video or an uploaded file. Needs no key: nobody can guess the name."""
+        found = self._upload(token) if is_upload(token) else self._video(token)
+        if found is None:
+            return _gone()
+        path, content_type, file_name = found
+        try:
+            state = await anyio.to_thread.run_sync(os.stat, path)
+        except OSError:
+            return _gone()
+        kind = "inline" if _SHOWN.fullmatch(content_type) else "attachment"
+        content_type = content_type if kind == "inline" else "application/octet-stream"
+        response = FileResponse(
+            path,
+            headers=_HEADERS,
+            media_type=content_type,
+            filename=file_name,
+            stat_result=state,
+            content_disposition_type=kind,
+        )
+        return unless_known(request, response)
+
+    def _upload(self, token: str) -> tuple[Path, str, str] | None:
+        about = self._uploads.about(token)
+        return (self._uploads.path(token), about.content_type, about.file_name) if about else None
+
+    def _video(self, token: str) -> tuple[Path, str, str] | None:
+        job_id = self._tokens.job_of(token)
+        try:
+            job = self._engine.job(job_id) if job_id else None
+        except JobNotFound:
+            return None
+        if job is None or job.result is None:
+            return None
+        video = job.result.video
+        return job.output / video.file_name, video.content_type, video.file_name
+
+
+def unless_known(request: Request, response: FileResponse) -> Response:
+    """Return the response, or a 304 to a client that has the file already (RFC 9110, 13.1.2)."""
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    if response.headers["etag"] not in known and "*" not in known:
+        return response
+    kept = {name: value for name, value in response.headers.items() if name in _KEPT_WITHOUT_BODY}
+    return Response(status_code=304, headers=kept)
+
+
+def _gone() -> Response:
+    return error(404, "no such file, or its time is over", "not_found")

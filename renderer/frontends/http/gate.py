@@ -1,0 +1,201 @@
+"""What every request passes before a route sees it: where it goes, where it comes from, and whose key it brings.
+
+Without keys the door is for this machine, and a browser on this machine runs pages of strangers. So where no key is
+needed, a page's origin must be this machine's or an allowed one (nothing else may even ask: a POST needs no preflight),
+and the Host header must be a name of this machine's or of the hosted service, which a name that was rebound to
+127.0.0.1 is not.
+
+The outermost layer, in plain ASGI: status is polled ten times a second by every client.
+"""
+
+import ipaddress
+import json
+import logging
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from renderer.config import HttpSettings
+from renderer.frontends.http.address import PROXY_PATH, Address, canonical, host_name, is_host, proxied
+from renderer.frontends.http.keys import KeyRing
+from renderer.frontends.http.links import CALLER, Caller, links
+from renderer.frontends.http.tokens import Tokens
+
+log = logging.getLogger(__name__)
+
+_OPEN: Final = ("/", "/livez", "/readyz", "/openapi.json", "/.well-known/jwks.json", "/favicon.ico")
+_OPEN_BELOW: Final = ("/web/", "/files/")
+_UPLOAD: Final = "/files/upload"
+_METHODS: Final = b"GET, HEAD, POST, PUT, OPTIONS"
+_EXPOSED: Final = b"x-fal-request-id, x-fal-error-type, x-fal-request-timeout-type, content-range, accept-ranges, etag"
+_ASKABLE: Final = re.compile(
+    r"(authorization|content-type|accept|range|idempotency-key|user-agent|x-fal-[a-z0-9-]{1,60})"
+)
+_ALWAYS: Final = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+
+
+class Gate:
+    """Wraps the app."""
+
+    def __init__(
+        self, app: ASGIApp, settings: HttpSettings, keys: KeyRing, tokens: Tokens, *, always_needs_key: bool
+    ) -> None:
+        """Args:
+        always_needs_key: even if no key is there, because other machines can reach this door.
+        """
+        self._app = app
+        self._settings = settings
+        self._keys = keys
+        self._tokens = tokens
+        self._always_needs_key = always_needs_key
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        answer = _Answer(send, self._cors(headers))
+        try:
+            refusal = self._admit(scope, headers)
+            if refusal is None:
+                await self._app(scope, receive, answer)
+            else:
+                await answer.short(*refusal)
+        except Exception:
+            log.exception("a request could not be answered", extra={"action": "http_failed"})
+            words = "the server failed; its log says why"
+            await answer.short(500, {"detail": words, "error_type": "internal_error", "message": words})
+
+    def _admit(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, dict[str, Any] | None] | None:
+        """Set the scope up for the routes; return the status and the body of the answer if they are not to be asked."""
+        host = headers.get("host", "")
+        if not is_host(host) or not (self._needs_key or self._is_known(host_name(host))):
+            return 400, _words("expected a Host header that names this server", "bad_request")
+        if not self._may_ask(headers.get("origin")):
+            return 403, _words("pages of this origin may not ask here (http.allow_origins)", "forbidden")
+        if scope["method"] == "OPTIONS":
+            return 204, None
+        try:
+            address = self._address(scope, headers)
+        except ValueError as error:
+            return 400, _words(f"x-fal-target-url: {error}", "bad_request")
+        scope["path"], scope["raw_path"] = address.path, address.path.encode("utf-8", "replace")
+        key = self._key(headers.get("authorization", ""), scope)
+        if self._needs_key and key is None and not _is_open(scope):
+            return 401, _words("expected Authorization: Key and a key of this server's", "unauthorized")
+        peer = scope["client"][0] if scope.get("client") else "unknown"
+        here = links(scope["scheme"], headers, self._settings, is_by_host=address.is_by_host)
+        scope[CALLER] = Caller(f"http:{key or peer}", key, here)
+        return None
+
+    def _address(self, scope: Scope, headers: Mapping[str, str]) -> Address:
+        path: str = scope["path"]
+        if path.rstrip("/") != PROXY_PATH:
+            return canonical(path, headers.get("host", ""))
+        address, query = proxied(headers.get("x-fal-target-url", ""))
+        scope["query_string"] = query.encode("ascii", "replace")
+        return address
+
+    @property
+    def _needs_key(self) -> bool:
+        return self._always_needs_key or bool(self._keys.keys)
+
+    def _key(self, authorization: str, scope: Scope) -> str | None:
+        """Return the name of the key that a request brings, or of the key that its upload token was given for."""
+        kind, _, secret = authorization.partition(" ")
+        if kind.lower() not in {"key", "bearer"} or not secret:
+            return None
+        name = self._keys.name_of(secret.strip())
+        if name is None and scope["path"] == _UPLOAD:
+            name = self._tokens.uploader(secret.strip())
+            return name if any(key.name == name for key in self._keys.keys) else None
+        return name
+
+    def _is_known(self, name: str) -> bool:
+        public = urlsplit(self._settings.public_url or "").hostname
+        return _is_this_machine(name) or name == public or name in self._settings.allow_hosts
+
+    def _may_ask(self, origin: str | None) -> bool:
+        if origin is None or self._needs_key or origin in self._settings.allow_origins:
+            return True
+        name = urlsplit(origin).hostname if "://" in origin else None
+        return name is not None and _is_this_machine(name.lower())
+
+    def _cors(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+        """Return the headers that let a page read the answer, with those that it wants to send."""
+        origin = headers.get("origin")
+        if origin is None or not self._may_ask(origin):
+            return []
+        asked = headers.get("access-control-request-headers", "").lower().split(",")
+        allowed = [name.strip() for name in asked if _ASKABLE.fullmatch(name.strip())]
+        found = [
+            (b"access-control-allow-origin", b"*" if self._needs_key else origin.encode("latin-1")),
+            (b"access-control-expose-headers", _EXPOSED),
+            (b"vary", b"origin"),
+        ]
+        if "access-control-request-method" in headers:
+            found += [
+                (b"access-control-allow-methods", _METHODS),
+                (b"access-control-allow-headers", ", ".join(allowed).encode()),
+                (b"access-control-max-age", b"600"),
+            ]
+        return found
+
+
+class _Answer:
+    """The way back, which puts headers on every answer."""
+
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        self._send = send
+        self._headers = [*headers, *_ALWAYS]
+        self._has_begun = self._is_whole = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self._has_begun = True
+            message["headers"] = [*message["headers"], *self._headers]
+        elif message["type"] == "http.response.body":
+            self._is_whole = not message.get("more_body", False)
+        await self._send(message)
+
+    async def short(self, status: int, body: dict[str, Any] | None) -> None:
+        """Answer with a small document, or with none.
+
+        Raises:
+            RuntimeError: another answer broke off; makes the server close the connection.
+        """
+        if self._is_whole:
+            return
+        if self._has_begun:
+            raise RuntimeError("an answer broke off")
+        content = b"" if body is None else json.dumps(body).encode()
+        headers = [(b"allow", _METHODS)] if body is None else [(b"content-type", b"application/json")]
+        if body is not None:
+            headers.append((b"content-length", str(len(content)).encode()))
+        if status == 401:
+            headers.append((b"www-authenticate", b"Key"))
+        await self({"type": "http.response.start", "status": status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": content})
+
+
+def _is_open(scope: Scope) -> bool:
+    """Whether a request needs no key: what is public anyway, and files, whose names are the keys."""
+    path, method = scope["path"], scope["method"]
+    if path.startswith(f"{_UPLOAD}/"):
+        return bool(method == "PUT")
+    return method in {"GET", "HEAD"} and (path in _OPEN or path.startswith(_OPEN_BELOW))
+
+
+def _is_this_machine(name: str) -> bool:
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _words(words: str, error_type: str) -> dict[str, Any]:
+    return {"detail": words, "error_type": error_type, "message": words}

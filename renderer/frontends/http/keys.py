@@ -1,0 +1,176 @@
+"""API keys: made once, shown once, kept as hashes.
+
+A key is 256 random bits, so one round of SHA-256 is enough: a slow hash protects what people choose, and here there is
+nothing to guess. The file is read again when it changes, so that a key made or removed counts without a restart.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import hmac
+import json
+import logging
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from renderer.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+FILE_NAME = "keys.json"
+CERT_NAME, KEY_NAME = "tls-cert.pem", "tls-key.pem"  # what `stillreel keys --tls` makes
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_PREFIX = "sr_"  # lets scanners for leaked secrets recognise one
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A key as it is kept: whoever holds it is called `name`."""
+
+    name: str
+    sha256: str
+    made_at: str
+
+
+class KeyRing:
+    """The keys in a data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """Read them.
+
+        Raises:
+            ConfigError: the file is there and cannot be read.
+        """
+        self._file = data_dir / FILE_NAME
+        self._state: tuple[int, ...] | None = None
+        self._keys: tuple[Key, ...] = ()
+        self._state, self._keys = self._stat(), self._read()
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """What is in the file now; what was there before if it cannot be read any more."""
+        state = self._stat()
+        if state != self._state:
+            self._state = state
+            try:
+                self._keys = self._read()
+            except ConfigError as error:
+                log.warning("the API keys stay as they were: %s", error, extra={"action": "keys_unread"})
+        return self._keys
+
+    def name_of(self, secret: str) -> str | None:
+        """Return whose key this is; takes as long for a wrong one as for a right one."""
+        given = _hash(secret)
+        found = None
+        for key in self.keys:
+            if hmac.compare_digest(key.sha256, given):
+                found = key.name
+        return found
+
+    def add(self, name: str) -> str:
+        """Make a key and return it; it cannot be read back later.
+
+        Raises:
+            ConfigError: the name is taken or is none.
+        """
+        if not _NAME.fullmatch(name):
+            raise ConfigError(f"expected a name of letters, digits, '.', '_', '@' and '-', found {name[:80]!r}")
+        secret = _PREFIX + secrets.token_urlsafe(32)
+        with self._locked() as keys:
+            if any(key.name == name for key in keys):
+                raise ConfigError(f"there is a key named {name} already; remove it first")
+            self._write([*keys, Key(name, _hash(secret), datetime.now(UTC).isoformat(timespec="seconds"))])
+        return secret
+
+    def remove(self, name: str) -> None:
+        """Raises:
+        ConfigError: nobody has this name.
+        """
+        with self._locked() as keys:
+            left = [key for key in keys if key.name != name]
+            if len(left) == len(keys):
+                raise ConfigError(f"there is no key named {name[:80]!r}")
+            self._write(left)
+
+    def _stat(self) -> tuple[int, ...] | None:
+        try:
+            found = self._file.stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def _read(self) -> tuple[Key, ...]:
+        try:
+            fields: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
+            return tuple(Key(**each) for each in fields["keys"])
+        except FileNotFoundError:
+            return ()
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{self._file}: not a file of API keys: {error}") from error
+
+    def _write(self, keys: list[Key]) -> None:
+        text = json.dumps(
+            {"keys": [{"name": k.name, "sha256": k.sha256, "made_at": k.made_at} for k in keys]}, indent=2
+        )
+        write_private(self._file, text.encode())
+        self._state, self._keys = self._stat(), tuple(keys)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[tuple[Key, ...]]:
+        """Keep other commands from writing in between."""
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            handle = os.open(self._file.parent, os.O_RDONLY)
+        except OSError as error:
+            raise ConfigError(f"server.data_dir: {self._file.parent}: {error.strerror}") from error
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield self._read()
+        finally:
+            os.close(handle)
+
+
+def write_private(file: Path, content: bytes) -> None:
+    """Put a file in place as a whole, readable by its owner only.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    part = file.with_name(f"{file.name}.part-{os.getpid()}")
+    try:
+        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(handle, "wb") as stream:  # noqa: PTH123 - of a descriptor, which Path cannot open
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        part.rename(file)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
+
+
+def secret_bytes(file: Path, size_bytes: int = 32) -> bytes:
+    """Return the secret that a file holds; made when it is asked for first.
+
+    Raises:
+        ConfigError: it cannot be read or made.
+    """
+    try:
+        found = file.read_bytes()
+    except FileNotFoundError:
+        found = secrets.token_bytes(size_bytes)
+        write_private(file, found)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}") from error
+    if len(found) != size_bytes:
+        raise ConfigError(f"{file}: expected {size_bytes} bytes, found {len(found)}")
+    return found
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,137 @@
+"""What the page is made of, and what it asks: its files, the jobs as they change, and what this machine can do.
+
+The page comes with a policy that lets it load and ask nothing but this server.
+"""
+
+import asyncio
+import json
+import logging
+import mimetypes
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import APIRouter
+from pydantic import ValidationError
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+
+from protocol.schema import Health, Jobs, JobsQuery
+from renderer.errors import InvalidRequest, StillreelError
+from renderer.frontends.http.answers import error
+from renderer.frontends.http.described import REFUSALS
+from renderer.frontends.http.files import unless_known
+from renderer.jobs.engine import Engine
+
+log = logging.getLogger(__name__)
+
+DIRECTORY: Final = Path(__file__).parent.parent / "web"
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; "
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {"content-security-policy": _POLICY, "cache-control": "no-cache"}
+_LOOK_S: Final = 0.5
+_HEARTBEAT_S: Final = 15.0
+_SHOWN: Final = 50
+_EXAMINED_S: Final = 60.0
+
+Findings = Sequence[dict[str, Any]]
+
+
+class Page:
+    """Answers to the page."""
+
+    def __init__(self, engine: Engine, examine: Callable[[], Findings], closing: asyncio.Event) -> None:
+        """Args:
+        examine: says what works on this machine; takes seconds, so it runs on a thread.
+        """
+        self._engine = engine
+        self._examine = examine
+        self._closing = closing
+        self._findings: tuple[float, Findings] | None = None
+        self._examining = asyncio.Lock()
+        self._listed = (-_LOOK_S, "")
+        self.routes = APIRouter(tags=["page"])
+        add = self.routes.add_api_route
+        described: dict[int | str, dict[str, Any]] = {200: {"model": Jobs}, 422: REFUSALS[422], 401: REFUSALS[401]}
+        add("/api/jobs", self.jobs, methods=["GET"], response_model=None, responses=described)
+        add("/api/health", self.health, methods=["GET"], response_model=None, responses={200: {"model": Health}})
+        add("/api/events", self.events, methods=["GET"], response_model=None, responses=_STREAM)
+        add("/api/doctor", self.doctor, methods=["GET"], response_model=None)
+        for path in ("/", "/web/{name:path}"):
+            add(path, self.file, methods=["GET", "HEAD"], response_model=None, include_in_schema=False)
+
+    async def file(self, request: Request) -> Response:
+        """Return a file of the page."""
+        name = request.path_params.get("name") or "index.html"
+        path = DIRECTORY / name
+        if ".." in name.split("/") or not path.resolve().is_relative_to(DIRECTORY) or not path.is_file():
+            return error(404, "no such file", "not_found")
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+        response = FileResponse(path, media_type=kind, headers=_HEADERS, stat_result=path.stat())
+        return unless_known(request, response)
+
+    async def jobs(self, limit: str = "50", states: str = "") -> Response:
+        """List the newest jobs, in order of arrival."""
+        wanted = [state for state in states.split(",") if state]
+        try:
+            query = JobsQuery.model_validate({"limit": limit, "states": wanted})
+        except ValidationError as failed:
+            first = failed.errors()[0]
+            raise InvalidRequest(first["msg"], loc=("query", *first["loc"])) from failed
+        return JSONResponse({"jobs": [job.model_dump(mode="json") for job in self._engine.jobs(query)]})
+
+    async def health(self) -> Response:
+        """Say how the daemon stands."""
+        return JSONResponse(self._engine.health().model_dump(mode="json"))
+
+    async def doctor(self) -> Response:
+        """Say what works on this machine, and why not where it does not."""
+        async with self._examining:
+            known = self._findings
+            if known is None or time.monotonic() - known[0] > _EXAMINED_S:
+                known = self._findings = time.monotonic(), await asyncio.to_thread(self._examine)
+        return JSONResponse({"findings": [{**each, "found": _without_paths(each["found"])} for each in known[1]]})
+
+    async def events(self) -> Response:
+        """Tell the newest jobs at once, and whenever one changes, twice a second at most, as server-sent events."""
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        return StreamingResponse(self._changes(), media_type="text/event-stream", headers=headers)
+
+    async def _changes(self) -> AsyncIterator[bytes]:
+        shown, spoke_at = "", 0.0
+        while not self._closing.is_set():
+            newest = self._newest(shown)
+            if newest != shown:
+                shown, spoke_at = newest, time.monotonic()
+                yield f"event: jobs\ndata: {shown}\n\n".encode()
+            elif time.monotonic() - spoke_at > _HEARTBEAT_S:
+                spoke_at = time.monotonic()
+                yield b": still here\n\n"
+            await asyncio.sleep(_LOOK_S)
+
+    def _newest(self, otherwise: str) -> str:
+        """Return the newest jobs as JSON; asked once for all who watch."""
+        now = time.monotonic()
+        if now - self._listed[0] < _LOOK_S / 2:
+            return self._listed[1]
+        try:
+            jobs = self._engine.jobs(JobsQuery(limit=_SHOWN))
+        except StillreelError as failed:
+            log.warning("the jobs could not be listed: %s", failed, extra={"action": "not_listed"})
+            return otherwise
+        self._listed = now, json.dumps([job.model_dump(mode="json") for job in jobs])
+        return self._listed[1]
+
+
+def _without_paths(words: str) -> str:
+    """Leave of a path what it ends in: where things lie on the server is not the page's business."""
+    return re.sub(r"(?:/[^\s/:]+)+/([^\s/:]+)", r"\1", words)
+
+
+_STREAM: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "Events named `jobs`, each with a list of jobs"}
+}

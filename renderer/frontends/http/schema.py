@@ -1,0 +1,139 @@
+"""The documents of the HTTP door under the names that the hosted service's OpenAPI gives them.
+
+The request is protocol.schema's, with one difference that the hosted service's contract asks for: what is not known is
+ignored.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticKnownError
+
+from protocol import schema
+
+
+def _refuse_empty(images: tuple["ImageFrame", ...]) -> tuple["ImageFrame", ...]:
+    if not images:
+        raise PydanticKnownError("too_short", {"field_type": "List", "min_length": 1, "actual_length": 0})
+    return images
+
+
+class ImageFrame(schema.ImageFrame):
+    """One still and how long it is held."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+EXAMPLE: dict[str, Any] = {
+    "images": [
+        {"url": "https://example.com/first.png", "frames": 24},
+        {"url": "https://example.com/second.jpg", "frames": 48},
+    ],
+    "fps": 24,
+}
+
+
+class ImagesToVideoInput(schema.RenderRequest):
+    """An ordered list of stills and how to show them. The first two fields are the hosted service's whole contract."""
+
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [EXAMPLE]})
+
+    images: Annotated[tuple[ImageFrame, ...], AfterValidator(_refuse_empty)] = Field(json_schema_extra={"minItems": 1})
+
+
+class ImagesToVideoOutput(schema.RenderResult):
+    """What came out; every number is read back from the file."""
+
+    model_config = ConfigDict(title="ImagesToVideoOutput")
+
+
+class Submitted(BaseModel):
+    """A request that was accepted."""
+
+    status: Literal["IN_QUEUE"]
+    request_id: str
+    queue_position: int
+    response_url: str
+    status_url: str
+    cancel_url: str
+
+
+class LogLine(BaseModel):
+    message: str
+    timestamp: str
+    level: str
+    source: str
+
+
+class QueueStatus(BaseModel):
+    """How a request is doing; `error` and `error_type` are there if it has failed."""
+
+    status: schema.Status
+    request_id: str
+    queue_position: int | None = None
+    response_url: str
+    status_url: str
+    cancel_url: str
+    logs: list[LogLine]
+    metrics: dict[str, float] | None = None
+    error: str | None = None
+    error_type: str | None = None
+
+
+class Cancellation(BaseModel):
+    status: Literal["CANCELLATION_REQUESTED", "ALREADY_COMPLETED", "NOT_FOUND"]
+
+
+class Unknown(BaseModel):
+    status: Literal["NOT_FOUND"]
+
+
+class FieldFault(BaseModel):
+    """One thing that is wrong with a request."""
+
+    loc: list[str | int]
+    msg: str
+    type: str
+    ctx: dict[str, Any] = {}
+    input: Any = None
+    url: str | None = None
+
+
+class ValidationFault(BaseModel):
+    """A request whose fields are at fault; the first fault in words is in `message`."""
+
+    detail: list[FieldFault]
+    message: str
+
+
+class Fault(BaseModel):
+    """Any other error."""
+
+    detail: str
+    error_type: str | None = None
+    message: str | None = None
+
+
+class UploadRequest(BaseModel):
+    """The file that is going to be uploaded."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    content_type: str = Field("application/octet-stream", max_length=128)
+    file_name: str = Field("file", max_length=255)
+
+
+class UploadPlace(BaseModel):
+    upload_url: str
+    file_url: str
+
+
+class UploadToken(BaseModel):
+    token: str
+    token_type: Literal["Bearer"]
+    base_url: str
+    expires_at: str
+
+
+class Uploaded(BaseModel):
+    access_url: str

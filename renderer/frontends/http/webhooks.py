@@ -1,0 +1,170 @@
+"""Calls that say that a job is done, to whoever its request names, through whichever door it came.
+
+A call that is not acknowledged is made again, after pauses that double, for about a day. What is to be called is in the
+store from before the job was accepted, so that neither a restart nor a kill loses one; a kill between a call and its
+note repeats the call, and receivers tell that by the request's id.
+"""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from protocol.schema import Fault
+from renderer.config import Settings, WebhookSettings
+from renderer.errors import JobNotFound, StillreelError
+from renderer.frontends.http import videos
+from renderer.frontends.http.answers import Faults
+from renderer.frontends.http.links import Links
+from renderer.frontends.http.outgoing import Addresses, CallFailed, post
+from renderer.frontends.http.signing import Signer
+from renderer.frontends.http.tokens import Tokens
+from renderer.jobs.engine import Engine
+from renderer.jobs.hooks import Call, HookStore
+from renderer.jobs.job import Job
+from renderer.pictures.addresses import Guard
+
+log = logging.getLogger(__name__)
+
+_LOOK_S: Final = 0.25
+_AT_ONCE: Final = 16
+
+
+class Webhooks:
+    """Makes the calls that are due; on the engine's loop."""
+
+    def __init__(
+        self,
+        settings: WebhookSettings,
+        hooks: HookStore,
+        addresses: Addresses,
+        outcome: Callable[[Call], tuple[Job, dict[str, Any]]],
+        signer: Signer,
+    ) -> None:
+        """Args:
+        addresses: judges where a call may go.
+        outcome: returns the job of a call and what the call says of it; raises JobNotFound.
+        """
+        self._settings = settings
+        self._hooks = hooks
+        self._addresses = addresses
+        self._outcome = outcome
+        self._signer = signer
+        self._calling: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Make calls until cancelled; what is under way then is made again by the next daemon."""
+        try:
+            while True:
+                self._begin_due()
+                await asyncio.sleep(_LOOK_S)
+        finally:
+            for task in self._calling.values():
+                task.cancel()
+            await asyncio.gather(*self._calling.values(), return_exceptions=True)
+
+    def _begin_due(self) -> None:
+        room = _AT_ONCE - len(self._calling)
+        if room <= 0:
+            return
+        try:
+            due = self._hooks.due(time.time(), room + len(self._calling))
+        except StillreelError as error:
+            log.warning("webhooks: %s", error, extra={"action": "webhook_failed"})
+            return
+        for call in [call for call in due if call.job_id not in self._calling][:room]:
+            task = asyncio.create_task(self._make(call))
+            self._calling[call.job_id] = task
+            task.add_done_callback(partial(self._forget, call.job_id))
+
+    def _forget(self, job_id: str, _: asyncio.Task[None]) -> None:
+        self._calling.pop(job_id, None)
+
+    async def _make(self, call: Call) -> None:
+        try:
+            try:
+                job, document = self._outcome(call)
+            except JobNotFound:  # forgotten since
+                self._hooks.remove(call.job_id)
+                return
+            await self._post(call, job, document)
+        except StillreelError as error:  # the store; what is due stays so
+            log.warning("webhooks: %s", error, extra={"job": call.job_id, "action": "webhook_failed"})
+            await asyncio.sleep(1)
+
+    async def _post(self, call: Call, job: Job, document: dict[str, Any]) -> None:
+        body = json.dumps(document).encode()
+        user, timestamp = job.client, str(int(time.time()))
+        headers = {
+            "user-agent": "stillreel",
+            "content-type": "application/json",
+            "x-fal-webhook-request-id": job.id,
+            "x-fal-webhook-user-id": user,
+            "x-fal-webhook-timestamp": timestamp,
+            "x-fal-webhook-signature": self._signer.signature(job.id, user, timestamp, body),
+        }
+        try:
+            await post(call.hook.url, headers, body, self._addresses, self._settings.timeout_s)
+        except CallFailed as failed:
+            self._retry(call, str(failed))
+        else:
+            self._hooks.remove(job.id)
+            log.info("webhook acknowledged", extra={"job": job.id, "action": "webhook"})
+
+    def _retry(self, call: Call, why: str) -> None:
+        settings = self._settings
+        pause_s = min(settings.longest_pause_s, settings.first_pause_s * 2.0 ** min(call.tries, 60))
+        next_at = time.time() + pause_s
+        if next_at > call.ended_at + settings.give_up_s:
+            self._hooks.remove(call.job_id)
+            words = "webhook given up after %d calls: %s"
+            log.warning(words, call.tries + 1, why, extra={"job": call.job_id, "action": "webhook_given_up"})
+            return
+        self._hooks.postpone(call.job_id, next_at)
+        log.info(
+            "webhook not acknowledged, again in %g s: %s", pause_s, why, extra={"job": call.job_id, "action": "webhook"}
+        )
+
+
+def webhooks(settings: Settings, data_dir: Path, engine: Engine, hooks: HookStore) -> Webhooks:
+    """Return what makes the calls of a daemon.
+
+    Raises:
+        ConfigError: a secret of the data directory cannot be read or made.
+    """
+    guard = Guard(settings.webhooks.allow_networks)
+    faults = Faults(settings.limits, settings.fetch, settings.pictures)
+    outcomes = Outcomes(engine, Tokens(data_dir), faults, settings.http.public_url)
+    return Webhooks(settings.webhooks, hooks, guard.addresses, outcomes, Signer(data_dir))
+
+
+class Outcomes:
+    """Says what a call says."""
+
+    def __init__(self, engine: Engine, tokens: Tokens, faults: Faults, public_url: str | None) -> None:
+        self._engine = engine
+        self._tokens = tokens
+        self._faults = faults
+        self._public_url = public_url
+
+    def __call__(self, call: Call) -> tuple[Job, dict[str, Any]]:
+        """Return the job of a call, and the document to send.
+
+        Raises:
+            JobNotFound: the job was forgotten.
+        """
+        job = self._engine.job(call.job_id)
+        document: dict[str, Any] = {"request_id": job.id, "gateway_request_id": job.id}
+        if job.error is None and job.result is not None:
+            base = self._public_url or call.hook.base
+            if base is None:
+                payload = job.result.model_dump(mode="json")
+            else:
+                payload = videos.linked(job.result, job.id, self._tokens, Links(base.rstrip("/"), base))
+            return job, {**document, "status": "OK", "payload": payload}
+        fault = job.error or Fault(type="internal_error", message="the job has no result")
+        return job, {**document, "status": "ERROR", "error": fault.message, "payload": self._faults.body(fault)[1]}

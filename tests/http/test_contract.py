@@ -1,0 +1,278 @@
+"""The contract on the wire: statuses, headers, bodies, and where requests go."""
+
+import base64
+import json
+import time
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.daemon_process import Gate, request, still, wait_until
+from tests.served import APP, ENDPOINT, QUEUE, RUN, Served
+
+
+def test_a_submitted_request_comes_with_absolute_urls_that_work(served: Served) -> None:
+    body = served.submit(request())
+    here = f"{served.daemon.http}/queue/{APP}/requests/{body['request_id']}"
+    assert body == {
+        "status": "IN_QUEUE",
+        "request_id": body["request_id"],
+        "queue_position": 0,
+        "response_url": here,
+        "status_url": f"{here}/status",
+        "cancel_url": f"{here}/cancel",
+    }
+    wait_until(lambda: httpx.get(body["status_url"]).status_code == 200, "done")
+    assert httpx.get(body["response_url"]).headers["x-fal-request-id"] == body["request_id"]
+
+
+def test_a_request_that_waits_says_where_it_stands(served: Served, busy: str) -> None:
+    first, second = (served.submit(request())["request_id"] for _ in range(2))
+    waiting = served.status(second)
+    assert waiting.status_code == 202
+    assert waiting.json()["status"] == "IN_QUEUE"
+    assert waiting.json()["queue_position"] == 1
+    assert waiting.json()["logs"] == []
+    assert served.status(busy).json()["status"] == "IN_PROGRESS"
+    assert "queue_position" not in served.status(busy).json()
+    for request_id in (first, second):
+        assert served.cancel(request_id).json() == {"status": "CANCELLATION_REQUESTED"}
+
+
+def test_a_result_that_is_not_there_yet_is_a_400(served: Served, busy: str) -> None:
+    early = served.result(busy)
+    assert early.status_code == 400
+    assert early.json()["detail"] == "Request is still in progress"
+
+
+def test_a_cancelled_request_ends_as_the_hosted_services_do(served: Served, busy: str) -> None:
+    request_id = served.submit(request())["request_id"]
+    assert served.cancel(request_id).status_code == 202
+    status = served.status(request_id)
+    assert status.status_code == 200
+    assert status.json()["status"] == "COMPLETED"
+    assert status.json()["error_type"] == "client_cancelled"
+    result = served.result(request_id)
+    assert result.status_code == 499
+    assert result.headers["x-fal-error-type"] == "client_cancelled"
+    assert result.json()["detail"] == "Request cancelled by the client."
+    again = served.cancel(request_id)
+    assert (again.status_code, again.json()) == (400, {"status": "ALREADY_COMPLETED"})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"/queue/{APP}/requests/ID/",
+        f"/queue/{APP}/requests/ID/response",
+        f"/queue/{ENDPOINT}/requests/ID",
+        f"/queue/{ENDPOINT}/requests/ID/response/",
+        f"/{APP}/requests/ID",
+    ],
+)
+def test_every_spelling_of_a_path_leads_there_without_a_redirect(served: Served, path: str) -> None:
+    made = served.http.post(f"{RUN}/", json=request()).json()
+    response = served.http.get(path.replace("ID", made["request_id"]), follow_redirects=False)
+    assert response.status_code == 200
+    assert response.json()["frames"] == made["frames"]
+
+
+def test_the_host_tells_run_from_queue_where_the_path_does_not(served: Served) -> None:
+    queued = served.http.post(f"/{ENDPOINT}", json=request(), headers={"host": "queue.fal.run"})
+    assert queued.json()["status"] == "IN_QUEUE"
+    assert queued.json()["status_url"].startswith(f"http://queue.fal.run/{APP}/requests/")
+    ran = served.http.post(f"/{ENDPOINT}", json=request(), headers={"host": "fal.run"})
+    assert ran.json()["video"]["url"].startswith("http://fal.run/files/")
+
+
+def test_the_proxy_route_asks_nobody_else(served: Served) -> None:
+    target = {"x-fal-target-url": f"https://queue.fal.run/{ENDPOINT}?fal_max_queue_length=5"}
+    queued = served.http.post("/api/fal/proxy", json=request(), headers=target)
+    assert queued.json()["status_url"].startswith(f"{served.daemon.http}/queue/")
+    for wrong in ("file:///etc/passwd", "", "//", "https://"):
+        refused = served.http.get("/api/fal/proxy", headers={"x-fal-target-url": wrong})
+        assert refused.status_code == 400
+    assert served.http.get("/api/fal/proxy", headers={"x-fal-target-url": "https://a.com/nowhere"}).status_code == 404
+
+
+def test_an_app_that_is_not_here_is_unknown(served: Served) -> None:
+    for path in ("/run/fal-ai/other", "/queue/fal-ai/ffmpeg-api/compose", f"/run/{ENDPOINT}/more"):
+        assert served.http.post(path, json=request()).status_code == 404
+
+
+def test_the_answer_is_the_bare_result_with_an_id_header(served: Served) -> None:
+    made = served.http.post(RUN, json=request(still(frames=3)))
+    assert made.status_code == 200
+    assert made.headers["content-type"] == "application/json"
+    assert made.json()["video"]["content_type"] == "video/mp4"
+    assert made.headers["x-fal-request-id"] == made.json()["request_id"]
+
+
+def test_sync_mode_brings_the_video_as_a_data_uri(served: Served) -> None:
+    body = request(still(frames=3))
+    apart, inside = (served.http.post(RUN, json={**body, "sync_mode": mode}).json() for mode in (False, True))
+    head, _, content = inside["video"]["url"].partition(",")
+    assert head == "data:video/mp4;base64"
+    assert base64.b64decode(content, validate=True) == httpx.get(apart["video"]["url"]).content
+
+
+def test_unknown_fields_are_ignored(served: Served) -> None:
+    body = {"images": [{**still(), "caption": "x"}], "loop": True, "width": 64, "height": 48}
+    assert served.http.post(RUN, json=body).status_code == 200
+
+
+FAULTS: list[tuple[dict[str, Any], list[Any], str]] = [
+    ({"images": []}, ["body", "images"], "sequence_too_short"),
+    ({}, ["body", "images"], "missing"),
+    ({"images": [{"url": "a.png", "frames": 0}]}, ["body", "images", 0, "frames"], "greater_than_equal"),
+    ({"images": [still()], "width": 99999}, ["body", "width"], "less_than_equal"),
+    ({"images": [still()], "fps": 1000}, ["body", "fps"], "value_error"),
+    ({"images": [still(), {"url": "nowhere.png"}]}, ["body", "images", 1, "url"], "file_download_error"),
+    ({"images": [still(), {"url": "http://10.0.0.1/a.png"}]}, ["body", "images", 1, "url"], "file_download_error"),
+    ({"images": [{"url": "data:image/png;base64,AAAA"}]}, ["body", "images", 0, "url"], "unsupported_image_format"),
+    ({"images": [{"url": "data:image/png;base64,iVBORw0KGgo="}]}, ["body", "images", 0, "url"], "image_load_error"),
+    ({"images": [still()], "request_id": "../x"}, ["body", "request_id"], "string_pattern_mismatch"),
+    ([], ["body"], "model_type"),
+]
+
+
+@pytest.mark.parametrize(("body", "loc", "kind"), FAULTS, ids=[kind for _, _, kind in FAULTS])
+def test_a_fault_is_a_list_that_names_the_field_and_a_message(
+    served: Served, body: Any, loc: list[Any], kind: str
+) -> None:
+    response = served.http.post(RUN, json=body)
+    assert response.status_code == 422
+    [fault] = response.json()["detail"]
+    assert (fault["loc"], fault["type"]) == (loc, kind)
+    assert fault["msg"]
+    assert {"ctx", "input"} <= fault.keys()
+    assert fault["msg"] in response.json()["message"]
+
+
+def test_the_result_of_a_request_that_failed_later_is_the_same_fault(served: Served) -> None:
+    url = "data:image/png;base64,AAAA"
+    request_id = served.submit({"images": [still(), {"url": url}]})["request_id"]
+    wait_until(lambda: served.status(request_id).status_code == 200, "done")
+    assert served.status(request_id).json()["error_type"] == "unsupported_image_format"
+    result = served.result(request_id)
+    assert result.status_code == 422
+    assert result.json()["detail"][0]["loc"] == ["body", "images", 1, "url"]
+    assert result.json()["detail"][0]["input"] == url
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe", b'{"images": NaN}', b"[" * 100_000, b"null", b""])
+def test_a_body_that_is_no_request_is_refused(served: Served, content: bytes) -> None:
+    assert served.http.post(RUN, content=content).status_code in {400, 422}
+
+
+def test_numbers_without_end_are_refused_in_few_words(served: Served) -> None:
+    digits = "9" * 100_000
+    response = served.http.post(RUN, content=f'{{"images": [{{"url": "a", "frames": {digits}}}], "fps": {digits}}}')
+    assert response.status_code in {400, 422}
+    assert len(response.content) < 5000
+
+
+# Once, and as long as somebody waits.
+
+
+def test_a_repeated_request_is_rendered_once(served: Served, gate: Gate) -> None:
+    body = gate.request(request_id="the-same")
+    first = served.submit(body)
+    assert served.submit(body)["request_id"] == first["request_id"]
+    gate.open()
+    done = [served.http.post(RUN, json=body).json() for _ in range(2)]
+    assert done[0] == done[1]
+    assert gate.fetched == 1
+
+
+@pytest.mark.parametrize("header", ["x-fal-request-id", "idempotency-key"])
+def test_an_id_may_come_in_a_header(served: Served, header: str) -> None:
+    value = f"once-{header}" + (" and any words" if header == "idempotency-key" else "")
+    first, second = (served.submit(request(), headers={header: value})["request_id"] for _ in range(2))
+    assert first == second
+    conflict = served.http.post(QUEUE, json=request(fps=12), headers={header: value})
+    assert conflict.status_code == 422
+    assert conflict.json()["detail"][0]["type"] == "request_id_conflict"
+
+
+def drop(served: Served, body: dict[str, Any], request_id: str) -> None:
+    """Ask for a video and hang up once its job runs."""
+    with httpx.Client() as client, pytest.raises(httpx.ReadTimeout):
+        client.post(served.daemon.http + RUN, json={**body, "request_id": request_id}, timeout=httpx.Timeout(5, read=1))
+
+
+def test_a_dropped_connection_stops_its_work_within_a_second(served: Served, gate: Gate) -> None:
+    drop(served, gate.request(), "dropped")
+    hung_up_at = time.monotonic()
+    wait_until(lambda: served.status("dropped").json()["status"] == "COMPLETED", "the job ends")
+    assert time.monotonic() - hung_up_at < 1
+    assert served.result("dropped").status_code == 499
+
+
+def test_a_dropped_connection_leaves_a_job_that_was_submitted_as_well(served: Served, gate: Gate) -> None:
+    body = gate.request(request_id="kept")
+    served.submit(body)
+    drop(served, gate.request(), "kept")
+    time.sleep(1)
+    assert served.status("kept").json()["status"] == "IN_PROGRESS"
+    gate.open()
+    assert served.http.post(RUN, json=body).status_code == 200
+
+
+def test_who_asks_again_at_once_finds_the_job_alive(served: Served, gate: Gate) -> None:
+    drop(served, gate.request(), "asked-again")
+    gate.open()
+    assert served.http.post(RUN, json=gate.request(request_id="asked-again")).status_code == 200
+    assert gate.fetched == 1
+
+
+# Turns and limits.
+
+
+def test_low_priority_waits_for_all_normal_ones(served: Served, busy: str) -> None:
+    low = served.submit(request(), headers={"x-fal-queue-priority": "low"})["request_id"]
+    normal = served.submit(request(), headers={"x-fal-queue-priority": "normal"})["request_id"]
+    assert served.status(low).json()["queue_position"] == 1
+    assert served.status(normal).json()["queue_position"] == 0
+    for request_id in (low, normal):
+        served.cancel(request_id)
+
+
+def test_a_queue_that_is_longer_than_the_client_wants_is_a_429(served: Served, busy: str) -> None:
+    waiting = served.submit(request())["request_id"]
+    refused = served.http.post(QUEUE, params={"fal_max_queue_length": 1}, json=request())
+    assert refused.status_code == 429
+    assert refused.headers["retry-after"]
+    assert served.http.post(QUEUE, params={"fal_max_queue_length": 9}, json=request()).status_code == 200
+    served.cancel(waiting)
+
+
+def test_a_start_deadline_that_is_over_is_a_504_that_is_not_to_be_repeated(served: Served, busy: str) -> None:
+    response = served.http.post(RUN, json=request(), headers={"x-fal-request-timeout": "0.2"})
+    assert response.status_code == 504
+    assert response.headers["x-fal-request-timeout-type"] == "user"
+    assert response.headers["x-fal-error-type"] == "startup_timeout"
+
+
+def test_the_status_stream_brings_every_log_line_once_and_ends(served: Served, gate: Gate) -> None:
+    request_id = served.submit(gate.request())["request_id"]
+    served.daemon.wait_for(request_id)
+    path = f"/queue/{APP}/requests/{request_id}/status/stream"
+    events: list[dict[str, Any]] = []
+    with served.http.stream("GET", path, params={"logs": "1"}) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        for line in response.iter_lines():
+            if line.startswith("data: "):
+                events.append(json.loads(line.removeprefix("data: ")))
+                gate.open()
+    assert [event["status"] for event in events][-1] == "COMPLETED"
+    words = [line["message"].split()[0] for event in events for line in event["logs"]]
+    assert words == ["accepted:", "done"]
+
+
+def test_logs_tell_no_path_of_the_server(served: Served) -> None:
+    request_id = served.http.post(RUN, json={"images": [{"url": "data:,x"}]}).headers["x-fal-request-id"]
+    logs = served.status(request_id, logs="true").json()["logs"]
+    assert [line["message"].split(":")[0] for line in logs] == ["accepted", "unsupported_image_format"]
+    assert str(served.daemon.data_dir) not in json.dumps(logs)

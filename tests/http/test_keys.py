@@ -1,0 +1,234 @@
+"""Who gets in: keys, hosts, origins, and what a daemon refuses to begin with."""
+
+import json
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from renderer.config import HttpSettings
+from renderer.errors import ConfigError
+from renderer.frontends.http.keys import KeyRing
+from renderer.frontends.http.links import links
+from tests.daemon_process import Start, request
+from tests.served import APP, QUEUE, RUN, Served
+
+Pair = tuple[Path, Path]
+
+OPEN = ["/livez", "/readyz", "/.well-known/jwks.json", "/openapi.json"]
+CLOSED = ["/metrics", "/api/jobs", "/api/events", "/api/doctor", "/api/health", f"/queue/{APP}/requests/x/status"]
+
+
+def keys(data_dir: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "renderer", "keys", *arguments, "--data-dir", str(data_dir)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_key_is_kept_as_a_hash_that_only_its_owner_may_read(tmp_path: Path) -> None:
+    secret = KeyRing(tmp_path).add("alice")
+    [file] = tmp_path.iterdir()
+    assert secret not in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    ring = KeyRing(tmp_path)
+    assert ring.name_of(secret) == "alice"
+    assert ring.name_of(secret[:-1]) is None
+    assert ring.name_of("") is None
+
+
+def test_a_key_ring_that_cannot_be_read_keeps_its_keys(tmp_path: Path) -> None:
+    ring = KeyRing(tmp_path)
+    secret = ring.add("alice")
+    (tmp_path / "keys.json").write_text("{")
+    assert ring.name_of(secret) == "alice"
+    with pytest.raises(ConfigError, match="API keys"):
+        KeyRing(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "a\n", "x" * 65])
+def test_a_name_that_is_none_gets_no_key(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="expected a name"):
+        KeyRing(tmp_path).add(name)
+
+
+def test_a_key_is_needed_from_the_moment_there_is_one(start: Start) -> None:
+    daemon = start("--http", "127.0.0.1:0")
+    with httpx.Client(base_url=daemon.http) as client:
+        assert client.get("/api/jobs", headers={"authorization": "Key any"}).status_code == 200
+        secret = keys(daemon.data_dir, "add", "alice")
+        for path in CLOSED:
+            refused = client.get(path)
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"] == "Key"
+            assert refused.json()["error_type"] == "unauthorized"
+        assert [client.get(path).status_code for path in OPEN] == [200] * len(OPEN)
+        for wrong in ("Key", f"Key {secret}x", f"Basic {secret}", secret, "Key \xff"):
+            assert client.get("/api/jobs", headers={"authorization": wrong.encode("latin-1")}).status_code == 401
+        for right in (f"Key {secret}", f"Bearer {secret}", f"key {secret}"):
+            assert client.get("/api/jobs", headers={"authorization": right}).status_code == 200
+        made = client.post(RUN, json=request(), headers={"authorization": f"Key {secret}"}).json()
+        assert client.get(made["video"]["url"]).status_code == 200  # the name is the key
+        keys(daemon.data_dir, "remove", "alice")
+        keys(daemon.data_dir, "add", "bob")
+        assert client.get("/api/jobs", headers={"authorization": f"Key {secret}"}).status_code == 401
+        assert keys(daemon.data_dir, "list").startswith("bob\t")
+
+
+def test_an_upload_token_lets_its_holder_upload_and_nothing_else(start: Start) -> None:
+    daemon = start("--http", "127.0.0.1:0")
+    secret = keys(daemon.data_dir, "add", "alice")
+    with httpx.Client(base_url=daemon.http) as client:
+        token = client.post("/storage/auth/token", headers={"authorization": f"Key {secret}"}).json()
+        bearer = {"authorization": f"{token['token_type']} {token['token']}"}
+        assert client.post("/files/upload", content=b"x", headers=bearer).status_code == 200
+        assert client.get("/api/jobs", headers=bearer).status_code == 401
+        forged = {"authorization": bearer["authorization"].replace("alice", "bobby")}
+        assert client.post("/files/upload", content=b"x", headers=forged).status_code == 401
+        assert client.post("/files/upload", content=b"x").status_code == 401
+        keys(daemon.data_dir, "remove", "alice")
+        keys(daemon.data_dir, "add", "bob")
+        assert client.post("/files/upload", content=b"x", headers=bearer).status_code == 401
+
+
+# Without a key: this machine only, and no page of a stranger's.
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "10.0.0.1", "", "a b", "x:y", "[::1"])
+def test_a_host_that_is_not_this_machine_is_refused(served: Served, host: str) -> None:
+    assert served.http.get("/livez", headers={"host": host}).status_code == 400
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:99", "[::1]:8480", "a.localhost", "fal.run", "QUEUE.fal.run"])
+def test_a_host_that_is_this_machine_is_taken(served: Served, host: str) -> None:
+    assert served.http.get("/livez", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost.evil.example", "file://"])
+def test_a_page_of_a_strangers_may_not_ask(served: Served, origin: str) -> None:
+    refused = served.http.post(QUEUE, content=json.dumps(request()), headers={"origin": origin})
+    assert refused.status_code == 403
+    assert "access-control-allow-origin" not in refused.headers
+
+
+def test_a_page_of_this_machine_may_ask(served: Served) -> None:
+    origin = {"origin": "http://localhost:3000"}
+    asked = {
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "authorization,content-type,x-fal-queue-priority,x-evil",
+    }
+    preflight = served.http.options(QUEUE, headers={**origin, **asked})
+    assert preflight.status_code == 204
+    assert preflight.headers["access-control-allow-origin"] == "http://localhost:3000"
+    assert preflight.headers["access-control-allow-headers"] == "authorization, content-type, x-fal-queue-priority"
+    assert served.http.options("/api/fal/proxy", headers={**origin, **asked}).status_code == 204
+    answer = served.http.post(QUEUE, json=request(), headers=origin)
+    assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
+    assert "x-fal-request-id" in answer.headers["access-control-expose-headers"]
+
+
+def test_where_a_key_is_needed_any_page_may_ask(start: Start) -> None:
+    daemon = start("--http", "127.0.0.1:0")
+    secret = keys(daemon.data_dir, "add", "alice")
+    headers = {"origin": "https://app.example", "host": "render.example"}
+    preflight = httpx.options(daemon.http + QUEUE, headers={**headers, "access-control-request-method": "POST"})
+    assert preflight.status_code == 204
+    assert preflight.headers["access-control-allow-origin"] == "*"
+    assert httpx.get(f"{daemon.http}/api/jobs", headers=headers).status_code == 401
+    allowed = httpx.get(f"{daemon.http}/api/jobs", headers={**headers, "authorization": f"Key {secret}"})
+    assert allowed.status_code == 200
+
+
+# What a daemon refuses to begin with.
+
+
+def refusal(start: Start, *arguments: str | Path, **settings: object) -> str:
+    with pytest.raises(AssertionError, match="the daemon did not start") as refused:
+        start(*arguments, **settings)
+    return str(refused.value)
+
+
+def test_an_address_that_others_reach_needs_a_key_and_tls(start: Start, tmp_path: Path, tls_pair: Pair) -> None:
+    certificate, key = tls_pair
+    pair = ("--tls-cert", certificate, "--tls-key", key)
+    assert "http.tls_bind: 0.0.0.0:0 lets other machines in; make a key" in refusal(
+        start, "--https", "0.0.0.0:0", *pair
+    )
+    secret = keys(tmp_path / "data", "add", "alice")
+    assert "http.bind: 0.0.0.0:0 lets other machines in without TLS" in refusal(start, "--http", "0.0.0.0:0")
+    daemon = start("--https", "0.0.0.0:0", *pair)
+    url = f"https://127.0.0.1:{daemon.https.rpartition(':')[2]}/api/jobs"
+    trust = ssl.create_default_context(cafile=str(certificate))
+    assert httpx.get(url, verify=trust).status_code == 401
+    assert httpx.get(url, verify=trust, headers={"authorization": f"Key {secret}"}).status_code == 200
+    (daemon.data_dir / "keys.json").unlink()  # no key is no open door
+    assert httpx.get(url, verify=trust).status_code == 401
+
+
+def test_behind_a_proxy_that_ends_tls_plain_http_will_do(start: Start, tmp_path: Path) -> None:
+    secret = keys(tmp_path / "data", "add", "alice")
+    daemon = start("--http", "0.0.0.0:0", HTTP__TRUST_PROXY="true")
+    headers = {
+        "authorization": f"Key {secret}",
+        "x-forwarded-proto": "https",
+        "x-forwarded-host": "render.example",
+        "x-forwarded-prefix": "/stills",
+    }
+    port = daemon.http.rpartition(":")[2]
+    answer = httpx.post(f"http://127.0.0.1:{port}{QUEUE}", json=request(), headers=headers).json()
+    assert answer["status_url"].startswith(f"https://render.example/stills/queue/{APP}/requests/")
+
+
+def test_forwarded_headers_are_not_believed_unasked(served: Served) -> None:
+    headers = {"x-forwarded-proto": "https", "x-forwarded-host": "evil.example"}
+    answer = served.http.post(QUEUE, json=request(), headers=headers).json()
+    assert answer["status_url"].startswith(served.daemon.http)
+
+
+def test_links_begin_with_the_public_url_if_there_is_one() -> None:
+    here = links("http", {"host": "x"}, HttpSettings(public_url="https://render.example/a/"))
+    assert here.file("t", "a b.mp4") == "https://render.example/a/files/t/a%20b.mp4"
+    assert here.request("i/d")["status_url"] == f"https://render.example/a/queue/{APP}/requests/i%2Fd/status"
+
+
+def test_a_port_that_is_taken_is_told_by_its_setting(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert f"http.bind: {address}: Address already in use" in refusal(start, "--http", address)
+
+
+@pytest.mark.parametrize("address", ["8480", "nowhere:1", "127.0.0.1:", "127.0.0.1:99999", "127.0.0.1:-1", "::1:80"])
+def test_an_address_that_is_none_is_told_by_its_setting(start: Start, address: str) -> None:
+    words = refusal(start, "--http", address)
+    assert "http.bind: " in words
+
+
+def test_a_bad_certificate_is_told_by_its_setting(start: Start, tmp_path: Path, tls_pair: Pair) -> None:
+    certificate, key = tls_pair
+    bad = tmp_path / "bad.pem"
+    bad.write_text("no certificate")
+    assert "http.tls_cert" in refusal(start, "--https", "127.0.0.1:0", "--tls-cert", bad, "--tls-key", key)
+    assert "http.tls_key" in refusal(start, "--https", "127.0.0.1:0", "--tls-cert", certificate, "--tls-key", bad)
+    assert "http.tls_key" in refusal(
+        start, "--https", "127.0.0.1:0", "--tls-cert", certificate, "--tls-key", "gone.pem"
+    )
+    assert "expected both or none" in refusal(start, "--https", "127.0.0.1:0", "--tls-cert", certificate)
+    assert "stillreel keys --tls" in refusal(start, "--https", "127.0.0.1:0")
+
+
+def test_keys_tls_makes_the_pair_that_https_takes(start: Start, tmp_path: Path) -> None:
+    said = keys(tmp_path / "data", "--tls")
+    certificate = Path(said.splitlines()[0].removeprefix("certificate: "))
+    daemon = start("--https", "127.0.0.1:0")
+    trust = ssl.create_default_context(cafile=str(certificate))
+    assert httpx.get(f"{daemon.https}/livez", verify=trust).json() == {"live": True}
+
+
+def test_without_the_option_no_port_is_open(start: Start) -> None:
+    daemon = start()
+    assert daemon.http == daemon.https == ""

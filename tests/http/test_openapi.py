@@ -1,0 +1,48 @@
+"""Our OpenAPI document: the hosted schema's names, and a fuzzer that holds the daemon to it."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from renderer.frontends.http.schema import ImagesToVideoInput
+from tests.daemon_process import Start
+from tests.served import ENDPOINT, Served
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+)
+
+
+def test_the_document_has_the_hosted_schemas_names(served: Served) -> None:
+    document = served.http.get("/openapi.json").json()
+    assert {"ImageFrame", "ImagesToVideoInput", "ImagesToVideoOutput", "File"} <= document["components"][
+        "schemas"
+    ].keys()
+    body = document["paths"][f"/run/{ENDPOINT}"]["post"]["requestBody"]["content"]["application/json"]
+    assert body["schema"] == {"$ref": "#/components/schemas/ImagesToVideoInput"}
+    wanted = document["components"]["schemas"]["ImagesToVideoInput"]
+    assert wanted["required"] == ["images"]
+    assert {"images", "fps"} <= wanted["properties"].keys()
+
+
+def test_every_example_is_a_request(served: Served) -> None:
+    examples = served.http.get("/openapi.json").json()["components"]["schemas"]["ImagesToVideoInput"]["examples"]
+    assert [len(ImagesToVideoInput.model_validate(example).images) for example in examples] == [2]
+
+
+def test_no_generated_request_breaks_the_server_or_the_document(start: Start, tmp_path: Path) -> None:
+    daemon = start("--http", "127.0.0.1:0")
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")),
+        *("run", f"{daemon.http}/openapi.json", "--no-color", "--max-examples", "15", "--seed", "1"),
+        *("--checks", ",".join(CHECKS), "--exclude-path-regex", "stream|events|doctor", "--request-timeout", "30"),
+    ]
+    assert shutil.which(command[0])
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]
+    assert "Traceback" not in daemon.words()

@@ -1,0 +1,166 @@
+"""Webhooks: signed, repeated, kept over a kill, and never sent inside the network."""
+
+import base64
+import hashlib
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from tests.daemon_process import DaemonProcess, Gate, Start, request, still, wait_until
+from tests.served import APP, QUEUE
+
+NEAR = {"WEBHOOKS__ALLOW_NETWORKS": "127.0.0.0/8", "WEBHOOKS__FIRST_PAUSE_S": 0.1}
+
+
+@dataclass
+class Receiver:
+    """A client's server: what it was told, and what it answers."""
+
+    answers: list[int] = field(default_factory=list)  # the last holds on
+    calls: list[tuple[dict[str, str], bytes]] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/done?x=1"
+
+    def documents(self) -> list[dict[str, Any]]:
+        return [json.loads(body) for _, body in self.calls]
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    receiver = Receiver()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            receiver.calls.append(({name.lower(): value for name, value in self.headers.items()}, body))
+            number = len(receiver.calls) - 1
+            self.send_response(receiver.answers[min(number, len(receiver.answers) - 1)] if receiver.answers else 200)
+            self.send_header("location", receiver.url)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    receiver.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+    thread.start()
+    yield receiver
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def submit(daemon: DaemonProcess, body: dict[str, Any], webhook: str) -> str:
+    response = httpx.post(daemon.http + QUEUE, params={"fal_webhook": webhook}, json=body)
+    assert response.status_code == 200, response.text
+    return response.json()["request_id"]
+
+
+def test_a_webhook_is_signed_with_the_published_key_and_brings_the_result(start: Start, receiver: Receiver) -> None:
+    daemon = start("--http", "127.0.0.1:0", **NEAR)
+    request_id = submit(daemon, request(still(frames=3)), receiver.url)
+    wait_until(lambda: receiver.calls, "the call")
+    headers, body = receiver.calls[0]
+    document = json.loads(body)
+    assert document == {
+        "request_id": request_id,
+        "gateway_request_id": request_id,
+        "status": "OK",
+        "payload": httpx.get(f"{daemon.http}/queue/{APP}/requests/{request_id}").json(),
+    }
+    assert httpx.get(document["payload"]["video"]["url"]).status_code == 200
+    [key] = httpx.get(f"{daemon.http}/.well-known/jwks.json").json()["keys"]
+    point = base64.urlsafe_b64decode(key["x"] + "=" * (-len(key["x"]) % 4))
+    names = ("request-id", "user-id", "timestamp")
+    words = [*(headers[f"x-fal-webhook-{name}"] for name in names), hashlib.sha256(body).hexdigest()]
+    signature = bytes.fromhex(headers["x-fal-webhook-signature"])
+    Ed25519PublicKey.from_public_bytes(point).verify(signature, "\n".join(words).encode())  # raises if it is not ours
+    assert abs(int(headers["x-fal-webhook-timestamp"]) - time.time()) < 60
+    time.sleep(0.6)
+    assert len(receiver.calls) == 1
+
+
+def test_a_webhook_is_repeated_until_it_is_acknowledged(start: Start, receiver: Receiver) -> None:
+    receiver.answers = [500, 302, 204]
+    daemon = start("--http", "127.0.0.1:0", **NEAR)
+    submit(daemon, request(), receiver.url)
+    wait_until(lambda: len(receiver.calls) == 3, "three calls")
+    time.sleep(1)
+    assert len(receiver.calls) == 3
+
+
+def test_a_webhook_of_a_failed_request_brings_its_error(start: Start, receiver: Receiver) -> None:
+    daemon = start("--http", "127.0.0.1:0", **NEAR)
+    submit(daemon, {"images": [still(), {"url": "data:image/png;base64,AAAA"}]}, receiver.url)
+    wait_until(lambda: receiver.calls, "the call")
+    [document] = receiver.documents()
+    assert document["status"] == "ERROR"
+    assert document["payload"]["detail"][0]["loc"] == ["body", "images", 1, "url"]
+    assert document["error"].startswith("images[1].url: ")
+
+
+def test_a_webhook_survives_a_kill(start: Start, receiver: Receiver, gate: Gate) -> None:
+    """One job ends before the kill and is not acknowledged; another has not ended."""
+    receiver.answers = [503]
+    slow = {**NEAR, "WEBHOOKS__FIRST_PAUSE_S": 1, "ENGINE__WORKERS": 1}
+    daemon = start("--http", "127.0.0.1:0", **slow)
+    ended = submit(daemon, request(), receiver.url)
+    wait_until(lambda: receiver.calls, "the first call")
+    running = submit(daemon, gate.request(), receiver.url)
+    daemon.wait_for(running)
+    daemon.signal(signal.SIGKILL)
+    daemon.child.wait(10)
+    receiver.answers = [200]
+    gate.open()
+    start("--http", "127.0.0.1:0", **slow)
+    told = lambda: {document["request_id"] for document in receiver.documents()[1:]}  # noqa: E731 - reads better here
+    wait_until(lambda: told() >= {ended, running}, "both calls", 30)
+
+
+def test_a_request_over_zeromq_may_name_a_webhook(start: Start, receiver: Receiver) -> None:
+    daemon = start(**NEAR)
+    made = daemon.client.render(request(webhook_url=receiver.url))
+    wait_until(lambda: receiver.calls, "the call")
+    [document] = receiver.documents()
+    assert document["request_id"] == made.request_id
+    assert document["payload"]["video"]["url"] == made.video.url
+
+
+def test_no_call_goes_to_an_address_inside_the_network(start: Start, receiver: Receiver) -> None:
+    daemon = start("--http", "127.0.0.1:0", WEBHOOKS__FIRST_PAUSE_S=0.1)
+    for host in ("127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]"):
+        submit(daemon, request(), f"http://{host}:{receiver.port}/")
+    wait_until(lambda: daemon.words().count("expected a host with a public address") >= 8, "calls refused twice each")
+    assert not receiver.calls
+
+
+def test_a_webhook_that_nobody_takes_is_given_up(start: Start, receiver: Receiver) -> None:
+    receiver.answers = [500]
+    daemon = start("--http", "127.0.0.1:0", **NEAR, WEBHOOKS__GIVE_UP_S=1)
+    submit(daemon, request(), receiver.url)
+    wait_until(lambda: "webhook given up after" in daemon.words(), "given up")
+    count = len(receiver.calls)
+    time.sleep(1)
+    assert len(receiver.calls) == count
+
+
+@pytest.mark.parametrize("url", ["ftp://a/", "http://", "http://user@a/", "http://a b/", "//a", "http://a/\u00e9"])
+def test_a_webhook_that_is_no_url_is_refused(start: Start, url: str) -> None:
+    daemon = start("--http", "127.0.0.1:0")
+    response = httpx.post(daemon.http + QUEUE, json=request(webhook_url=url))
+    assert response.status_code == 422
+    assert response.json()["detail"][0]["loc"] == ["body", "webhook_url"]
