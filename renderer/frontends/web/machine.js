@@ -1,0 +1,59 @@
+// What works on the daemon's machine, and how the daemon is: doctor and health.
+
+import { doctor, health } from "./api.js";
+import { byId, icon, make, plural, setText } from "./dom.js";
+import { feed } from "./feed.js";
+
+export function setUpMachine() {
+  byId("examine").addEventListener("click", examine);
+  feed.addEventListener("link", showHealth);
+  showHealth();
+  // The examination renders a little video, so the page's own first requests go before it.
+  setTimeout(examine, 300);
+}
+
+async function showHealth() {
+  if (!feed.isUp) {
+    byId("health-dot").dataset.state = "away";
+    return setText(byId("health"), "Connecting");
+  }
+  try {
+    const { status, ready, reasons, version, workers, encoder } = await health();
+    byId("health-dot").dataset.state = ready ? "ready" : "away";
+    const idle = status === "draining" ? "Stopping" : reasons?.join("; ") || "Not ready";
+    setText(byId("health"), ready ? `Ready, ${encoder}, ${plural(workers, "worker")}` : idle);
+    setText(byId("version"), `stillreel ${version}`);
+  } catch {
+    setText(byId("health"), "No answer");
+  }
+}
+
+async function examine() {
+  const button = byId("examine");
+  button.disabled = true;
+  setText(byId("machine-note"), "Looking at what works here.");
+  try {
+    const found = await doctor();
+    const findings = Array.isArray(found) ? found : found.findings;
+    byId("findings").replaceChildren(...findings.map(finding));
+    const broken = findings.filter((each) => !each.works && each.is_needed).map((each) => each.what);
+    setText(
+      byId("machine-note"),
+      broken.length ? `Nothing can be rendered without ${broken.join(" and ")}.` : "All that is needed works.",
+    );
+  } catch (error) {
+    setText(byId("machine-note"), error.message);
+  }
+  button.disabled = false;
+}
+
+function finding({ what, works, found, is_needed: isNeeded }) {
+  const verdict = works ? "works" : isNeeded ? "does not work, and is needed" : "not here, and not needed";
+  return make(
+    "li",
+    { class: "finding", "data-verdict": works ? "works" : isNeeded ? "broken" : "absent" },
+    icon(works ? "check" : isNeeded ? "remove" : "minus"),
+    make("span", { class: "finding-what" }, what, make("span", { class: "unseen" }, `: ${verdict}`)),
+    make("span", { class: "finding-found" }, found),
+  );
+}

@@ -1,0 +1,180 @@
+// One render from the button to the video: upload, submit, follow, show.
+//
+// The request id is made here and remembered before it is sent. So a page that is closed at any moment finds its job
+// again, and a submission that is repeated renders once.
+
+import * as api from "./api.js";
+import { announce, byId, plural, sentence, setText, took } from "./dom.js";
+import { feed, remember, remembered } from "./feed.js";
+import { reel } from "./reel.js";
+import { newId, send, uploadAll } from "./sending.js";
+import { markSetting, settingAtFault } from "./settings.js";
+import { showFirstFault } from "./stills.js";
+import { showResult } from "./video.js";
+
+const UNFINISHED = new Set(["IN_QUEUE", "IN_PROGRESS"]);
+const ENDINGS = { cancelled: "Cancelled.", expired: "Given up: it did not start in time." };
+const LOOK_MS = 2000;
+
+let current = null; // {id, urls, isSent, isCancelled} from the press of the button until the job has ended
+
+export function setUpRender() {
+  byId("render").addEventListener("click", start);
+  byId("cancel").addEventListener("click", cancel);
+  feed.addEventListener("jobs", () => current && follow(feed.get(current.id)));
+  feed.addEventListener("link", update);
+  for (const what of ["stills", "settings"]) reel.addEventListener(what, update);
+  setInterval(lookElsewhere, LOOK_MS);
+  update();
+  resume();
+}
+
+function update() {
+  const { stills, timeline, canvas } = reel;
+  const button = byId("render");
+  setText(button, stills.length ? `Render ${plural(timeline.frames, "frame")}` : "Render");
+  button.disabled = !stills.length || Boolean(current);
+  const words = `${canvas.width} × ${canvas.height}, from ${plural(stills.length, "still")}`;
+  setText(byId("render-note"), stills.length ? words : "Add images first.");
+}
+
+async function start() {
+  setFault("");
+  reel.setFaults(new Map());
+  const field = settingAtFault();
+  if (field || reel.timeline.faults.size) {
+    announce("Something is not right yet: see the words beside it.");
+    return field ? field.focus() : showFirstFault();
+  }
+  current = { id: newId(), urls: [], isSent: false, isCancelled: false };
+  update();
+  try {
+    await submit(
+      current,
+      [...reel.stills],
+      reel.request(() => null),
+    );
+  } catch (error) {
+    if (!(error instanceof api.Refused)) throw error;
+    fail(error.message, error.faults, current.urls);
+  }
+}
+
+/** Take what was there when the button was pressed all the way to the daemon; the page may change meanwhile. */
+async function submit(run, stills, request) {
+  await uploadAll(stills, run, showProgress);
+  if (run.isCancelled) return end("Cancelled.");
+  run.urls = stills.map((still) => still.url);
+  const images = request.images.map((image, at) => ({ ...image, url: run.urls[at] }));
+  remember(run.id, run.urls);
+  showProgress("Sending", 0);
+  await send({ ...request, images, request_id: run.id });
+  run.isSent = true;
+  if (run.isCancelled) await api.cancel(run.id);
+  if (current === run) announce("The job was accepted.");
+}
+
+/** After the page was loaded again: the job that was asked for last, if the daemon still knows it. */
+async function resume() {
+  const last = remembered().at(-1);
+  if (!last) return;
+  const job = await feed.find(last.id).catch(() => undefined);
+  if (!job || current || job.state in ENDINGS) return;
+  current = { ...last, isSent: true, isCancelled: false, isOld: !UNFINISHED.has(job.status) };
+  update();
+  follow(job);
+}
+
+/** A job that the feed does not show any more, because many came after it, is looked for among all. */
+async function lookElsewhere() {
+  if (!current?.isSent || !feed.isUp || feed.get(current.id)) return;
+  const { id } = current;
+  const job = await feed.find(id).catch(() => undefined);
+  if (job && current?.id === id) follow(job);
+}
+
+function follow(job) {
+  if (!job || current.isEnding) return;
+  if (UNFINISHED.has(job.status)) return showProgress(...phase(job), !current.isCancelled);
+  current.isEnding = true;
+  if (job.state in ENDINGS) return end(ENDINGS[job.state]);
+  if (job.error) {
+    const { message, loc = [], errors = [] } = job.error;
+    return fail(message, errors.length ? errors : [{ loc, msg: message }], current.urls);
+  }
+  return finish(current);
+}
+
+async function finish(run) {
+  try {
+    const result = await api.result(run.id);
+    end(`Done in ${took(result.timings?.total ?? 0)}.`, true);
+    showResult(result, { isNew: !run.isOld });
+  } catch (error) {
+    if (!(error instanceof api.Refused)) throw error;
+    fail(error.message, error.faults, run.urls);
+  }
+}
+
+function phase({ status, queue_position: ahead, progress }) {
+  if (status === "IN_QUEUE") return [ahead ? `Waiting, ${plural(ahead, "job")} ahead` : "Waiting to start", 0];
+  // The encoder holds frames back, so that a tenth of the bar is left when the last still has gone in.
+  if (progress.stage === "finishing") return ["Encoding the last frames", 0.95];
+  const { images_done: done, images } = progress;
+  return [`Rendering, ${done} of ${plural(images, "still")}`, (0.9 * done) / images];
+}
+
+function showProgress(words, share, mayCancel = true) {
+  for (const id of ["progress", "bar", "cancel"]) byId(id).hidden = false;
+  byId("watch").hidden = true;
+  byId("bar").value = share;
+  byId("cancel").disabled = !mayCancel;
+  setText(byId("stage-words"), current.isCancelled ? "Cancelling" : words);
+}
+
+function end(words, isDone = false) {
+  const hadFocus = document.activeElement === byId("cancel");
+  current = null;
+  byId("progress").hidden = !words;
+  byId("bar").hidden = byId("cancel").hidden = true;
+  byId("watch").hidden = !isDone;
+  setText(byId("stage-words"), words);
+  update();
+  if (hadFocus) byId("render").focus();
+  if (words) announce(words);
+}
+
+/** Put each fault beside what it is about; what is the matter on the whole stands by the button. */
+function fail(message, faults, urls) {
+  end("");
+  const beside = new Map(reel.stills.filter(({ fault }) => fault).map(({ key, fault }) => [key, fault]));
+  for (const { loc, msg } of faults) {
+    const still = loc[0] === "images" && reel.stills.find(({ url }) => url && url === urls[loc[1]]);
+    if (still) {
+      beside.set(still.key, sentence(msg, false));
+      still.url = null; // sent anew next time: it may be what was stored that is at fault
+    } else if (loc[0] !== "images") markSetting(loc[0], sentence(msg));
+  }
+  reel.setFaults(beside);
+  const words = faults.length > 1 && beside.size > 1 ? `${plural(beside.size, "still")} could not be used.` : message;
+  setFault(sentence(words));
+  announce(`Not rendered. ${words}`);
+  if (beside.size) showFirstFault();
+}
+
+function setFault(words) {
+  setText(byId("render-fault"), words);
+  byId("render-fault").hidden = !words;
+}
+
+async function cancel() {
+  const run = current;
+  run.isCancelled = true;
+  byId("cancel").disabled = true;
+  setText(byId("stage-words"), "Cancelling");
+  try {
+    if (run.isSent) await api.cancel(run.id);
+  } catch (error) {
+    setFault(error.message);
+  }
+}

@@ -1,0 +1,68 @@
+// A request on its way to the daemon: its images first, then the request itself, once.
+
+import * as api from "./api.js";
+import { plural } from "./dom.js";
+import { feed } from "./feed.js";
+import { reel } from "./reel.js";
+
+const UPLOADS_AT_ONCE = 3;
+const SENDS = 3;
+const PAUSE_MS = 1000;
+
+/** A name for a job that nobody has yet. randomUUID would need a page from HTTPS or from this machine. */
+export function newId() {
+  const bytes = [...crypto.getRandomValues(new Uint8Array(16))];
+  return bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+/**
+ * Upload what is not there yet; a file that is refused is marked, and ends the run.
+ *
+ * @param run {isCancelled}: looked at before each file.
+ * @param show called with words and a share from 0 to 1.
+ */
+export async function uploadAll(stills, run, show) {
+  const waiting = stills.filter((still) => !still.url);
+  const count = waiting.length;
+  const faults = new Map();
+  const tell = () =>
+    show(`Uploading, ${count - waiting.length} of ${plural(count, "image")}`, 1 - waiting.length / count);
+  const uploadSome = async () => {
+    while (waiting.length && !run.isCancelled) {
+      const still = waiting.shift();
+      tell();
+      const words = await upload(still);
+      if (words) faults.set(still.key, words);
+    }
+  };
+  await Promise.all(Array.from({ length: UPLOADS_AT_ONCE }, uploadSome));
+  reel.setFaults(faults);
+  if (faults.size) throw new api.Refused(0, `${plural(faults.size, "image")} could not be uploaded.`);
+}
+
+/** Upload one; returns what is wrong with it, empty if nothing is. */
+async function upload(still) {
+  try {
+    still.url = await api.upload(still.file, still.name);
+    return "";
+  } catch (error) {
+    if (!(error instanceof api.Refused)) throw error;
+    return error.message;
+  }
+}
+
+/** Submit, and again if no answer came: the same id is the same job, so what was accepted is not rendered twice. */
+export async function send(request) {
+  for (let left = SENDS; ;) {
+    try {
+      await api.submit(request);
+      return;
+    } catch (error) {
+      left -= 1;
+      const isUnclear = error instanceof api.Refused && (error.status === 0 || error.status >= 500);
+      if (!isUnclear || !left) throw error;
+      await new Promise((go) => setTimeout(go, PAUSE_MS));
+      if (feed.get(request.request_id)) return;
+    }
+  }
+}

@@ -1,0 +1,94 @@
+// The stills as cards: what each is, how long it is held, and its place in the order.
+//
+// Order changes three ways: dragging, the arrow buttons, and the arrow keys on a thumbnail. Every move is said aloud.
+// Cards are kept and moved, never made anew, so that focus and half-typed numbers survive.
+
+import { card, refresh } from "./card.js";
+import { announce, byId, plural, setText } from "./dom.js";
+import { startDrag } from "./drag.js";
+import { forget } from "./pictures.js";
+import { reel } from "./reel.js";
+
+const MANY = 16; // more than that scroll in a box of their own, and what is below stays near
+
+const cards = new Map(); // key -> {element, and the parts that change}
+
+export function setUpStills({ show }) {
+  const list = byId("stills");
+  list.addEventListener("pointerdown", (event) => {
+    const element = event.target.closest(".still");
+    const isHandle = event.target.closest(".grip") || (event.pointerType === "mouse" && event.target.closest(".thumb"));
+    if (element && isHandle && event.button === 0) startDrag(event, element, list, (to) => place(keyOf(element), to));
+  });
+  byId("hold-all").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const [amount, unit] = [byId("all-amount").value, byId("all-unit").value];
+    reel.holdAll(amount, unit);
+    announce(`Every still is held for ${amount} ${unit}.`);
+  });
+  byId("clear").addEventListener("click", clear);
+  for (const what of ["stills", "settings", "faults"]) reel.addEventListener(what, () => update(list, show));
+  update(list, show);
+}
+
+const keyOf = (element) => Number(element.dataset.key);
+
+function clear() {
+  const count = reel.stills.length;
+  reel.clear();
+  announce(`${plural(count, "still")} removed.`);
+  byId("choose").focus();
+}
+
+function place(key, to) {
+  const still = reel.stills[reel.index(key)];
+  if (reel.move(key, to)) announce(`${still.name}: now ${reel.index(key) + 1} of ${reel.stills.length}.`);
+}
+
+function remove(key) {
+  const at = reel.index(key);
+  const { name } = reel.stills[at];
+  reel.remove(key);
+  announce(`${name} removed. ${plural(reel.stills.length, "still")} left.`);
+  const next = reel.stills[Math.min(at, reel.stills.length - 1)];
+  (next ? cards.get(next.key).thumb : byId("choose")).focus();
+}
+
+/** Move and keep the focus where it is: moving an element in the document takes it away. */
+function step(key, to) {
+  const held = document.activeElement;
+  place(key, to);
+  const { earlier, later } = cards.get(key);
+  const other = held === earlier ? later : earlier;
+  (held.disabled ? other : held).focus();
+  cards.get(key).element.scrollIntoView({ block: "nearest" });
+}
+
+function update(list, show) {
+  const { stills, timeline } = reel;
+  for (const [key, { element }] of cards) {
+    if (reel.index(key) < 0) {
+      element.remove();
+      cards.delete(key);
+      forget(key);
+    }
+  }
+  stills.forEach((still, at) => {
+    if (!cards.has(still.key)) cards.set(still.key, card(still, { show, step, remove }));
+    const parts = cards.get(still.key);
+    // A card under the pointer stays where it is until it is dropped.
+    if (list.children[at] !== parts.element && !list.querySelector(".is-dragged")) {
+      list.insertBefore(parts.element, list.children[at] ?? null);
+    }
+    refresh(parts, still, at, timeline);
+  });
+  list.classList.toggle("is-long", stills.length > MANY);
+  setText(byId("still-count"), stills.length ? String(stills.length) : "");
+  document.body.classList.toggle("is-empty", !stills.length);
+}
+
+/** Bring the first still with words beside it into view. */
+export function showFirstFault() {
+  const first = reel.stills.find((still, at) => still.fault || reel.timeline.faults.has(at));
+  if (first) cards.get(first.key).thumb.focus();
+}

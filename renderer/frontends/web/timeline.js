@@ -1,0 +1,139 @@
+// Exact frame rates and holds in the browser: what is shown before a render is what the file will have.
+//
+// The same rules as renderer/timeline.py, in whole numbers: floating point would put a boundary on another frame than
+// the daemon does, sooner or later. The tests compare the two.
+
+const FPS_TEXT = /^(?:[0-9]{1,3}(?:\.[0-9]{1,12})?|[0-9]{1,6}\/[0-9]{1,4})$/;
+const SECONDS_TEXT = /^[0-9]{0,7}(?:\.[0-9]{0,12})?$/;
+const MAX_DENOMINATOR = 1001n;
+const NTSC_RATES = [24n, 30n, 48n, 60n, 120n].map((rate) => ratio(rate * 1000n, 1001n));
+
+function gcd(a, b) {
+  while (b) [a, b] = [b, a % b];
+  return a;
+}
+
+/** A fraction in lowest terms: n / d, both BigInt. */
+function ratio(n, d) {
+  const shared = gcd(n, d) || 1n;
+  return { n: n / shared, d: d / shared };
+}
+
+function decimal(text) {
+  const [whole, decimals = ""] = text.split(".");
+  return ratio(BigInt((whole || "0") + decimals), 10n ** BigInt(decimals.length));
+}
+
+function isRounded(rate, written, decimals) {
+  const scale = 10n ** BigInt(decimals);
+  const rounded = (2n * rate.n * scale + rate.d) / (2n * rate.d);
+  return rounded * written.d === written.n * scale;
+}
+
+/** The nearest fraction with a denominator of 1001 at most (the continued fraction, cut off). */
+function nearest({ n, d }) {
+  if (d <= MAX_DENOMINATOR) return { n, d };
+  let [p0, q0, p1, q1, rest, by] = [0n, 1n, 1n, 0n, n, d];
+  for (;;) {
+    const whole = rest / by;
+    if (q0 + whole * q1 > MAX_DENOMINATOR) break;
+    [p0, q0, p1, q1] = [p1, q1, p0 + whole * p1, q0 + whole * q1];
+    [rest, by] = [by, rest - whole * by];
+  }
+  const steps = (MAX_DENOMINATOR - q0) / q1;
+  const last = { n: p0 + steps * p1, d: q0 + steps * q1 };
+  return 2n * by * last.d <= d ? { n: p1, d: q1 } : last;
+}
+
+/** The exact rate that a text means, or null if it means none: "23.976" is 24000/1001. */
+export function frameRate(text) {
+  const written = String(text).trim();
+  if (!FPS_TEXT.test(written)) return null;
+  return written.includes("/") ? fraction(written) : rounded(written);
+}
+
+const isInRange = ({ n, d }) => n >= d && n <= 120n * d;
+
+function fraction(written) {
+  const [n, d] = written.split("/").map(BigInt);
+  const rate = d ? ratio(n, d) : null;
+  return rate && rate.d <= MAX_DENOMINATOR && isInRange(rate) ? rate : null;
+}
+
+function rounded(written) {
+  const value = decimal(written);
+  if (!isInRange(value)) return null;
+  const decimals = (written.split(".")[1] ?? "").length;
+  const meant = decimals >= 2 && NTSC_RATES.find((ntsc) => isRounded(ntsc, value, decimals));
+  return meant || nearest(value);
+}
+
+export const perSecond = (rate) => Number(rate.n) / Number(rate.d);
+
+/** What is wrong with one hold as it was typed, in words; empty if nothing is. */
+function holdFault(amount, unit) {
+  const text = String(amount).trim();
+  if (!text) return unit === "frames" ? "Say how many frames." : "Say how many seconds.";
+  if (unit === "frames") return /^0*[1-9][0-9]{0,6}$/.test(text) ? "" : "A whole number of frames, 1 or more.";
+  return SECONDS_TEXT.test(text) && decimal(text).n > 0n ? "" : "Seconds, more than 0.";
+}
+
+/**
+ * Lay the stills out one after the other. A hold in seconds ends at the frame nearest to the running total, so that
+ * rounding never adds up.
+ *
+ * @param holds [{amount, unit}], as typed; unit is "frames" or "seconds".
+ * @param rate  from frameRate.
+ * @returns {holds, ends, frames, faults}: frames of each, the frame after each, their sum, and words by index.
+ */
+export function layOut(holds, rate) {
+  const [lengths, ends, faults] = [[], [], new Map()];
+  let total = { n: 0n, d: 1n };
+  let end = 0;
+  holds.forEach(({ amount, unit }, index) => {
+    const wrong = holdFault(amount, unit);
+    if (wrong) faults.set(index, wrong);
+    else {
+      const value = decimal(String(amount).trim());
+      const frames = unit === "frames" ? value : { n: value.n * rate.n, d: value.d * rate.d };
+      total = ratio(total.n * frames.d + frames.n * total.d, total.d * frames.d);
+    }
+    const start = end;
+    end = Number((2n * total.n + total.d) / (2n * total.d));
+    if (!wrong && end <= start) faults.set(index, `Too short for a frame at ${shortRate(rate)} fps.`);
+    lengths.push(end - start);
+    ends.push(end);
+  });
+  return { holds: lengths, ends, frames: end, faults };
+}
+
+/** The still that a frame shows: the first whose end lies after it. */
+export function stillAt(ends, frame) {
+  let [low, high] = [0, ends.length - 1];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (ends[middle] > frame) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+/** Seconds of so many frames, exact where six decimals can say it, else rounded and marked with "≈". */
+export function seconds(frames, rate) {
+  const exact = ratio(BigInt(frames) * rate.d, rate.n);
+  const micros = (2n * exact.n * 1000000n + exact.d) / (2n * exact.d);
+  const text = `${micros / 1000000n}.${String(micros % 1000000n).padStart(6, "0")}`.replace(/\.?0+$/, "");
+  return (exact.n * 1000000n) % exact.d === 0n ? text : `≈ ${text}`;
+}
+
+/** A position as a clock: 0:07.500, 1:02:07.500. */
+export function clock(frame, rate) {
+  const millis = Number((BigInt(frame) * rate.d * 1000n) / rate.n);
+  const pad = (value, digits = 2) => String(value).padStart(digits, "0");
+  const [whole, hours] = [Math.floor(millis / 1000), Math.floor(millis / 3600000)];
+  const minutes = Math.floor(whole / 60) % 60;
+  return `${hours ? `${hours}:${pad(minutes)}` : minutes}:${pad(whole % 60)}.${pad(millis % 1000, 3)}`;
+}
+
+/** A rate for people: 24, 23.976, 33.333. */
+export const shortRate = (rate) => String(Number(perSecond(rate).toFixed(3)));

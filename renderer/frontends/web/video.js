@@ -1,0 +1,57 @@
+// A finished video: it plays, it can be saved, and what is known about it stands beside it.
+
+import { announce, byId, fileSize, make, plural, took } from "./dom.js";
+
+const calm = matchMedia("(prefers-reduced-motion: reduce)");
+
+/** A URL of this daemon by the name that the page was loaded from: behind a proxy the two may differ. */
+export function here(url) {
+  const { pathname, search } = new URL(url, location.href);
+  return pathname + search;
+}
+
+/** What the player can load: a job with sync_mode brings its bytes along, and data: is no source of media here. */
+function source(url) {
+  if (!url.startsWith("data:")) return here(url);
+  const [head, base64] = url.split(",");
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  return URL.createObjectURL(new Blob([bytes], { type: head.slice("data:".length).split(";")[0] }));
+}
+
+/** Show a result; `isNew` says that it was just rendered, and brings it into view. */
+export function showResult(result, { isNew = true } = {}) {
+  const panel = byId("video-panel");
+  const video = byId("video");
+  const url = source(result.video.url);
+  // With its size known before it is loaded, the page does not move under the reader.
+  Object.assign(video, { width: result.width, height: result.height });
+  if (video.getAttribute("src") !== url) video.src = url;
+  Object.assign(byId("download"), { href: url, download: result.video.file_name });
+  byId("facts").replaceChildren(
+    ...facts(result).flatMap(([name, value, note]) => [
+      make("dt", {}, name),
+      make("dd", {}, value, note ? make("span", { class: note.length > 12 ? "note is-long" : "note" }, note) : null),
+    ]),
+  );
+  panel.hidden = false;
+  if (!isNew) return;
+  panel.scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "nearest" });
+  announce(`The video is there: ${plural(result.frames, "frame")}, ${result.duration} seconds.`);
+}
+
+function facts(result) {
+  const [n, d] = result.fps.split("/").map(Number);
+  const rate = Number((n / (d || 1)).toFixed(3));
+  const held = result.held_pictures === "synthesised" ? "coded once, repeated" : "coded frame by frame";
+  const total_s = result.timings?.total;
+  return [
+    ["Frames", result.frames.toLocaleString("en"), "exactly"],
+    ["Duration", `${Number(result.duration.toFixed(6))} s`],
+    ["Frame rate", `${rate} fps`, d > 1 ? `${n}/${d}` : ""],
+    ["Size", `${result.width} × ${result.height}`],
+    ["File", fileSize(result.video.file_size)],
+    ["Encoder", result.encoder, result.fallback_reason ?? ""],
+    ["Held pictures", held, result.held_pictures_reason ?? ""],
+    ...(total_s === undefined ? [] : [["Rendered in", took(total_s)]]),
+  ];
+}
