@@ -111,8 +111,8 @@ def test_clients_see_the_job_under_the_claims_id_and_its_video_where_it_ended(
 ) -> None:
     put(spool, "seen", request())
     result = ended(spool, "seen")
-    known = daemon.client.result(result["request_id"])
-    assert known.video.url == result["video"]["url"]
+    job_id, url = result["request_id"], result["video"]["url"]
+    wait_until(lambda: daemon.client.result(job_id).video.url == url, "the daemon knows where it is")
 
 
 def test_a_name_that_comes_again_overwrites_nothing(daemon: DaemonProcess, spool: Path) -> None:

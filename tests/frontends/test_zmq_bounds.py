@@ -69,23 +69,25 @@ def test_videos_that_a_silent_client_does_not_take_cost_no_memory(start: Start) 
 
 
 def test_large_requests_at_once_are_taken_one_after_the_other(start: Start, gate: Gate) -> None:
-    """Forty messages of 8 MiB from twenty clients, with a limit of 16 MiB: never all of them in memory."""
+    """Eighty messages of 8 MiB from four clients, with a limit of 16 MiB: never all of them in memory."""
     daemon = start(SERVER__MAX_REQUEST_BYTES=16 * MIB, ENGINE__WORKERS=1)
     daemon.client.render(request())
     before = own_bytes(daemon)
     most = 0
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(dealer(daemon.endpoint, sndhwm=0)) for _ in range(20)]
-        for number, client in enumerate(clients * 2):
+        clients = [stack.enter_context(dealer(daemon.endpoint, sndhwm=0)) for _ in range(4)] * 20
+        for number, client in enumerate(clients):
             params = gate.request(request_id=f"large-{number}")
             client.send_multipart([message(number, "submit", params), bytes(8 * MIB)])
-        for client in clients * 2:
-            deadline = time.monotonic() + 30
+        for client in clients:
+            deadline = time.monotonic() + 60
             while not client.poll(20):
                 most = max(most, own_bytes(daemon) - before)
                 assert time.monotonic() < deadline
             assert "result" in json.loads(client.recv())
-    assert most < 250 * MIB  # 16 at hand, and what ZeroMQ has read ahead for each connection
+    assert (
+        most < 320 * MIB
+    )  # half of them: those at hand, and four or so that ZeroMQ has read ahead for each connection
 
 
 def test_a_message_is_let_go_when_its_job_is_stored(start: Start, gate: Gate) -> None:

@@ -166,7 +166,7 @@ def test_a_client_that_never_reads_hurts_nobody_else(daemon: DaemonProcess, ask:
         ({"images": []}, "invalid_params", ["images"]),
         ({"fps": 0}, "invalid_params", ["fps"]),
         ({"start_timeout": 0}, "invalid_params", ["start_timeout"]),
-        ({"webhook_url": "http://127.0.0.1/"}, "not_supported", ["webhook_url"]),
+        ({"webhook_url": "ftp://127.0.0.1/"}, "invalid_params", ["webhook_url"]),
         ({"encoder": "nvenc"}, "not_supported", ["encoder"]),
         ({"request_id": "../../etc"}, "invalid_params", ["request_id"]),
         ({"images": [{"url": "cid:0", "frames": 1}]}, "file_download_error", ["images", 0, "url"]),
