@@ -35,7 +35,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, spool: Path) -> Iterator[Da
         settings = {"SPOOL__RESCAN_S": 0.5, "SPOOL__MAX_MANIFEST_BYTES": MAX_MANIFEST_BYTES}
         daemon = start("--spool", spool, "--allow-http", **settings)
         yield daemon
-        assert tree(spool / "active") == set()
+        wait_until(lambda: tree(spool / "active") == set(), "no claim is left")
         assert daemon.stop() == 0
         assert "Traceback" not in daemon.words()
 
@@ -284,7 +284,7 @@ def test_what_cannot_be_rendered_fails_alone_and_in_words(
     assert error["message"].startswith(words)
     assert str(spool) not in json.dumps(error)
     assert os.path.lexists(end / "manifest.json")
-    assert tree(spool / "active") == set()
+    wait_until(lambda: tree(spool / "active") == set(), "no claim is left")
     put(spool, "next", request())
     ended(spool, "next")
     (spool / "done" / "next").rename(spool.parent / f"seen-{uuid.uuid4().hex}")

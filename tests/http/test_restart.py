@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import httpx
@@ -76,6 +77,7 @@ def test_who_waits_for_a_turn_is_told_that_the_daemon_stops(start: Start, gate: 
     assert told.status_code == 503
     assert told.json()["error_type"] == "shutting_down"
     assert told.headers["retry-after"]
+    time.sleep(0.6)  # longer than the grace that a dropped connection has
     gate.open()
     assert daemon.child.wait(20) == 0
     assert " ERROR " not in daemon.words()

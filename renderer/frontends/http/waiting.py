@@ -14,7 +14,7 @@ from typing import Final
 
 from starlette.types import Receive
 
-from renderer.errors import JobNotFound, StillreelError
+from renderer.errors import JobNotFound, ShuttingDown, StillreelError
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job
 
@@ -63,6 +63,9 @@ class Waiting:
             try:
                 await asyncio.wait({following, hung_up}, return_when=asyncio.FIRST_COMPLETED)
                 return following.result() if following.done() else None
+            except ShuttingDown:
+                self.keep(job.id)  # for the next daemon, as its client is told
+                raise
             finally:
                 for task in (following, hung_up):
                     task.cancel()
