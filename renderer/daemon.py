@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from renderer.config import VERSION, ServerSettings, Settings, render_settings, scratch_dir
 from renderer.devices import NvencFindings
+from renderer.disk import write_private
 from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.encode.nvenc_selftest import with_gpus_tested
 from renderer.encode.selftest import refusal
@@ -168,6 +169,10 @@ class _Daemon:
 
         The gauges are read on this loop, once a second.
         """
+        address = self._settings.observe.metrics
+        if address is None and not self._has_http:
+            yield
+            return
         began = time.monotonic()
         seen: list[Snapshot] = []
 
@@ -178,7 +183,7 @@ class _Daemon:
 
         engine.metrics.watch(lambda: seen[0])
         with contextlib.ExitStack() as open_port:
-            if address := self._settings.observe.metrics:
+            if address:
                 server = open_port.enter_context(serve_metrics(engine.metrics, address))
                 log.info("metrics at http://%s/metrics", server.address, extra={"action": "metrics"})
             looking = asyncio.create_task(look())
@@ -187,10 +192,15 @@ class _Daemon:
             finally:
                 looking.cancel()
 
+    @property
+    def _has_http(self) -> bool:
+        http = self._settings.http
+        return http.bind is not None or http.tls_bind is not None
+
     def _http(self, engine: Engine, intake: Intake) -> "HttpDoor | None":
         """Return the HTTP door, bound, if there is one."""
         settings = self._settings
-        if settings.http.bind is None and settings.http.tls_bind is None:
+        if not self._has_http:
             return None
         from renderer.frontends.http.door import HttpDoor  # noqa: PLC0415 - FastAPI takes 300 ms that others do not need
 
@@ -228,9 +238,7 @@ def _daemon_id(data_dir: Path) -> str:
         known = file.read_text(encoding="ascii") if file.exists() else ""
         if not known:
             known = uuid.uuid4().hex
-            fresh = file.with_suffix(".part")
-            fresh.write_text(known, encoding="ascii")
-            fresh.rename(file)
+            write_private(file, known.encode("ascii"))
         return known
     except (OSError, ValueError) as error:
         raise ConfigError(f"server.data_dir: {file}: {error}") from error

@@ -4,6 +4,7 @@ A test fails if our code logged an ERROR, unless it is marked `logs_errors`. A t
 skipped, but fails where the tool is promised in the environment: REQUIRE=openh264,photos.
 """
 
+import ctypes
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -48,6 +49,31 @@ def require() -> Callable[[str, object, str], None]:
         pytest.skip(f"{name} is not here: {how}")
 
     return check
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path, require: Callable[[str, object, str], None]) -> Iterator[Callable[[str, str], Path]]:
+    """Return what mounts a small file system below tmp_path: tmpfs("disk", "1m") is a directory of one mebibyte."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    mounted: list[Path] = []
+
+    def mount(name: str, size: str) -> Path:
+        directory = tmp_path / name
+        directory.mkdir()
+        is_mounted = libc.mount(b"tmpfs", os.fsencode(directory), b"tmpfs", 0, f"size={size}".encode()) == 0
+        require("mount", is_mounted, "mounting a tmpfs takes root")
+        mounted.append(directory)
+        return directory
+
+    yield mount
+    for directory in mounted:
+        libc.umount2(os.fsencode(directory), 2)  # MNT_DETACH
+
+
+@pytest.fixture
+def small_disk(tmpfs: Callable[[str, str], Path]) -> Path:
+    """A file system of one mebibyte."""
+    return tmpfs("disk", "1m")
 
 
 @pytest.fixture(scope="session")

@@ -26,7 +26,7 @@ import psutil
 from protocol.client import Client
 
 START_S = 30
-_MARK = "TEST_DAEMON_MARK"
+MARK = "TEST_DAEMON_MARK"  # in the environment of all that a test starts
 _SETTINGS = {"FETCH__ALLOW_NETWORKS": "127.0.0.0/8"}  # where the tests' own servers are
 _LASTING = {
     "video.mp4",
@@ -65,6 +65,26 @@ def still(
 
 def request(*images: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return {"images": list(images) or [still()], "width": 64, "height": 48, **fields}
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Every process that lives and has this mark in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def workers_of(pid: int) -> list[psutil.Process]:
+    """The processes that render for this one: its fork server's children."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.Error):
+            if "forkserver" in " ".join(child.cmdline()):
+                found += child.children()
+    return found
 
 
 class Gate:
@@ -140,7 +160,7 @@ class DaemonProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env={**os.environ, **settings, "TMPDIR": str(self.temporary), _MARK: self._mark},
+                env={**os.environ, **settings, "TMPDIR": str(self.temporary), MARK: self._mark},
             )
         self.ready_line = self._first_line()
         if not self.ready_line:
@@ -167,21 +187,11 @@ class DaemonProcess:
 
     def processes(self) -> list[psutil.Process]:
         """Everything that lives and stems from this daemon, itself included."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get(_MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+        return marked(self._mark)
 
     def workers(self) -> list[psutil.Process]:
         """The processes that render: the fork server's children."""
-        found = []
-        for child in psutil.Process(self.child.pid).children():
-            with contextlib.suppress(psutil.Error):
-                if "forkserver" in " ".join(child.cmdline()):
-                    found += child.children()
-        return found
+        return workers_of(self.child.pid)
 
     def encoders(self) -> list[psutil.Process]:
         found = []

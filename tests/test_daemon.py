@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -221,19 +221,10 @@ def test_a_store_that_another_program_holds_is_refused(refused: Refused, tmp_pat
         assert refused() == f"error: server.data_dir: {path}: another program holds the store of jobs"
 
 
-def mounted(directory: Path, options: bytes, flags: int = 0) -> bool:
-    libc = ctypes.CDLL(None, use_errno=True)
-    return bool(libc.mount(b"tmpfs", os.fsencode(directory), b"tmpfs", flags, options) == 0)
-
-
 @pytest.fixture
-def small_data(tmp_path: Path, require: Callable[[str, object, str], None]) -> Iterator[Path]:
-    """A data directory on a file system of its own, which may be filled, or be locked by `mounted`."""
-    data = tmp_path / "data"
-    data.mkdir()
-    require("mount", mounted(data, b"size=600k"), "mounting a tmpfs takes root")
-    yield data
-    ctypes.CDLL(None).umount2(os.fsencode(data), 2)  # MNT_DETACH
+def small_data(tmpfs: Callable[[str, str], Path]) -> Path:
+    """A data directory on a file system of its own, which may be filled, or mounted again to be read only."""
+    return tmpfs("data", "600k")
 
 
 def test_a_full_disk_is_refused(refused: Refused, small_data: Path) -> None:
@@ -248,7 +239,8 @@ def test_a_full_disk_is_refused(refused: Refused, small_data: Path) -> None:
 
 def test_a_disk_that_may_only_be_read_is_refused(refused: Refused, small_data: Path) -> None:
     JobStore(small_data / "jobs.sqlite3").close()
-    assert mounted(small_data, b"", 32 | 1)  # MS_REMOUNT, MS_RDONLY
+    read_only = 32 | 1  # MS_REMOUNT, MS_RDONLY
+    assert ctypes.CDLL(None).mount(b"tmpfs", os.fsencode(small_data), b"tmpfs", read_only, b"") == 0
     assert refused() == f"error: server.data_dir: {small_data}: Read-only file system"
 
 

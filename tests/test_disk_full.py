@@ -1,10 +1,9 @@
 """A whole daemon on a disk that fills up: nothing is lost, nothing is corrupt, and it goes on when there is room."""
 
 import contextlib
-import ctypes
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,17 +15,9 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def small(tmp_path: Path, require: Callable[[str, object, str], None]) -> Iterator[Path]:
+def small(tmpfs: Callable[[str, str], Path]) -> Path:
     """A file system of 20 MiB where daemons keep their data."""
-    place = tmp_path / "data"
-    place.mkdir()
-    libc = ctypes.CDLL(None, use_errno=True)
-    is_mounted = libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", 0, b"size=20m") == 0
-    require("mount", is_mounted, "mounting a tmpfs takes root")
-    try:
-        yield place
-    finally:
-        libc.umount2(os.fsencode(place), 2)  # MNT_DETACH
+    return tmpfs("data", "20m")
 
 
 def fill(place: Path, leave_bytes: int = 0) -> Path:

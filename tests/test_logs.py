@@ -472,15 +472,9 @@ def test_what_sets_a_worker_up_can_be_sent_to_it() -> None:
 
 
 @pytest.fixture
-def tiny_disk(tmp_path: Path, require: Callable[[str, object, str], None]) -> Iterator[Path]:
+def tiny_disk(tmpfs: Callable[[str, str], Path]) -> Path:
     """A file system of 64 KiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(place)]
-    mounted = subprocess.run(command, capture_output=True, check=False)
-    require("mount", mounted.returncode == 0, "only root may mount a tmpfs")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    return tmpfs("disk", "64k")
 
 
 def test_a_full_disk_costs_the_lines_and_nothing_else(tiny_disk: Path, caplog: pytest.LogCaptureFixture) -> None:

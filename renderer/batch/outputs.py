@@ -14,6 +14,8 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
+from renderer.disk import sync
+
 _COMMANDS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, half characters, ends of lines and paragraphs
 _TURNING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # change the direction
 _NAME_MAX_BYTES: Final = 200  # most file systems take 255, the hash and the suffix included
@@ -54,9 +56,9 @@ class Output:
             file.flush()
             os.fsync(file.fileno())
         rendered.replace(self.video)
-        _sync(self.video.parent)
+        sync(self.video.parent)
         part.replace(self.sidecar)
-        _sync(self.video.parent)
+        sync(self.video.parent)
 
 
 def output_for(out: Path, stem: PurePath, digest: str) -> Output:
@@ -75,11 +77,3 @@ def as_text(name: str) -> str:
 def printable(words: str) -> str:
     """Write words that may hold a file's name in one line, without what would command the terminal."""
     return "".join("\ufffd" if unicodedata.category(each) in _COMMANDS or each in _TURNING else each for each in words)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -26,7 +26,6 @@ from renderer.jobs.job import Job
 log = logging.getLogger(__name__)
 
 CLIENT = "spool"
-_HEARTBEAT_S = 60.0
 _PAUSE_S, _PAUSE_MAX_S = 1.0, 30.0
 _T = TypeVar("_T")
 
@@ -131,7 +130,7 @@ class Passage:
     async def _result(self, request: RenderRequest) -> RenderResult | Fault:
         while True:
             try:
-                job = await self._patiently(self._wait)
+                job = await self._patiently(partial(self._engine.finished, self.claim.job_id))
                 break
             except JobNotFound:
                 self._tell(logging.WARNING, "resubmitted", "its answer was forgotten before it was read; begun again")
@@ -151,12 +150,6 @@ class Passage:
             return self._engine.job(claim.job_id)
         except JobNotFound:
             return await self._intake.accept(request, Door(CLIENT, claim.job_id, claim.base, claim.output))
-
-    async def _wait(self) -> Job:
-        job = self._engine.job(self.claim.job_id)
-        async for update in self._engine.updates(job.id, _HEARTBEAT_S):
-            job = update
-        return job
 
     async def _end(self, outcome: RenderResult | Fault) -> None:
         """Move the claim; a move that has begun is seen to its end, or nobody would know whether it was done."""

@@ -33,6 +33,7 @@ from renderer.pipeline import NO_GPU_ENCODER
 
 log = logging.getLogger(__name__)
 
+_LOOK_S = 30.0  # between looks at a job that does not change
 _KEPT = "the daemon is stopping; the job is kept and goes on once it is back"
 
 
@@ -87,9 +88,7 @@ class Engine:
 
     def room(self) -> int:
         """Return how many jobs would be accepted now."""
-        idle = self._settings.workers - self._dispatcher.running
-        free = self._settings.max_queued + idle - self._ledger.count(State.QUEUED)
-        return 0 if self._dispatcher.is_draining or self._has_no_disk() else max(0, free)
+        return 0 if self._dispatcher.is_draining or self._has_no_disk() else self._queue_room()
 
     def known(self, job_id: str, digest: str) -> Job | None:
         """Return the job that has this id, if one does.
@@ -145,12 +144,16 @@ class Engine:
             raise ShuttingDown("the daemon is stopping; send the request again once it is back")
         if self._has_no_disk():
             raise StorageFull("the daemon's disk is nearly full; try again later")
-        if self.room() == 0:
+        if self._queue_room() == 0:
             most, wait_s = self._settings.max_queued, self._dispatcher.job_s / self._settings.workers
             raise QueueFull(
                 f"expected at most {most} jobs to wait, found {self._ledger.count(State.QUEUED)}; "
                 f"the next place is free in about {max(1, round(wait_s))} s"
             )
+
+    def _queue_room(self) -> int:
+        idle = self._settings.workers - self._dispatcher.running
+        return max(0, self._settings.max_queued + idle - self._ledger.count(State.QUEUED))
 
     def _has_no_disk(self) -> bool:
         return self._places.is_full(self._settings.min_free_bytes)
@@ -180,7 +183,7 @@ class Engine:
             reasons.append("the daemon is stopping")
         if self._has_no_disk():
             reasons.append("the disk is nearly full")
-        if not reasons and self.room() == 0:
+        if not reasons and self._queue_room() == 0:
             reasons.append("the queue is full")
         return Health(
             status="draining" if self._dispatcher.is_draining else "ok",
@@ -226,6 +229,17 @@ class Engine:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(heartbeat_s):
                         await changed.wait()
+
+    async def finished(self, job_id: str) -> Job:
+        """Return the job once it has ended.
+
+        Raises:
+            JobNotFound, ShuttingDown: as `updates` does.
+        """
+        job = self.job(job_id)
+        async for update in self.updates(job_id, _LOOK_S):
+            job = update
+        return job
 
     # Orders.
 

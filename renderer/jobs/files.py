@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from renderer.disk import is_full, sync
 from renderer.errors import JobError, StorageFull, StoreFailed
 from renderer.pictures.fetch import Attachment, Fetcher
 from renderer.pipeline import RenderJob
@@ -48,11 +49,11 @@ class Files:
                 self._write(attachment.path, content)
             work = self._save_inline(work, fetcher)
             if self.directory.exists():
-                _sync(self.directory)
-                _sync(self.directory.parent)
+                sync(self.directory)
+                sync(self.directory.parent)
             return work
         except OSError as error:
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            if is_full(error.errno):
                 raise StorageFull("the disk is full, so the request's files could not be kept") from error
             raise StoreFailed(f"the request's files could not be kept: {error.strerror}") from error
 
@@ -98,11 +99,3 @@ def _link(source: Path, path: Path) -> None:
         if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}:
             raise
         shutil.copyfile(source, path)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -6,7 +6,6 @@ ended well. A worker that outlives its daemon for a moment can therefore never w
 
 import contextlib
 import logging
-import os
 import shutil
 import time
 import uuid
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from protocol.errors import ERRORS
 from protocol.schema import Fault
+from renderer.disk import sync
 from renderer.errors import WorkerLost
 from renderer.jobs.job import Job, State
 from renderer.jobs.slot import Ending, Setback
@@ -138,11 +138,7 @@ def _done(job: Job, order: Order, report: RenderReport, now: float) -> Job:
     video = job.output / VIDEO_NAME
     order.output.replace(video)
     remove_attempts(job)
-    handle = os.open(job.output, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(job.output)
     request = order.work.request.model_copy(update={"request_id": job.id})
     result = report.result(video.as_uri(), VIDEO_NAME, request)
     return job.moved(

@@ -6,9 +6,7 @@ the sample table has one `stts` entry and the rate is exact. `colr` is nclx 1/1/
 way out.
 """
 
-import errno
 import io
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
+from renderer.disk import is_full, sync
 from renderer.encode.sequence import Sample
 from renderer.errors import OutputFailed, StorageFull
 from renderer.h264.bits import NalType, nal_type, split_nals
@@ -106,9 +105,9 @@ class Mp4Writer:
                 raise OutputFailed(
                     f"the file holds {facts.frames} frames at {facts.fps}, expected {expected} at {self._fps}"
                 )
-            _sync(self._part)
+            sync(self._part)
             self._part.rename(self._path)
-            _sync(self._path.parent)
+            sync(self._path.parent)
         return facts
 
     def _open(self, first: Sample) -> tuple[OutputContainer, VideoStream]:
@@ -170,18 +169,10 @@ def _copy_colour(access_unit: bytes, stream: VideoStream) -> None:
         context.color_range = ColorRange.JPEG if colour.is_full_range else ColorRange.MPEG
 
 
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def write_failure(error: av.FFmpegError | OSError) -> OutputFailed | StorageFull:
     """Return our error for one of the system's or libavformat's, without a path."""
     words = f"the video could not be written: {error.strerror}"
-    return StorageFull(words) if error.errno in {errno.ENOSPC, errno.EDQUOT} else OutputFailed(words)
+    return StorageFull(words) if is_full(error.errno) else OutputFailed(words)
 
 
 @contextmanager

@@ -22,9 +22,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from renderer.cli_batch import batch
-from tests.daemon_process import picture
+from tests.daemon_process import MARK, marked, picture, workers_of
 
-_MARK = "TEST_BATCH_MARK"
 _OUTPUT = re.compile(r"(?P<stem>.+)-[0-9a-f]{12}\.(mp4|json)")
 
 
@@ -142,7 +141,7 @@ class BatchProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **settings, "TMPDIR": str(self.temporary), _MARK: self._mark},
+            env={**os.environ, **settings, "TMPDIR": str(self.temporary), MARK: self._mark},
         )
 
     def end(self) -> Ended:
@@ -152,21 +151,11 @@ class BatchProcess:
 
     def processes(self) -> list[psutil.Process]:
         """Everything that lives and stems from it, itself included."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get(_MARK) == self._mark and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-        return found
+        return marked(self._mark)
 
     def workers(self) -> list[psutil.Process]:
         """The processes that render: the fork server's children."""
-        found = []
-        for child in psutil.Process(self.child.pid).children():
-            with contextlib.suppress(psutil.Error):
-                if "forkserver" in " ".join(child.cmdline()):
-                    found += child.children()
-        return found
+        return workers_of(self.child.pid)
 
     def close(self) -> None:
         for process in self.processes():

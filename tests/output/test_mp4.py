@@ -1,11 +1,10 @@
 """The file, box by box (ISO/IEC 14496-12 and -15), and what is there when writing it goes wrong."""
 
-import ctypes
 import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -255,18 +254,6 @@ def test_a_directory_in_the_files_place_is_an_error_and_leaves_nothing_else(tmp_
         write(path, coded(1))
     assert str(tmp_path) not in str(raised.value)
     assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path, require: Callable[[str, object, str], None]) -> Iterator[Path]:
-    """A file system of one mebibyte."""
-    directory = tmp_path / "disk"
-    directory.mkdir()
-    libc = ctypes.CDLL(None, use_errno=True)
-    is_mounted = libc.mount(b"tmpfs", os.fsencode(directory), b"tmpfs", 0, b"size=1m") == 0
-    require("mount", is_mounted, "mounting a tmpfs takes root")
-    yield directory
-    libc.umount2(os.fsencode(directory), 2)  # MNT_DETACH
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(small_disk: Path) -> None:

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from renderer import disk
 from renderer.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -137,19 +138,13 @@ class KeyRing:
 
 
 def write_private(file: Path, content: bytes) -> None:
-    """Put a file in place as a whole, readable by its owner only.
+    """Put a file of the data directory in place.
 
     Raises:
         ConfigError: it cannot be written.
     """
-    part = file.with_name(f"{file.name}.part-{os.getpid()}")
     try:
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(handle, "wb") as stream:  # noqa: PTH123 - of a descriptor, which Path cannot open
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        part.rename(file)
+        disk.write_private(file, content)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
 

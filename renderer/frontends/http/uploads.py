@@ -9,7 +9,6 @@ is asked of the network, and the job does not mind when the upload goes.
 
 import asyncio
 import contextlib
-import errno
 import json
 import logging
 import os
@@ -24,6 +23,7 @@ from typing import BinaryIO, Final
 from urllib.parse import urlsplit
 
 from renderer.config import RetentionSettings
+from renderer.disk import is_full, sync
 from renderer.errors import FetchFailed, StorageFull, StoreFailed
 from renderer.frontends.http.links import Links
 from renderer.frontends.http.schema import ImagesToVideoInput
@@ -96,7 +96,7 @@ class Uploads:
             await asyncio.to_thread(_put_in_place, part, about)
         except OSError as error:
             self._size_bytes -= size_bytes
-            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            if is_full(error.errno):
                 raise StorageFull("the disk is full, so the file could not be kept; try again later") from error
             raise StoreFailed("the file could not be kept") from error
         except BaseException:
@@ -221,11 +221,7 @@ def _put_in_place(part: Path, about: Upload) -> None:
         os.fsync(file.fileno())
     described.rename(place / "about.json")
     for directory in (place, place.parent):
-        handle = os.open(directory, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync(directory)
 
 
 def _stored_bytes(place: Path) -> int:

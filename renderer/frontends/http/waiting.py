@@ -21,7 +21,6 @@ from renderer.jobs.job import Job
 log = logging.getLogger(__name__)
 
 _GRACE_S: Final = 0.4
-_LOOK_S: Final = 30.0
 _STORE_PAUSE_S: Final = 1.0
 
 
@@ -58,7 +57,7 @@ class Waiting:
             ShuttingDown: the daemon stops before it can run.
         """
         with self._at(job.id, is_ours=is_ours):
-            following = asyncio.ensure_future(self._follow(job))
+            following = asyncio.ensure_future(self._engine.finished(job.id))
             hung_up = asyncio.ensure_future(_hang_up(receive))
             try:
                 await asyncio.wait({following, hung_up}, return_when=asyncio.FIRST_COMPLETED)
@@ -70,11 +69,6 @@ class Waiting:
                 for task in (following, hung_up):
                     task.cancel()
                 await asyncio.gather(following, hung_up, return_exceptions=True)
-
-    async def _follow(self, job: Job) -> Job:
-        async for newer in self._engine.updates(job.id, _LOOK_S):
-            job = newer
-        return job
 
     @contextlib.contextmanager
     def _at(self, job_id: str, *, is_ours: bool) -> Iterator[None]:
