@@ -7,6 +7,7 @@ daemon. The second stops at once, and what ran is kept as well.
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import logging
 import resource
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _GAUGES_S = 1.0
+_M_MMAP_THRESHOLD = -3  # malloc.h
 _HTTP_CLOSE_S = 8.0
 
 
@@ -68,6 +70,7 @@ def serve(settings: Settings, announce: Callable[[str], None], examine: "Examine
             raise ConfigError(f"fetch.allow_roots: {root} is no directory")
     settings, gpus = with_gpus_tested(_with_held_pictures_tested(settings))
     _allow_many_connections()
+    _give_freed_memory_back()
     with _data_dir(settings.server) as data_dir, _scratch(data_dir) as scratch:
         store = JobStore(data_dir / "jobs.sqlite3")
         places = Places(data_dir / "outputs", data_dir / "attachments", data_dir / "logs", scratch)
@@ -83,6 +86,16 @@ def _allow_many_connections() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _give_freed_memory_back() -> None:
+    """Map every block of a mebibyte or more on its own, so that it goes back to the system when it is freed.
+
+    glibc raises its limit for that to the largest block that was freed, 32 MiB at most, and then keeps what large
+    messages took (mallopt(3), M_MMAP_THRESHOLD: setting it stops that).
+    """
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
 
 
 def _with_held_pictures_tested(settings: Settings) -> Settings:

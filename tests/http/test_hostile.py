@@ -199,7 +199,7 @@ def test_what_goes_wrong_inside_is_told_without_details(start: Start) -> None:
     assert failed.json() == {"detail": words, "error_type": "internal_error", "message": words}
     shutil.rmtree(daemon.data_dir / "outputs")
     (daemon.data_dir / "outputs").write_text("in the way")
-    refused = httpx.post(daemon.http + RUN, json=request())
+    refused = httpx.post(daemon.http + RUN, json=request(), timeout=30)
     assert refused.status_code >= 500
     assert str(daemon.data_dir) not in refused.text
 
