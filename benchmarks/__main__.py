@@ -14,7 +14,7 @@ from benchmarks.compare import Plan, compare
 from benchmarks.peers.base import Peer
 from benchmarks.peers.catalogue import PEERS
 from benchmarks.results import RESULTS, Report, WorkResult, this_machine
-from benchmarks.tables import left_out, load_table, overhead_table, work_table
+from benchmarks.tables import left_out, load_table, overhead_table, polling_table, work_table
 from benchmarks.workloads import WORKLOADS, Workload, find, uniform
 
 app = typer.Typer(
@@ -151,6 +151,23 @@ def load(
         found = measure_load(_find(workload), jobs, waiting, rounds, status.update)
     out.print(load_table(found))
     _save(Report(machine=this_machine(), works=(), under_load=found), "load", folder)
+
+
+@app.command()
+def polling(
+    workload: Annotated[str, typer.Argument(help="Name; see `list`.")] = "8x24-1080p",
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs timed in each round.")] = 30,
+    rounds: Rounds = 5,
+    cores: Annotated[int, typer.Option(min=0, help="Cores for the daemon; the clients get the rest. 0: all.")] = 0,
+    folder: Folder = RESULTS,
+) -> None:
+    """Time two workers' jobs while 200 clients ask for a status ten times a second (Linux, with taskset)."""
+    from benchmarks.polling import measure_polling  # noqa: PLC0415 - psutil comes with the bench extra
+
+    with err.status("") as status:
+        found = measure_polling(_find(workload), jobs, rounds, cores or os.cpu_count() or 1, status.update)
+    out.print(polling_table(found))
+    _save(Report(machine=this_machine(), polled=(found,)), "polling", folder)
 
 
 @app.command()

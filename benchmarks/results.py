@@ -185,6 +185,33 @@ class Load(_Model):
     memory_bytes: tuple[int, int, int]
 
 
+class Polling(_Model):
+    """What a daemon's jobs take while clients ask over HTTP for a status, beside the same jobs alone.
+
+    Attributes:
+        cores: what the daemon and its workers may use.
+        clients_share_cores: the clients run on the same ones, and take their part of them.
+        asked_times_alone: jobs per second with the clients over jobs per second without, round by round.
+        status_ms: a client's round trip.
+        daemon_us_per_status: processor time of the daemon's own process; its work for the jobs is in it.
+    """
+
+    work: str
+    workers: int
+    cores: int
+    clients_share_cores: bool
+    jobs: int
+    clients: int
+    poll_s: float
+    alone_jobs_per_s: tuple[float, ...]
+    asked_jobs_per_s: tuple[float, ...]
+    asked_times_alone: Spread
+    status_ms: Spread
+    status_p99_ms: float
+    asked: int
+    daemon_us_per_status: float
+
+
 class Report(_Model):
     """One run of the harness."""
 
@@ -193,6 +220,7 @@ class Report(_Model):
     works: tuple[WorkResult, ...] = ()
     overhead: tuple[Overhead, ...] = ()
     under_load: Load | None = None
+    polled: tuple[Polling, ...] = ()
 
     def save(self, name: str, folder: Path = RESULTS) -> Path:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from rich import box
 from rich.table import Table
 
-from benchmarks.results import Load, Overhead, PeerResult, Quality, Spread, WorkResult
+from benchmarks.results import Load, Overhead, PeerResult, Polling, Quality, Spread, WorkResult
 
 _MEBIBYTE = 1024 * 1024
 
@@ -111,4 +111,20 @@ def load_table(found: Load) -> Table:
     )
     memory = ", ".join(f"{size / _MEBIBYTE:.0f}" for size in found.memory_bytes)
     table.add_row("daemon's memory: begun, waiting, ended", f"{memory} MiB")
+    return table
+
+
+def polling_table(found: Polling) -> Table:
+    """Return what asking cost."""
+    shared = "shared with the clients" if found.clients_share_cores else "the clients on others"
+    table = Table(f"{found.work}, {found.workers} workers, {found.cores} cores, {shared}", "", box=None)
+    ratio, asked = found.asked_times_alone, found.status_ms
+    table.add_row("alone", f"{_median(found.alone_jobs_per_s)} jobs/s")
+    table.add_row(
+        f"{found.clients} clients asking every {found.poll_s:g} s", f"{_median(found.asked_jobs_per_s)} jobs/s"
+    )
+    table.add_row("ratio, round by round", f"{ratio.median:.3f} ({ratio.least:.3f} to {ratio.most:.3f})")
+    calls = f"{found.status_p99_ms:.0f} ms 99 %, {asked.most:.0f} most, {found.asked} calls"
+    table.add_row("status", f"median {asked.median:.1f} ms, {calls}")
+    table.add_row("daemon's processor time for each", f"{found.daemon_us_per_status:.0f} us")
     return table

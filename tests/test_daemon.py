@@ -171,6 +171,16 @@ def test_a_killed_daemon_takes_its_processes_along_and_the_next_one_clears_up(st
     assert daemon.client.render(request(request_id="three")).frames == 2
 
 
+def test_workers_and_encoders_give_way_to_the_daemon(start: Start, gate: Gate) -> None:
+    daemon = start()
+    daemon.client.submit(gate.request(request_id="one"))
+    wait_until(lambda: len(daemon.encoders()) == 1, "an encoder runs")
+    assert {process.nice() for process in [*daemon.workers(), *daemon.encoders()]} == {10}
+    assert psutil.Process(daemon.child.pid).nice() == 0
+    gate.open()
+    assert daemon.client.wait("one").frames == 4
+
+
 # What keeps it from starting.
 
 

@@ -24,8 +24,15 @@ _READY_S = 30
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
+    """A daemon that runs.
+
+    Attributes:
+        http: where it answers HTTP, if it was asked to.
+    """
+
     endpoint: str
     pid: int
+    http: str | None = None
 
 
 def command(task: Task) -> list[str]:
@@ -49,7 +56,8 @@ def serving(folder: Path, root: Path, prefix: Sequence[str] = (), options: Seque
     with (folder / "daemon.log").open("w+", encoding="utf-8") as log:
         process = subprocess.Popen(serve, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
-            yield Daemon(_endpoint(process, folder / "daemon.log"), process.pid)
+            endpoint, *more = _addresses(process, folder / "daemon.log")
+            yield Daemon(endpoint, process.pid, next((each for each in more if each.startswith("http:")), None))
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -58,12 +66,12 @@ def serving(folder: Path, root: Path, prefix: Sequence[str] = (), options: Seque
             process.wait()
 
 
-def _endpoint(process: "subprocess.Popen[bytes]", log: Path) -> str:
+def _addresses(process: "subprocess.Popen[bytes]", log: Path) -> list[str]:
     deadline = time.monotonic() + _READY_S
     while process.poll() is None and time.monotonic() < deadline:
         ready = [line for line in log.read_text(encoding="utf-8").splitlines() if " ready on " in line]
         if ready:
-            return ready[0].split(" ready on ")[1].split()[0]
+            return ready[0].split(" ready on ")[1].split(", ")
         time.sleep(0.02)
     raise Unavailable(f"the daemon did not start: {log.read_text(encoding='utf-8')[-500:]}")
 

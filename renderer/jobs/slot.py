@@ -58,7 +58,7 @@ class Slot:
         watch = watch or Watch()
         self._settings = settings
         self._metrics = watch.metrics
-        self._worker = Worker(progress_address, settings.worker_memory_bytes, watch.worker_log)
+        self._worker = Worker(progress_address, settings, watch.worker_log)
         self._attempt: asyncio.Future[RenderReport | Fault] | None = None
         self._verdict: Ending | None = None
         self._reason = ""

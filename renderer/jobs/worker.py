@@ -27,7 +27,7 @@ from pathlib import Path
 from pebble import ProcessPool
 
 from protocol.schema import Fault, Progress
-from renderer.config import RenderSettings
+from renderer.config import EngineSettings, RenderSettings
 from renderer.errors import StillreelError
 from renderer.job_logs import WorkerLog, configure_worker
 from renderer.jobs.progress import ProgressSender
@@ -53,14 +53,14 @@ class Order:
 class Worker:
     """One worker process and the way to it."""
 
-    def __init__(self, progress_address: str, memory_bytes: int, log_settings: WorkerLog | None = None) -> None:
+    def __init__(self, progress_address: str, settings: EngineSettings, log_settings: WorkerLog | None = None) -> None:
         """Start the process.
 
         Args:
             progress_address: name of the datagram socket that progress is sent to.
-            memory_bytes: what a job may allocate at most.
+            settings: what a job may allocate, and how far it gives way to the daemon.
         """
-        self._arguments = (progress_address, memory_bytes, log_settings or WorkerLog())
+        self._arguments = (progress_address, settings, log_settings or WorkerLog())
         self._lock = threading.Lock()  # a restart and a close may come from two threads
         self._is_closed = False
         self._pool = self._start()
@@ -132,17 +132,18 @@ def _ready() -> None:
 _report_progress: Callable[[str, Progress], None] = lambda _job_id, _progress: None  # noqa: E731 - replaced by begin()
 
 
-def begin(progress_address: str, memory_bytes: int, log_settings: WorkerLog, lifeline: Connection) -> None:
+def begin(progress_address: str, settings: EngineSettings, log_settings: WorkerLog, lifeline: Connection) -> None:
     """Prepare a new worker process."""
     global _report_progress  # noqa: PLW0603 - one process, one worker
     configure_worker(log_settings)
+    os.nice(settings.worker_nice)  # a daemon that waits for a core behind its own workers answers nobody in time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains
     signal.signal(signal.SIGTERM, lambda *_: _end())
     # Before the limit below: a thread that lacks memory to begin leaves its starter waiting for ever.
     threading.Thread(target=_die_with, args=(lifeline,), name="lifeline", daemon=True).start()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # prctl(2): die with the parent, kill -9 or not
-        limit = _mapped_bytes() + memory_bytes
+        limit = _mapped_bytes() + settings.worker_memory_bytes
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     _report_progress = ProgressSender(progress_address)
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import time
 from typing import Any
 
@@ -38,6 +39,17 @@ def test_a_request_that_waits_says_where_it_stands(served: Served, busy: str) ->
     assert "queue_position" not in served.status(busy).json()
     for request_id in (first, second):
         assert served.cancel(request_id).json() == {"status": "CANCELLATION_REQUESTED"}
+
+
+def test_a_status_comes_in_one_piece(served: Served, busy: str) -> None:
+    where = httpx.URL(served.daemon.http)
+    question = f"GET {QUEUE}/requests/{busy}/status HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    with socket.create_connection((where.host, where.port or 80), timeout=15) as connection:
+        for _ in range(20):
+            connection.sendall(question)
+            head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 202")
+            assert json.loads(body)["status"] == "IN_PROGRESS"
 
 
 def test_a_result_that_is_not_there_yet_is_a_400(served: Served, busy: str) -> None:

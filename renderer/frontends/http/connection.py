@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 _MAX_HEAD_BYTES: Final = 64 * 1024
 _FRAMING: Final = 8  # bytes for one of the body: chunks of one byte take six
 _MAX_EXTRA_BYTES: Final = 1024 * 1024
+_GATHERED_BYTES: Final = 16 * 1024
 
 
 class Config(uvicorn.Config):
@@ -31,7 +32,8 @@ class Connection(HttpToolsProtocol):
     _extra_bytes = 0
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        gathering: Any = _Gathering(transport, self.loop)
+        super().connection_made(gathering)
         self._await_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -77,3 +79,40 @@ class Connection(HttpToolsProtocol):
         self._deadline = None
         if not self.transport.is_closing():
             self.transport.close()
+
+
+class _Gathering:
+    """A transport that sends what is written in one turn of the loop at once.
+
+    uvicorn writes head and body apart. Each write wakes the client, which takes longer than a small answer does.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if len(data) > _GATHERED_BYTES:
+            self._send()
+            self._transport.write(data)
+            return
+        if not self._held:
+            self._loop.call_soon(self._send)
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > _GATHERED_BYTES:
+            self._send()
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        held, self._held, self._held_bytes = self._held, [], 0
+        if held and not self._transport.is_closing():
+            self._transport.write(held[0] if len(held) == 1 else b"".join(held))

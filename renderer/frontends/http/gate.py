@@ -8,6 +8,7 @@ and the Host header must be a name of this machine's or of the hosted service, w
 The outermost layer, in plain ASGI: status is polled ten times a second by every client.
 """
 
+import functools
 import ipaddress
 import json
 import logging
@@ -188,6 +189,7 @@ def _is_open(scope: Scope) -> bool:
     return method in {"GET", "HEAD"} and (path in _OPEN or path.startswith(_OPEN_BELOW))
 
 
+@functools.lru_cache(maxsize=64)
 def _is_this_machine(name: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True
