@@ -82,9 +82,9 @@ def keeping_refusal(document: dict[str, Any]) -> str | None:
 
 
 def kept_file(document: dict[str, Any]) -> Path:
-    """Return where a document is kept: by card and day."""
+    """Return where a document is kept: by card, size of the videos and day."""
     cards = "+".join(sorted({re.sub(r"[^a-z0-9]+", "-", gpu["name"].lower()) for gpu in document["gpus"]}))
-    return KEPT / f"{cards}-{document['taken'].partition('T')[0]}.json"
+    return KEPT / f"{cards}-{document['size']}-{document['taken'].partition('T')[0]}.json"
 
 
 def check(size: str) -> dict[str, Any]:
@@ -109,6 +109,7 @@ def check(size: str) -> dict[str, Any]:
             "cores": os.cpu_count(),
             "driver": findings.driver,
             "is_standin": part("standin").get("is_standin", False),
+            "size": size,
             "nvenc": findings.refusal or "works",
             "videos": videos,
             "gpus": gpus,

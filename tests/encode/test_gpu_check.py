@@ -75,6 +75,6 @@ def test_a_gpu_without_an_encoder_falls_back_and_may_still_judge(standin: Standi
 def test_a_gpus_document_is_kept_by_card_and_day() -> None:
     script = runpy.run_path(str(SCRIPT))
     gpus = [{"name": "NVIDIA L4"}, {"name": "NVIDIA L4"}, {"name": "NVIDIA A10"}]
-    document = {"is_standin": False, "gpus": gpus, "taken": "2026-01-02T03:04:05Z"}
+    document = {"is_standin": False, "gpus": gpus, "taken": "2026-01-02T03:04:05Z", "size": "1080p"}
     assert script["keeping_refusal"](document) is None
-    assert script["kept_file"](document) == KEPT / "nvidia-a10+nvidia-l4-2026-01-02.json"
+    assert script["kept_file"](document) == KEPT / "nvidia-a10+nvidia-l4-1080p-2026-01-02.json"
