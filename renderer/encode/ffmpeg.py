@@ -22,8 +22,12 @@ from renderer.errors import ConfigError
 _ZONES_MAX_CHARACTERS = 100_000
 # The plan forces the IDR pictures that are needed. x264 makes an intra profile without references of a GOP of one.
 _LEAST_HELD_GOP = 250
-# Where every picture is an IDR, looking ahead finds nothing: without it x264 takes 11 % less processor time.
-_NO_LOOK_AHEAD = ["mbtree=0", "rc-lookahead=0", "sync-lookahead=0", "scenecut=0"]
+# Where every picture is an IDR, looking ahead finds nothing: without it x264 takes 11 % less processor time. With
+# qcomp 1 the quantiser depends on crf and offset alone, as it does under macroblock tree; else it depends on how
+# complex a picture is, and the first one gets no offset (ratecontrol.c).
+_NO_LOOK_AHEAD = ["mbtree=0", "rc-lookahead=0", "sync-lookahead=0", "scenecut=0", "qcomp=1"]
+# What x264 adds to crf under macroblock tree: 13.5 * (1 - qcomp), with qcomp 0.6.
+_TREE_STEPS = 5.4
 
 
 def find_ffmpeg(settings: EncodeSettings) -> str:
@@ -74,13 +78,15 @@ def _zones(held: HeldCoding) -> list[str]:
     """Write the quantiser offsets, equal neighbours in one zone."""
     zones = []
     start = 0
-    for offset, run in itertools.groupby(held.quantiser_offsets):
+    added = _TREE_STEPS if all(held.is_idr) else 0.0
+    offsets = [offset + added for offset in held.quantiser_offsets]
+    for offset, run in itertools.groupby(offsets):
         end = start + len(list(run))
         if offset:
             zones.append(f"{start},{end - 1},b={2 ** (-offset / 6):.4f}")
         start = end
     written = "/".join(zones)
     if len(written) > _ZONES_MAX_CHARACTERS:
-        factor = 2 ** (-statistics.median(held.quantiser_offsets) / 6)
+        factor = 2 ** (-statistics.median(offsets) / 6)
         written = f"0,{start - 1},b={factor:.4f}"
     return [f"zones={written}"] if written else []

@@ -2,11 +2,13 @@
 
 import math
 from fractions import Fraction
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocol.schema import Preset
 from renderer.encode.plan import plan_stream
 from renderer.timeline import Timeline
 
@@ -90,8 +92,14 @@ def test_streams_that_hold_nothing_use_the_encoders_full_strength(holds, reason)
         (4, "medium", -4),
         (10, "veryfast", -2 * math.log2(10)),
         (240, "veryfast", -2 * math.log2(10)),
-        (240, "ultrafast", 0),
-        (240, "superfast", 0),
+        (24, "medium", -2 * math.log2(24)),
+        (240, "medium", -2 * math.log2(40)),
+        (240, "slower", -2 * math.log2(60)),
+        (1, "ultrafast", 0),
+        (5, "ultrafast", -6),
+        (240, "ultrafast", -12),
+        (18, "superfast", -7),
+        (240, "superfast", -14),
     ],
 )
 def test_a_longer_hold_is_quantised_finer(hold, preset, offset):
@@ -100,10 +108,16 @@ def test_a_longer_hold_is_quantised_finer(hold, preset, offset):
     assert plan.stills[0].quantiser_offset == pytest.approx(offset)
 
 
-@pytest.mark.parametrize(("preset", "tree"), [("veryfast", 2 * math.log2(10)), ("ultrafast", 0)])
-def test_a_stream_of_idrs_gets_what_an_i_picture_among_others_would(preset, tree):
+@pytest.mark.parametrize("preset", get_args(Preset))
+def test_every_preset_is_finer_the_longer_the_hold(preset):
+    offsets = [planned([hold, 24], "ab", 300, preset).stills[0].quantiser_offset for hold in (1, 2, 4, 9)]
+    assert offsets == sorted(set(offsets), reverse=True)
+
+
+@pytest.mark.parametrize(("preset", "steps"), [("veryfast", 2 * math.log2(10)), ("ultrafast", 12)])
+def test_a_stream_of_idrs_gets_what_an_i_picture_among_others_would(preset, steps):
     plan = planned([24, 24], "ab", 240, preset, fps=24)
-    assert [still.quantiser_offset for still in plan.stills] == [pytest.approx(-tree - 2.9126, abs=1e-4)] * 2
+    assert [still.quantiser_offset for still in plan.stills] == [pytest.approx(-steps - 2.9126, abs=1e-4)] * 2
 
 
 @pytest.mark.parametrize(

@@ -57,8 +57,10 @@ def test_a_stream_of_nothing_but_idrs_is_told_shortly() -> None:
     stream = StreamSettings(Canvas(64, 48), Fraction(25), 20, "veryfast", 1, HeldCoding((True,) * 9999, (0.0,) * 9999))
     command = arguments("ffmpeg", stream)
     assert command[command.index("-force_key_frames") + 1] == "expr:1"
-    assert command[command.index("-x264-params") + 1].endswith(":mbtree=0:rc-lookahead=0:sync-lookahead=0:scenecut=0")
-    assert "zones" not in command[command.index("-x264-params") + 1]
+    *_, zones, mbtree, rc, sync, scenecut, qcomp = command[command.index("-x264-params") + 1].split(":")
+    assert (mbtree, rc, sync, scenecut) == ("mbtree=0", "rc-lookahead=0", "sync-lookahead=0", "scenecut=0")
+    # Both as macroblock tree would have it.
+    assert (qcomp, zones) == ("qcomp=1", "zones=0,9998,b=0.5359")
 
 
 def test_zones_too_long_for_an_argument_become_one() -> None:
@@ -67,7 +69,7 @@ def test_zones_too_long_for_an_argument_become_one() -> None:
         Canvas(64, 48), Fraction(25), 20, "veryfast", 240, HeldCoding((True,) * len(offsets), offsets)
     )
     command = arguments("ffmpeg", stream)
-    assert command[command.index("-x264-params") + 1].split(":")[8] == "zones=0,14999,b=1.5874"
+    assert command[command.index("-x264-params") + 1].split(":")[8] == "zones=0,14999,b=0.8507"
 
 
 def test_ffmpeg_is_the_configured_one_else_the_one_that_was_installed() -> None:
