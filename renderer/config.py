@@ -128,7 +128,7 @@ class EngineSettings(_Part):
     min_free_bytes: int = Field(64 * MEBIBYTE, ge=0, description="on the outputs' disk; below, no job is taken")
     job_timeout_s: float = Field(3600, gt=0)
     worker_memory_bytes: int = Field(4096 * MEBIBYTE, ge=256 * MEBIBYTE)
-    worker_nice: int = Field(10, ge=0, le=19, description="how far workers and encoders give way to the daemon")
+    worker_nice: int = Field(5, ge=0, le=19, description="how far workers and encoders give way to the daemon")
     progress_timeout_s: float = Field(300, gt=0, description="seconds without progress before a job is stopped")
     attempts: int = Field(3, ge=1, description="times a job is begun before a dying worker fails it")
     retry_pause_s: float = Field(1, ge=0, description="before the second attempt; four times as long before the third")
