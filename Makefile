@@ -22,8 +22,9 @@ format: $(READY) ; $(BIN)/ruff format . && $(BIN)/ruff check --fix .
 lint: $(READY) ; $(BIN)/ruff format --check . && $(BIN)/ruff check .
 types: $(READY) ; $(BIN)/mypy
 imports: $(READY) ; $(BIN)/lint-imports
-# Three at a time, because most tests wait for processes and sockets more than they work; a file stays with one of them.
-test: $(READY) ; $(BIN)/python -m pytest -n 3 --dist loadfile
+# Three at a time, because most tests wait for processes and sockets more than they work; a file stays with one of them,
+# and tests/conftest.py says which files are begun first. Compiled modules are kept, for every daemon imports them anew.
+test: $(READY) ; PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 check: lint types imports test
 demo: $(READY) ; $(BIN)/python scripts/demo.py
 serve: $(READY) ; $(BIN)/stillreel serve

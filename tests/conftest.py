@@ -22,6 +22,44 @@ from tests.daemon_process import Gate, Start, starting
 Colour = tuple[int, ...] | int
 WriteImage = Callable[..., Path]
 
+# The files that take twenty seconds or more, longest first. A file stays with one process, so one that is begun last
+# keeps that process busy while the others have nothing left to do.
+LONG_FILES = (
+    "frontends/test_spool.py",
+    "encode/test_nvenc_jobs.py",
+    "encode/test_nvenc.py",
+    "web/test_jobs_in_the_page.py",
+    "test_chaos.py",
+    "web/test_page.py",
+    "test_daemon.py",
+    "encode/test_probe.py",
+    "test_recovery.py",
+    "batch/test_batch_process.py",
+    "http/test_hostile.py",
+    "web/test_accessibility.py",
+    "jobs/test_engine.py",
+    "http/test_webhooks.py",
+    "http/test_openapi.py",
+    "http/test_keys.py",
+    "frontends/test_zmq_workers.py",
+    "test_cli.py",
+    "protocol/test_restart.py",
+    "web/test_snippets.py",
+    "http/test_files.py",
+    "test_cli_client.py",
+    "frontends/test_zmq_bounds.py",
+    "encode/test_nvenc_daemon.py",
+    "test_restart.py",
+    "encode/test_gpu_check.py",
+    "web/test_key.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin the long files first; xdist keeps this order with --no-loadscope-reorder."""
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
+
 
 @pytest.fixture(autouse=True)
 def no_error_logged(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:

@@ -181,6 +181,17 @@ def test_workers_and_encoders_give_way_to_the_daemon(start: Start, gate: Gate) -
     assert daemon.client.wait("one").frames == 4
 
 
+def test_libraries_in_workers_and_encoders_are_told_to_start_no_threads(start: Start, gate: Gate) -> None:
+    daemon = start()
+    daemon.client.submit(gate.request(request_id="one"))
+    wait_until(lambda: len(daemon.encoders()) == 1, "an encoder runs")
+    for process in [*daemon.workers(), *daemon.encoders()]:
+        environment = process.environ()
+        assert (environment["OPENBLAS_NUM_THREADS"], environment["OPENCV_FOR_THREADS_NUM"]) == ("1", "1")
+    gate.open()
+    assert daemon.client.wait("one").frames == 4
+
+
 # What keeps it from starting.
 
 

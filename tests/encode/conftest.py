@@ -1,10 +1,12 @@
 """Streams to encode, and a count of what a test leaves behind in this process."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +15,9 @@ import pytest
 from renderer.encode.base import StreamSettings
 from renderer.geometry import Canvas
 from tests.nvenc_standin.fixture import standin, standin_libraries
+from tests.nvenc_standin.process import Standin
 
-__all__ = ["frame_of", "nothing_left", "standin", "standin_libraries", "stream"]
+__all__ = ["found_once", "frame_of", "known", "nothing_left", "standin", "standin_libraries", "stream"]
 
 Frame = npt.NDArray[np.uint8]
 
@@ -61,3 +64,19 @@ def nothing_left() -> Iterator[None]:
         time.sleep(0.01)
     assert _children() - children == set()
     assert _open_files() == files
+
+
+@pytest.fixture(scope="session")
+def found_once(standin_libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A cache directory in which a good device is known, and what was found then; asked once for all tests."""
+    lent = Standin(standin_libraries, tmp_path_factory.mktemp("known"))
+    found = lent.ask("tests.encode.nvenc_children", "found")
+    assert found["refusal"] is None
+    assert lent.leaks() == []
+    return Path(lent()["XDG_CACHE_HOME"]), found
+
+
+@pytest.fixture
+def known(found_once: tuple[Path, dict[str, Any]], standin: Standin) -> None:
+    """Let the device be known as a good one, so that it fails only when it is used."""
+    shutil.copytree(found_once[0], standin()["XDG_CACHE_HOME"])

@@ -63,8 +63,8 @@ def rendered(
     }
 
 
-def psnr_between_encoders(*, directory: str, holds: list[int], **fields: Any) -> dict[str, Any]:
-    """Render pictures full of detail with both encoders; return the worst PSNR between equal frames, in dB."""
+def psnr_between_encoders(*, directory: str, holds: list[int], crfs: list[int]) -> list[dict[str, Any]]:
+    """Render pictures full of detail with both encoders; return the worst PSNR between equal frames, in dB, by CRF."""
     noise = np.random.default_rng(5)
     images = []
     for number, hold in enumerate(holds):
@@ -72,12 +72,16 @@ def psnr_between_encoders(*, directory: str, holds: list[int], **fields: Any) ->
         coarse = noise.integers(0, 256, (40, 60, 3), np.uint8)
         Image.fromarray(coarse).resize((480, 320), Image.Resampling.BICUBIC).save(path)
         images.append({"url": str(path), "frames": hold})
+    return [_psnr(Path(directory), {"images": images, "fps": 24, "crf": crf}) for crf in crfs]
+
+
+def _psnr(directory: Path, asked: dict[str, Any]) -> dict[str, Any]:
     frames = {}
     for encoder in ("nvenc", "libx264"):
-        request = RenderRequest.model_validate({"images": images, "fps": 24, **fields, "encoder": encoder})
-        report = render(job_of(request), Path(directory) / f"{encoder}.mp4")
+        request = RenderRequest.model_validate({**asked, "encoder": encoder})
+        report = render(job_of(request), directory / f"{encoder}.mp4")
         assert report.encoder == encoder
-        with av.open(str(Path(directory) / f"{encoder}.mp4")) as container:
+        with av.open(str(directory / f"{encoder}.mp4")) as container:
             frames[encoder] = [frame.to_ndarray().astype(float) for frame in container.decode(video=0)]
     errors = [float(np.mean((a - b) ** 2)) for a, b in zip(frames["nvenc"], frames["libx264"], strict=True)]
     return {"frames": len(errors), "worst_db": round(10 * np.log10(255**2 / max(*errors, 1e-9)), 1)}
@@ -117,6 +121,10 @@ def several(
         rendered(directory=directory, stills=stills, nvenc=nvenc, name=f"video-{number}", **fields)
         for number, stills in enumerate(jobs)
     ]
+
+
+def rendered_by(*, directory: str, encoders: list[str], **told: Any) -> list[dict[str, Any]]:
+    return [rendered(directory=directory, name=f"{name}-video", encoder=name, **told) for name in encoders]
 
 
 def seen(video: Path) -> dict[str, Any]:

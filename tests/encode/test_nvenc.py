@@ -38,6 +38,7 @@ def test_a_page_locked_frame_is_read_in_time(standin: Standin, preset: str, api:
     assert standin.total("h2d_pinned_bytes") == 40 * 160 * 64 * 3 // 2
 
 
+@pytest.mark.usefixtures("known")
 @pytest.mark.parametrize(
     ("knobs", "stage", "words"),
     [
@@ -76,14 +77,13 @@ def test_a_page_locked_frame_is_read_in_time(standin: Standin, preset: str, api:
     ids=str,
 )
 def test_a_failure_names_device_code_and_what_was_done(standin: Standin, knobs, stage: str, words: str) -> None:
-    standin.ask(CHILDREN, "found")  # so that the device is known, and fails only when it is used
     found = standin.ask(CHILDREN, "failure", knobs=knobs)
     assert found == {"type": "DeviceFailed", "words": words, "stage": stage}
 
 
+@pytest.mark.usefixtures("known")
 @pytest.mark.parametrize("code", [21, 10])
 def test_a_driver_without_sessions_is_waited_for_then_busy(standin: Standin, code: int) -> None:
-    standin.ask(CHILDREN, "found")
     found = standin.ask(CHILDREN, "failure", knobs={"no_encoder": code}, told={"session_timeout_s": 0.6})
     assert (found["type"], found["stage"]) == ("SessionsBusy", "open")
     assert "all encode sessions of software stand-in 0 are in use: NV_ENC_ERR_" in found["words"]

@@ -79,8 +79,8 @@ def test_jobs_fall_back_when_no_session_comes_free(start_gpu: StartGpu, standin:
     assert not list((tmp_path / "state").glob("*.failed"))
 
 
+@pytest.mark.usefixtures("known")
 def test_a_device_that_fails_costs_one_job_its_start(start_gpu: StartGpu, standin: Standin, tmp_path: Path) -> None:
-    standin.ask("tests.encode.nvenc_children", "found")
     daemon = start_gpu(2, {"fail_after": 0})
     results = [daemon.client.render(request(still(frames=5), **SIZE))]
     opened = len(standin.journal())

@@ -28,6 +28,19 @@ def job(standin: Standin, tmp_path: Path) -> Any:
     return render
 
 
+@pytest.fixture
+def job_by(standin: Standin, tmp_path: Path) -> Any:
+    """Return a function that renders a job once by each encoder, in one child: job_by(encoders, knobs, **fields)."""
+
+    def render(
+        encoders: list[str], knobs: dict[str, object] | None = None, *, stills: Any = STILLS, **told: Any
+    ) -> Any:
+        told |= {"directory": str(tmp_path), "stills": stills, "encoders": encoders}
+        return standin.ask(JOBS, "rendered_by", knobs=knobs or {}, **told)
+
+    return render
+
+
 def is_right(found: dict[str, Any]) -> bool:
     assert found.get("words") is None
     assert found["shades"] == pytest.approx(SHADES, abs=2)
@@ -76,19 +89,19 @@ def test_the_gpu_encodes_and_holds_pictures(job, knobs: dict[str, object]) -> No
     ],
     ids=str,
 )
-def test_without_a_usable_gpu_auto_is_libx264_and_nvenc_an_error(job, knobs: dict[str, object], reason: str) -> None:
+def test_without_a_usable_gpu_auto_is_libx264_and_nvenc_an_error(job_by, knobs: dict[str, object], reason: str) -> None:
     nvenc = {"probe_timeout_s": 3, "session_timeout_s": 0.3}
-    found = job(knobs, nvenc=nvenc)
+    found, refused = job_by(["auto", "nvenc"], knobs, nvenc=nvenc)
     assert found["encoder"] == "libx264"
     assert reason in found["reason"]
     assert is_right(found)
-    refused = job(knobs, nvenc=nvenc, encoder="nvenc")
     is_busy = "no_encoder" in knobs and knobs["no_encoder"] != 1
     assert refused["error"] == ("SessionsBusy" if is_busy else "NotSupported")
     assert reason in refused["words"]
     assert is_busy or refused["words"].startswith("encoder: ")
 
 
+@pytest.mark.usefixtures("known")
 @pytest.mark.parametrize(
     ("knobs", "reason"),
     [
@@ -102,7 +115,6 @@ def test_without_a_usable_gpu_auto_is_libx264_and_nvenc_an_error(job, knobs: dic
     ids=str,
 )
 def test_a_device_that_fails_in_a_job_hands_it_to_libx264(job, standin: Standin, tmp_path: Path, knobs, reason) -> None:
-    standin.ask("tests.encode.nvenc_children", "found")  # known as good
     found = job(knobs)
     assert found["encoder"] == "libx264"
     assert reason in found["reason"]
@@ -115,8 +127,8 @@ def test_a_device_that_fails_in_a_job_hands_it_to_libx264(job, standin: Standin,
     assert not list(tmp_path.glob("*.part"))
 
 
+@pytest.mark.usefixtures("known")
 def test_a_device_that_fails_under_nvenc_is_an_error(job, standin: Standin) -> None:
-    standin.ask("tests.encode.nvenc_children", "found")
     failed = job({"fail_after": 2}, encoder="nvenc")
     assert failed["error"] == "DeviceFailed"
     assert "NV_ENC_ERR_GENERIC (20)" in failed["words"]
@@ -126,8 +138,8 @@ def test_a_device_that_fails_under_nvenc_is_an_error(job, standin: Standin) -> N
     assert "the GPU is tried again in" in refused["words"]
 
 
+@pytest.mark.usefixtures("known")
 def test_a_device_that_recovered_is_used_again_after_the_pause(job, standin: Standin) -> None:
-    standin.ask("tests.encode.nvenc_children", "found")
     nvenc = {"retry_after_s": 0.5}
     assert job({"fail_after": 2}, nvenc=nvenc)["encoder"] == "libx264"
     assert job({}, nvenc=nvenc)["encoder"] == "nvenc"
@@ -157,14 +169,10 @@ def test_a_frame_of_1080p_goes_from_where_it_was_composed(job) -> None:
     ],
     ids=str,
 )
-def test_what_the_device_cannot_take_goes_to_libx264(job, fields: dict[str, int], reason: str) -> None:
-    found = job(**fields)
+def test_what_the_device_cannot_take_goes_to_libx264(job_by, fields: dict[str, int], reason: str) -> None:
+    found, refused = job_by(["auto", "nvenc"], **fields)
     assert (found["encoder"], found["reason"], found["sessions"]) == ("libx264", reason, 0)
-    assert job(**fields, encoder="nvenc") == {
-        "error": "NotSupported",
-        "words": f"encoder: {reason}",
-        "left": ["video.mp4"],
-    }
+    assert refused == {"error": "NotSupported", "words": f"encoder: {reason}", "left": ["auto-video.mp4"]}
 
 
 def test_libx264_by_name_asks_no_driver(job) -> None:
@@ -180,20 +188,21 @@ def test_jobs_of_one_shape_share_a_session_and_its_frames(standin: Standin, tmp_
     assert len({one["pinned_allocs"] for one in found}) == 1
 
 
+@pytest.mark.usefixtures("known")
 def test_a_kept_session_that_fails_is_replaced_by_a_fresh_one(standin: Standin, tmp_path: Path) -> None:
     """A session fails at its sixth picture, in the middle of the second job; a fresh one has room for the whole job."""
-    standin.ask("tests.encode.nvenc_children", "found")
     jobs = [[(40, 3), (90, 30), (140, 2), (190, 12)]] * 3
     found = standin.ask(JOBS, "several", knobs={"fail_after": 5}, directory=str(tmp_path), jobs=jobs)
     assert [(one["encoder"], one["reason"]) for one in found] == [("nvenc", None)] * 3
 
 
+@pytest.mark.usefixtures("known")
 @pytest.mark.parametrize("holds", [[1] * 40, [1, 2] * 15, [24] * 5, [2] * 20], ids=str)
 @pytest.mark.parametrize("fps", [24, 29.97])
-def test_both_encoders_give_the_same_video(job, holds: list[int], fps: float) -> None:
+def test_both_encoders_give_the_same_video(job_by, holds: list[int], fps: float) -> None:
     """Frame count, time stamps, tags and sync samples are equal; the pictures differ by coding noise only."""
     stills = [(30 + 5 * number, hold) for number, hold in enumerate(holds)]
-    gpu, cpu = (job(stills=stills, fps=fps, encoder=encoder) for encoder in ("nvenc", "libx264"))
+    gpu, cpu = job_by(["nvenc", "libx264"], stills=stills, fps=fps)
     assert (gpu["encoder"], cpu["encoder"]) == ("nvenc", "libx264")
     assert sorted(gpu["times"]) == sorted(cpu["times"])
     assert gpu["shades"] == pytest.approx(cpu["shades"], abs=1)
@@ -203,13 +212,14 @@ def test_both_encoders_give_the_same_video(job, holds: list[int], fps: float) ->
         assert gpu["sync"] == cpu["sync"]
 
 
+@pytest.mark.usefixtures("known")
 @pytest.mark.parametrize("holds", [[1] * 12, [24, 3, 5, 30], [30] * 4], ids=str)
-@pytest.mark.parametrize("crf", [12, 20, 30])
-def test_both_encoders_show_the_same_pictures(standin: Standin, tmp_path: Path, holds: list[int], crf: int) -> None:
+def test_both_encoders_show_the_same_pictures(standin: Standin, tmp_path: Path, holds: list[int]) -> None:
     """A swapped plane or a wrong range would be below 20 dB. Both are libx264 here: this tells nothing of NVENC."""
-    found = standin.ask(JOBS, "psnr_between_encoders", directory=str(tmp_path), holds=holds, crf=crf)
-    assert found["frames"] == sum(holds)
-    assert found["worst_db"] >= {12: 36, 20: 32, 30: 27}[crf], found
+    least_db = {12: 36, 20: 32, 30: 27}  # by CRF
+    found = standin.ask(JOBS, "psnr_between_encoders", directory=str(tmp_path), holds=holds, crfs=list(least_db))
+    assert [one["frames"] for one in found] == [sum(holds)] * 3
+    assert all(one["worst_db"] >= least for one, least in zip(found, least_db.values(), strict=True)), found
 
 
 def test_where_the_gpu_may_not_hold_pictures_it_encodes_every_frame(job) -> None:
@@ -220,8 +230,8 @@ def test_where_the_gpu_may_not_hold_pictures_it_encodes_every_frame(job) -> None
     assert job(nvenc=nvenc, encoder="libx264")["encoded_reason"] is None
 
 
+@pytest.mark.usefixtures("known")
 def test_a_device_that_never_returns_is_left_alone_by_the_next_attempt(job, standin: Standin, tmp_path: Path) -> None:
-    standin.ask("tests.encode.nvenc_children", "found")
     hanging = {"hang": "nvEncEncodePicture"}
     standin.ask(JOBS, "stuck", knobs=hanging, directory=str(tmp_path), stills=STILLS, nvenc={"stall_timeout_s": 0.5})
     found = job(hanging)
@@ -229,9 +239,9 @@ def test_a_device_that_never_returns_is_left_alone_by_the_next_attempt(job, stan
     assert "software stand-in 0 took longer than 0.5 s for a picture; the GPU is tried again in" in found["reason"]
 
 
+@pytest.mark.usefixtures("known")
 @pytest.mark.parametrize("code", [21, 10])
 def test_a_session_of_another_program_is_waited_for(job, standin: Standin, code: int) -> None:
-    standin.ask("tests.encode.nvenc_children", "found")
     knobs = {**standin.seats(1), "session_code": code}
     holder = "from tests.nvenc_standin.cases import *; e = encoder(); print('open', flush=True); input()"
     other = subprocess.Popen(

@@ -113,19 +113,20 @@ def test_another_driver_is_asked_again(standin: Standin) -> None:
     assert standin.ask(CHILDREN, "found", knobs={"cuda": 13000})["refusal"] is None
 
 
+@pytest.mark.usefixtures("known")
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"made_by": 1}', "\0\0"], ids=repr)
 def test_a_damaged_cache_is_an_empty_one(standin: Standin, tmp_path: Path, damage: str) -> None:
-    standin.ask(CHILDREN, "found")
     cache_file(tmp_path).write_text(damage)
     assert standin.ask(CHILDREN, "found")["refusal"] is None
     assert json.loads(cache_file(tmp_path).read_text())["devices"]
 
 
+@pytest.mark.usefixtures("known")
 @pytest.mark.parametrize(
     "entry", [None, 7, {}, {"name": "x", "limits": {"width": 1}}, {"name": "x", "limits": [1]}], ids=repr
 )
-def test_a_damaged_entry_is_asked_again(standin: Standin, tmp_path: Path, entry: object) -> None:
-    (device,) = standin.ask(CHILDREN, "found")["devices"]
+def test_a_damaged_entry_is_asked_again(standin: Standin, found_once, tmp_path: Path, entry: object) -> None:
+    (device,) = found_once[1]["devices"]
     kept = json.loads(cache_file(tmp_path).read_text())
     kept["devices"][device["uuid"]] = entry
     cache_file(tmp_path).write_text(json.dumps(kept))

@@ -16,7 +16,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from tests.daemon_process import DaemonProcess, Gate, Start, request, still, wait_until
-from tests.served import APP, QUEUE
+from tests.served import APP, QUEUE, Served
 
 NEAR = {"WEBHOOKS__ALLOW_NETWORKS": "127.0.0.0/8", "WEBHOOKS__FIRST_PAUSE_S": 0.1}
 
@@ -159,8 +159,7 @@ def test_a_webhook_that_nobody_takes_is_given_up(start: Start, receiver: Receive
 
 
 @pytest.mark.parametrize("url", ["ftp://a/", "http://", "http://user@a/", "http://a b/", "//a", "http://a/\u00e9"])
-def test_a_webhook_that_is_no_url_is_refused(start: Start, url: str) -> None:
-    daemon = start("--http", "127.0.0.1:0")
-    response = httpx.post(daemon.http + QUEUE, json=request(webhook_url=url))
+def test_a_webhook_that_is_no_url_is_refused(served: Served, url: str) -> None:
+    response = served.http.post(QUEUE, json=request(webhook_url=url))
     assert response.status_code == 422
     assert response.json()["detail"][0]["loc"] == ["body", "webhook_url"]

@@ -284,12 +284,18 @@ def test_start_timeout_expires_a_job_that_waits_and_none_that_was_begun(tmp_path
 
 
 def test_start_timeout_does_not_count_between_attempts(tmp_path: Path, gate: Gate) -> None:
+    """It ends while the job that was begun waits for its turn once more."""
+
     async def scenario() -> None:
-        async with running(tmp_path, retry_pause_s=0.5) as at:
-            at.submit("a", gate.request(start_timeout=0.2))
-            await at.until("a", State.RUNNING)
+        async with running(tmp_path) as at:
+            await at.when(workers, "there is a worker")
+            job = at.submit("a", gate.request(start_timeout=1, priority="low"))
+            await at.when(lambda: gate.fetched == 1, "it is in full swing")
+            at.submit("other", gate.request())
             kill_workers()
-            await at.until("a", State.QUEUED)
+            await at.when(lambda: gate.fetched == 2, "the other has its turn")
+            await asyncio.sleep(max(0.0, job.start_by + 0.2 - time.time()))
+            assert (at.state("a"), at.engine.job("a").attempts) == (State.QUEUED, 1)
             gate.open()
             assert (await at.finished("a")).state is State.DONE
 
@@ -316,13 +322,13 @@ def test_what_has_expired_while_the_daemon_was_away_is_not_begun(tmp_path: Path,
 
 def test_a_job_that_takes_too_long_is_stopped(tmp_path: Path, gate: Gate) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, job_timeout_s=0.3) as at:
+        async with running(tmp_path, job_timeout_s=2) as at:
             at.submit("a", gate.request())
             job = await at.finished("a")
             assert (job.state, job.error.type, job.error.message) == (
                 State.FAILED,
                 "request_timeout",
-                "the job took longer than 0.3 s",
+                "the job took longer than 2 s",
             )
             assert job.attempts == 1
             at.submit("b")
@@ -334,13 +340,13 @@ def test_a_job_that_takes_too_long_is_stopped(tmp_path: Path, gate: Gate) -> Non
 
 def test_a_job_that_makes_no_progress_is_stopped(tmp_path: Path, gate: Gate) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, progress_timeout_s=0.5) as at:
+        async with running(tmp_path, progress_timeout_s=2) as at:
             at.submit("a", gate.request())
             job = await at.finished("a")
             assert (job.state, job.error.type, job.error.message) == (
                 State.FAILED,
                 "request_timeout",
-                "the job made no progress for 0.5 s",
+                "the job made no progress for 2 s",
             )
             at.submit("b")
             assert (await at.finished("b")).state is State.DONE
