@@ -47,7 +47,7 @@ def measure_load(
             for number in range(rounds + 1):
                 say(f"{work.name}: throughput, " + (f"round {number} of {rounds}" if number else "warm-up"))
                 loop.append(round(jobs / _loop_s(request, jobs, workers, folder), 3))
-                through_daemon.append(round(jobs / asyncio.run(_daemon_s(daemon, request, jobs)), 3))
+                through_daemon.append(jobs_per_s(daemon, request, jobs))
             say(f"{work.name}: {CLIENTS} clients ask while {waiting} jobs wait")
             trips = _trips_while_waiting(daemon, request, waiting, lambda: memory.append(process.memory_info().rss))
             memory.append(process.memory_info().rss)
@@ -83,6 +83,11 @@ def _loop_s(request: dict[str, Any], jobs: int, workers: int, folder: Path) -> f
 def _render_loop(request: dict[str, Any], output: Path, jobs: int) -> None:
     for _ in range(jobs):
         render(request, output)
+
+
+def jobs_per_s(daemon: Daemon, request: dict[str, Any], jobs: int) -> float:
+    """Let the daemon render the same request so many times, all submitted at once."""
+    return round(jobs / asyncio.run(_daemon_s(daemon, request, jobs)), 3)
 
 
 async def _daemon_s(daemon: Daemon, request: dict[str, Any], jobs: int) -> float:

@@ -22,14 +22,14 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from benchmarks.load import POLL_S, jobs_per_s
 from benchmarks.peers.daemon import Daemon, serving
 from benchmarks.photographs import cache_dir
 from benchmarks.results import Polling, Spread
 from benchmarks.workloads import Workload
-from protocol.client import AsyncClient, Client
+from protocol.client import Client
 
 CLIENTS = 200
-POLL_S = 0.1
 WORKERS = 2
 _STATUS = "/queue/fal-ai/ffmpeg-api/requests/{id}/status?logs=False"
 _WARM_S = 1.0
@@ -101,31 +101,23 @@ def _round(
 ) -> tuple[float, Sequence[float], list[float]]:
     """Return jobs per second, and the clients' round trips and the daemon's time for each, if they ask meanwhile."""
     if watched is None:
-        return round(jobs / asyncio.run(_jobs_s(daemon, request, jobs)), 3), (), []
+        return jobs_per_s(daemon, request, jobs), (), []
     process = psutil.Process(daemon.pid)
     command = [sys.executable, "-m", "benchmarks.polling", str(daemon.http), watched]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as clients:
         time.sleep(_WARM_S)
         before = _cpu_s(process)
-        rate = jobs / asyncio.run(_jobs_s(daemon, request, jobs))
+        rate = jobs_per_s(daemon, request, jobs)
         spent_s = _cpu_s(process) - before
         told, _ = clients.communicate("enough\n")
     trips: list[float] = json.loads(told)
     per_status_us = spent_s / (jobs / rate) / (CLIENTS / POLL_S) * 1e6
-    return round(rate, 3), trips, [per_status_us]
+    return rate, trips, [per_status_us]
 
 
 def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
-
-
-async def _jobs_s(daemon: Daemon, request: dict[str, Any], jobs: int) -> float:
-    """Return the seconds from the first submit to the last result."""
-    async with AsyncClient(daemon.endpoint) as client:
-        began = time.perf_counter()
-        await asyncio.gather(*(client.render(request) for _ in range(jobs)))
-        return time.perf_counter() - began
 
 
 async def _ask(place: tuple[str, int], path: str, delay_s: float, trips: list[float]) -> None:

@@ -50,6 +50,11 @@ class HeldCoding:
     is_idr: tuple[bool, ...]
     quantiser_offsets: tuple[float, ...]
 
+    @property
+    def is_all_idr(self) -> bool:
+        """Whether no picture is predicted from another."""
+        return all(self.is_idr)
+
 
 @dataclass(frozen=True, slots=True)
 class AccessUnit:

@@ -53,7 +53,7 @@ def arguments(ffmpeg: str, stream: StreamSettings, threads: int = 0) -> list[str
     if stream.held:
         gop = max(gop, _LEAST_HELD_GOP)
         x264 += ["bframes=0", "ref=1", "min-keyint=1", *_zones(stream.held)]
-        x264 += _NO_LOOK_AHEAD if all(stream.held.is_idr) else []
+        x264 += _NO_LOOK_AHEAD if stream.held.is_all_idr else []
         forced = ["-force_key_frames", _idr_times(stream.held, stream.fps), "-forced-idr", "1"]
     return [
         *(ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "warning"),
@@ -68,7 +68,7 @@ def arguments(ffmpeg: str, stream: StreamSettings, threads: int = 0) -> list[str
 
 def _idr_times(held: HeldCoding, fps: Fraction) -> str:
     """Write when the forced IDR pictures come, in seconds of the stream that ffmpeg sees."""
-    if all(held.is_idr):
+    if held.is_all_idr:
         return "expr:1"
     times = [float((index - Fraction(1, 2)) / fps) for index, is_idr in enumerate(held.is_idr) if is_idr and index]
     return ",".join(["0", *(f"{time_s:.6f}" for time_s in times)])
@@ -78,7 +78,7 @@ def _zones(held: HeldCoding) -> list[str]:
     """Write the quantiser offsets, equal neighbours in one zone."""
     zones = []
     start = 0
-    added = _TREE_STEPS if all(held.is_idr) else 0.0
+    added = _TREE_STEPS if held.is_all_idr else 0.0
     offsets = [offset + added for offset in held.quantiser_offsets]
     for offset, run in itertools.groupby(offsets):
         end = start + len(list(run))

@@ -118,7 +118,7 @@ def _held_options(crf: int, held: HeldCoding) -> dict[str, str]:
     """The plan forces the IDR pictures; one reference, so that repeats push none out that is needed."""
     wanted = crf + statistics.median(held.quantiser_offsets) + _STEPS_ABOVE_CRF
     inter = _clamped(wanted)
-    intra = inter if all(held.is_idr) else _clamped(wanted - _INTRA_STEPS)
+    intra = inter if held.is_all_idr else _clamped(wanted - _INTRA_STEPS)
     return {"rc": "constqp", "constqp": f"{inter},{inter},{intra}", "gop": "-1", "idrperiod": "-1", "numrefl0": "1"}
 
 

@@ -9,7 +9,7 @@ comes again it is not coded again. Shorter holds are left to the encoder, which 
 the one before.
 
 Quality: a still that is coded once is quantised as fine as it would be seen in the middle of its hold if x264 coded
-every frame at the same preset and crf. Two offsets do that; a third is for all presets.
+every frame at the same preset and crf. The first or the second offset does that, by preset, and the third.
 
 - With the macroblock tree, x264 spends more on a picture that it sees n times in its look-ahead: 2·log2(n) steps of
   the quantiser (ratecontrol.c: strength 5·(1 - qcomp) with qcomp 0.6). How far it looks is in `x264 --fullhelp`.
