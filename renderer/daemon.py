@@ -21,9 +21,9 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from renderer import disk
 from renderer.config import VERSION, ServerSettings, Settings, render_settings, scratch_dir
 from renderer.devices import NvencFindings
-from renderer.disk import write_private
 from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.encode.nvenc_selftest import with_gpus_tested
 from renderer.encode.selftest import refusal
@@ -251,7 +251,7 @@ def _daemon_id(data_dir: Path) -> str:
         known = file.read_text(encoding="ascii") if file.exists() else ""
         if not known:
             known = uuid.uuid4().hex
-            write_private(file, known.encode("ascii"))
+            disk.put(file, known.encode("ascii"))
         return known
     except (OSError, ValueError) as error:
         raise ConfigError(f"server.data_dir: {file}: {error}") from error

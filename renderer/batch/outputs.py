@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from pydantic_core import from_json
 
-from renderer.disk import sync
+from renderer.disk import put, settle
 
 _COMMANDS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, half characters, ends of lines and paragraphs
 _TURNING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # change the direction
@@ -49,16 +49,9 @@ class Output:
             OSError: at most the video without its sidecar is here.
         """
         self.video.parent.mkdir(parents=True, exist_ok=True)
-        part = rendered.with_suffix(".sidecar.part")
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(told, file, indent=2, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        rendered.replace(self.video)
-        sync(self.video.parent)
-        part.replace(self.sidecar)
-        sync(self.video.parent)
+        sidecar = json.dumps(told, indent=2, allow_nan=False) + "\n"
+        settle(rendered, self.video)
+        put(self.sidecar, sidecar.encode(), part=rendered.with_suffix(".sidecar.part"), mode=0o666)
 
 
 def output_for(out: Path, stem: PurePath, digest: str) -> Output:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from renderer.devices import NvencDevice
+from renderer.disk import put
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,8 @@ class Breaker:
             return None  # another process has just found it well
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_there(file, path):
+                return self.refusal(device)  # another process has tried it meanwhile
             still = self.try_device(device)
             if still is None:
                 log.info("%s encodes again", device.uuid, extra={"action": "recovered"})
@@ -90,6 +93,14 @@ class Breaker:
     def _write(self, uuid: str, failures: int, reason: str) -> None:
         told = json.dumps({"at_s": self.now_s(), "failures": failures, "reason": reason})
         try:
-            self._path(uuid).write_text(told, encoding="utf-8")
+            put(self._path(uuid), told.encode())
         except OSError as error:
             log.warning("a device's failure cannot be written down: %s", error.strerror, extra={"action": "tripped"})
+
+
+def _is_there(file: int, path: Path) -> bool:
+    """Whether an open file is the one of this name, not one that was replaced or removed since."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False

@@ -25,6 +25,7 @@ from typing import Any, Final
 
 from renderer.config import NvencSettings
 from renderer.devices import NvencDevice, NvencFindings, NvencLimits
+from renderer.disk import put
 from renderer.encode import probing
 from renderer.encode.nvenc_errors import ALL_SESSIONS_TAKEN, NO_ENGINE, code_name
 from renderer.h264.bits import NalType, nal_type, split_nals
@@ -189,9 +190,7 @@ class _Cache:
         """Write the file anew and rename it in; where that cannot be, the next process asks again."""
         devices = {**self._read(), device.uuid: asdict(device)}
         with contextlib.suppress(OSError):
-            with tempfile.NamedTemporaryFile("w", dir=self._path.parent, delete=False, encoding="utf-8") as file:
-                json.dump({"made_by": self._made_by, "devices": devices}, file)
-            Path(file.name).replace(self._path)
+            put(self._path, json.dumps({"made_by": self._made_by, "devices": devices}).encode())
 
     def _read(self) -> dict[str, Any]:
         try:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from renderer import disk
 from renderer.errors import ConfigError
 from renderer.frontends.incoming import MANIFEST_NAME
 from renderer.frontends.owner import OWNER_NAME, PART_NAME
@@ -32,6 +33,7 @@ _REPORTS: dict[Ending, str] = {"done": "result.json", "failed": "error.json"}
 _PARTS = ("incoming", "active", "done", "failed")
 _OURS = {OWNER_NAME, VIDEO_NAME, *_REPORTS.values()}
 _REPORT_PART = ".report.part"
+_FOR_OTHERS = 0o666  # whoever shares the directory reads it, as far as the umask lets them
 _WRAPPER = ".wrapper"
 _NAME_MAX_BYTES = 255
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST}
@@ -155,12 +157,7 @@ def _put(claim: Claim, target: Path, ending: Ending, report: str) -> None:
     with _syncing(target):
         for name in _REPORTS.values():  # of an earlier round: a failed bundle that was moved back to `incoming`
             (target / name).unlink(missing_ok=True)
-        part = claim.directory / _REPORT_PART
-        with part.open("w", encoding="utf-8") as file:
-            file.write(report)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target / _REPORTS[ending])
+        disk.put(target / _REPORTS[ending], report.encode(), part=claim.directory / _REPORT_PART, mode=_FOR_OTHERS)
         if ending == "done":
             with contextlib.suppress(FileNotFoundError):
                 (claim.output / VIDEO_NAME).replace(target / VIDEO_NAME)

@@ -99,3 +99,4 @@ def _link(source: Path, path: Path) -> None:
         if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}:
             raise
         shutil.copyfile(source, path)
+        sync(path)

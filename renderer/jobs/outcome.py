@@ -139,6 +139,7 @@ def _done(job: Job, order: Order, report: RenderReport, now: float) -> Job:
     order.output.replace(video)
     remove_attempts(job)
     sync(job.output)
+    sync(job.output.parent)  # the directory is new as well
     request = order.work.request.model_copy(update={"request_id": job.id})
     result = report.result(video.as_uri(), VIDEO_NAME, request)
     return job.moved(

@@ -19,7 +19,7 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
-from renderer.disk import is_full, sync
+from renderer.disk import is_full, settle, sync
 from renderer.encode.sequence import Sample
 from renderer.errors import OutputFailed, StorageFull
 from renderer.h264.bits import NalType, nal_type, split_nals
@@ -106,8 +106,7 @@ class Mp4Writer:
                     f"the file holds {facts.frames} frames at {facts.fps}, expected {expected} at {self._fps}"
                 )
             sync(self._part)
-            self._part.rename(self._path)
-            sync(self._path.parent)
+            settle(self._part, self._path)
         return facts
 
     def _open(self, first: Sample) -> tuple[OutputContainer, VideoStream]:

@@ -82,7 +82,11 @@ class Stills:
         self._threads = ThreadPoolExecutor(threads, "still", initializer=current_job.set, initargs=(current_job.get(),))
         self._under_way: deque[Future[Lease]] = deque()
         self._shelf = _Shelf()
-        self.busy_s = 0.0
+        self._worked_s: deque[float] = deque()  # appending is safe from many threads, adding up is not
+
+    @property
+    def busy_s(self) -> float:
+        return sum(self._worked_s)
 
     def __enter__(self) -> Self:
         return self
@@ -137,7 +141,7 @@ class Stills:
             )
         except JobError as error:
             raise error.at("images", source.image, "url") from error.__cause__
-        self.busy_s += time.perf_counter() - began
+        self._worked_s.append(time.perf_counter() - began)
         lease = self._pool.lend()
         began = time.perf_counter()
         try:
@@ -145,7 +149,7 @@ class Stills:
         except BaseException:
             lease.release()
             raise
-        self.busy_s += time.perf_counter() - began
+        self._worked_s.append(time.perf_counter() - began)
         return lease
 
 

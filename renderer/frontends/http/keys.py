@@ -150,7 +150,7 @@ def write_private(file: Path, content: bytes) -> None:
         ConfigError: it cannot be written.
     """
     try:
-        disk.write_private(file, content)
+        disk.put(file, content)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
 
