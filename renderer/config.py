@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from protocol.errors import dotted
 from renderer.devices import NvencFindings
@@ -50,6 +50,16 @@ def _read_network(value: object) -> IPv4Network | IPv6Network:
     raise ValueError(f"expected a network such as '10.1.0.0/16', found {value!r}")
 
 
+def _hosts_in_lower_case(value: object) -> object:
+    return {str(host).lower(): headers for host, headers in value.items()} if isinstance(value, dict) else value
+
+
+def _existing_file(path: Path | None) -> Path | None:
+    if path is not None and not path.is_file():
+        raise ValueError(f"expected a file that exists, found {str(path)!r}")
+    return path
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -82,7 +92,21 @@ class FetchSettings(_Part):
     )
     max_image_bytes: int = Field(50 * MEBIBYTE, ge=1, description="the hosted service's limit")
     download_timeout_s: float = Field(60, gt=0, description="for one image, redirects included")
+    download_attempts: int = Field(
+        3, ge=1, le=10, description="of one image, where a server does not answer or says to come again"
+    )
     max_redirects: int = Field(5, ge=0)
+    headers: Annotated[dict[str, dict[str, SecretStr]], BeforeValidator(_hosts_in_lower_case)] = Field(
+        default_factory=dict, description="further request headers by host, such as tokens; sent to that host only"
+    )
+    proxy: str | None = Field(
+        None,
+        pattern=r"^(environment|http://[^\s/?#]+/?)$",
+        description="http://HOST:PORT for all http(s) urls; `environment`: as HTTPS_PROXY and its kin say",
+    )
+    ca_file: Annotated[Path | None, AfterValidator(_existing_file)] = Field(
+        None, description="PEM with authorities that are trusted beside the system's"
+    )
 
 
 class PictureSettings(_Part):

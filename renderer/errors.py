@@ -8,6 +8,7 @@ StillreelError
 │   │   ├── NotSupported         this version or machine cannot do it
 │   │   └── RequestIdConflict    the id belongs to another request
 │   ├── FetchFailed            an image could not be read or downloaded, or may not be
+│   │   └── SourceUnavailable    its server does not answer now; it may later
 │   ├── FileTooLarge           its bytes are too many
 │   ├── UnsupportedFormat      its bytes are no image that is known
 │   ├── DecodeFailed           it is damaged
@@ -44,6 +45,7 @@ class StillreelError(Exception):
     """The root; carries the words, the row of the table and the place in the request."""
 
     kind: ClassVar[str] = "internal_error"
+    is_retryable: ClassVar[bool] = False  # beside what the row of the table says
 
     def __init__(self, message: str, *, loc: Loc = ()) -> None:
         super().__init__(message)
@@ -60,7 +62,9 @@ class StillreelError(Exception):
 
     def fault(self) -> Fault:
         """Return the error as the value that is stored and sent."""
-        return Fault(type=self.kind, message=str(self), loc=self.loc, retryable=ERRORS[self.kind].retryable)
+        return Fault(
+            type=self.kind, message=str(self), loc=self.loc, retryable=self.is_retryable or ERRORS[self.kind].retryable
+        )
 
 
 class JobError(StillreelError):
@@ -98,6 +102,16 @@ class RequestIdConflict(InvalidRequest):
 
 class FetchFailed(JobError):
     kind = "file_download_error"
+
+
+class SourceUnavailable(FetchFailed):
+    """A server did not answer, or said to come again; `retry_after_s` is the pause it asked for, 0 for none."""
+
+    is_retryable = True
+
+    def __init__(self, message: str, *, loc: Loc = (), retry_after_s: float = 0.0) -> None:
+        super().__init__(message, loc=loc)
+        self.retry_after_s = retry_after_s
 
 
 class FileTooLarge(JobError):

@@ -137,3 +137,25 @@ def test_a_worker_gets_what_rendering_needs() -> None:
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Settings().encode.threads = 3  # type: ignore[misc]
+
+
+def test_headers_by_host_are_kept_out_of_sight(toml) -> None:
+    fetch = load(toml('[fetch.headers."Images.Example.com"]\nAuthorization = "Bearer secret"\n'), {}).fetch
+    assert fetch.headers["images.example.com"]["Authorization"].get_secret_value() == "Bearer secret"
+    assert "secret" not in repr(fetch)
+
+
+@pytest.mark.parametrize("proxy", ["http://10.0.0.1:3128", "http://user:word@proxy:3128/", "environment"])
+def test_a_proxy_is_an_http_url_or_the_environments(proxy: str) -> None:
+    assert load(environment={"STILLREEL_FETCH__PROXY": proxy}).fetch.proxy == proxy
+
+
+@pytest.mark.parametrize("proxy", ["proxy:3128", "socks5://proxy:1080", "http://proxy/path", "system"])
+def test_another_proxy_is_refused(proxy: str) -> None:
+    with pytest.raises(ConfigError, match=r"^settings: fetch\.proxy: "):
+        load(environment={"STILLREEL_FETCH__PROXY": proxy})
+
+
+def test_a_file_of_authorities_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^settings: fetch\.ca_file: .*expected a file that exists"):
+        load(environment={"STILLREEL_FETCH__CA_FILE": str(tmp_path / "missing.pem")})

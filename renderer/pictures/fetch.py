@@ -25,7 +25,7 @@ import numpy as np
 from protocol.schema import PixelLayout
 from renderer.config import FetchSettings
 from renderer.errors import FetchFailed, FileTooLarge, NotSupported
-from renderer.pictures.addresses import Guard
+from renderer.net.addresses import Guard
 from renderer.pictures.colour import Pixels, to_8_bits
 from renderer.pictures.data_url import least_bytes, read_data
 
@@ -109,12 +109,19 @@ class Fetcher:
         if scheme == "cid":
             return self._read_attachment(self._attachment(rest))
         self._check_http(rest)
-        from renderer.pictures.download import Bounds, download  # noqa: PLC0415 - urllib3 takes 60 ms that few jobs need
+        from renderer.net.client import Client, proxy_for  # noqa: PLC0415 - httpcore takes 60 ms that few jobs need
+        from renderer.net.download import Bounds, download  # noqa: PLC0415 - as above
 
         settings = self._settings
-        guard = Guard(settings.allow_networks)
-        bounds = Bounds(settings.max_image_bytes, settings.download_timeout_s, settings.max_redirects, guard)
-        return download(url, bounds)
+        bounds = Bounds(
+            settings.max_image_bytes, settings.download_timeout_s, settings.max_redirects, settings.download_attempts
+        )
+        headers = {
+            host: {name: value.get_secret_value() for name, value in of_host.items()}
+            for host, of_host in settings.headers.items()
+        }
+        client = Client(Guard(settings.allow_networks), proxy_for(url, settings.proxy), settings.ca_file, headers)
+        return download(url, bounds, client)
 
     @contextmanager
     def open_local(self, url: str) -> Iterator[int | None]:
@@ -257,9 +264,9 @@ class Fetcher:
     def _check_http(self, url: str) -> None:
         if not self._settings.allow_http:
             raise FetchFailed("http and https are switched off here (fetch.allow_http)")
-        from renderer.pictures.download import check_http  # noqa: PLC0415 - as above
+        from renderer.net.client import parse_http  # noqa: PLC0415 - as above
 
-        check_http(url)
+        parse_http(url)
 
 
 def _path_of(rest: str) -> str:

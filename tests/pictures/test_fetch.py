@@ -11,7 +11,7 @@ from protocol.schema import PixelLayout
 from renderer.config import FetchSettings
 from renderer.errors import FetchFailed, FileTooLarge, JobError, NotSupported
 from renderer.pictures.fetch import Attachment, Fetcher
-from tests.pictures.serving import redirects, says, sends, serving
+from tests.net.serving import redirects, says, sends, serving
 
 PAYLOAD = bytes(range(256)) * 4
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 CALL = """
 import sys
 
-REFUSED = {"cv2", "av", "numpy", "PIL", "renderer", "fastapi", "typer", "rich", "pebble", "urllib3"}
+REFUSED = {"cv2", "av", "numpy", "PIL", "renderer", "fastapi", "typer", "rich", "pebble", "httpcore"}
 
 class Refuse:
     def find_spec(self, name, path=None, target=None):

@@ -26,7 +26,7 @@ from renderer.frontends.http.tokens import Tokens
 from renderer.jobs.engine import Engine
 from renderer.jobs.hooks import Call, HookStore
 from renderer.jobs.job import Job
-from renderer.pictures.addresses import Guard
+from renderer.net.addresses import Guard
 
 log = logging.getLogger(__name__)
 

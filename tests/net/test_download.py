@@ -1,12 +1,16 @@
 """Downloads from real servers, as an attacker who owns names, servers and redirects would have them go."""
 
 import datetime as dt
+import gzip
 import re
 import socket
 import ssl
+import struct
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_network
 from pathlib import Path
@@ -16,11 +20,14 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renderer.errors import FetchFailed, FileTooLarge
-from renderer.pictures import download as downloads
-from renderer.pictures.addresses import Guard
-from renderer.pictures.download import Bounds, check_http, download
-from tests.pictures.serving import Answer, Names, Site, redirects, says, sends, serving
+from renderer.config import VERSION
+from renderer.errors import FetchFailed, FileTooLarge, JobError, SourceUnavailable
+from renderer.net import client as net_client
+from renderer.net.addresses import Guard
+from renderer.net.client import Client, parse_http, proxy_for
+from renderer.net.download import Bounds, download
+from tests.net.proxy import proxying
+from tests.net.serving import Answer, Names, Site, redirects, says, sends, serving
 
 PAYLOAD = bytes(range(256)) * 4
 HERE = "127.0.0.2"  # stands for a public address: the guard of these tests allows this one
@@ -30,8 +37,11 @@ OK = b"HTTP/1.1 200 OK\r\n"
 
 def get(url: str, names: Names | None = None, networks: str = f"{HERE}/32", **bounds: float) -> bytes:
     guard = Guard(tuple(map(ip_network, networks.split())), *([names] if names else []))
-    limits = {"max_bytes": 10_000, "timeout_s": 20, "max_redirects": 5} | bounds
-    return download(url, Bounds(**limits, guard=guard))  # type: ignore[arg-type]
+    return download(url, bounded(**bounds), Client(guard))
+
+
+def bounded(**bounds: float) -> Bounds:
+    return Bounds(**{"max_bytes": 10_000, "timeout_s": 20, "max_redirects": 5} | bounds)  # type: ignore[arg-type]
 
 
 def failure(url: str, names: Names | None = None, **bounds: float) -> str:
@@ -144,7 +154,7 @@ def test_the_name_that_is_asked_for(host: str, asked: str) -> None:
 )
 def test_ports_that_do_not_exist_are_refused_before_any_work(url: str) -> None:
     with pytest.raises(FetchFailed):
-        check_http(url)
+        parse_http(url)
     assert failure(url, names := Names(a_example=[[HERE]]))
     assert names.asked == []
 
@@ -304,6 +314,118 @@ def test_proxies_of_the_environment_are_not_used(inside: Site, monkeypatch: pyte
         assert get(f"{site.url}/a") == b"x"
 
 
+def test_the_proxy_of_the_settings_is_used_for_both_schemes_and_gets_names_unresolved(certify: "Certify") -> None:
+    with (
+        serving({"/a": sends(PAYLOAD)}, HERE) as plain,
+        serving({"/a": sends(b"tls")}, HERE, tls=certify(HERE)) as tls,
+        proxying({"plain.example": HERE}) as proxy,
+    ):
+        client = Client(Guard(), proxy=f"http://me:pass%20word@{proxy.address}")
+        assert download(f"http://plain.example:{plain.port}/a", bounded(), client) == PAYLOAD
+        secure = Client(Guard((ip_network(f"{HERE}/32"),)), proxy=f"http://{proxy.address}")
+        assert download(f"https://{HERE}:{tls.port}/a", bounded(), secure) == b"tls"
+    assert [method for method, _, _ in proxy.asked] == ["GET", "CONNECT"]
+    assert [authorization for _, _, authorization in proxy.asked] == ["Basic bWU6cGFzcyB3b3Jk", ""]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "2130706433", "0x7f.1", "[::ffff:7f00:1]", "169.254.169.254"])
+def test_an_address_that_is_written_out_is_judged_before_the_proxy_hears_of_it(host: str) -> None:
+    with proxying({}) as proxy, pytest.raises(FetchFailed, match="public address"):
+        download(f"http://{host}/a", bounded(), Client(Guard(), proxy=f"http://{proxy.address}"))
+    assert proxy.asked == []
+
+
+def test_the_proxies_of_the_environment_are_used_where_the_settings_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://one:1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://two:2")
+    monkeypatch.setenv("NO_PROXY", "inside.example")
+    urls = ("http://a.example/", "https://a.example/", "https://b.inside.example/")
+    assert [proxy_for(url, "environment") for url in urls] == ["http://one:1", "http://two:2", None]
+    assert [proxy_for(url, None) for url in urls] == [None] * 3
+    assert [proxy_for(url, "http://three:3") for url in urls] == ["http://three:3"] * 3
+
+
+# Asking again, and asking as somebody.
+
+
+def after(*answers: Answer) -> Answer:
+    """Answer once with each, and with the last for ever."""
+    left = list(answers)
+
+    def next_of_them(handler: BaseHTTPRequestHandler) -> None:
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        answer(handler)
+
+    return next_of_them
+
+
+@pytest.mark.parametrize("status", [408, 425, 429, 502, 503, 504])
+def test_an_answer_that_means_not_now_is_tried_again(status: int) -> None:
+    pauses: list[float] = []
+    with serving({"/a": after(sends(b"", status), sends(b"", status), sends(PAYLOAD))}, HERE) as site:
+        client = Client(Guard((ip_network(f"{HERE}/32"),)))
+        assert download(f"{site.url}/a", bounded(attempts=3), client, pauses.append) == PAYLOAD
+    assert pauses == [0.5, 1.0]
+
+
+def test_the_pause_that_a_server_asks_for_is_kept_up_to_half_a_minute() -> None:
+    soon = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=20)
+    asked = ("7", "3600", format_datetime(soon, usegmt=True), "Thu, 01 Jan 1970 00:00:00 GMT", "soon", "9" * 400)
+    pauses: list[float] = []
+    answers = [sends(b"", 429, Retry_After=text) for text in asked]
+    with serving({"/a": after(*answers, sends(PAYLOAD))}, HERE) as site:
+        client = Client(Guard((ip_network(f"{HERE}/32"),)))
+        assert download(f"{site.url}/a", bounded(attempts=7), client, pauses.append) == PAYLOAD
+    assert pauses[:2] == [7, 30]
+    assert 15 < pauses[2] <= 20
+    assert pauses[3:] == [4, 8, 16]
+
+
+def test_a_reset_a_refusal_and_a_time_out_are_tried_again_and_are_retryable_in_the_end() -> None:
+    def resets(handler: BaseHTTPRequestHandler) -> None:
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        handler.close_connection = True
+        handler.connection.close()
+
+    client = Client(Guard((ip_network("127.0.0.2/31"),)))
+    slow = says(b"", times=1, pause_s=5)
+    for answer in (resets, slow, sends(b"", 503)):
+        with serving({"/a": after(answer, sends(PAYLOAD)), "/b": answer}, HERE) as site:
+            bounds = bounded(attempts=2, timeout_s=0.5)
+            assert download(f"{site.url}/a", bounds, client, lambda _: None) == PAYLOAD
+            with pytest.raises(SourceUnavailable) as caught:
+                download(f"{site.url}/b", bounds, client, lambda _: None)
+            assert caught.value.fault().retryable
+            assert [path for path, _ in site.requests] == ["/a", "/a", "/b", "/b"]
+    with pytest.raises(SourceUnavailable):
+        download("http://127.0.0.3:9/a", bounded(attempts=2), client, lambda _: None)
+
+
+@pytest.mark.parametrize("answer", [sends(b"", 404), sends(b"", 500), sends(bytes(20_000)), says(b"nonsense\r\n\r\n")])
+def test_what_another_try_would_not_change_is_not_tried_again(answer: Answer) -> None:
+    with serving({"/a": answer}, HERE) as site:
+        with pytest.raises(JobError) as caught:
+            get(f"{site.url}/a", attempts=3)
+        assert not caught.value.fault().retryable
+        assert len(site.requests) == 1
+
+
+def test_the_headers_of_a_host_go_to_that_host_only() -> None:
+    names = Names(a_example=[[HERE]], b_example=[[HERE]])
+    answers: dict[str, Answer] = {"/b": sends(PAYLOAD)}
+    with serving(answers, HERE) as site:
+        answers["/a"] = redirects(f"http://b.example:{site.port}/b")
+        guard = Guard((ip_network(f"{HERE}/32"),), names)
+        client = Client(guard, headers={"a.example": {"Authorization": "Bearer token"}})
+        assert download(f"http://A.example:{site.port}/a", bounded(), client) == PAYLOAD
+    [(_, first), (_, second)] = site.requests
+    assert first["Authorization"] == "Bearer token"
+    assert "Authorization" not in second
+    assert first["User-Agent"] == f"stillreel/{VERSION}"
+
+
 # TLS.
 
 Certify = Callable[..., ssl.SSLContext]
@@ -315,7 +437,7 @@ def certify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Certify
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    downloads._trust.cache_clear()
+    net_client._trust.cache_clear()
 
     def make(*names: str, issuer: trustme.CA = authority, **options: dt.datetime) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -323,7 +445,7 @@ def certify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Certify
         return context
 
     yield make
-    downloads._trust.cache_clear()
+    net_client._trust.cache_clear()
 
 
 def test_a_certificate_of_the_name_is_trusted(certify: Certify) -> None:
@@ -337,15 +459,25 @@ def test_a_certificate_of_the_name_is_trusted(certify: Certify) -> None:
 def test_a_certificate_of_another_name_an_old_one_and_a_strangers_are_refused(certify: Certify) -> None:
     names = Names(a_example=[[HERE]])
     began = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
-    for tls in (
-        certify("b.example"),
-        certify(HERE),  # the address that the name leads to is not the name
-        certify("a.example", not_before=began, not_after=began + dt.timedelta(days=1)),
-        certify("a.example", issuer=trustme.CA()),
+    for tls, fault in (
+        (certify("b.example"), "is for another name"),
+        (certify(HERE), "is for another name"),  # the address that the name leads to is not the name
+        (certify("a.example", not_before=began, not_after=began + dt.timedelta(days=1)), "has expired"),
+        (certify("a.example", issuer=trustme.CA()), "is not signed by an authority that is trusted here"),
     ):
         with serving({"/a": sends(b"secret")}, HERE, tls=tls) as site:
-            assert failure(f"https://a.example:{site.port}/a", names) == "the download failed: SSLError"
+            assert failure(f"https://a.example:{site.port}/a", names).startswith(f"the server's certificate {fault}")
         assert site.requests == []
+
+
+def test_an_authority_of_the_settings_is_trusted_beside_the_systems(tmp_path: Path, certify: Certify) -> None:
+    private = trustme.CA()
+    private.cert_pem.write_to_path(tmp_path / "private.pem")
+    client = Client(Guard((ip_network(f"{HERE}/32"),)), ca_file=tmp_path / "private.pem")
+    for tls in (certify(HERE, issuer=private), certify(HERE)):
+        with serving({"/a": sends(PAYLOAD)}, HERE, tls=tls) as site:
+            url = f"{site.url}/a".replace("http:", "https:")
+            assert download(url, bounded(), client) == PAYLOAD
 
 
 def test_a_redirect_between_http_and_https_is_judged_and_verified_as_any(certify: Certify, inside: Site) -> None:
@@ -387,6 +519,31 @@ def test_a_download_is_the_body() -> None:
         assert get(site.url) == b""
 
 
+def test_a_packed_body_is_unpacked_up_to_the_limit() -> None:
+    def packed(coding: str, body: bytes) -> Answer:
+        return sends(body, Content_Encoding=coding)
+
+    whole = gzip.compress(PAYLOAD)
+    answers = {
+        "/gzip": packed("gzip", whole),
+        "/x-gzip": packed("X-GZip", whole),
+        "/members": packed("gzip", gzip.compress(PAYLOAD[:9]) + gzip.compress(PAYLOAD[9:])),
+        "/deflate": packed("deflate", zlib.compress(PAYLOAD)),
+        "/bomb": packed("gzip", gzip.compress(bytes(100_000_000))),
+        "/cut": packed("gzip", whole[:-4]),
+        "/damaged": packed("gzip", whole[:20] + b"\xff" * 20 + whole[40:]),
+        "/empty": packed("gzip", b""),
+    }
+    with serving(answers, HERE) as site:
+        for name in ("gzip", "x-gzip", "members", "deflate"):
+            assert get(f"{site.url}/{name}") == PAYLOAD
+        with pytest.raises(FileTooLarge):
+            get(f"{site.url}/bomb")
+        assert failure(f"{site.url}/cut") == "expected a whole body in gzip, found one that ends early"
+        assert "damaged" in failure(f"{site.url}/damaged")
+        assert "ends early" in failure(f"{site.url}/empty")
+
+
 def test_a_body_of_just_the_limit_comes_and_one_byte_more_does_not() -> None:
     answers: dict[str, Answer] = {}
     with serving(answers, HERE) as site:
@@ -406,7 +563,6 @@ def test_a_body_of_just_the_limit_comes_and_one_byte_more_does_not() -> None:
     [
         (b"Content-Length: 99999999999999\r\n", b""),
         (b"", bytes(65536)),
-        (b"Content-Length: -5\r\n", bytes(65536)),
         (b"Transfer-Encoding: chunked\r\n", b"10000\r\n" + bytes(65536) + b"\r\n"),
         (b"Transfer-Encoding: chunked\r\n", b"fffffffffffffff\r\n" + bytes(65536)),
     ],
@@ -424,6 +580,7 @@ def test_an_endless_body_is_cut_at_the_limit(headers: bytes, body: bytes) -> Non
     [
         OK + b"Content-Length: 8\r\n\r\nhalf",
         OK + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nhalf",
+        OK + b"Content-Length: -5\r\n\r\nhalf",
         OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",
         OK + b"Transfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n",
         OK + b"Transfer-Encoding: chunked\r\n\r\n4\r\nha",
@@ -433,7 +590,7 @@ def test_an_endless_body_is_cut_at_the_limit(headers: bytes, body: bytes) -> Non
         OK + b"Content-Encoding: gzip\r\n\r\n\x1f\x8b",
         OK + b"Content-Encoding: identity\r\nContent-Encoding: br\r\n\r\nx",
         OK + b"X: y\r\n" * 1000 + b"\r\nx",
-        OK + b"X: " + b"y" * 100_000 + b"\r\n\r\nx",
+        OK + b"X: " + b"y" * 200_000 + b"\r\n\r\nx",
         b"HTTP/1.1 " + b"2" * 100_000,
         b"HTTP/9.9 200 OK\r\n\r\nx",
         b"HTTP/1.1 2\r\n\r\n",
@@ -526,15 +683,6 @@ def test_a_resolver_that_is_slow_counts() -> None:
             get(f"http://a.example:{site.port}/a", slowly, timeout_s=0.3)  # type: ignore[arg-type]
         assert get(f"{site.url}/a") == PAYLOAD
         assert site.connections == 1
-
-
-def test_a_connection_that_is_made_too_late_is_cut_at_once() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs, downloads._Deadline(0.01) as deadline:
-        time.sleep(0.1)  # its timer has gone off
-        deadline.watch(ours)
-        theirs.settimeout(5)
-        assert theirs.recv(1) == b""
 
 
 # What is left behind.

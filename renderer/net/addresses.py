@@ -1,4 +1,4 @@
-"""Which addresses a download may connect to: public ones, and networks that the settings name.
+"""Which addresses outside may be connected to: public ones, and networks that the settings name.
 
 A name is resolved once and the very address that was judged is connected to, so a name server that answers differently
 the second time gains nothing. Numeric spellings such as 2130706433 or 0x7f.1 are resolved first and judged as what they
@@ -78,6 +78,19 @@ class Guard:
         if not allowed:
             raise _no_address()
         return allowed
+
+    def check_written_out(self, host: str) -> None:
+        """Judge a host that is an address, in whatever spelling; a name is left to whoever resolves it.
+
+        Raises:
+            FetchFailed: the address is not allowed.
+        """
+        try:
+            found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+        except (OSError, UnicodeError):
+            return
+        if not all(self.is_allowed(str(answer[4][0])) for answer in found):
+            raise _no_address()
 
     def is_allowed(self, text: str) -> bool:
         try:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from renderer.errors import FetchFailed
-from renderer.pictures.addresses import Guard
-from tests.pictures.serving import Names
+from renderer.net.addresses import Guard
+from tests.net.serving import Names
 
 NOT_PUBLIC = {
     "this network": "0.0.0.0 0.0.0.1 0.255.255.255 ::",
