@@ -52,7 +52,7 @@ def test_the_docstring_draws_the_tree() -> None:
 def test_a_branch_tells_whether_to_try_again(parent: type[StillreelError], is_retryable: bool) -> None:
     retryable = {kind.__name__: kind("").fault().retryable for kind in below(parent)}
     assert retryable == dict.fromkeys(retryable, is_retryable) | (
-        {"StillInProgress": True} if parent is JobError else {}  # its result comes later
+        {"StillInProgress": True, "SourceUnavailable": True} if parent is JobError else {}  # what they lack comes later
     )
 
 
