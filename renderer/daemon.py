@@ -8,21 +8,17 @@ daemon. The second stops at once, and what ran is kept as well.
 import asyncio
 import contextlib
 import ctypes
-import fcntl
 import logging
 import resource
 import shutil
 import signal
-import tempfile
 import time
-import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from multiprocessing.util import Finalize
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from renderer import disk
-from renderer.config import VERSION, ServerSettings, Settings, render_settings, scratch_dir
+from renderer.config import VERSION, Settings, render_settings
+from renderer.data_dir import STORE_NAME, daemon_id, data_dir, held, scratch, shut, shut_socket
 from renderer.devices import NvencFindings
 from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.encode.nvenc_selftest import with_gpus_tested
@@ -71,12 +67,13 @@ def serve(settings: Settings, announce: Callable[[str], None], examine: "Examine
     settings, gpus = with_gpus_tested(_with_held_pictures_tested(settings))
     _allow_many_connections()
     _give_freed_memory_back()
-    with _data_dir(settings.server) as data_dir, _scratch(data_dir) as scratch:
-        store = JobStore(data_dir / "jobs.sqlite3")
-        places = Places(data_dir / "outputs", data_dir / "attachments", data_dir / "logs", scratch)
+    with held(data_dir(settings.server)) as data, scratch(data) as sockets:
+        store = JobStore(data / STORE_NAME)
+        places = Places(data / "outputs", data / "attachments", data / "logs", sockets)
         try:
+            shut(data, settings.spool.directory)
             with JobLogs(below(places.logs)):
-                asyncio.run(_Daemon(settings, gpus, store, places, data_dir, examine).run(announce))
+                asyncio.run(_Daemon(settings, gpus, store, places, data, examine).run(announce))
         finally:
             store.close()
 
@@ -134,6 +131,7 @@ class _Daemon:
         engine = Engine(settings.engine, render, self._store, self._places, watch)
         intake = Intake(settings.limits, settings.fetch, engine, self._places.attachments, self._gpus)
         server = ZmqServer(settings.server, engine, intake)
+        shut_socket(self._data_dir, server.endpoint)
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal)
@@ -171,8 +169,8 @@ class _Daemon:
         settings = self._settings
         if settings.spool.directory is None:
             return None
-        daemon_id = _daemon_id(self._data_dir)
-        spool = Spool(settings.spool, engine, intake, daemon_id=daemon_id, workers=settings.engine.workers)
+        known = daemon_id(self._data_dir)
+        spool = Spool(settings.spool, engine, intake, daemon_id=known, workers=settings.engine.workers)
         await spool.adopt()
         return spool
 
@@ -223,59 +221,3 @@ class _Daemon:
         if self._drain.is_set():
             self._stop.set()
         self._drain.set()
-
-
-@contextlib.contextmanager
-def _data_dir(settings: ServerSettings) -> Iterator[Path]:
-    """Prepare the data directory and hold it, so that no second daemon works in it."""
-    path = settings.data_dir.expanduser().absolute()
-    try:
-        for part in ("outputs", "attachments", "logs", "scratch"):
-            (path / part).mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (path / "lock").open("a")
-    except OSError as error:
-        raise ConfigError(f"server.data_dir: {path}: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"server.data_dir: {path} is in use by another daemon") from error
-        _remove_leftovers(path)
-        yield path
-
-
-def _daemon_id(data_dir: Path) -> str:
-    """Return the name of this data directory, which outlives the daemon's process."""
-    file = data_dir / "id"
-    try:
-        known = file.read_text(encoding="ascii") if file.exists() else ""
-        if not known:
-            known = uuid.uuid4().hex
-            disk.put(file, known.encode("ascii"))
-        return known
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"server.data_dir: {file}: {error}") from error
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of a daemon that was killed; what its jobs left is the engine's to judge."""
-    for scratch in (path / "scratch").glob("*"):
-        shutil.rmtree(scratch.resolve(), ignore_errors=True)
-        scratch.unlink()
-
-
-@contextlib.contextmanager
-def _scratch(data_dir: Path) -> Iterator[Path]:
-    """Make the directory for sockets; a link in the data directory tells the next daemon what to remove."""
-    path = scratch_dir()
-    link = data_dir / "scratch" / path.name
-    link.symlink_to(path)
-    # multiprocessing keeps the fork server's socket there as well, and removes its part at exit with priority -100.
-    tempfile.tempdir = str(path)
-    Finalize(None, _remove_scratch, (path, link), exitpriority=-101)
-    yield path
-
-
-def _remove_scratch(path: Path, link: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
-    link.unlink(missing_ok=True)

@@ -23,6 +23,11 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def open_private(path: str, flags: int) -> int:
+    """Open a file for `open(..., opener=open_private)`: one that is made is for its owner alone, whatever the umask."""
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
 def put(file: Path, content: bytes, *, part: Path | None = None, mode: int = 0o600) -> None:
     """Put a file in place as a whole, and for good.
 

@@ -152,7 +152,8 @@ class Dispatcher:
         order: Order | None = None
         ending: Ending
         try:
-            order = Order(job.id, self._ledger.store.work(job.id), outcome.prepare(job), self._render)
+            work, place = self._ledger.store.work(job.id), outcome.prepare(job)
+            order = Order(job.id, work, place, self._render, is_private=not job.is_kept_elsewhere)
         except StillreelError as error:
             ending = error.fault()
         else:

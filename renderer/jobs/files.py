@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from renderer.disk import is_full, sync
+from renderer.disk import is_full, open_private, sync
 from renderer.errors import JobError, StorageFull, StoreFailed
 from renderer.pictures.fetch import Attachment, Fetcher
 from renderer.pipeline import RenderJob
@@ -85,7 +85,7 @@ class Files:
         if isinstance(content, Path):
             _link(content, path)
             return
-        with path.open("wb") as file:
+        with open(path, "wb", opener=open_private) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -98,5 +98,7 @@ def _link(source: Path, path: Path) -> None:
     except OSError as error:
         if error.errno not in {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}:
             raise
-        shutil.copyfile(source, path)
-        sync(path)
+        with source.open("rb") as content, open(path, "wb", opener=open_private) as copy:
+            shutil.copyfileobj(content, copy)
+            copy.flush()
+            os.fsync(copy.fileno())

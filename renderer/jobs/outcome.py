@@ -75,7 +75,7 @@ def prepare(job: Job) -> Path:
         OutputFailed, StorageFull: it cannot be made.
     """
     try:
-        job.output.mkdir(parents=True, exist_ok=True)
+        job.output.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise write_failure(error) from error
     return job.output / f"{_ATTEMPT}{job.attempts}-{uuid.uuid4().hex[:8]}.mp4"

@@ -9,11 +9,13 @@ The schema's version is SQLite's user_version; every entry of MIGRATIONS brings 
 """
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from renderer.disk import is_full
 from renderer.errors import ConfigError, StorageFull, StoreFailed
 from renderer.jobs import hooks
 from renderer.jobs.hooks import Hook, HookStore
@@ -82,6 +84,8 @@ class JobStore:
         self._reserve = Reserve(path.with_name("reserve"))
         self.hooks = HookStore(self._transaction)
         try:
+            with contextlib.suppress(OSError):  # SQLite says what is wrong
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # its log takes the mode from it
             self._database = sqlite3.connect(path, timeout=2, isolation_level=None)
             try:
                 self._open(migrations)
@@ -95,7 +99,8 @@ class JobStore:
         except StoreFailed as error:
             raise ConfigError(f"server.data_dir: {path}: {_damaged(error.message)}") from error
         except OSError as error:
-            raise ConfigError(f"server.data_dir: {path}: the disk is full ({error.strerror})") from error
+            full = "the disk is full: " if is_full(error.errno) else ""
+            raise ConfigError(f"server.data_dir: {path}: {full}{error.strerror}") from error
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):  # the checkpoint at the end needs room; the log has it all anyway

@@ -18,7 +18,7 @@ import resource
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -42,12 +42,17 @@ _JOBS_PER_PROCESS = 500  # a fresh process now and then, against leaks in native
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a worker is told."""
+    """What a worker is told.
+
+    Attributes:
+        is_private: the video is for the daemon's user alone, whatever the umask.
+    """
 
     job_id: str
     work: RenderJob
     output: Path
     settings: RenderSettings
+    is_private: bool = False
 
 
 class Worker:
@@ -172,7 +177,7 @@ def _end() -> None:
 
 def run(order: Order) -> RenderReport | Fault:
     """Render one job; every failure comes back as a value."""
-    with process_job(order.job_id):
+    with process_job(order.job_id), _umask(order):
         try:
             return render(
                 order.work,
@@ -187,3 +192,15 @@ def run(order: Order) -> RenderReport | Fault:
         except Exception:
             log.exception("the job failed for a reason nobody foresaw")
             return Fault(type="internal_error", message="the renderer failed; the server's log says why")
+
+
+@contextlib.contextmanager
+def _umask(order: Order) -> Iterator[None]:
+    """Close what a job makes to others, if its order says so; a worker has one job at a time."""
+    before = os.umask(0o077)
+    try:
+        if not order.is_private:
+            os.umask(before)
+        yield
+    finally:
+        os.umask(before)

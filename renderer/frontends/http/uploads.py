@@ -23,7 +23,7 @@ from typing import BinaryIO, Final
 from urllib.parse import urlsplit
 
 from renderer.config import RetentionSettings
-from renderer.disk import is_full, sync
+from renderer.disk import is_full, open_private, sync
 from renderer.errors import FetchFailed, StorageFull, StoreFailed
 from renderer.frontends.http.links import Links
 from renderer.frontends.http.schema import ImagesToVideoInput
@@ -86,7 +86,7 @@ class Uploads:
         size_bytes = 0
         try:
             await asyncio.to_thread(place.mkdir, mode=0o700, exist_ok=True)
-            with part.open("wb") as file:
+            with open(part, "wb", opener=open_private) as file:  # noqa: ASYNC230 - Path.open has no opener
                 async for block in _blocks(content):
                     size_bytes += len(block)
                     self._reserve(len(block))
@@ -215,7 +215,7 @@ def _put_in_place(part: Path, about: Upload) -> None:
     place = part.parent
     part.rename(place / "content")
     described = part.with_suffix(".json")
-    with described.open("w", encoding="utf-8") as file:
+    with open(described, "w", encoding="utf-8", opener=open_private) as file:
         json.dump(asdict(about), file)
         file.flush()
         os.fsync(file.fileno())
