@@ -13,6 +13,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, 
 from pydantic_core import PydanticKnownError
 
 FPS_MIN, FPS_MAX = 1, 120
+AUTO_FPS = "auto"
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
@@ -22,7 +23,7 @@ Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 StateName = Literal["queued", "running", "done", "failed", "cancelled", "expired"]
 
 _FPS_TEXT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,12})?|[0-9]{1,6}/[0-9]{1,4}")
-_FPS_EXPECTED = 'expected a number, or a fraction such as "30000/1001"'
+_FPS_EXPECTED = 'expected a number, a fraction such as "30000/1001", or "auto"'
 
 
 def _refuse_boolean(value: object) -> object:
@@ -34,6 +35,8 @@ def _refuse_boolean(value: object) -> object:
 
 def _check_fps(value: object) -> object:
     """Checked before the union is tried, so that the fault is at "fps" and not at each of its three types."""
+    if value == AUTO_FPS:
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(_FPS_EXPECTED)  # noqa: TRY004 - pydantic turns ValueError into a fault
     if isinstance(value, float) and not math.isfinite(value):
@@ -96,7 +99,14 @@ class RenderRequest(_Strict):
     """An ordered list of stills and how to show them."""
 
     images: Annotated[tuple[ImageFrame, ...], AfterValidator(_refuse_empty)] = Field(json_schema_extra={"minItems": 1})
-    fps: Fps = Field(24, description="frames per second, 1 to 120; 23.976, 29.97, 59.94, 119.88 are the exact rates")
+    fps: Fps = Field(
+        24,
+        description="frames per second, 1 to 120; 23.976, 29.97, 59.94, 119.88 are the exact rates; "
+        '"auto": the lowest of 24, 25, 30, 50, 60 and 120 that shows every still',
+    )
+    min_frames: Count | None = Field(
+        None, description="frames that a still gets whose duration is shorter; the holds after it make up for them"
+    )
     width: Side | None = Field(None, description="output width; the first image's if neither side is given")
     height: Side | None = Field(None, description="output height; follows the aspect ratio if only width is given")
     resize_mode: ResizeMode = "pad"

@@ -26,7 +26,7 @@ from renderer.jobs.hooks import Hook
 from renderer.jobs.job import Submission
 from renderer.pictures.fetch import Attachment, Fetcher
 from renderer.pipeline import RenderJob
-from renderer.timeline import Timeline, frame_rate, timeline
+from renderer.timeline import Timeline, timeline_of
 
 if TYPE_CHECKING:
     from renderer.jobs.engine import Engine
@@ -102,7 +102,7 @@ def render_job(
     _refuse_what_is_not_there(request, origin)
     if len(request.images) > limits.max_images:
         raise TooManyImages(f"expected up to {limits.max_images} images, found {len(request.images)}", loc=("images",))
-    line = timeline(request.images, frame_rate(request.fps))
+    line = timeline_of(request)
     _check_length(line, limits)
     _check_sides(request, limits)
     fetcher = Fetcher(fetch, base=origin.base, attachments=origin.attachments, any_path=origin.any_path)

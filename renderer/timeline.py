@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 
-from protocol.schema import ImageFrame
+from protocol.schema import AUTO_FPS, ImageFrame, RenderRequest
 from renderer.errors import InvalidRequest
 
 _NTSC_RATES = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
+
+_AUTO_RATES = tuple(map(Fraction, (24, 25, 30, 50, 60, 120)))
 
 # A rate written with up to three decimals stays exact; 33.333333 means 100/3. The bound keeps every time stamp of a
 # day-long video within 64 bits and the timescale (the rate's numerator) within MP4's 32.
@@ -60,11 +62,32 @@ class Timeline:
         return self.frames / self.fps
 
 
-def timeline(images: Iterable[ImageFrame], fps: Fraction) -> Timeline:
+def timeline_of(request: RenderRequest) -> Timeline:
+    """Lay out a request's stills at the rate it asks for.
+
+    Raises:
+        InvalidRequest: a duration is so short that its still would get no frame.
+    """
+    if request.fps != AUTO_FPS:
+        return timeline(request.images, frame_rate(request.fps), request.min_frames)
+    for fps in _AUTO_RATES:
+        try:
+            return timeline(request.images, fps)
+        except InvalidRequest:
+            continue
+    return timeline(request.images, _AUTO_RATES[-1], request.min_frames)
+
+
+def timeline(images: Iterable[ImageFrame], fps: Fraction, min_frames: int | None = None) -> Timeline:
     """Lay the stills out one after the other.
 
     A hold in seconds ends at the frame nearest to the running total (half a frame rounds up), so that rounding never
     adds up: ten stills of 0.1 s at 24 fps last 24 frames together, not 20.
+
+    Args:
+        min_frames: what a still whose duration is too short for that gets; the holds in seconds after it make up for
+            it, so that the end is again within half a frame of the total as soon as they are long enough. None refuses
+            a duration that leaves no frame.
 
     Raises:
         InvalidRequest: a duration is so short that its still would get no frame.
@@ -73,12 +96,14 @@ def timeline(images: Iterable[ImageFrame], fps: Fraction) -> Timeline:
     total_frames = Fraction(0)
     end = 0
     for index, image in enumerate(images):
-        total_frames += image.frames if image.duration is None else Fraction(str(image.duration)) * fps
+        in_frames = image.duration is None
+        total_frames += image.frames if in_frames else Fraction(str(image.duration)) * fps
         start, end = end, math.floor(total_frames + Fraction(1, 2))
+        end = max(end, start + (image.frames if in_frames else min_frames or 0))
         if end <= start:
             raise InvalidRequest(
                 f"{image.duration} s leaves no frame for this still at {float(fps):g} fps; "
-                f"expected about {float(1 / fps):.4g} s or more",
+                f"expected about {float(1 / fps):.4g} s or more, or min_frames: 1",
                 loc=("images", index, "duration"),
             )
         holds.append(end - start)

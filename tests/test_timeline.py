@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocol.schema import ImageFrame
+from protocol.schema import ImageFrame, RenderRequest
 from renderer.errors import InvalidRequest
-from renderer.timeline import Timeline, frame_rate, timeline
+from renderer.timeline import Timeline, frame_rate, timeline, timeline_of
 
 FRAME_RATES = [Fraction(1), Fraction(25, 2), Fraction(24000, 1001), Fraction(24), Fraction(60000, 1001), Fraction(120)]
 
@@ -132,8 +132,65 @@ def test_a_duration_too_short_for_a_frame_is_an_error_that_names_it() -> None:
     with pytest.raises(InvalidRequest) as raised:
         timeline(holding(1, 0.02), Fraction(24))
     assert str(raised.value) == (
-        "images[1].duration: 0.02 s leaves no frame for this still at 24 fps; expected about 0.04167 s or more"
+        "images[1].duration: 0.02 s leaves no frame for this still at 24 fps; "
+        "expected about 0.04167 s or more, or min_frames: 1"
     )
+
+
+def test_a_still_gets_the_least_number_of_frames_and_the_next_makes_up_for_it() -> None:
+    line = timeline(holding(0.01, 0.01, 0.01, 0.01, 1), Fraction(24), min_frames=1)
+    assert line.holds == (1, 1, 1, 1, 21)
+    assert timeline(holding(*[0.041] * 48), Fraction(24), min_frames=1).frames == 48
+    assert timeline(holding(0.01, 0.01, 1), Fraction(24), min_frames=3).holds == (3, 3, 18)
+
+
+@given(
+    st.lists(st.one_of(st.integers(1, 9), st.decimals("0.001", "0.2", places=3)), min_size=1, max_size=60),
+    st.sampled_from(FRAME_RATES),
+)
+def test_what_short_stills_get_is_made_up_for_where_there_is_room(lengths: list[int | Decimal], fps: Fraction) -> None:
+    images = [
+        ImageFrame(url="a", frames=length) if isinstance(length, int) else ImageFrame(url="a", duration=float(length))
+        for length in lengths
+    ]
+    line = timeline([*images, ImageFrame(url="a", duration=100)], fps, min_frames=1)
+    exact = sum((Fraction(length) * (1 if isinstance(length, int) else fps) for length in lengths), 100 * fps)
+    assert abs(line.frames - exact) <= Fraction(1, 2)
+    for length, hold in zip(lengths, line.holds, strict=False):
+        assert hold >= 1
+        assert hold == length or not isinstance(length, int)
+
+
+def asking(durations: list[float], **fields: object) -> RenderRequest:
+    return RenderRequest(images=tuple(holding(*durations)), fps="auto", **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("durations", "fps"),
+    [
+        ([5, 2.5], 24),
+        ([1 / 24] * 48, 24),
+        ([0.04] * 30, 25),
+        ([1 / 30] * 30, 30),
+        ([0.02] * 30, 50),
+        ([1 / 60] * 30, 60),
+        ([0.01] * 30, 120),
+        ([5, 0.02], 25),  # 120.48 frames at 24 fps round to where they began
+    ],
+)
+def test_an_automatic_rate_is_the_lowest_that_shows_every_still(durations: list[float], fps: int) -> None:
+    assert timeline_of(asking(durations)).fps == fps
+
+
+def test_an_automatic_rate_without_durations_is_24() -> None:
+    images = tuple(ImageFrame(url="a", frames=frames) for frames in (1, 7))
+    assert timeline_of(RenderRequest(images=images, fps="auto")) == Timeline(Fraction(24), (1, 7))
+
+
+def test_durations_too_short_for_any_rate_are_refused_unless_they_get_a_frame_each() -> None:
+    with pytest.raises(InvalidRequest, match=r"images\[0\].duration: 0.001 s leaves no frame .* at 120 fps"):
+        timeline_of(asking([0.001] * 9))
+    assert timeline_of(asking([0.001] * 9, min_frames=1)) == Timeline(Fraction(120), (1,) * 9)
 
 
 @pytest.mark.parametrize("duration", [5e-324, 1e-9])

@@ -14,7 +14,7 @@ from renderer.errors import StoreFailed
 from renderer.jobs.job import Job, State
 from renderer.pictures.fetch import Attachment
 from renderer.pipeline import RenderJob
-from renderer.timeline import frame_rate, timeline
+from renderer.timeline import timeline_of
 
 COLUMNS = (
     "number, id, client, digest, priority, state, attempts, interruptions, setback, output, is_kept_elsewhere, files, "
@@ -43,7 +43,7 @@ def read_work(document: str) -> RenderJob:
         request = RenderRequest.model_validate(fields["request"])
         return RenderJob(
             request=request,
-            timeline=timeline(request.images, frame_rate(request.fps)),
+            timeline=timeline_of(request),
             attachments=tuple(map(_read_attachment, fields["attachments"])),
             base=Path(fields["base"]) if fields["base"] else None,
             any_path=fields["any_path"],

@@ -29,6 +29,7 @@ def test_a_request_of_the_hosted_service_works_unchanged():
 def test_defaults_are_the_documented_ones():
     assert request().model_dump(exclude={"images"}) == {
         "fps": 24,
+        "min_frames": None,
         "width": None,
         "height": None,
         "resize_mode": "pad",
@@ -49,7 +50,7 @@ def test_defaults_are_the_documented_ones():
 
 
 GOOD = [
-    ("fps", [1, 120, 12.5, 23.976, 29.97, 59.94, 119.88, "24", "29.97", "30000/1001", "24000/1001", "120/1"]),
+    ("fps", [1, 120, 12.5, 23.976, 29.97, 59.94, 119.88, "24", "29.97", "30000/1001", "24000/1001", "120/1", "auto"]),
     ("width", [2, 3, 4096, None]),
     ("height", [2, 3, 4096, None]),
     ("resize_mode", ["pad", "crop", "stretch"]),
