@@ -300,7 +300,7 @@ def test_a_set_value_is_json_or_else_text() -> None:
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("fps", "--set fps: expected NAME=VALUE, where NAME is one of fps, width, height"),
+        ("fps", "--set fps: expected NAME=VALUE, where NAME is one of fps, min_frames, width"),
         ("rate=30", "--set rate=30: expected NAME=VALUE"),
         ("images=[]", "--set images=[]: expected NAME=VALUE"),
         ("fps=fast", "--set fps: Value error, expected a number, or a fraction"),
