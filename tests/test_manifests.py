@@ -303,7 +303,7 @@ def test_a_set_value_is_json_or_else_text() -> None:
         ("fps", "--set fps: expected NAME=VALUE, where NAME is one of fps, min_frames, width"),
         ("rate=30", "--set rate=30: expected NAME=VALUE"),
         ("images=[]", "--set images=[]: expected NAME=VALUE"),
-        ("fps=fast", "--set fps: Value error, expected a number, or a fraction"),
+        ("fps=fast", "--set fps: Value error, expected a number, a fraction"),
         ("crf=1000", "--set crf: Input should be less than or equal to 51, found 1000"),
         ("fps=1e999", "--set fps: Value error, expected a finite number"),
         ('metadata={"a": 1e999}', "--set: expected numbers within the range of a double"),
