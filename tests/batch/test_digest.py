@@ -55,6 +55,7 @@ def test_the_defaults_are_those_of_this_output_format() -> None:
     assert digest_module.OUTPUT_FORMAT == 1
     assert defaults == {
         "fps": 24,
+        "min_frames": None,
         "width": None,
         "height": None,
         "resize_mode": "pad",
