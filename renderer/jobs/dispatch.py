@@ -39,6 +39,7 @@ class Dispatcher:
         self._settings = settings
         self._render = render
         self._ledger = ledger
+        self._places = places
         self._progress_address = str(places.scratch / "progress")
         self._watch = watch
         self._queue = FairQueue()
@@ -198,7 +199,7 @@ class Dispatcher:
         )
         self._cancel_timer(job.id)
         self._queue.discard(job)
-        outcome.clean(after)
+        self._places.clean(after)
         return after
 
     def _call_later(self, job_id: str, delay_s: float, act: Callable[P, object], *args: P.args, **_: P.kwargs) -> None:

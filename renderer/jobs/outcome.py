@@ -67,6 +67,25 @@ class Places:
             if not (directory / VIDEO_NAME).exists():
                 shutil.rmtree(directory, ignore_errors=True)
 
+    def clean(self, job: Job) -> None:
+        """Remove what a finished job needs no more."""
+        if job.files:
+            shutil.rmtree(self.attachments / job.files.name, ignore_errors=True)
+        if job.state is State.DONE:
+            return
+        if job.is_kept_elsewhere:
+            remove_attempts(job)
+        else:
+            self.remove_video(job.id)
+
+    def remove_video(self, job_id: str) -> None:
+        """Remove what the daemon keeps of a job's video.
+
+        What is removed is named from these places on and never by a path that is stored, so that a store that was
+        copied, moved or tampered with can make nobody lose a file elsewhere.
+        """
+        shutil.rmtree(self.outputs / job_id, ignore_errors=True)
+
 
 def prepare(job: Job) -> Path:
     """Make the directory for a job's video, and return the name that this attempt writes to.
@@ -110,18 +129,6 @@ def remove_attempts(job: Job) -> None:
     with contextlib.suppress(OSError):  # what lies in a directory that is out of reach is its owner's to remove
         for left in job.output.glob(f"{_ATTEMPT}*"):
             left.unlink(missing_ok=True)
-
-
-def clean(job: Job) -> None:
-    """Remove what a finished job needs no more."""
-    if job.files:
-        shutil.rmtree(job.files, ignore_errors=True)
-    if job.state is State.DONE:
-        return
-    if job.is_kept_elsewhere:
-        remove_attempts(job)
-    else:
-        shutil.rmtree(job.output, ignore_errors=True)
 
 
 def log_end(job: Job) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 from renderer.disk import is_full
 from renderer.errors import ConfigError, StorageFull, StoreFailed
 from renderer.jobs import hooks
+from renderer.jobs.files import Files
 from renderer.jobs.hooks import Hook, HookStore
 from renderer.jobs.job import Job, State
 from renderer.jobs.record import COLUMNS, job_row, read_job, read_work, work_document
@@ -55,6 +56,16 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX jobs_with_video ON jobs (finished_at, number, video_bytes) WHERE video_bytes > 0;
     """,
     hooks.SCHEMA,
+    # Named from the data directory on: a job's own place by its id, that of its attachments by its 32 digits.
+    """
+    UPDATE jobs SET output = CAST('outputs/' || id AS BLOB),
+      result = json_set(result, '$.video.url', 'outputs/' || id || '/' || json_extract(result, '$.video.file_name'))
+      WHERE NOT is_kept_elsewhere;
+    UPDATE jobs SET files = CAST('attachments/' || CAST(substr(files, -32) AS TEXT) AS BLOB) WHERE files IS NOT NULL;
+    UPDATE jobs SET work = json_set(work, '$.attachments', json(
+        (SELECT json_group_array(json(json_extract(value, '$.layout'))) FROM json_each(work, '$.attachments'))
+      )) WHERE work IS NOT NULL;
+    """,
 )
 
 _FULL = "the disk is full, so the job could not be stored; try again later"
@@ -75,12 +86,14 @@ class JobStore:
         """Open the database, or make it.
 
         Args:
+            path: it lies in the data directory, which it names all files from.
             migrations: the script that leads to each version.
 
         Raises:
             ConfigError: it is damaged, locked, on a full disk, another program's or a newer version's.
         """
         self._path = path
+        self._root = path.parent
         self._reserve = Reserve(path.with_name("reserve"))
         self.hooks = HookStore(self._transaction)
         try:
@@ -115,7 +128,7 @@ class JobStore:
         except OSError as error:
             raise StorageFull(_FULL) from error
         with self._transaction() as database:
-            database.execute(_INSERT, (*job_row(job), work_document(work)))
+            database.execute(_INSERT, (*job_row(job, self._root), work_document(work)))
             if hook:
                 hooks.add(database, job.id, hook)
 
@@ -137,7 +150,7 @@ class JobStore:
         with self._transaction() as database:
             changed = database.execute(
                 f"UPDATE jobs SET {_SETS}{forget} WHERE id = ? AND state = ?",  # noqa: S608 - fixed column names
-                (*job_row(job), job.id, before.value),
+                (*job_row(job, self._root), job.id, before.value),
             )
             if changed.rowcount != 1:
                 raise StoreFailed(f"job {job.id} is not {before.value} in the store")
@@ -161,10 +174,10 @@ class JobStore:
     def work(self, job_id: str) -> RenderJob:
         """Return what an unfinished job is made from."""
         with _translated():
-            row = self._database.execute("SELECT work FROM jobs WHERE id = ?", (job_id,)).fetchone()
+            row = self._database.execute("SELECT work, files FROM jobs WHERE id = ?", (job_id,)).fetchone()
         if row is None or row[0] is None:
             raise StoreFailed(f"job {job_id} has nothing in the store that it could be made from")
-        return read_work(row[0])
+        return read_work(row[0], Files(self._root / os.fsdecode(row[1] or b"")))
 
     def unfinished(self) -> list[Job]:
         """Return the jobs that wait or run, in order of arrival."""
@@ -232,7 +245,7 @@ class JobStore:
     def _select(self, where: str, values: Sequence[Any]) -> list[Job]:
         with _translated():
             rows = self._database.execute(f"SELECT {COLUMNS} FROM jobs {where}", values).fetchall()  # noqa: S608 - ours
-        return [read_job(row) for row in rows]
+        return [read_job(row, self._root) for row in rows]
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

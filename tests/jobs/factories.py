@@ -37,6 +37,12 @@ RESULT = RenderResult(
 FAULT = Fault(type="image_load_error", message="images[1].url: cut short", loc=("images", 1, "url"))
 
 
+def result_in(directory: Path) -> RenderResult:
+    """The result of a job whose video lies there."""
+    video = RESULT.video.model_copy(update={"url": (directory / RESULT.video.file_name).as_uri()})
+    return RESULT.model_copy(update={"video": video})
+
+
 def make_work(fields: dict[str, Any] | None = None) -> RenderJob:
     return render_job(RenderParams.model_validate(fields or request()), RequestLimits(), SETTINGS.fetch)
 

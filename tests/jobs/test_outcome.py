@@ -137,7 +137,7 @@ def test_a_failed_job_leaves_nothing(places: Places) -> None:
     (files / "0").touch()
     job = run(places, files=files, attempts=1)
     ordered(job)
-    outcome.clean(outcome.settled(job, None, FAULT, 3))
+    places.clean(outcome.settled(job, None, FAULT, 3))
     assert list(places.outputs.iterdir()) == list(places.attachments.iterdir()) == []
 
 
@@ -145,7 +145,7 @@ def test_a_job_that_is_done_keeps_its_video_only(places: Places) -> None:
     files = places.attachments / "f"
     files.mkdir()
     job = run(places, files=files, attempts=1)
-    outcome.clean(outcome.settled(job, ordered(job), REPORT, 3))
+    places.clean(outcome.settled(job, ordered(job), REPORT, 3))
     assert left(places.outputs) == ["a/video.mp4"]
     assert list(places.attachments.iterdir()) == []
 
@@ -154,7 +154,7 @@ def test_a_job_that_is_kept_elsewhere_loses_its_attempts_only(places: Places) ->
     job = run(places, is_kept_elsewhere=True, attempts=1)
     ordered(job)
     (job.output / "manifest.json").touch()
-    outcome.clean(outcome.settled(job, None, FAULT, 3))
+    places.clean(outcome.settled(job, None, FAULT, 3))
     assert left(places.outputs) == ["a/manifest.json"]
 
 

@@ -11,7 +11,7 @@ from renderer.jobs.job import Job, State
 from renderer.jobs.outcome import VIDEO_NAME
 from renderer.jobs.retention import Retention
 from renderer.jobs.store import JobStore
-from tests.jobs.factories import FAULT, RESULT, left, make_job, make_places, put
+from tests.jobs.factories import FAULT, left, make_job, make_places, put, result_in
 
 NOW = 1_000_000.0
 KEEP_ALL = {"results_s": 1e6, "results": 1000, "outputs_s": 1e6, "outputs_bytes": 10**9}
@@ -32,7 +32,11 @@ class House:
         job.output.mkdir(parents=True)
         (job.output / VIDEO_NAME).write_bytes(bytes(size_bytes))
         is_ours = output is None
-        kept = {"result": RESULT, "is_kept_elsewhere": not is_ours, "video_bytes": size_bytes if is_ours else 0}
+        kept = {
+            "result": result_in(job.output),
+            "is_kept_elsewhere": not is_ours,
+            "video_bytes": size_bytes if is_ours else 0,
+        }
         return put(self.store, Job(**_fields(job) | kept))
 
     def failed(self, job_id: str, age_s: float) -> Job:
@@ -80,11 +84,20 @@ def test_videos_go_by_age_and_their_answers_stay(house: House, caplog: pytest.Lo
     house.sweep(outputs_s=99.5)
     assert left(house.places.outputs) == ["young/video.mp4"]
     old = house.store.get("old")
-    assert (old.state, old.result, old.video_bytes) == (State.DONE, RESULT, 0)
+    assert (old.state, old.result, old.video_bytes) == (State.DONE, result_in(old.output), 0)
     assert house.store.get("young") == young
     [record] = [record for record in caplog.records if record.name == "renderer.jobs.retention"]
     assert record.getMessage() == "its video of 100 bytes was removed: too old"
     assert (record.job, record.action) == ("old", "retention")
+
+
+def test_a_store_that_names_a_place_outside_makes_nobody_lose_a_file_there(house: House, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    job = house.done("old", 100, output=elsewhere)
+    house.store.change(Job(**_fields(job) | {"is_kept_elsewhere": False, "video_bytes": 100}))
+    house.sweep(outputs_s=1, results_s=1)
+    assert house.known() == []
+    assert left(elsewhere) == ["video.mp4"]
 
 
 def test_videos_go_by_size_the_oldest_first_until_the_rest_fits(house: House, caplog: pytest.LogCaptureFixture) -> None:

@@ -132,13 +132,13 @@ def test_every_field_comes_back_as_it_was_also_after_the_store_is_opened_again(p
     ],
 )
 def test_what_a_job_is_made_from_comes_back_as_it_was(store: JobStore, fields) -> None:
-    request = RenderParams.model_validate(fields)
+    request, files = RenderParams.model_validate(fields), Path(os.fsdecode(b"/files/\xff"))
     attachments = (
-        Attachment(Path(os.fsdecode(b"/files/\xff/0"))),
-        Attachment(Path("/files/1"), PixelLayout(shape=(2, 3, 4), dtype="uint16", order="BGRA")),
+        Attachment(files / "0"),
+        Attachment(files / "1", PixelLayout(shape=(2, 3, 4), dtype="uint16", order="BGRA")),
     )
     work = RenderJob(request, timeline(request.images, frame_rate(request.fps)), attachments, Path("/base"), True)
-    store.add(make_job(), work)
+    store.add(make_job(files=files), work)
     found = store.work("a")
     assert (found.timeline, found.attachments, found.base, found.any_path) == (
         work.timeline,
