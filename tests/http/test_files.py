@@ -142,14 +142,13 @@ def test_an_upload_can_be_fetched_and_rendered_under_any_name_of_this_host(serve
         assert (made.json()["frames"], made.json()["width"]) == (3, 64)
 
 
-def test_an_upload_in_two_steps_may_be_sent_again(served: Served) -> None:
+def test_an_upload_in_two_steps_may_be_sent_again_and_does_not_change(served: Served) -> None:
     place = served.http.post("/storage/upload/initiate?storage_type=x", json={"file_name": "b.png"}).json()
     assert httpx.get(place["file_url"]).status_code == 404
-    for colour in ((1, 2, 3), (200, 30, 30)):
-        assert (
-            httpx.put(place["upload_url"], content=png(colour), headers={"content-type": "image/png"}).status_code
-            == 200
-        )
+    for colour, status in (((200, 30, 30), 200), ((200, 30, 30), 200), ((1, 2, 3), 403)):
+        answer = httpx.put(place["upload_url"], content=png(colour), headers={"content-type": "image/png"})
+        assert answer.status_code == status
+    assert answer.json()["message"].startswith("another file was sent here before")
     assert httpx.get(place["file_url"]).content == png()
     assert served.http.post(RUN, json={"images": [{"url": place["file_url"]}]}).status_code == 200
 

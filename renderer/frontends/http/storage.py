@@ -17,7 +17,7 @@ from renderer.frontends.http.bodies import Bodies, chunks
 from renderer.frontends.http.described import REFUSALS
 from renderer.frontends.http.links import CALLER, Caller
 from renderer.frontends.http.tokens import Tokens
-from renderer.frontends.http.uploads import Uploads, safe_name
+from renderer.frontends.http.uploads import AlreadyThere, Uploads, safe_name
 
 _FULL: Final[dict[int | str, dict[str, Any]]] = {
     507: {"model": schema.Fault, "description": "No room for more uploads"}
@@ -74,11 +74,16 @@ class Storage:
         return JSONResponse({"upload_url": place, "file_url": links.file(token, name)})
 
     async def put(self, request: Request, token: str, name: str) -> Response:
-        """Take the bytes of a file that was announced; the url is the permission."""
+        """Take the bytes of a file that was announced; the url is the permission, for one file."""
         upload = self._tokens.upload_of(token)
         if upload is None:
             return error(404, "no such place to upload to", "not_found")
-        await self._take(request, upload, name)
+        try:
+            await self._take(request, upload, name)
+        except AlreadyThere:
+            return error(
+                403, "another file was sent here before, and files do not change; ask for a new place", "forbidden"
+            )
         return JSONResponse({})
 
     async def token(self, request: Request) -> Response:

@@ -2,26 +2,33 @@
 
     uploads/TOKEN/content       the bytes
     uploads/TOKEN/about.json    type, name and end of life
+    uploads/.coming-.../        one that is not whole yet
+    uploads/.going-.../         one that is being removed
 
-A request that names one gets it as an attachment by a second link to the file, whatever host stands in the url: nothing
-is asked of the network, and the job does not mind when the upload goes.
+A file appears with its directory, by one rename, and does not change any more: links to it may be cached, and a rename
+onto a directory with files in it fails. A request that names one gets it as an attachment by a second link to the
+file, whatever host stands in the url: nothing is asked of the network, and the job does not mind when the upload goes.
 """
 
 import asyncio
 import contextlib
+import errno
+import filecmp
 import json
 import logging
 import os
 import re
+import secrets
 import shutil
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
 from urllib.parse import urlsplit
 
+from renderer import disk
 from renderer.config import RetentionSettings
 from renderer.disk import is_full, open_private, sync
 from renderer.errors import FetchFailed, StorageFull, StoreFailed
@@ -46,6 +53,10 @@ class Upload:
     size_bytes: int
 
 
+class AlreadyThere(Exception):
+    """Another file was sent to this place before; files do not change."""
+
+
 class Uploads:
     """The directory of uploads; on one loop."""
 
@@ -54,63 +65,101 @@ class Uploads:
         self._directory = directory
         self._settings = settings
         self._in_use: Counter[str] = Counter()
-        self._size_bytes = sum(about.size_bytes for token in os.listdir(directory) if (about := self.about(token)))  # noqa: PTH208 - names
+        self._arriving: set[str] = set()
+        self._size_bytes = 0
+        self._sizes: dict[str, int] = {}  # by directory, of all that is kept, comes or goes
+        for path in directory.iterdir():
+            if about := self.about(path.name):
+                self._note_size(path.name, about.size_bytes)
 
     def path(self, token: str) -> Path:
         return self._directory / token / "content"
 
     def about(self, token: str) -> Upload | None:
         """Return what is known of an upload; None if there is none, or its time is over."""
+        try:
+            return self._read(token)
+        except OSError:
+            return None
+
+    def _read(self, token: str) -> Upload | None:
+        """Do what `about` does, but raise OSError where it cannot be told."""
         if not is_upload(token):
             return None
         try:
             fields = json.loads((self._directory / token / "about.json").read_bytes())
             found = Upload(**fields)
-        except (OSError, ValueError, TypeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
             return None
         return found if found.ends_at > time.time() else None
 
     # Coming in.
 
     async def write(self, token: str, upload: Upload, content: AsyncIterator[bytes]) -> None:
-        """Keep a file; it appears when it is whole, and on disk.
+        """Keep a file; it appears when it is whole, and on disk. To send the same file again changes nothing.
 
         Args:
-            upload: its size is what is found.
+            upload: its size is what is found; its life begins when it is whole.
 
         Raises:
+            AlreadyThere: another file has this token.
             StorageFull, StoreFailed: the disk does not take it. Whatever `content` raises.
         """
-        place = self._directory / token
-        part = place / f"part-{time.monotonic_ns()}"
-        size_bytes = 0
+        coming = self._directory / f".coming-{secrets.token_hex(8)}"
+        self._arriving.add(coming.name)
+        began = time.monotonic()
         try:
-            await asyncio.to_thread(place.mkdir, mode=0o700, exist_ok=True)
-            with open(part, "wb", opener=open_private) as file:  # noqa: ASYNC230 - Path.open has no opener
-                async for block in _blocks(content):
-                    size_bytes += len(block)
-                    self._reserve(len(block))
-                    await asyncio.to_thread(file.write, block)
-                await asyncio.to_thread(_flush, file)
-            about = Upload(upload.content_type, upload.file_name, upload.ends_at, size_bytes)
-            await asyncio.to_thread(_put_in_place, part, about)
+            size_bytes = await self._receive(coming, content)
+            ends_at = upload.ends_at + time.monotonic() - began
+            await asyncio.to_thread(_describe, coming, replace(upload, ends_at=ends_at, size_bytes=size_bytes))
+            await self._settle(coming, token)
         except OSError as error:
-            self._size_bytes -= size_bytes
             if is_full(error.errno):
                 raise StorageFull("the disk is full, so the file could not be kept; try again later") from error
             raise StoreFailed("the file could not be kept") from error
-        except BaseException:
-            self._size_bytes -= size_bytes
-            raise
         finally:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-                place.rmdir()  # nothing was written
+            self._arriving.discard(coming.name)
+            shutil.rmtree(coming, ignore_errors=True)
+            self._note_size(coming.name, 0)
 
-    def _reserve(self, size_bytes: int) -> None:
-        self._size_bytes += size_bytes
-        if self._size_bytes > self._settings.uploads_bytes:
-            raise StorageFull("there is no room for more uploads; try again later")
+    async def _receive(self, coming: Path, content: AsyncIterator[bytes]) -> int:
+        """Write down what comes, as long as there is room; return its size."""
+        await asyncio.to_thread(coming.mkdir, mode=0o700)
+        size_bytes = 0
+        with open(coming / "content", "xb", opener=open_private) as file:  # noqa: ASYNC230 - Path.open has no opener
+            async for block in _blocks(content):
+                size_bytes += len(block)
+                self._note_size(coming.name, size_bytes)
+                if self._size_bytes > self._settings.uploads_bytes:
+                    raise StorageFull("there is no room for more uploads; try again later")
+                await asyncio.to_thread(file.write, block)
+            await asyncio.to_thread(_flush, file)
+        return size_bytes
+
+    async def _settle(self, coming: Path, token: str) -> None:
+        """Give a file that is whole its name, unless one has it."""
+        place = self._directory / token
+        if place.exists() and self._read(token) is None:
+            await self._remove(token)
+        try:
+            self._rename(coming.name, token)
+        except OSError as error:
+            if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
+                raise
+            if not await asyncio.to_thread(filecmp.cmp, coming / "content", place / "content", shallow=False):
+                raise AlreadyThere from None
+        await asyncio.to_thread(sync, self._directory)
+
+    def _rename(self, name: str, new_name: str) -> None:
+        (self._directory / name).rename(self._directory / new_name)
+        size_bytes = self._sizes.get(name, 0)
+        self._note_size(name, 0)
+        self._note_size(new_name, size_bytes)
+
+    def _note_size(self, name: str, size_bytes: int) -> None:
+        self._size_bytes += size_bytes - self._sizes.pop(name, 0)
+        if size_bytes:
+            self._sizes[name] = size_bytes
 
     def wanted(self, content_type: str | None, file_name: str | None, life_s: float | None) -> Upload:
         """Return what a client says of a file, as far as it is believed."""
@@ -147,6 +196,7 @@ class Uploads:
             )
         finally:
             self._in_use.subtract(list(tokens))
+            self._in_use += Counter()  # forgets those at zero
 
     def _token(self, url: str, links: Links) -> str | None:
         """Return the token of a url that names a file of this door; None for one that the fetcher is to read."""
@@ -165,26 +215,34 @@ class Uploads:
     # Going.
 
     async def run(self) -> None:
-        """Remove what is too old, now and then, until cancelled."""
+        """Remove what is too old, now and then, until cancelled; what fails is tried again."""
         while True:
-            await asyncio.to_thread(self.sweep)
+            try:
+                await self.sweep()
+            except OSError as error:
+                log.warning("uploads could not be looked through: %s", error.strerror, extra={"action": "retention"})
             await asyncio.sleep(_SWEEP_S)
 
-    def sweep(self) -> None:
-        """Remove the uploads whose time is over, and what broken connections have left."""
-        for place in self._directory.iterdir():
-            token = place.name
-            if self.about(token) is not None or self._in_use[token] > 0:
-                continue
-            try:
-                is_fresh = time.time() - place.stat().st_mtime < _SWEEP_S  # it may just be coming
-                size_bytes = 0 if is_fresh else _stored_bytes(place)
-            except OSError:
-                continue
-            if not is_fresh:
-                shutil.rmtree(place, ignore_errors=True)
-                self._size_bytes -= size_bytes
-                log.info("an upload of %d bytes was removed", size_bytes, extra={"action": "retention"})
+    async def sweep(self) -> None:
+        """Remove the uploads whose time is over, and what a daemon that was killed has left.
+
+        Raises:
+            OSError: the directory cannot be read.
+        """
+        for name in await asyncio.to_thread(lambda: [path.name for path in self._directory.iterdir()]):
+            if name not in self._arriving and self._read(name) is None:
+                await self._remove(name)
+
+    async def _remove(self, name: str) -> None:
+        """Take an upload away, unless a request is just being given it; it is gone for everybody at once."""
+        if self._in_use[name] > 0:
+            return
+        going = self._directory / f".going-{secrets.token_hex(8)}"
+        self._rename(name, going.name)
+        await asyncio.to_thread(shutil.rmtree, going, ignore_errors=True)
+        if not going.exists():
+            log.info("an upload of %d bytes was removed", self._sizes.get(going.name, 0), extra={"action": "retention"})
+            self._note_size(going.name, 0)
 
 
 def safe_name(name: str | None) -> str:
@@ -211,21 +269,6 @@ def _flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _put_in_place(part: Path, about: Upload) -> None:
-    place = part.parent
-    part.rename(place / "content")
-    described = part.with_suffix(".json")
-    with open(described, "w", encoding="utf-8", opener=open_private) as file:
-        json.dump(asdict(about), file)
-        file.flush()
-        os.fsync(file.fileno())
-    described.rename(place / "about.json")
-    for directory in (place, place.parent):
-        sync(directory)
-
-
-def _stored_bytes(place: Path) -> int:
-    try:
-        return int(json.loads((place / "about.json").read_bytes())["size_bytes"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
+def _describe(coming: Path, about: Upload) -> None:
+    """Write down what is known of a file; puts the directory's names on disk as well."""
+    disk.put(coming / "about.json", json.dumps(asdict(about)).encode())
