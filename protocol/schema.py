@@ -168,6 +168,14 @@ class File(BaseModel):
     file_size: int
 
 
+class ResultWarning(BaseModel):
+    """Something about a finished video that its client might not expect."""
+
+    type: str = Field(description='a word for programs, such as "canvas_reduced" or "image_enlarged"')
+    message: str
+    loc: tuple[str | int, ...] = Field((), description="the field of the request that it is about")
+
+
 class RenderResult(BaseModel):
     """What came out; every number is read back from the file that was written."""
 
@@ -181,6 +189,7 @@ class RenderResult(BaseModel):
     fallback_reason: str | None = Field(None, description="why `auto` did not take the GPU")
     held_pictures: Literal["synthesised", "encoded"] = "encoded"
     held_pictures_reason: str | None = Field(None, description="why every frame of the holds was encoded")
+    warnings: tuple[ResultWarning, ...] = Field((), description="what the client might not expect of the video")
     timings: dict[str, float] = Field(default_factory=dict, description="seconds by stage")
     request_id: str | None = None
     metadata: dict[str, Any] | None = None

@@ -4,8 +4,10 @@
 begins and ends on even lines: no chroma sample straddles picture and bar.
 """
 
+import math
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Final
 
 from protocol.schema import ResizeMode
 
@@ -44,6 +46,36 @@ class Canvas(Size):
 
 
 @dataclass(frozen=True, slots=True)
+class CanvasLimits:
+    """The largest canvas that a stream may have; macroblocks are squares of 16 luma samples, begun ones count.
+
+    H.264's largest level, 6.2, sets the defaults (Table A-1, A.3.1). Its 16,711,680 macroblocks a second are 120 of its
+    largest frames, and 120 is the highest rate there is, so the rate of frames narrows nothing.
+    """
+
+    width: int = 16 * 1055
+    height: int = 16 * 1055
+    macroblocks: int = 139_264
+
+    def allow(self, size: Size) -> bool:
+        is_short_enough = size.width <= self.width and size.height <= self.height
+        return is_short_enough and _in_macroblocks(size.width) * _in_macroblocks(size.height) <= self.macroblocks
+
+    def longest_beside(self, side: int) -> int:
+        """Return how long a side may be beside another one, as far as the number of macroblocks decides."""
+        return 16 * (self.macroblocks // _in_macroblocks(side))
+
+    def within(self, other: "CanvasLimits") -> "CanvasLimits":
+        """Return what both allow."""
+        return CanvasLimits(
+            min(self.width, other.width), min(self.height, other.height), min(self.macroblocks, other.macroblocks)
+        )
+
+
+LEVEL_6_2: Final = CanvasLimits()
+
+
+@dataclass(frozen=True, slots=True)
 class Placement:
     """What happens to one still: cut `crop` out of it, scale that to `size`, put it at (x, y) on the canvas.
 
@@ -56,9 +88,19 @@ class Placement:
     x: int
     y: int
 
+    @property
+    def enlargement(self) -> Fraction:
+        """How many times the still is scaled up, on the axis where that is more; below 1 where it is scaled down."""
+        width, height = self.crop[2:]
+        return max(Fraction(self.size.width, width), Fraction(self.size.height, height))
+
 
 def even_up(side: int) -> int:
     return max(2, side + side % 2)
+
+
+def even_down(side: int) -> int:
+    return max(2, side - side % 2)
 
 
 def canvas_for(first: Size, width: int | None, height: int | None) -> Canvas:
@@ -75,6 +117,34 @@ def canvas_for(first: Size, width: int | None, height: int | None) -> Canvas:
     if height is None:
         return Canvas(even_up(width), _even_near(Fraction(width) * first.height / first.width))
     return Canvas(even_up(width), even_up(height))
+
+
+def largest_canvas(first: Size, limits: CanvasLimits) -> Canvas:
+    """Return the canvas of the first still's size or, where that is too large, the largest of its shape that may be."""
+    canvas = canvas_for(first, None, None)
+    if limits.allow(canvas):
+        return canvas
+    most = min(
+        Fraction(1),
+        Fraction(limits.width, first.width),
+        Fraction(limits.height, first.height),
+        Fraction(math.isqrt(limits.macroblocks * 256 * first.pixels) + 1, first.pixels),
+    )
+    shorter = min(first.width, first.height)
+    for side in range(2 * math.ceil(shorter * most / 2), 0, -2):
+        width, height = (_even_near(Fraction(part * side, shorter)) for part in (first.width, first.height))
+        canvas = Canvas(width, height)
+        # Both sides are rounded, so that the still might miss the canvas by two rows, which would show as a bar.
+        if limits.allow(canvas) and place(first, canvas, "pad").size == Size(width, height):
+            return canvas
+    return _thinnest_canvas(first, limits)
+
+
+def _thinnest_canvas(first: Size, limits: CanvasLimits) -> Canvas:
+    """Return two samples one way, as much as may be the other way: the first still's shape cannot be kept."""
+    if first.width > first.height:
+        return Canvas(even_down(min(first.width, limits.width)), 2)
+    return Canvas(2, even_down(min(first.height, limits.height)))
 
 
 def place(still: Size, canvas: Canvas, mode: ResizeMode, *, upscale: bool = True) -> Placement:
@@ -104,6 +174,10 @@ def place(still: Size, canvas: Canvas, mode: ResizeMode, *, upscale: bool = True
         return _centred(crop, Size(crop[2], crop[3]), canvas)
     # Not the crop's own size times the scale: the crop is whole pixels, and half of one enlarged would leave a bar.
     return Placement(crop, Size(canvas.width, canvas.height), 0, 0)
+
+
+def _in_macroblocks(side: int) -> int:
+    return -(-side // 16)
 
 
 def _even_near(side: Fraction) -> int:

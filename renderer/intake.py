@@ -20,7 +20,9 @@ from pydantic import ValidationError
 from protocol.schema import PixelLayout, RenderParams, RenderRequest
 from renderer.config import FetchSettings, RequestLimits
 from renderer.devices import NvencFindings
+from renderer.encode.choice import canvas_limits
 from renderer.errors import InvalidRequest, JobError, LimitExceeded, NotSupported, StillreelError, TooManyImages
+from renderer.geometry import CanvasLimits, Size
 from renderer.jobs.files import Content, Files
 from renderer.jobs.hooks import Hook
 from renderer.jobs.job import Submission
@@ -126,9 +128,11 @@ def _refuse_what_is_not_there(request: RenderRequest, origin: Origin) -> None:
 
 
 def refuse_missing_gpu(request: RenderRequest, gpus: NvencFindings | None) -> None:
-    """Refuse a request that names nvenc where no GPU encodes, with the probe's reason."""
-    if request.encoder == "nvenc" and gpus and gpus.refusal:
-        raise NotSupported(gpus.refusal, loc=("encoder",))
+    """Refuse a request that names nvenc where no GPU encodes it, with the probe's reason."""
+    if request.encoder == "nvenc" and gpus:
+        if gpus.refusal:
+            raise NotSupported(gpus.refusal, loc=("encoder",))
+        _refuse_canvas(request, canvas_limits("nvenc", gpus), "the GPU's encoder ends there; libx264 goes further")
 
 
 def _check_length(line: Timeline, limits: RequestLimits) -> None:
@@ -145,6 +149,19 @@ def _check_sides(request: RenderRequest, limits: RequestLimits) -> None:
         side = getattr(request, name)
         if side is not None and side > limits.max_canvas_side:
             raise LimitExceeded(f"expected up to {limits.max_canvas_side}, found {side}", loc=(name,))
+    _refuse_canvas(request, canvas_limits("libx264", None), "H.264 has no level for more")
+
+
+def _refuse_canvas(request: RenderRequest, limits: CanvasLimits, why: str) -> None:
+    """Refuse sides that no video can have, by name."""
+    for name, most in (("width", limits.width), ("height", limits.height)):
+        side = getattr(request, name)
+        if side is not None and side > most:
+            raise NotSupported(f"expected up to {most}, found {side}: {why}", loc=(name,))
+    width, height = request.width, request.height
+    if width and height and not limits.allow(Size(width, height)):
+        most = limits.longest_beside(height)
+        raise NotSupported(f"expected up to {most} beside a height of {height}, found {width}: {why}", loc=("width",))
 
 
 def _short(value: object) -> str:

@@ -8,20 +8,21 @@ stream that turns out to be of a shape that cannot be held is begun again, every
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
-from protocol.schema import File, Progress, RenderRequest, RenderResult
+from protocol.schema import File, Progress, RenderRequest, RenderResult, ResultWarning
 from renderer.config import RenderSettings
 from renderer.encode.base import AccessUnit, StreamSettings
-from renderer.encode.choice import Backend, OpenEncoder, choose
+from renderer.encode.choice import Backend, OpenEncoder, canvas_limits, choose
 from renderer.encode.lent import LentFrames
 from renderer.encode.plan import PlannedStill, StreamPlan, every_frame, held_coding, idrs_only, plan_stream
+from renderer.encode.probe import findings_here
 from renderer.encode.sequence import FrameSequence, sequence_for
-from renderer.errors import DeviceFailed, EncodeFailed, ImageTooLarge, JobError, SessionsBusy
-from renderer.geometry import Canvas, canvas_for, even_up
+from renderer.errors import DeviceFailed, EncodeFailed, JobError, NotSupported, SessionsBusy
+from renderer.geometry import Canvas, CanvasLimits, Size, canvas_for, even_up, largest_canvas
 from renderer.h264.bits import UnsupportedStream
 from renderer.h264.repeat import NeedsIdr
 from renderer.output.mp4 import Mp4Writer, VideoFacts
@@ -70,6 +71,7 @@ class RenderReport:
         timings: wall-clock seconds of the whole job ("total"), of waiting for stills ("stills"), encoding ("encode")
             and writing repeats and the file ("mux"); "stills_busy" adds up what the decoding threads worked meanwhile.
         encoded_reason: why every frame of the holds was coded; None if they are synthesised.
+        warnings: what the client might not expect of the video.
     """
 
     facts: VideoFacts
@@ -77,6 +79,7 @@ class RenderReport:
     fallback_reason: str | None
     encoded_reason: str | None
     timings: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[ResultWarning, ...] = ()
 
     def result(self, video_url: str, file_name: str, request: RenderRequest) -> RenderResult:
         """Return the report as clients read it."""
@@ -92,6 +95,7 @@ class RenderReport:
             fallback_reason=self.fallback_reason,
             held_pictures="encoded" if self.encoded_reason else "synthesised",
             held_pictures_reason=self.encoded_reason,
+            warnings=self.warnings,
             timings=self.timings,
             request_id=request.request_id,
             metadata=request.metadata,
@@ -122,16 +126,23 @@ def render(
     settings = settings or RenderSettings()
     clock = StageClock()
     fetcher = Fetcher(settings.fetch, base=job.base, attachments=job.attachments, any_path=job.any_path)
-    look, at_hand = _look(job, fetcher, settings)
-    pictures = identities([image.url for image in job.request.images], fetcher)
     request = job.request
+    limits = CanvasLimits(settings.max_canvas_side, settings.max_canvas_side)
+    if open_encoder is None:
+        gpus = findings_here(settings.nvenc) if request.encoder == "nvenc" and not settings.gpus else settings.gpus
+        limits = limits.within(canvas_limits(request.encoder, gpus))
+    look, at_hand, warnings = _look(job, fetcher, settings, limits)
+    pictures = identities([image.url for image in request.images], fetcher)
     if open_encoder is None:
         backend = choose(request.encoder, look.canvas, request.crf, settings)
     else:
         backend = Backend("libx264", open_encoder, NO_GPU_ENCODER if request.encoder == "auto" else None)
     rendering = _Rendering(job, settings, fetcher, look, at_hand, pictures, clock, on_progress)
     facts, plan, backend = rendering.complete(backend, output)
-    return RenderReport(facts, backend.name, backend.reason, plan.encoded_reason, clock.report())
+    warnings += _enlarged(rendering.enlarged, look.canvas)
+    for warning in warnings:
+        log.info("%s", warning.message, extra={"action": warning.type})
+    return RenderReport(facts, backend.name, backend.reason, plan.encoded_reason, clock.report(), tuple(warnings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +157,7 @@ class _Rendering:
     pictures: list[Hashable]
     clock: StageClock
     on_progress: OnProgress
+    enlarged: dict[int, Size] = field(default_factory=dict)
 
     def complete(self, backend: Backend, output: Path) -> tuple[VideoFacts, StreamPlan, Backend]:
         """Render the job; return with it the plan and the encoder that it came to in the end."""
@@ -189,6 +201,7 @@ class _Rendering:
             self._write(self.clock.time("encode", encoder.flush), sequence, video)
             video.extend(sequence.flush(), sequence.reordered)
             self.clock.add("stills_busy", stills.busy_s)
+            self.enlarged.update(stills.enlarged)
             return self.clock.time("mux", video.commit, self.job.timeline.frames)
 
     def _plan(self, backend: Backend) -> StreamPlan:
@@ -228,11 +241,14 @@ def _keyframe_interval(job: RenderJob) -> int:
     return min(max(1, math.floor(Fraction(str(job.request.max_keyframe_interval)) * job.timeline.fps)), _ENDLESS)
 
 
-def _look(job: RenderJob, fetcher: Fetcher, settings: RenderSettings) -> tuple[Look, dict[str, Content]]:
+def _look(
+    job: RenderJob, fetcher: Fetcher, settings: RenderSettings, limits: CanvasLimits
+) -> tuple[Look, dict[str, Content], list[ResultWarning]]:
     """Settle the canvas and how stills are put on it; return also what had to be fetched to know its size."""
     request = job.request
     url = request.images[0].url
     at_hand: dict[str, Content] = {}
+    warnings: list[ResultWarning] = []
     if request.width and request.height:
         canvas = Canvas(even_up(request.width), even_up(request.height))
     else:
@@ -241,15 +257,47 @@ def _look(job: RenderJob, fetcher: Fetcher, settings: RenderSettings) -> tuple[L
             first = read_size(at_hand[url], settings.pictures.max_image_pixels)
         except JobError as error:
             raise error.at("images", 0, "url") from error.__cause__
-        canvas = canvas_for(first, request.width, request.height)
-    if max(canvas.width, canvas.height) > settings.max_canvas_side:
-        raise ImageTooLarge(
-            f"the video would be {canvas}; expected sides up to {settings.max_canvas_side}: "
-            "set width and height, or send a smaller first image",
-            loc=("images", 0, "url"),
-        )
+        if request.width or request.height:
+            canvas = canvas_for(first, request.width, request.height)
+        else:
+            canvas = largest_canvas(first, limits)
+            warnings += _reduced(first, canvas)
+    _check_canvas(canvas, request, limits)
     red, green, blue = bytes.fromhex(request.background[1:])
-    return Look(canvas, request.resize_mode, upscale=request.upscale, background=(red, green, blue)), at_hand
+    look = Look(canvas, request.resize_mode, upscale=request.upscale, background=(red, green, blue))
+    return look, at_hand, warnings
+
+
+def _check_canvas(canvas: Canvas, request: RenderRequest, limits: CanvasLimits) -> None:
+    """Refuse what was asked for and cannot be had: with one side given, the other is known only now."""
+    if limits.allow(canvas):
+        return
+    name = "width" if request.width else "height"
+    follows = "" if request.width and request.height else ", since the other side follows the first image"
+    raise NotSupported(
+        f"this makes a video of {canvas}{follows}; expected up to {limits.width}x{limits.height} and "
+        f"{limits.macroblocks} macroblocks of 16x16",
+        loc=(name,),
+    )
+
+
+def _reduced(first: Size, canvas: Canvas) -> list[ResultWarning]:
+    if canvas.pixels >= first.pixels:
+        return []
+    words = (
+        f"the video is {canvas}, not {first} as the first image: the largest of this shape that H.264's levels, "
+        "the encoder and the server's limit for a side allow; width and height choose another size"
+    )
+    return [ResultWarning(type="canvas_reduced", message=words, loc=("images", 0, "url"))]
+
+
+def _enlarged(sizes: Mapping[int, Size], canvas: Canvas) -> list[ResultWarning]:
+    if not sizes:
+        return []
+    first = min(sizes)
+    others = {1: "", 2: "; so is 1 more image"}.get(len(sizes), f"; so are {len(sizes) - 1} more images")
+    words = f"this image of {sizes[first]} is scaled up more than twice for a video of {canvas}{others}"
+    return [ResultWarning(type="image_enlarged", message=words, loc=("images", first, "url"))]
 
 
 class _Voice:

@@ -18,6 +18,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from protocol.errors import dotted
 from protocol.schema import JobStatus, Progress, RenderResult
 from renderer.redaction import printable
 
@@ -94,7 +95,8 @@ def state_name(seen: JobStatus) -> str:
 
 
 def show_result(made: RenderResult, *, as_json: bool) -> None:
-    """Print what came out."""
+    """Print what came out, and on stderr what one might not expect of it."""
+    show_warnings(made)
     if as_json:
         _show_json(made)
         return
@@ -104,6 +106,13 @@ def show_result(made: RenderResult, *, as_json: bool) -> None:
         f"{made.frames} frames, {made.duration:.3f} s at {printable(made.fps)} fps, {made.width}x{made.height}, "
         f"{made.video.file_size} bytes, {printable(made.encoder)}{seconds}"
     )
+
+
+def show_warnings(made: RenderResult) -> None:
+    """Print on stderr what one might not expect of a video."""
+    for warning in made.warnings:
+        where = f"{dotted(warning.loc)}: " if warning.loc else ""
+        err.print(Text.assemble(("warning:", "yellow"), " ", printable(where + warning.message)), soft_wrap=True)
 
 
 def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:

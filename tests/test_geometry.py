@@ -5,7 +5,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.schema import ResizeMode
-from renderer.geometry import Canvas, Placement, Size, canvas_for, even_up, place
+from renderer.geometry import (
+    LEVEL_6_2,
+    Canvas,
+    CanvasLimits,
+    Placement,
+    Size,
+    canvas_for,
+    even_up,
+    largest_canvas,
+    place,
+)
 
 MODES: tuple[ResizeMode, ...] = ("pad", "crop", "stretch")
 SIZES = [(1, 1), (2, 2), (15, 17), (641, 481), (1600, 901), (4096, 2160), (5120, 2880), (901, 1600), (480, 641)]
@@ -143,3 +153,57 @@ def test_upscale_false_never_enlarges(still: Size, canvas: Canvas, mode: ResizeM
 def test_a_still_on_its_own_canvas_is_not_scaled(still: Size) -> None:
     for mode in MODES:
         assert place(still, canvas_for(still, None, None), mode).size == still
+
+
+@pytest.mark.parametrize(
+    ("first", "limits", "expected"),
+    [
+        ((1920, 1080), LEVEL_6_2, (1920, 1080)),
+        ((8192, 4352), LEVEL_6_2, (8192, 4352)),  # 139,264 macroblocks, the last that there are
+        ((8064, 6048), LEVEL_6_2, (6890, 5168)),  # a phone of 48 megapixels
+        ((6048, 8064), LEVEL_6_2, (5168, 6890)),
+        ((9504, 6336), LEVEL_6_2, (7296, 4864)),  # a full-frame camera of 61 megapixels
+        ((9504, 6336), CanvasLimits(4096, 4096), (4096, 2730)),
+        ((20000, 100), LEVEL_6_2, (16800, 84)),  # as long as a side may be
+        ((1, 100_000), LEVEL_6_2, (2, 16880)),
+        ((100_000, 1), CanvasLimits(8192, 8192), (8192, 2)),
+    ],
+)
+def test_a_first_still_that_no_level_has_gives_the_largest_canvas_of_its_shape(first, limits, expected) -> None:
+    canvas = largest_canvas(Size(*first), limits)
+    assert (canvas.width, canvas.height) == expected
+
+
+@given(
+    st.builds(Size, st.integers(1, 120_000), st.integers(1, 120_000)),
+    st.sampled_from([LEVEL_6_2, CanvasLimits(8192, 8192), CanvasLimits(4096, 4096), CanvasLimits(641, 500, 900)]),
+)
+@settings(max_examples=300, deadline=None)
+def test_the_largest_canvas_is_allowed_and_leaves_no_bar_unless_it_is_a_thread(
+    first: Size, limits: CanvasLimits
+) -> None:
+    canvas = largest_canvas(first, limits)
+    assert limits.allow(canvas)
+    if min(canvas.width, canvas.height) > 16:
+        placed = place(first, canvas, "pad").size
+        assert canvas.width - placed.width <= 1
+        assert canvas.height - placed.height <= 1
+        assert abs(canvas.width / canvas.height / (first.width / first.height) - 1) < 2 / min(
+            canvas.width, canvas.height
+        )
+
+
+def test_the_level_allows_its_last_macroblock_and_its_longest_side() -> None:
+    assert LEVEL_6_2.allow(Size(8192, 4352))
+    assert not LEVEL_6_2.allow(Size(8193, 4352))
+    assert LEVEL_6_2.allow(Size(16880, 2))
+    assert not LEVEL_6_2.allow(Size(16882, 2))
+    assert LEVEL_6_2.longest_beside(4352) == 8192
+
+
+@pytest.mark.parametrize(
+    ("still", "mode", "times"),
+    [((64, 48), "pad", 10), ((64, 48), "crop", 10), ((640, 10), "stretch", 48), ((1280, 960), "pad", Fraction(1, 2))],
+)
+def test_how_many_times_a_still_is_enlarged_is_told(still, mode: ResizeMode, times: Fraction) -> None:
+    assert place(Size(*still), Canvas(640, 480), mode).enlargement == times

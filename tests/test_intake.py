@@ -10,7 +10,7 @@ import pytest
 
 from protocol.schema import PixelLayout, RenderParams, RenderRequest
 from renderer.config import FetchSettings, RenderSettings, RequestLimits
-from renderer.devices import NvencDevice, NvencFindings
+from renderer.devices import NvencDevice, NvencFindings, NvencLimits
 from renderer.errors import (
     FetchFailed,
     FileTooLarge,
@@ -96,6 +96,36 @@ def test_nvenc_by_name_is_refused_with_the_probes_reason() -> None:
     refuse_missing_gpu(request, NvencFindings("570", (NvencDevice("GPU-2", "L4"),)))
     refuse_missing_gpu(request, None)
     refuse_missing_gpu(request.model_copy(update={"encoder": "auto"}), NvencFindings(reason="there is no driver"))
+
+
+@pytest.mark.parametrize(
+    ("sides", "words"),
+    [
+        ((8192, 8192), "width: expected up to 4352 beside a height of 8192, found 8192: H.264 has no level for more"),
+        ((8192, 4353), "width: expected up to 8160 beside a height of 4353, found 8192: H.264 has no level for more"),
+    ],
+)
+def test_sides_that_no_level_has_together_are_refused_by_name(fetch: FetchSettings, sides, words: str) -> None:
+    def job(width: int, height: int) -> RenderJob:
+        fields = {"images": [{"url": "a.png"}], "width": width, "height": height}
+        return render_job(parse_request(fields), RequestLimits(), fetch)
+
+    with pytest.raises(NotSupported) as raised:
+        job(*sides)
+    assert str(raised.value) == words
+    job(8192, 4352)
+
+
+@pytest.mark.parametrize("name", ["width", "height"])
+def test_a_side_that_the_gpus_encoder_has_not_is_refused_where_it_is_named(name: str) -> None:
+    fields = {"images": [{"url": "a"}], name: 4098}
+    small, large = (NvencLimits(145, side, 49, side, engines=1, most_b_pictures=0) for side in (4096, 8192))
+    cards = [NvencDevice(f"GPU-{limits.width_max}", "L4", limits=limits) for limits in (small, large)]
+    request = RenderRequest.model_validate({**fields, "encoder": "nvenc"})
+    with pytest.raises(NotSupported, match=f"^{name}: expected up to 4096, found 4098: the GPU's encoder ends there"):
+        refuse_missing_gpu(request, NvencFindings("570", (cards[0],)))
+    refuse_missing_gpu(request, NvencFindings("570", tuple(cards)))
+    refuse_missing_gpu(request.model_copy(update={"encoder": "auto"}), NvencFindings("570", (cards[0],)))
 
 
 @pytest.mark.parametrize("images", [[{"url": "a", "duration": 1e300}], [{"url": "a", "frames": 2**31 - 1}] * 3])

@@ -18,7 +18,7 @@ from PIL import Image
 from renderer.config import EncodeSettings, FetchSettings, PictureSettings, RenderSettings, RequestLimits
 from renderer.encode.base import AccessUnit, Nv12Frame, StreamSettings
 from renderer.encode.null import NullEncoder
-from renderer.errors import DecodeFailed, EncodeFailed, FetchFailed, ImageTooLarge, OutputFailed
+from renderer.errors import DecodeFailed, EncodeFailed, FetchFailed, ImageTooLarge, NotSupported, OutputFailed
 from renderer.geometry import Canvas
 from renderer.intake import Origin, parse_request, render_job
 from renderer.pipeline import RenderJob, render
@@ -292,12 +292,12 @@ def test_a_missing_first_still_is_named(job_of: JobOf, output: Path) -> None:
         assert raised.value.loc == ("images", 0, "url")
 
 
-def test_a_canvas_above_the_limit_is_refused(job_of: JobOf, output: Path, write_image) -> None:
+def test_a_side_that_was_asked_for_and_leads_above_the_limit_is_refused(
+    job_of: JobOf, output: Path, write_image
+) -> None:
     write_image("a.png", (1000, 10))
     settings = RenderSettings(max_canvas_side=640)
-    with pytest.raises(ImageTooLarge, match=r"images\[0\]\.url: the video would be 1000x10; expected sides up to 640"):
-        render(job_of("a.png"), output, settings, open_encoder=NullEncoder)
-    with pytest.raises(ImageTooLarge, match="2000x20"):
+    with pytest.raises(NotSupported, match=r"^height: this makes a video of 2000x20, since the other side follows"):
         render(job_of("a.png", height=20), output, settings, open_encoder=NullEncoder)
     assert render(job_of("a.png", width=640), output, settings, open_encoder=NullEncoder).facts.width == 640
 
@@ -333,3 +333,58 @@ def test_two_hundred_jobs_leave_no_open_file_and_no_child(job_of: JobOf, output:
     for _ in range(200):
         render(job, output, open_encoder=NullEncoder)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+
+
+# Sizes that cannot be had.
+
+
+def test_a_canvas_that_nobody_asked_for_shrinks_to_the_limit_and_the_result_says_so(
+    job_of: JobOf, output: Path, write_image
+) -> None:
+    write_image("a.png", (1000, 400))
+    job = job_of("a.png")
+    report = render(job, output, RenderSettings(max_canvas_side=640), open_encoder=NullEncoder)
+    assert (report.facts.width, report.facts.height) == (640, 256)
+    (warning,) = report.result("file:///a.mp4", "a.mp4", job.request).warnings
+    assert (warning.type, warning.loc) == ("canvas_reduced", ("images", 0, "url"))
+    assert warning.message.startswith("the video is 640x256, not 1000x400 as the first image: ")
+
+
+def test_what_a_result_warns_of_stands_in_the_jobs_log(job_of: JobOf, output: Path, write_image, caplog) -> None:
+    caplog.set_level("INFO")
+    write_image("a.png", (1000, 400))
+    render(job_of("a.png"), output, RenderSettings(max_canvas_side=640), open_encoder=NullEncoder)
+    (record,) = [record for record in caplog.records if getattr(record, "action", "") == "canvas_reduced"]
+    assert "the video is 640x256" in record.getMessage()
+
+
+def test_a_first_picture_of_48_megapixels_becomes_the_largest_video_that_there_is(
+    job_of: JobOf, output: Path, tmp_path: Path
+) -> None:
+    Image.new("L", (8064, 6048), 128).save(tmp_path / "phone.jpg")
+    report = render(job_of("phone.jpg", preset="ultrafast"), output)
+    assert (report.facts.width, report.facts.height, report.facts.frames) == (6890, 5168, 1)
+    assert [warning.type for warning in report.warnings] == ["canvas_reduced"]
+
+
+@pytest.mark.parametrize(("size", "expected"), [((1, 20000), (2, 8192)), ((20000, 1), (8192, 2))])
+def test_a_picture_as_thin_as_a_thread_becomes_a_video(job_of, output, tmp_path, size, expected) -> None:
+    Image.new("L", size, 128).save(tmp_path / "thread.png")
+    facts = render(job_of("thread.png"), output).facts
+    assert (facts.width, facts.height) == expected
+
+
+def test_a_picture_that_is_scaled_up_more_than_twice_is_told(job_of: JobOf, output: Path, write_image) -> None:
+    for name, size in (("a.png", (640, 480)), ("b.png", (320, 240)), ("c.png", (312, 234)), ("d.png", (64, 48))):
+        write_image(name, size, colour=size[0] // 4)
+    fine, small = job_of("a.png", "b.png"), job_of("a.png", "b.png", "c.png", "d.png", "d.png")
+    assert render(fine, output, open_encoder=NullEncoder).warnings == ()
+    (warning,) = render(small, output, open_encoder=NullEncoder).warnings
+    assert (warning.type, warning.loc) == ("image_enlarged", ("images", 2, "url"))
+    kept = job_of("a.png", "d.png", upscale=False)
+    assert render(kept, output, open_encoder=NullEncoder).warnings == ()
+    both = job_of("d.png", "c.png", width=640)
+    (warning,) = render(both, output, open_encoder=NullEncoder).warnings
+    assert (
+        warning.message == "this image of 64x48 is scaled up more than twice for a video of 640x480; so is 1 more image"
+    )

@@ -26,13 +26,14 @@ PyNvVideoCodec turns options into strings and ignores those that it does not kno
 """
 
 import statistics
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from protocol.schema import Preset
-from renderer.devices import NvencLimits
+from renderer.devices import NvencDevice, NvencLimits
 from renderer.encode.base import HeldCoding, StreamSettings
-from renderer.geometry import Canvas
+from renderer.geometry import Canvas, CanvasLimits
 
 _PRESETS: Final[dict[Preset, tuple[str, int]]] = {
     "ultrafast": ("P1", 0),
@@ -73,6 +74,12 @@ class SessionShape:
     def has_memory(self) -> bool:
         """Its rate control depends on what it has coded, so another job would come out differently in it."""
         return ("rc", "constqp") not in self.options
+
+
+def canvas_limits(devices: Iterable[NvencDevice]) -> CanvasLimits:
+    """Return the largest canvas that one of these devices takes; where none tells, any card's limits hold."""
+    told = [device.limits for device in devices if device.limits] or [_LIMITS_OF_ANY_CARD]
+    return CanvasLimits(max(each.width_max for each in told), max(each.height_max for each in told))
 
 
 def refusal_of(canvas: Canvas, crf: int, limits: NvencLimits | None) -> str | None:

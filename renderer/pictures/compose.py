@@ -42,12 +42,15 @@ class Look:
     upscale: bool = True
     background: Rgb = (0, 0, 0)
 
+    def place(self, still: Size) -> Placement:
+        return place(still, self.canvas, self.mode, upscale=self.upscale)
+
 
 def needed_size(look: Look) -> Callable[[Size], Size]:
     """Return what tells `decode` how large a still must be at least so that no detail of the canvas is lost."""
 
     def needed(still: Size) -> Size:
-        placement = place(still, look.canvas, look.mode, upscale=look.upscale)
+        placement = look.place(still)
         crop_width, crop_height = placement.crop[2:]
         return Size(
             min(still.width, -(-still.width * placement.size.width // crop_width)),
@@ -67,7 +70,7 @@ def compose(picture: Picture, look: Look, frame: Pixels) -> None:
         raise ValueError(
             f"expected a frame of shape {look.canvas.nv12_shape}, uint8, found {frame.shape}, {frame.dtype}"
         )
-    placement = place(picture.size, look.canvas, look.mode, upscale=look.upscale)
+    placement = look.place(picture.size)
     _write_nv12(_on_canvas(picture, placement, look), frame)
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from renderer.config import PictureSettings
 from renderer.errors import JobError, OutputFailed
+from renderer.geometry import Size
 from renderer.logs import current_job
 from renderer.pictures.compose import Look, compose, needed_size
 from renderer.pictures.decode import decode
@@ -28,6 +29,7 @@ from renderer.pictures.memory import PLAIN_STOCK, FramePool, FrameStock, Lease
 Content = bytes | npt.NDArray[np.uint8]
 
 _MOST_THREADS = 4
+_FAR_ENLARGED = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Stills:
 
     Attributes:
         busy_s: seconds that the threads have worked, added up.
+        enlarged: sizes of the stills that were scaled up more than twice, by their places in the request.
     """
 
     def __init__(
@@ -83,6 +86,7 @@ class Stills:
         self._under_way: deque[Future[Lease]] = deque()
         self._shelf = _Shelf()
         self._worked_s: deque[float] = deque()  # appending is safe from many threads, adding up is not
+        self.enlarged: dict[int, Size] = {}
 
     @property
     def busy_s(self) -> float:
@@ -142,6 +146,8 @@ class Stills:
         except JobError as error:
             raise error.at("images", source.image, "url") from error.__cause__
         self._worked_s.append(time.perf_counter() - began)
+        if self._look.place(picture.size).enlargement > _FAR_ENLARGED:
+            self.enlarged[source.image] = picture.size
         lease = self._pool.lend()
         began = time.perf_counter()
         try:

@@ -52,6 +52,7 @@ function facts(result) {
     ["File", fileSize(result.video.file_size)],
     ["Encoder", result.encoder, result.fallback_reason ?? ""],
     ["Held pictures", held, result.held_pictures_reason ?? ""],
+    ...(result.warnings ?? []).map(({ message }) => ["Note", message]),
     ...(total_s === undefined ? [] : [["Rendered in", took(total_s)]]),
   ];
 }
