@@ -9,12 +9,14 @@ caller's choice.
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from protocol.attachments import Attachment, pack_request
 from protocol.connection import Connection, Question
+from protocol.curve import read_curve_file
 from protocol.errors import ClientError, ClientTimeout, dotted
 from protocol.patience import Patience
 from protocol.schema import Health, Jobs, JobsQuery, JobStatus, Rendered, RenderRequest, StateName
@@ -39,6 +41,9 @@ class AsyncClient:
 
     Args:
         endpoint: a ZeroMQ address, such as "tcp://127.0.0.1:5590" or "ipc:///run/stillreel.sock".
+        curve: the file that `stillreel keys curve` has written for this client, where the daemon asks for keys. One
+            that cannot be used raises BadCurveFile at once; a key that the daemon does not take ends calls with
+            KeyRefused.
         timeout_s: limit of each call that does not bring its own; none by default.
         connect_timeout_s: how long to wait for the first word from a server.
         silence_s: how long a call may be without a word before it is sent again.
@@ -49,13 +54,14 @@ class AsyncClient:
         self,
         endpoint: str = DEFAULT_ENDPOINT,
         *,
+        curve: str | Path | None = None,
         timeout_s: float | None = None,
         connect_timeout_s: float = 5.0,
         silence_s: float = 5.0,
         patience_s: float = 120.0,
     ) -> None:
         self._patience = Patience(timeout_s, connect_timeout_s, silence_s, patience_s)
-        self._connection = Connection(endpoint)
+        self._connection = Connection(endpoint, None if curve is None else read_curve_file(curve))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} over {self._connection!r}>"
@@ -177,6 +183,7 @@ class Client:
         self,
         endpoint: str = DEFAULT_ENDPOINT,
         *,
+        curve: str | Path | None = None,
         timeout_s: float | None = None,
         connect_timeout_s: float = 5.0,
         silence_s: float = 5.0,
@@ -184,6 +191,7 @@ class Client:
     ) -> None:
         self._client = AsyncClient(
             endpoint,
+            curve=curve,
             timeout_s=timeout_s,
             connect_timeout_s=connect_timeout_s,
             silence_s=silence_s,

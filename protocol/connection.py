@@ -2,7 +2,8 @@
 
 A lost message or server shows as silence, and the same message is then sent again (patience.py has the rules); if
 nothing at all has come through the socket, on a new one, because a half-open connection never recovers. A connection
-that breaks is known at once, from ZeroMQ's monitor: what went over it is sent again as soon as there is another.
+that breaks is known at once, from ZeroMQ's monitor: what went over it is sent again as soon as there is another. So is
+one that is not let in for its key, which ZeroMQ does not try again: the calls that wait end with that.
 Cancelling a call leaves nothing behind: an answer to an id that nobody waits for is dropped.
 """
 
@@ -18,11 +19,20 @@ import zmq
 import zmq.asyncio
 from zmq.utils.monitor import recv_monitor_message
 
-from protocol.errors import BadEndpoint, ClientError
+from protocol.curve import CurveKeys
+from protocol.errors import BadEndpoint, ClientError, KeyRefused
+from protocol.keepalive import keep_alive
 from protocol.patience import Patience, Pending, Signal
 from protocol.wire import Answer, Failure, Notification, Part, WireError, call, parse_answer
 
 _log = logging.getLogger(__name__)
+
+_WATCHED = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_DISCONNECTED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+)
 
 
 def _now() -> float:
@@ -42,8 +52,9 @@ class Question:
 class Connection:
     """The way to one server, opened by the first question; belongs to one event loop."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, keys: CurveKeys | None = None) -> None:
         self.endpoint = endpoint
+        self._keys = keys
         self._ids = itertools.count(1)
         self._pending: dict[int | str, Pending] = {}
         self._waiting_bytes = 0
@@ -69,6 +80,7 @@ class Connection:
         Raises:
             RemoteError: the server answered with an error; with shutting_down only after `patience_s` of it.
             Unreachable, ClientTimeout: no answer came within the limits.
+            KeyRefused: the server does not let this client in.
             ClientError: the connection was closed, or its endpoint is no address.
         """
         id_ = next(self._ids)
@@ -112,6 +124,8 @@ class Connection:
                 await self._end_silence(pending)
             elif word is Signal.CLOSED:
                 raise ClientError(f"the connection to {self.endpoint} was closed before the answer came")
+            elif isinstance(word, KeyRefused):
+                raise word
             elif word is Signal.LOST:
                 if pending.sent_at < self._lost_at:
                     await self._send(pending)
@@ -150,7 +164,10 @@ class Connection:
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.SNDHWM, 0)
-        monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        keep_alive(socket)
+        if self._keys is not None:
+            self._keys.give_to(socket)
+        monitor = socket.get_monitor_socket(_WATCHED)
         self._socket, self._monitor = socket, monitor
         try:
             socket.connect(self.endpoint)
@@ -189,6 +206,11 @@ class Connection:
         is_up = False
         while True:
             event = await recv_monitor_message(monitor)
+            if why := self._refusal(event["event"], event["value"]):
+                for pending in self._pending.values():
+                    pending.inbox.put_nowait(KeyRefused(why))
+                self._hang_up()  # the next call tries a new socket
+                return
             was_up, is_up = is_up, event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED
             if was_up:
                 self._lost_at = _now()
@@ -197,6 +219,15 @@ class Connection:
                 if pending.sent_at < self._lost_at and not pending.rescues:
                     pending.rescues += 1
                     pending.inbox.put_nowait(Signal.LOST)
+
+    def _refusal(self, event: int, value: int) -> str | None:
+        """Say what a failed handshake means, unless ZeroMQ tries again by itself."""
+        if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+            return f"{self.endpoint} does not take this client's CURVE key"
+        if event != zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL or value != zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+            return None
+        wants = "takes clients without a CURVE key only" if self._keys else "takes clients with a CURVE key only"
+        return f"{self.endpoint} {wants}"
 
     def _concerned(self, word: Answer | Failure | Notification) -> list[Pending]:
         """Return the calls that a message is for: none if it is a late one, whose call has ended."""

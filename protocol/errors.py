@@ -89,6 +89,14 @@ class BadEndpoint(ClientError):
     """What the client was given to connect to is no ZeroMQ address."""
 
 
+class BadCurveFile(ClientError):
+    """The file that the client was given holds no keys that it can use."""
+
+
+class KeyRefused(ClientError):
+    """The daemon does not take the client's key, or wants one where it has none; found when they meet."""
+
+
 class Unreachable(ClientError):
     """No word came from the server for as long as the client waits for one."""
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from protocol.errors import ClientTimeout, RemoteError, Unreachable
+from protocol.errors import ClientTimeout, KeyRefused, RemoteError, Unreachable
 from protocol.wire import Answer, Failure, Notification, Part
 
 # A message gets a second more per so many bytes before the silence after it counts: a line of 64 Mbit/s.
@@ -62,7 +62,7 @@ class Pending:
     patience: Patience
     begun_at: float
     bytes_ahead: int = 0
-    inbox: asyncio.Queue[Answer | Failure | Notification | Signal] = field(default_factory=asyncio.Queue)
+    inbox: asyncio.Queue[Answer | Failure | Notification | Signal | KeyRefused] = field(default_factory=asyncio.Queue)
     sent_at: float = field(init=False)
     word_at: float = field(init=False)
     repeats: int = field(default=0, init=False)

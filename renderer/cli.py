@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from protocol.errors import BadEndpoint, ClientError, RemoteError, Unreachable
+from protocol.errors import BadCurveFile, BadEndpoint, ClientError, KeyRefused, RemoteError, Unreachable
 from renderer import cli_keys, config, logs, terminal
 from renderer.cli_batch import batch
 from renderer.errors import CapacityError, ConfigError, StillreelError
@@ -41,6 +41,10 @@ _SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
 _SHORT_PATIENCE_S, _LONG_PATIENCE_S = 10.0, 120.0
 
 Connect = Annotated[str, typer.Option(envvar="STILLREEL_CONNECT", help="The daemon's endpoint.")]
+Curve = Annotated[
+    Path | None,
+    typer.Option(envvar="STILLREEL_CURVE", metavar="FILE", help="Your keys, from `stillreel keys curve`."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
 RequestId = Annotated[str, typer.Argument(help="The job's request_id.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
@@ -76,7 +80,7 @@ def _fail(error: Exception) -> NoReturn:
 
 
 def _exit_code(error: Exception) -> int:
-    if isinstance(error, ConfigError | BadEndpoint):
+    if isinstance(error, ConfigError | BadEndpoint | BadCurveFile | KeyRefused):
         return USAGE
     if isinstance(error, Unreachable):
         return UNREACHABLE
@@ -102,7 +106,10 @@ def _common(
 @app.command()
 def serve(
     *,
-    bind: Annotated[str | None, typer.Option(help="ZeroMQ endpoint.")] = None,
+    bind: Annotated[str | None, typer.Option(help="ZeroMQ endpoint; asks for CURVE keys once some are made.")] = None,
+    local: Annotated[
+        str | None, typer.Option(metavar="ENDPOINT", help="One more, loopback or ipc, that never asks for keys.")
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the daemon keeps its files.")] = None,
     allow_root: Annotated[list[Path] | None, typer.Option(help="Directory that requests may read from.")] = None,
     allow_http: Annotated[
@@ -127,7 +134,7 @@ def serve(
     settings = config.load(
         config_file,
         flags={
-            "server": {"bind": bind, "data_dir": data_dir},
+            "server": {"bind": bind, "local": local, "data_dir": data_dir},
             "fetch": {
                 "allow_roots": [root.absolute() for root in allow_root] if allow_root else None,
                 "allow_http": allow_http,
@@ -176,17 +183,18 @@ def submit(
     manifest: Manifest,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end and show progress.")] = False,
     connect: Connect = _ENDPOINT,
+    curve: Curve = None,
     as_json: AsJson = False,
 ) -> None:
     """Give a manifest to a running daemon; local files are named by absolute path and must lie under its roots."""
     request = _absolute(read_manifest(manifest), _base(manifest))
     if not wait:
-        with _client(connect) as client:
+        with _client(connect, curve) as client:
             terminal.show_status(client.submit(request), as_json=as_json)
         return
     if request.get("request_id") is None:
         request["request_id"] = uuid.uuid4().hex
-    with _client(connect, _LONG_PATIENCE_S) as client:
+    with _client(connect, curve, _LONG_PATIENCE_S) as client:
         try:
             with terminal.progress_bar(quiet=as_json) as show:
                 rendered = client.render(request, progress=show)
@@ -197,23 +205,23 @@ def submit(
 
 
 @app.command()
-def status(request_id: RequestId, connect: Connect = _ENDPOINT, as_json: AsJson = False) -> None:
+def status(request_id: RequestId, connect: Connect = _ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
     """Say how a job is doing."""
-    with _client(connect) as client:
+    with _client(connect, curve) as client:
         terminal.show_status(client.status(request_id), as_json=as_json)
 
 
 @app.command()
-def result(request_id: RequestId, connect: Connect = _ENDPOINT, as_json: AsJson = False) -> None:
+def result(request_id: RequestId, connect: Connect = _ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
     """Say what a job that is done has made."""
-    with _client(connect) as client:
+    with _client(connect, curve) as client:
         terminal.show_result(client.result(request_id), as_json=as_json)
 
 
 @app.command()
-def cancel(request_id: RequestId, connect: Connect = _ENDPOINT, as_json: AsJson = False) -> None:
+def cancel(request_id: RequestId, connect: Connect = _ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
     """Ask that a job end."""
-    with _client(connect) as client:
+    with _client(connect, curve) as client:
         terminal.show_status(client.cancel(request_id), as_json=as_json)
 
 
@@ -222,10 +230,11 @@ def jobs(
     state: Annotated[list[State] | None, typer.Option(help="Only those in this state; may be repeated.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")] = 100,
     connect: Connect = _ENDPOINT,
+    curve: Curve = None,
     as_json: AsJson = False,
 ) -> None:
     """List the jobs that the daemon knows, in order of arrival."""
-    with _client(connect) as client:
+    with _client(connect, curve) as client:
         terminal.show_jobs(client.jobs([each.value for each in state or ()], limit), as_json=as_json)
 
 
@@ -243,10 +252,10 @@ def doctor(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
         raise typer.Exit(FAILED)
 
 
-def _client(endpoint: str, patience_s: float = _SHORT_PATIENCE_S) -> "Client":
+def _client(endpoint: str, curve: Path | None, patience_s: float = _SHORT_PATIENCE_S) -> "Client":
     from protocol.client import Client  # noqa: PLC0415 - asyncio and zmq take 100 ms that `render` does not need
 
-    return Client(endpoint, patience_s=patience_s)
+    return Client(endpoint, curve=curve, patience_s=patience_s)
 
 
 def _base(manifest: Path) -> Path:

@@ -67,7 +67,8 @@ class _Part(BaseModel):
 class ServerSettings(_Part):
     """Where the daemon listens and keeps its files."""
 
-    bind: str = "tcp://127.0.0.1:5590"
+    bind: str = Field("tcp://127.0.0.1:5590", description="asks for CURVE keys once some are made, unless it is ipc")
+    local: str | None = Field(None, description="one more endpoint, loopback or ipc, that never asks for keys")
     data_dir: Path = Field(default_factory=lambda: Path.home() / ".local" / "share" / "stillreel")
     max_request_bytes: int = Field(512 * MEBIBYTE, ge=1024, description="one message with its attachments")
     drain_timeout_s: float = Field(60, gt=0, description="seconds that running jobs get to end after SIGTERM")

@@ -25,6 +25,7 @@ from renderer.encode.nvenc_selftest import with_gpus_tested
 from renderer.encode.selftest import refusal
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import ConfigError, StillreelError
+from renderer.frontends.curve import CurveRing
 from renderer.frontends.http.webhooks import webhooks
 from renderer.frontends.spool import Spool
 from renderer.frontends.zmq_server import ZmqServer
@@ -130,8 +131,9 @@ class _Daemon:
         render = render_settings(settings, self._gpus)
         engine = Engine(settings.engine, render, self._store, self._places, watch)
         intake = Intake(settings.limits, settings.fetch, engine, self._places.attachments, self._gpus)
-        server = ZmqServer(settings.server, engine, intake)
-        shut_socket(self._data_dir, server.endpoint)
+        server = ZmqServer(settings.server, engine, intake, CurveRing(self._data_dir))
+        for endpoint in server.endpoints:
+            shut_socket(self._data_dir, endpoint)
         loop = asyncio.get_running_loop()
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal)
@@ -141,7 +143,7 @@ class _Daemon:
             raise ConfigError(f"server.data_dir: the jobs of the store could not be taken up: {error}") from error
         spool = await self._spool(engine, intake)
         http = self._http(engine, intake)
-        addresses = [server.endpoint, *(http.addresses if http else [])]
+        addresses = [*server.endpoints, *(http.addresses if http else [])]
         keeping = Retention(settings.retention, self._store, self._places)
         parts: list[Callable[[], Coroutine[Any, Any, None]]] = [engine.run, keeping.run, server.serve]
         parts += [spool.serve] if spool else []

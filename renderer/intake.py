@@ -25,7 +25,7 @@ from renderer.errors import InvalidRequest, JobError, LimitExceeded, NotSupporte
 from renderer.geometry import CanvasLimits, Size
 from renderer.jobs.files import Content, Files
 from renderer.jobs.hooks import Hook
-from renderer.jobs.job import Submission
+from renderer.jobs.job import Submission, own_id
 from renderer.pictures.fetch import Attachment, Fetcher
 from renderer.pipeline import RenderJob
 from renderer.timeline import Timeline, timeline_of
@@ -58,6 +58,7 @@ class Door:
         base: directory that relative paths start from; all below it may be read.
         output: directory that the video goes into; absent, the daemon's own.
         links: the url that links to files begin with for this client, for its webhook.
+        owner: the key that it came with, which alone may ask for its job; empty where none is needed.
     """
 
     client: str
@@ -65,6 +66,7 @@ class Door:
     base: Path | None = None
     output: Path | None = None
     links: str | None = None
+    owner: str = ""
 
 
 def parse_request(params: Mapping[str, Any]) -> RenderRequest:
@@ -213,7 +215,7 @@ class Intake:
     async def _accept(self, request: RenderRequest, door: Door, attachments: Sequence[Content]) -> "Job":
         refuse_missing_gpu(request, self._gpus)
         layouts = _layouts(request, attachments)
-        job_id = door.job_id or request.request_id or uuid.uuid4().hex
+        job_id = door.job_id or own_id(door.owner, request.request_id or uuid.uuid4().hex)
         digest = await asyncio.to_thread(_digest, request, attachments)
         async with self._turn(job_id):
             if known := self._engine.known(job_id, digest):

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import zmq
@@ -16,10 +17,30 @@ log = logging.getLogger(__name__)
 Reply = tuple[dict[str, Any], tuple[wire.Part, ...]]
 
 
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who sent a message, as far as its key tells.
+
+    Attributes:
+        name: of the key; None where none is needed.
+        is_welcome: tells whether the key still counts.
+    """
+
+    name: str | None = None
+    is_welcome: Callable[[], bool] = lambda: True
+
+    @property
+    def owner(self) -> str:
+        """Whose jobs it sees: those of its key, or those of all that need none."""
+        return f"curve.{self.name}" if self.name else ""
+
+
 class Exchange:
     """A call, who sent it, and the answer's way back; what a client that went away does not take is dropped."""
 
-    def __init__(self, frames: list[memoryview], socket: zmq.asyncio.Socket, let_go: Callable[[int], None]) -> None:
+    def __init__(
+        self, frames: list[memoryview], socket: zmq.asyncio.Socket, let_go: Callable[[int], None], peer: Peer
+    ) -> None:
         """Args:
         let_go: called with a number of bytes when the message's memory is free again.
         """
@@ -28,7 +49,8 @@ class Exchange:
         self._socket = socket
         self._let_go = let_go
         self.size_bytes = self._held_bytes = sum(len(part) for part in self._body)
-        self.client = f"zmq:{self._envelope[0].hex()}"
+        self.peer = peer
+        self.client = f"zmq:{peer.name or self._envelope[0].hex()}"
         self.id: wire.MessageId | None = None
         self.method = ""
         self.params: dict[str, Any] = {}
@@ -68,6 +90,8 @@ class Exchange:
         await self._send(wire.notification(method, params))
 
     async def _send(self, frames: list[wire.Part]) -> None:
+        if not self.peer.is_welcome():
+            return  # its key was removed while it waited
         try:
             await self._socket.send_multipart([*self._envelope, *frames], copy=False)
         except zmq.ZMQError as error:

@@ -1,4 +1,8 @@
-"""The ZeroMQ door: a ROUTER on the daemon's loop, so that a plain REQ socket in any language can call.
+"""The ZeroMQ door: ROUTERs on the daemon's loop, so that a plain REQ socket in any language can call.
+
+There is one for each endpoint, because a ZeroMQ socket either asks for CURVE keys or takes clients without. Once the
+daemon has a pair of keys, `server.bind` asks for them unless it is ipc, which the file system guards; `server.local` is
+for this machine and never asks. A message's key says whose jobs it may name, and counts until it is removed.
 
 Every message is handled in a task of its own; only this module's socket and the engine's state are shared, both on one
 loop. A message that is too large is read and refused, because ZeroMQ's own limit would hang up without a word; that
@@ -26,40 +30,56 @@ import zmq.asyncio
 from pydantic import BaseModel, ValidationError
 
 from protocol import wire
+from protocol.keepalive import keep_alive
 from protocol.schema import Fault, JobsQuery, RenderParams, RenderResult, RequestId
 from renderer.config import ServerSettings
 from renderer.errors import ConfigError, InvalidRequest, JobNotFound, StillInProgress, StillreelError
-from renderer.frontends.exchange import Exchange, Reply
+from renderer.frontends.curve import USER, WATCHED, Admission, CurveRing, ask_for_keys, watch_handshakes
+from renderer.frontends.exchange import Exchange, Peer, Reply
+from renderer.frontends.refusals import Refusals
 from renderer.intake import Door, Intake, invalid
 from renderer.jobs.engine import Engine
-from renderer.jobs.job import Job
+from renderer.jobs.job import Job, own_id
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
 _LINGER_MS = 2000
 _MESSAGES_IN, _MESSAGES_OUT = 4, 1000  # for each connection
-_PING_MS, _DEAF_MS = 15_000, 60_000
 _CONNECTIONS_WAITING = 1024  # 10,000 that connect at once find ZeroMQ's own 100 too few
+_ANYBODY = Peer()
 _Params = TypeVar("_Params", bound=BaseModel)
 
 
 class ZmqServer:
     """Answers JSON-RPC calls; protocol/wire.py says what they look like."""
 
-    def __init__(self, settings: ServerSettings, engine: Engine, intake: Intake) -> None:
-        """Bind the socket.
+    def __init__(self, settings: ServerSettings, engine: Engine, intake: Intake, ring: CurveRing) -> None:
+        """Bind the sockets; on the loop.
+
+        Args:
+            ring: who may come from other machines.
 
         Raises:
-            ConfigError: the endpoint is malformed, not local, or taken.
+            ConfigError: an endpoint is malformed, taken, or lets others in while there are no keys.
         """
         self._max_request_bytes = settings.max_request_bytes
         self._engine = engine
         self._intake = intake
         self._tasks: set[asyncio.Task[None]] = set()
+        self._refusals = Refusals()
+        self._ring = ring
         self._context = zmq.asyncio.Context()
-        self._socket = _bind(self._context, settings)
-        self.endpoint = self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        self._admission: Admission | None = None
+        self._monitor: zmq.asyncio.Socket | None = None
+        self._keyed: zmq.asyncio.Socket | None = None
+        self._sockets: list[zmq.asyncio.Socket] = []
+        try:
+            self._open(settings)
+        except BaseException:
+            self._hang_up(0)
+            raise
+        self.endpoints = [socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0") for socket in self._sockets]
         self._held_bytes = 0
         self._has_let_go = asyncio.Event()
         self._methods: dict[str, Callable[[Exchange], Awaitable[Reply]]] = {
@@ -74,21 +94,45 @@ class ZmqServer:
 
     async def serve(self) -> None:
         """Answer until cancelled."""
+        async with asyncio.TaskGroup() as serving:
+            for socket in self._sockets:
+                serving.create_task(self._receive(socket))
+            if self._monitor is not None:
+                serving.create_task(watch_handshakes(self._monitor, self._refusals))
+            if self._admission is not None:
+                serving.create_task(self._admission.serve())
+
+    async def _receive(self, socket: zmq.asyncio.Socket) -> None:
         while True:
             while self._held_bytes > self._max_request_bytes:
                 self._has_let_go.clear()
                 await self._has_let_go.wait()
             try:
-                frames = await self._socket.recv_multipart(copy=False)
+                frames = await socket.recv_multipart(copy=False)
             except zmq.ZMQError as error:
                 log.warning("a message could not be received: %s", error)
                 continue
-            exchange = Exchange([frame.buffer for frame in frames], self._socket, self._let_go)
+            peer = self._peer(frames[0]) if socket is self._keyed else _ANYBODY
+            if peer is None:
+                continue
+            exchange = Exchange([frame.buffer for frame in frames], socket, self._let_go, peer)
             del frames
             self._held_bytes += exchange.size_bytes
             task = asyncio.create_task(self._handle(exchange))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _peer(self, frame: zmq.Frame) -> Peer | None:
+        """Return who sent a message; None for a key that does not count any more, which gets no answer."""
+        try:
+            key = str(frame.get(USER))
+        except zmq.ZMQError:  # nobody has let this connection in
+            return None
+        name = self._ring.name_of(key)
+        if name is None:
+            self._refusals.note(str(frame.get("Peer-Address")), "its CURVE key was removed")
+            return None
+        return Peer(name, lambda: self._ring.name_of(key) == name)
 
     def _let_go(self, size_bytes: int) -> None:
         self._held_bytes -= size_bytes
@@ -100,7 +144,52 @@ class ZmqServer:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         for task in self._tasks:
             task.cancel()
-        self._socket.close(linger=_LINGER_MS)
+        self._hang_up(_LINGER_MS)
+
+    # The sockets.
+
+    def _open(self, settings: ServerSettings) -> None:
+        if self._ring.is_made and not settings.bind.startswith("ipc:"):
+            self._admission = Admission(self._context, self._ring, self._refusals)
+            self._admission.start()
+            self._keyed = self._bind("server.bind", settings.bind)
+        elif _is_local(settings.bind):
+            self._bind("server.bind", settings.bind)
+        else:
+            raise ConfigError(
+                f"server.bind: {settings.bind} lets other machines in, and there are no CURVE keys yet; "
+                "make one first: stillreel keys curve NAME"
+            )
+        if settings.local is not None:
+            if not _is_local(settings.local):
+                raise ConfigError(f"server.local: expected a loopback or ipc endpoint, found {settings.local}")
+            self._bind("server.local", settings.local)
+
+    def _bind(self, setting: str, endpoint: str) -> zmq.asyncio.Socket:
+        socket = self._context.socket(zmq.ROUTER)
+        self._sockets.append(socket)
+        socket.setsockopt(zmq.IPV6, int("[" in endpoint))
+        socket.setsockopt(zmq.MAXMSGSIZE, 2 * self._max_request_bytes)
+        socket.setsockopt(zmq.RCVHWM, _MESSAGES_IN)
+        socket.setsockopt(zmq.SNDHWM, _MESSAGES_OUT)
+        socket.setsockopt(zmq.BACKLOG, _CONNECTIONS_WAITING)
+        keep_alive(socket)
+        if self._admission is not None and self._keyed is None:
+            ask_for_keys(socket, self._ring)
+            self._monitor = socket.get_monitor_socket(WATCHED)
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise ConfigError(f"{setting}: {endpoint}: {zmq.strerror(error.errno or 0)}") from error
+        return socket
+
+    def _hang_up(self, linger_ms: int) -> None:
+        if self._keyed is not None:
+            self._keyed.disable_monitor()
+        for socket in (*self._sockets, *([self._monitor] if self._monitor else [])):
+            socket.close(linger=linger_ms)
+        if self._admission is not None:
+            self._admission.stop()
         self._context.term()
 
     async def _handle(self, exchange: Exchange) -> None:
@@ -140,7 +229,7 @@ class ZmqServer:
         return self._engine.status(job).model_dump(mode="json"), ()
 
     async def _accept(self, params: RenderParams, exchange: Exchange) -> Job:
-        job = await self._intake.accept(params, Door(exchange.client), exchange.attachments)
+        job = await self._intake.accept(params, Door(exchange.client, owner=exchange.peer.owner), exchange.attachments)
         exchange.let_go()
         return job
 
@@ -158,7 +247,7 @@ class ZmqServer:
         return self._engine.status(job).model_dump(mode="json"), ()
 
     async def _jobs(self, exchange: Exchange) -> Reply:
-        statuses = self._engine.jobs(_parse(JobsQuery, exchange.params))
+        statuses = self._engine.jobs(_parse(JobsQuery, exchange.params), exchange.peer.owner)
         return {"jobs": [status.model_dump(mode="json") for status in statuses]}, ()
 
     async def _health(self, exchange: Exchange) -> Reply:
@@ -167,7 +256,7 @@ class ZmqServer:
         return self._engine.health().model_dump(mode="json"), ()
 
     def _job(self, exchange: Exchange) -> Job:
-        return self._engine.job(_parse(RequestId, exchange.params).request_id)
+        return self._engine.job(own_id(exchange.peer.owner, _parse(RequestId, exchange.params).request_id))
 
     async def _outcome(self, job: Job) -> Reply:
         """Answer with the result, and with sync_mode the video's bytes as the reply's attachment 0."""
@@ -210,29 +299,6 @@ def _mapped(path: Path) -> memoryview:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as error:
         raise JobNotFound("the job's video was removed when its time was over", loc=("request_id",)) from error
-
-
-def _bind(context: zmq.asyncio.Context, settings: ServerSettings) -> zmq.asyncio.Socket:
-    if not _is_local(settings.bind):
-        raise ConfigError(
-            f"server.bind: {settings.bind} is neither loopback nor ipc; other machines need CURVE keys, "
-            "which this version does not have yet"
-        )
-    socket = context.socket(zmq.ROUTER)
-    socket.setsockopt(zmq.IPV6, int("[" in settings.bind))
-    socket.setsockopt(zmq.MAXMSGSIZE, 2 * settings.max_request_bytes)
-    socket.setsockopt(zmq.RCVHWM, _MESSAGES_IN)
-    socket.setsockopt(zmq.SNDHWM, _MESSAGES_OUT)
-    socket.setsockopt(zmq.HEARTBEAT_IVL, _PING_MS)
-    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _DEAF_MS)
-    socket.setsockopt(zmq.BACKLOG, _CONNECTIONS_WAITING)
-    try:
-        socket.bind(settings.bind)
-    except zmq.ZMQError as error:
-        socket.close(linger=0)
-        context.term()
-        raise ConfigError(f"server.bind: {settings.bind}: {zmq.strerror(error.errno or 0)}") from error
-    return socket
 
 
 def _is_local(endpoint: str) -> bool:

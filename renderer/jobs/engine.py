@@ -172,8 +172,10 @@ class Engine:
     def status(self, job: Job) -> JobStatus:
         return job.status(self._dispatcher.ahead(job) if job.state is State.QUEUED else None)
 
-    def jobs(self, query: JobsQuery) -> list[JobStatus]:
-        return [self.status(job) for job in self._ledger.newest([State(name) for name in query.states], query.limit)]
+    def jobs(self, query: JobsQuery, owner: str = "") -> list[JobStatus]:
+        """Return an owner's newest jobs; without a key, those of all that have none."""
+        states = [State(name) for name in query.states]
+        return [self.status(job) for job in self._ledger.newest(states, query.limit, owner)]
 
     def health(self) -> Health:
         gpus = self._render.gpus

@@ -2,6 +2,9 @@
 
 The table is what the engine, the store's guard, the tests and the diagram in docs/jobs.md read; nothing else says what
 may follow what.
+
+The id of a job whose client has a key begins with whose it is, so that clients with keys choose their request_ids
+without meeting those of others: none can ask for, take or block what another has named.
 """
 
 from dataclasses import dataclass, replace
@@ -50,13 +53,29 @@ WORDS: dict[State, Status] = {
     State.EXPIRED: "COMPLETED",
 }
 
+_MINE = "~"  # between owner and request_id; in no request_id that is accepted, and in no key's name
+
+
+def own_id(owner: str, request_id: str) -> str:
+    """Return the id of the job that a client calls `request_id`; text that is no request_id gives nobody's.
+
+    Args:
+        owner: the client's key; empty for clients without one, who share their jobs.
+    """
+    return f"{owner}{_MINE}{request_id}" if owner or _MINE in request_id else request_id
+
+
+def ids_of(owner: str) -> tuple[str, str]:
+    """Return the bounds between which the ids of an owner's jobs lie, the upper one left out."""
+    return f"{owner}{_MINE}", f"{owner}{chr(ord(_MINE) + 1)}"
+
 
 @dataclass(frozen=True, slots=True)
 class Submission:
     """A checked request on its way to become a job; see Job for what the fields mean.
 
     Attributes:
-        id: fit for a directory's name; the schema has checked it.
+        id: what `own_id` returns; fit for a directory's name, as the schema has checked.
         output: absent, the daemon's own directory for it.
         hook: whom to call when it is done.
     """
@@ -75,7 +94,8 @@ class Job:
     """One accepted request, without what it is made from: that is in the store until the job ends.
 
     Attributes:
-        client: who sent it; clients take turns. "zmq:..." with the connection's identity, or "spool".
+        client: who sent it; clients take turns. "zmq:..." with the connection's identity or the key's name, "http:..."
+            with the key's name or the address, or "spool".
         digest: of the request's body, to tell a repeated request from another one under the same id.
         number: order of arrival.
         output: directory that its video goes into.
@@ -112,6 +132,16 @@ class Job:
     error: Fault | None = None
 
     @property
+    def owner(self) -> str:
+        """The key whose job it is; empty where the client had none."""
+        return self.id.rpartition(_MINE)[0]
+
+    @property
+    def request_id(self) -> str:
+        """What its client calls it."""
+        return self.id.rpartition(_MINE)[2]
+
+    @property
     def is_finished(self) -> bool:
         return self.state.is_last
 
@@ -127,7 +157,7 @@ class Job:
 
     def status(self, queue_position: int | None) -> JobStatus:
         return JobStatus(
-            request_id=self.id,
+            request_id=self.request_id,
             status=WORDS[self.state],
             queue_position=queue_position,
             progress=self.progress,

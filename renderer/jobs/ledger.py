@@ -71,9 +71,9 @@ class Ledger:
     def count(self, state: State) -> int:
         return sum(job.state is state for job in self._live.values())
 
-    def newest(self, states: Collection[State], limit: int) -> list[Job]:
-        """Return the newest jobs in these states, in order of arrival, as they are this moment."""
-        return [self._live.get(job.id, job) for job in self.store.newest(states or list(State), limit)]
+    def newest(self, states: Collection[State], limit: int, owner: str = "") -> list[Job]:
+        """Return an owner's newest jobs in these states, in order of arrival, as they are this moment."""
+        return [self._live.get(job.id, job) for job in self.store.newest(states or list(State), limit, owner)]
 
     @contextlib.contextmanager
     def watching(self, job_id: str) -> Iterator[asyncio.Event]:

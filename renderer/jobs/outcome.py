@@ -147,7 +147,7 @@ def _done(job: Job, order: Order, report: RenderReport, now: float) -> Job:
     remove_attempts(job)
     sync(job.output)
     sync(job.output.parent)  # the directory is new as well
-    request = order.work.request.model_copy(update={"request_id": job.id})
+    request = order.work.request.model_copy(update={"request_id": job.request_id})
     result = report.result(video.as_uri(), VIDEO_NAME, request)
     return job.moved(
         State.DONE,

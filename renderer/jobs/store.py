@@ -20,7 +20,7 @@ from renderer.errors import ConfigError, StorageFull, StoreFailed
 from renderer.jobs import hooks
 from renderer.jobs.files import Files
 from renderer.jobs.hooks import Hook, HookStore
-from renderer.jobs.job import Job, State
+from renderer.jobs.job import Job, State, ids_of
 from renderer.jobs.record import COLUMNS, job_row, read_job, read_work, work_document
 from renderer.jobs.reserve import Reserve
 from renderer.pipeline import RenderJob
@@ -183,11 +183,12 @@ class JobStore:
         """Return the jobs that wait or run, in order of arrival."""
         return self._select("WHERE state IN (?, ?) ORDER BY number", _UNFINISHED)
 
-    def newest(self, states: Collection[State], limit: int) -> list[Job]:
-        """Return the newest jobs in any of these states, in order of arrival."""
+    def newest(self, states: Collection[State], limit: int, owner: str = "") -> list[Job]:
+        """Return an owner's newest jobs in any of these states, in order of arrival."""
         marks = ", ".join("?" * len(states))
-        names = [state.value for state in states]
-        return self._select(f"WHERE state IN ({marks}) ORDER BY number DESC LIMIT ?", (*names, limit))[::-1]
+        mine, bounds = ("id >= ? AND id < ?", ids_of(owner)) if owner else ("instr(id, ?) = 0", ids_of(owner)[:1])
+        values = (*(state.value for state in states), *bounds, limit)
+        return self._select(f"WHERE state IN ({marks}) AND {mine} ORDER BY number DESC LIMIT ?", values)[::-1]
 
     def finished_before(self, moment: float, limit: int) -> list[Job]:
         """Return the jobs that ended before this moment, oldest first."""

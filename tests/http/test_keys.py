@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from protocol.errors import RemoteError
 from renderer.config import HttpSettings
 from renderer.errors import ConfigError
 from renderer.frontends.http.keys import KeyRing
@@ -86,6 +87,32 @@ def test_a_key_is_needed_from_the_moment_there_is_one(start: Start) -> None:
         keys(daemon.data_dir, "add", "bob")
         assert client.get("/api/jobs", headers={"authorization": f"Key {secret}"}).status_code == 401
         assert keys(daemon.data_dir, "list").startswith("bob\t")
+
+
+def test_keys_see_and_cancel_their_own_jobs_only(start: Start) -> None:
+    daemon = start("--http", "127.0.0.1:0")
+    ring = KeyRing(daemon.data_dir)
+    hers, his = ({"authorization": f"Key {ring.add(name)}", "x-fal-request-id": "same"} for name in ("alice", "bob"))
+    wait_until(lambda: httpx.get(f"{daemon.http}/api/jobs").status_code == 401, "a key is needed")
+    with httpx.Client(base_url=daemon.http, timeout=60) as client:
+        made = [client.post(RUN, json=request(crf=crf), headers=who) for crf, who in enumerate((hers, his))]
+        assert [answer.headers["x-fal-request-id"] for answer in made] == ["same", "same"]
+        assert made[0].json()["video"]["url"] != made[1].json()["video"]["url"]
+        sent = client.post(QUEUE, json=request(), headers={**hers, "x-fal-request-id": "hers"}).json()
+        assert sent["request_id"] == "hers"
+        assert client.get(sent["status_url"], headers=hers).status_code in {200, 202}
+        place = f"/queue/{APP}/requests"
+        for name in ("hers", "key.alice~hers"):
+            assert client.get(f"{place}/{name}/status", headers=his).status_code == 404
+            assert client.get(f"{place}/{name}/status/stream", headers=his).status_code == 404
+            assert client.get(f"{place}/{name}", headers=his).status_code == 404
+            assert client.put(f"{place}/{name}/cancel", headers=his).status_code == 404
+            with pytest.raises(RemoteError, match="no job has this id"):
+                daemon.client.status(name)
+        ids = {who: client.get("/api/jobs", headers=key).json()["jobs"] for who, key in (("her", hers), ("him", his))}
+        assert {job["request_id"] for job in ids["her"]} == {"hers", "same"}
+        assert {job["request_id"] for job in ids["him"]} == {"same"}
+        assert daemon.client.jobs() == []
 
 
 def test_an_upload_token_lets_its_holder_upload_and_nothing_else(start: Start) -> None:

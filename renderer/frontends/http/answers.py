@@ -104,13 +104,23 @@ class Faults:
 
 
 def submitted(job: Job, position: int | None, links: Links) -> dict[str, Any]:
-    return {"status": "IN_QUEUE", "request_id": job.id, "queue_position": position or 0, **links.request(job.id)}
+    return {
+        "status": "IN_QUEUE",
+        "request_id": job.request_id,
+        "queue_position": position or 0,
+        **links.request(job.request_id),
+    }
 
 
 def status(job: Job, position: int | None, logs: list[dict[str, Any]], links: Links) -> tuple[int, dict[str, Any]]:
     """Return the HTTP status and the document that say how a job is doing."""
     word = WORDS[job.state]
-    document: dict[str, Any] = {"status": word, "request_id": job.id, **links.request(job.id), "logs": logs}
+    document: dict[str, Any] = {
+        "status": word,
+        "request_id": job.request_id,
+        **links.request(job.request_id),
+        "logs": logs,
+    }
     if word == "IN_QUEUE":
         document["queue_position"] = position or 0
     if not job.is_finished:

@@ -88,7 +88,7 @@ class Contract:
         self._waiting.keep(job.id)
         position = self._engine.status(job).queue_position
         document = answers.submitted(job, position, _caller(request).links)
-        return JSONResponse(document, headers={answers.REQUEST_ID: job.id})
+        return JSONResponse(document, headers={answers.REQUEST_ID: job.request_id})
 
     async def _accept(self, request: Request) -> tuple[Job, bool]:
         """Return the job of a request, and whether it is nobody else's."""
@@ -98,8 +98,8 @@ class Contract:
                 self._check_queue(request)
                 wanted = render_request(document, request, caller)
                 with self._parts.uploads.taken(wanted, caller.links) as (wanted, files):
-                    is_ours = not self._waiting.knows(wanted.request_id)
-                    job = await self._parts.intake.accept(wanted, Door(caller.client, links=caller.links.base), files)
+                    is_ours = not self._waiting.knows(wanted.request_id and caller.job_id(wanted.request_id))
+                    job = await self._parts.intake.accept(wanted, _door(caller), files)
             except StillreelError as error:
                 raise Failed(error.fault(), document) from error
             self._inputs.keep(job.id, document)
@@ -119,7 +119,7 @@ class Contract:
 
     def status_now(self, request_id: str, caller: Caller, *, wants_logs: bool) -> Response:
         try:
-            job = self._engine.job(request_id)
+            job = self._engine.job(caller.job_id(request_id))
         except JobNotFound:
             return JSONResponse({"status": "NOT_FOUND"}, 404)
         lines = self._parts.logs.lines(job.id) if wants_logs else []
@@ -129,12 +129,14 @@ class Contract:
     async def stream(self, request: Request, request_id: str, logs: str = "") -> Response:
         """Tell every change as a server-sent event, with the log lines that are new, until the end."""
         try:
-            job = self._engine.job(request_id)
+            job = self._engine.job(_caller(request).job_id(request_id))
         except JobNotFound:
             return JSONResponse({"status": "NOT_FOUND"}, 404)
         events = self._events(job, _caller(request), wants_logs=logs.lower() in _TRUE)
         return StreamingResponse(
-            events, media_type="text/event-stream", headers={"cache-control": "no-store", answers.REQUEST_ID: job.id}
+            events,
+            media_type="text/event-stream",
+            headers={"cache-control": "no-store", answers.REQUEST_ID: job.request_id},
         )
 
     async def _events(self, job: Job, caller: Caller, *, wants_logs: bool) -> AsyncIterator[bytes]:
@@ -160,19 +162,20 @@ class Contract:
     async def result(self, request: Request, request_id: str) -> Response:
         """Return the video of a request that is done, or the error that it has ended in."""
         try:
-            job = self._engine.job(request_id)
+            job = self._engine.job(_caller(request).job_id(request_id))
         except JobNotFound:
             return answers.error(404, "Request not found", "not_found")
         if not job.is_finished:
             return answers.error(400, "Request is still in progress", "still_in_progress")
         return await self._outcome(job, _caller(request))
 
-    async def cancel(self, request_id: str) -> Response:
+    async def cancel(self, request: Request, request_id: str) -> Response:
         """Ask that a request end; one that runs ends as soon as its worker is stopped."""
         try:
-            if self._engine.job(request_id).is_finished:
+            job = self._engine.job(_caller(request).job_id(request_id))
+            if job.is_finished:
                 return JSONResponse({"status": "ALREADY_COMPLETED"}, 400)
-            self._engine.cancel(request_id)
+            self._engine.cancel(job.id)
         except JobNotFound:
             return JSONResponse({"status": "NOT_FOUND"}, 404)
         return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202)
@@ -184,7 +187,7 @@ class Contract:
     async def _outcome(self, job: Job, caller: Caller) -> Response:
         if job.error is not None or job.result is None:
             fault = job.error or Fault(type="internal_error", message="the job has no result")
-            return self._parts.faults.answer(fault, self._inputs.of(job.id), job.id)
+            return self._parts.faults.answer(fault, self._inputs.of(job.id), job.request_id)
         if job.sync_mode:
             return await videos.inline(job, job.result)
         return videos.answer(job, job.result, self._parts.tokens, caller.links)
@@ -221,6 +224,10 @@ class Failed(Exception):
         super().__init__(fault.message)
         self.fault = fault
         self.document = document
+
+
+def _door(caller: Caller) -> Door:
+    return Door(caller.client, links=caller.links.base, owner=caller.owner)
 
 
 def _caller(request: Request) -> Caller:

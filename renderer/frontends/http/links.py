@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 from renderer.config import HttpSettings
 from renderer.frontends.http.address import APP, is_host
+from renderer.jobs.job import own_id
 
 CALLER: Final = "stillreel.caller"  # the key in an ASGI scope
 
@@ -44,6 +45,14 @@ class Caller:
     client: str
     key: str | None
     links: Links
+
+    @property
+    def owner(self) -> str:
+        """Whose jobs this client sees: those of its key, or those of all that need none."""
+        return f"key.{self.key}" if self.key else ""
+
+    def job_id(self, request_id: str) -> str:
+        return own_id(self.owner, request_id)
 
 
 def links(scheme: str, headers: Mapping[str, str], settings: HttpSettings, *, is_by_host: bool = False) -> Links:

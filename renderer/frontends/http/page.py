@@ -23,6 +23,7 @@ from renderer.errors import InvalidRequest, StillreelError
 from renderer.frontends.http.answers import error
 from renderer.frontends.http.described import REFUSALS
 from renderer.frontends.http.files import unless_known
+from renderer.frontends.http.links import CALLER, Caller
 from renderer.jobs.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Page:
         self._closing = closing
         self._findings: tuple[float, Findings] | None = None
         self._examining = asyncio.Lock()
-        self._listed = (-_LOOK_S, "")
+        self._listed: dict[str, tuple[float, str]] = {}
         self.routes = APIRouter(tags=["page"])
         add = self.routes.add_api_route
         described: dict[int | str, dict[str, Any]] = {200: {"model": Jobs}, 422: REFUSALS[422], 401: REFUSALS[401]}
@@ -74,7 +75,7 @@ class Page:
         response = FileResponse(path, media_type=kind, headers=_HEADERS, stat_result=path.stat())
         return unless_known(request, response)
 
-    async def jobs(self, limit: str = "50", states: str = "") -> Response:
+    async def jobs(self, request: Request, limit: str = "50", states: str = "") -> Response:
         """List the newest jobs, in order of arrival."""
         wanted = [state for state in states.split(",") if state]
         try:
@@ -82,7 +83,9 @@ class Page:
         except ValidationError as failed:
             first = failed.errors()[0]
             raise InvalidRequest(first["msg"], loc=("query", *first["loc"])) from failed
-        return JSONResponse({"jobs": [job.model_dump(mode="json") for job in self._engine.jobs(query)]})
+        return JSONResponse(
+            {"jobs": [job.model_dump(mode="json") for job in self._engine.jobs(query, _owner(request))]}
+        )
 
     async def health(self) -> Response:
         """Say how the daemon stands."""
@@ -96,15 +99,15 @@ class Page:
                 known = self._findings = time.monotonic(), await asyncio.to_thread(self._examine)
         return JSONResponse({"findings": [{**each, "found": _without_paths(each["found"])} for each in known[1]]})
 
-    async def events(self) -> Response:
+    async def events(self, request: Request) -> Response:
         """Tell the newest jobs at once, and whenever one changes, twice a second at most, as server-sent events."""
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(self._changes(), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(self._changes(_owner(request)), media_type="text/event-stream", headers=headers)
 
-    async def _changes(self) -> AsyncIterator[bytes]:
+    async def _changes(self, owner: str) -> AsyncIterator[bytes]:
         shown, spoke_at = "", 0.0
         while not self._closing.is_set():
-            newest = self._newest(shown)
+            newest = self._newest(owner, shown)
             if newest != shown:
                 shown, spoke_at = newest, time.monotonic()
                 yield f"event: jobs\ndata: {shown}\n\n".encode()
@@ -113,18 +116,25 @@ class Page:
                 yield b": still here\n\n"
             await asyncio.sleep(_LOOK_S)
 
-    def _newest(self, otherwise: str) -> str:
-        """Return the newest jobs as JSON; asked once for all who watch."""
+    def _newest(self, owner: str, otherwise: str) -> str:
+        """Return an owner's newest jobs as JSON; asked once for all who watch them."""
         now = time.monotonic()
-        if now - self._listed[0] < _LOOK_S / 2:
-            return self._listed[1]
+        listed = self._listed.get(owner)
+        if listed and now - listed[0] < _LOOK_S / 2:
+            return listed[1]
         try:
-            jobs = self._engine.jobs(JobsQuery(limit=_SHOWN))
+            jobs = self._engine.jobs(JobsQuery(limit=_SHOWN), owner)
         except StillreelError as failed:
             log.warning("the jobs could not be listed: %s", failed, extra={"action": "not_listed"})
             return otherwise
-        self._listed = now, json.dumps([job.model_dump(mode="json") for job in jobs])
-        return self._listed[1]
+        text = json.dumps([job.model_dump(mode="json") for job in jobs])
+        self._listed[owner] = now, text
+        return text
+
+
+def _owner(request: Request) -> str:
+    caller: Caller = request.scope[CALLER]
+    return caller.owner
 
 
 def _without_paths(words: str) -> str:

@@ -45,12 +45,12 @@ async def inline(job: Job, result: RenderResult) -> Response:
     return StreamingResponse(
         _parts(file, (before + place).encode(), after.encode()),
         media_type="application/json",
-        headers={"content-length": str(length), REQUEST_ID: job.id},
+        headers={"content-length": str(length), REQUEST_ID: job.request_id},
     )
 
 
 def answer(job: Job, result: RenderResult, tokens: Tokens, links: Links) -> Response:
-    return JSONResponse(linked(result, job.id, tokens, links), headers={REQUEST_ID: job.id})
+    return JSONResponse(linked(result, job.id, tokens, links), headers={REQUEST_ID: job.request_id})
 
 
 async def _parts(file: BinaryIO, before: bytes, after: bytes) -> AsyncIterator[bytes]:

@@ -102,10 +102,10 @@ class Webhooks:
         headers = {
             "user-agent": "stillreel",
             "content-type": "application/json",
-            "x-fal-webhook-request-id": job.id,
+            "x-fal-webhook-request-id": job.request_id,
             "x-fal-webhook-user-id": user,
             "x-fal-webhook-timestamp": timestamp,
-            "x-fal-webhook-signature": self._signer.signature(job.id, user, timestamp, body),
+            "x-fal-webhook-signature": self._signer.signature(job.request_id, user, timestamp, body),
         }
         try:
             await post(call.hook.url, headers, body, self._addresses, self._settings.timeout_s)
@@ -158,7 +158,7 @@ class Outcomes:
             JobNotFound: the job was forgotten.
         """
         job = self._engine.job(call.job_id)
-        document: dict[str, Any] = {"request_id": job.id, "gateway_request_id": job.id}
+        document: dict[str, Any] = {"request_id": job.request_id, "gateway_request_id": job.request_id}
         if job.error is None and job.result is not None:
             base = self._public_url or call.hook.base
             if base is None:
