@@ -37,6 +37,7 @@ from renderer.jobs.retention import Retention
 from renderer.jobs.slot import Watch
 from renderer.jobs.store import JobStore
 from renderer.metrics import Snapshot
+from renderer.periodic import repeatedly
 from renderer.scrape import serve_metrics
 
 if TYPE_CHECKING:
@@ -149,8 +150,8 @@ class _Daemon:
         parts += [spool.serve] if spool else []
         parts += [webhooks(settings, self._data_dir, engine, self._store.hooks).run]
         async with asyncio.TaskGroup() as tasks, self._metrics(engine, spool):
-            serving = [tasks.create_task(part()) for part in parts]
-            answering = [tasks.create_task(http.serve())] if http else []
+            serving = [tasks.create_task(self._lasting(part)) for part in parts]
+            answering = [tasks.create_task(self._lasting(http.serve))] if http else []
             announce(f"stillreel {VERSION} ready on {', '.join(addresses)}")
             await self._drain.wait()
             log.info("draining", extra={"action": "drain"})
@@ -165,6 +166,20 @@ class _Daemon:
             for task in (draining, stopping, *answering, *serving):
                 task.cancel()
         log.info("stopped", extra={"action": "stop"})
+
+    async def _lasting(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run a part that ends with the daemon only.
+
+        Raises:
+            RuntimeError: it has ended before; what it raised goes on as well. Either ends the daemon.
+        """
+        try:
+            await part()
+        except Exception:
+            log.exception("a part of the daemon failed, so the daemon stops", extra={"action": "stop"})
+            raise
+        if not self._drain.is_set():
+            raise RuntimeError(f"{part.__qualname__} has ended, and the daemon cannot go on without it")
 
     async def _spool(self, engine: Engine, intake: Intake) -> Spool | None:
         """Return the manifest directory's door, if there is one."""
@@ -187,19 +202,18 @@ class _Daemon:
             yield
             return
         began = time.monotonic()
-        seen: list[Snapshot] = []
+        seen: list[Snapshot | None] = [None]
 
         async def look() -> None:
-            while True:
-                seen[:] = [engine.snapshot(time.monotonic() - began, spool.claims if spool else None)]
-                await asyncio.sleep(_GAUGES_S)
+            seen[0] = None  # old figures are worse than none
+            seen[0] = engine.snapshot(time.monotonic() - began, spool.claims if spool else None)
 
         engine.metrics.watch(lambda: seen[0])
         with contextlib.ExitStack() as open_port:
             if address:
                 server = open_port.enter_context(serve_metrics(engine.metrics, address))
                 log.info("metrics at http://%s/metrics", server.address, extra={"action": "metrics"})
-            looking = asyncio.create_task(look())
+            looking = asyncio.create_task(repeatedly("reading the gauges", look, _GAUGES_S))
             try:
                 yield
             finally:

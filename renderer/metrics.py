@@ -29,6 +29,7 @@ RESTARTS: Final = ("died", "timeout", "stalled", "cancelled")
 
 # From the work on one still to the longest job that the default limits allow; the wait for a worker may be longer.
 _WORK_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
+_READY: Final = "Whether a request would be accepted now: 1 or 0"
 _WAIT_S: Final = (0.01, 0.1, 1, 10, 30, 100, 300, 1000, 3600, 14400, 86400)
 
 
@@ -74,12 +75,13 @@ class Metrics:
         self._stage = self._histogram("stage_seconds", "Spent in each stage of the jobs done", _WORK_S, stage=STAGES)
         Info("stillreel_build", "The version that runs", registry=self.registry).info({"version": VERSION})
 
-    def watch(self, snapshot: Callable[[], Snapshot]) -> None:
+    def watch(self, snapshot: Callable[[], Snapshot | None]) -> None:
         """Show the gauges as well, read in every scrape from now on; to be called once.
 
         Args:
-            snapshot: called on the scrape's own thread, so it must not walk through what the event loop may be
-                changing. To return a value that the loop replaces as a whole is safe.
+            snapshot: returns None where nobody knows now, and the daemon counts as not ready. Called on the scrape's
+                own thread, so it must not walk through what the event loop may be changing. To return a value that the
+                loop replaces as a whole is safe.
         """
         self.registry.register(_Gauges(snapshot))
 
@@ -165,7 +167,7 @@ class _Registry(CollectorRegistry):
 class _Gauges(Collector):
     """What is read from a snapshot in each scrape; if it cannot be read, the gauges are missing and the counts stay."""
 
-    def __init__(self, snapshot: Callable[[], Snapshot]) -> None:
+    def __init__(self, snapshot: Callable[[], Snapshot | None]) -> None:
         self._snapshot = snapshot
 
     def describe(self) -> Iterable[Metric]:
@@ -173,7 +175,8 @@ class _Gauges(Collector):
 
     def collect(self) -> Iterable[Metric]:
         try:
-            return _gauges(self._snapshot())
+            now = self._snapshot()
+            return _gauges(now) if now else [GaugeMetricFamily("stillreel_ready", _READY, 0.0)]
         except Exception:
             log.warning("the gauges could not be read", exc_info=True, extra={"action": "scrape_failed"})
             return ()
@@ -187,7 +190,7 @@ def _gauges(now: Snapshot) -> list[Metric]:
     for priority, count in jobs.items():
         queued.add_metric([priority], count)
     single = {
-        "ready": ("Whether a request would be accepted now: 1 or 0", now.is_ready),
+        "ready": (_READY, now.is_ready),
         "jobs_running": ("Jobs that run", now.running),
         "workers": ("Jobs that may run at once", now.workers),
         "spool_claims": ("Manifests that this daemon has claimed", now.spool_claims),

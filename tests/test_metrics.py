@@ -204,6 +204,13 @@ def test_a_snapshot_that_fails_costs_the_gauges_and_a_log_line(
     assert (line.getMessage(), line.levelno) == ("the gauges could not be read", logging.WARNING)
 
 
+def test_where_nobody_knows_how_the_daemon_stands_it_is_not_ready(metrics: Metrics) -> None:
+    metrics.watch(lambda: None)
+    found = samples(metrics)
+    assert found["stillreel_ready", ()] == 0
+    assert ("stillreel_jobs_running", ()) not in found
+
+
 # Both formats, and the documentation
 
 

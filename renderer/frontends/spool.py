@@ -19,6 +19,7 @@ from renderer.frontends.layout import Claim
 from renderer.frontends.passage import CLIENT, Desk, Passage
 from renderer.intake import Intake
 from renderer.jobs.engine import Engine
+from renderer.periodic import repeatedly
 
 log = logging.getLogger(__name__)
 
@@ -164,14 +165,17 @@ class Spool:
         self._wake.set()
 
     async def _renew(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.lease_s / 3)
-            held = {passage.claim: passage for passage in self._passages if _is_at_rest(passage)}
-            for claim in await asyncio.to_thread(self._claims.renew, list(held)):
-                passage = held[claim]
-                if passage in self._passages and _is_at_rest(passage):  # still
-                    passage.give_up()
-                    self._passages[passage].cancel()
+        pause_s = self._settings.lease_s / 3
+        await asyncio.sleep(pause_s)
+        await repeatedly("renewing the claims", self._renew_once, pause_s)
+
+    async def _renew_once(self) -> None:
+        held = {passage.claim: passage for passage in self._passages if _is_at_rest(passage)}
+        for claim in await asyncio.to_thread(self._claims.renew, list(held)):
+            passage = held[claim]
+            if passage in self._passages and _is_at_rest(passage):  # still
+                passage.give_up()
+                self._passages[passage].cancel()
 
 
 def _is_at_rest(passage: Passage) -> bool:

@@ -16,6 +16,7 @@ from renderer.errors import StillreelError
 from renderer.jobs.job import Job
 from renderer.jobs.outcome import Places
 from renderer.jobs.store import JobStore
+from renderer.periodic import repeatedly
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +36,7 @@ class Retention:
         """Sweep now and then until cancelled; what fails is tried again."""
         with contextlib.suppress(OSError, StillreelError):
             await self._remove_orphan_logs(time.time())
-        while True:
-            try:
-                await self.sweep(time.time())
-            except StillreelError as error:
-                log.warning("retention: %s", error, extra={"action": "retention"})
-            await asyncio.sleep(_SWEEP_S)
+        await repeatedly("retention", lambda: self.sweep(time.time()), _SWEEP_S)
 
     async def sweep(self, now: float) -> None:
         """Remove the videos and the answers whose time is over at `now` (Unix seconds)."""

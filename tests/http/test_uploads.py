@@ -179,7 +179,7 @@ def test_a_want_of_descriptors_removes_nothing_and_ends_no_sweeping(
         await uploads.write(TOKEN, lasting(), of(b"x"))
         with no_descriptors():
             sweeping = asyncio.create_task(uploads.run())
-            while "uploads could not be looked through: Too many open files" not in caplog.text:  # noqa: ASYNC110 - the log tells
+            while "sweeping the uploads failed and is tried again: Too many open files" not in caplog.text:  # noqa: ASYNC110 - the log tells
                 await asyncio.sleep(0.01)
         assert not sweeping.done()
         assert uploads.about(TOKEN) is not None

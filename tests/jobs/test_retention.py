@@ -175,7 +175,7 @@ def test_a_store_that_fails_is_tried_again_later(house: House, caplog: pytest.Lo
 
     asyncio.run(scenario())
     assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
-        "retention: the store of jobs failed: attempt to write a readonly database"
+        "retention failed and is tried again: the store of jobs failed: attempt to write a readonly database"
     ]
     house.store._database.execute("PRAGMA query_only = OFF")
     house.sweep(outputs_s=1)

@@ -35,6 +35,7 @@ from renderer.errors import FetchFailed, StorageFull, StoreFailed
 from renderer.frontends.http.links import Links
 from renderer.frontends.http.schema import ImagesToVideoInput
 from renderer.frontends.http.tokens import is_upload
+from renderer.periodic import repeatedly
 
 log = logging.getLogger(__name__)
 
@@ -216,12 +217,7 @@ class Uploads:
 
     async def run(self) -> None:
         """Remove what is too old, now and then, until cancelled; what fails is tried again."""
-        while True:
-            try:
-                await self.sweep()
-            except OSError as error:
-                log.warning("uploads could not be looked through: %s", error.strerror, extra={"action": "retention"})
-            await asyncio.sleep(_SWEEP_S)
+        await repeatedly("sweeping the uploads", self.sweep, _SWEEP_S)
 
     async def sweep(self) -> None:
         """Remove the uploads whose time is over, and what a daemon that was killed has left.
