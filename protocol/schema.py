@@ -212,7 +212,13 @@ class Progress(BaseModel):
     images_done: int = 0
     images: int
     frames: int = Field(description="frames of the whole video")
+    frames_done: int = Field(0, description="frames that are coded; the stills of later ones may be done already")
     stage: Literal["queued", "rendering", "finishing", "done"] = "queued"
+
+    @property
+    def share(self) -> float:
+        """How much of the video is coded, from 0 to 1."""
+        return self.frames_done / self.frames
 
 
 class Fault(BaseModel):

@@ -115,7 +115,7 @@ def render(
     Args:
         job: from `intake.render_job`.
         output: path of the MP4; its directory exists; a file of that name is replaced.
-        on_progress: called on this thread after every still, and once a second in a hold whose frames are all coded.
+        on_progress: called on this thread after every still, and once a second while frames are coded.
         open_encoder: encodes whatever the request says; None chooses as it says.
 
     Raises:
@@ -179,8 +179,9 @@ class _Rendering:
         coded = [(index, still) for index, still in enumerate(plan.stills) if still.copy_of is None]
         images = self.job.request.images
         progress = Progress(images=len(images), frames=self.job.timeline.frames, stage="rendering")
-        voice = _Voice(self.on_progress)
-        voice.say(progress)
+        sequence = sequence_for(plan)
+        voice = _Voice(self.on_progress, sequence, progress)
+        voice.say()
         stream = self._stream(plan, [still for _, still in coded])
         sources = [Source(images[index].url, index, self.pictures[index]) for index, _ in coded]
         with (
@@ -189,16 +190,17 @@ class _Rendering:
             self._stills(sources, encoder.stock) as stills,
             Mp4Writer(output, stream.fps) as video,
         ):
-            sequence = sequence_for(plan)
             for (index, still), lease in zip(coded, self.clock.timed("stills", stills), strict=True):
                 times = 1 if plan.is_held else still.hold
                 with lent.lend(lease, encoder, times):
                     for _ in range(times):
                         self._write(self.clock.time("encode", encoder.encode, lease.frame), sequence, video)
                         voice.say_again()
-                voice.say(progress.model_copy(update={"images_done": index + 1}))
-            voice.say(progress.model_copy(update={"images_done": len(images), "stage": "finishing"}))
-            self._write(self.clock.time("encode", encoder.flush), sequence, video)
+                voice.say(images_done=index + 1)
+            voice.say(images_done=len(images), stage="finishing")
+            for unit in self.clock.timed("encode", encoder.flush()):
+                self._write([unit], sequence, video)
+                voice.say_again()
             video.extend(sequence.flush(), sequence.reordered)
             self.clock.add("stills_busy", stills.busy_s)
             self.enlarged.update(stills.enlarged)
@@ -301,18 +303,19 @@ def _enlarged(sizes: Mapping[int, Size], canvas: Canvas) -> list[ResultWarning]:
 
 
 class _Voice:
-    """Tells progress, and tells it again in a long hold, so that silence means that nothing moves."""
+    """Tells progress, and tells it again while frames are coded, so that silence means that nothing moves."""
 
-    def __init__(self, on_progress: OnProgress) -> None:
+    def __init__(self, on_progress: OnProgress, sequence: FrameSequence, progress: Progress) -> None:
         self._on_progress = on_progress
-        self._last: Progress | None = None
+        self._sequence = sequence
+        self._progress = progress
         self._said_at = 0.0
 
-    def say(self, progress: Progress) -> None:
-        self._last = progress
+    def say(self, **changes: object) -> None:
+        self._progress = self._progress.model_copy(update={**changes, "frames_done": self._sequence.frames_done})
         self._said_at = time.monotonic()
-        self._on_progress(progress)
+        self._on_progress(self._progress)
 
     def say_again(self) -> None:
-        if self._last is not None and time.monotonic() - self._said_at >= _SILENCE_S:
-            self.say(self._last)
+        if time.monotonic() - self._said_at >= _SILENCE_S:
+            self.say()

@@ -49,7 +49,7 @@ def progress_bar(*, quiet: bool) -> Iterator[ShowProgress]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("images"),
+        TextColumn("frames"),
         TimeElapsedColumn(),
         TextColumn("eta"),
         TimeRemainingColumn(compact=True),
@@ -61,7 +61,7 @@ def progress_bar(*, quiet: bool) -> Iterator[ShowProgress]:
             done = seen.progress if isinstance(seen, JobStatus) else seen
             ahead = seen.queue_position if isinstance(seen, JobStatus) else None
             stage = done.stage if ahead is None else f"{done.stage}, {ahead} ahead"
-            bar.update(task, description=stage, total=done.images, completed=done.images_done)
+            bar.update(task, description=stage, total=done.frames, completed=done.frames_done)
 
         yield show
 

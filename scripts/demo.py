@@ -103,13 +103,13 @@ def daemon(allow_root: Path) -> Iterator[str]:
 
 def render(client: Client, request: RenderRequest) -> Rendered:
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console) as bar:
-        task = bar.add_task("images")
+        task = bar.add_task("frames")
 
         def follow(status: JobStatus) -> None:
-            bar.update(task, total=status.progress.images, completed=status.progress.images_done)
+            bar.update(task, total=status.progress.frames, completed=status.progress.frames_done)
 
         result = client.render(request, progress=follow)
-        bar.update(task, total=len(request.images), completed=len(request.images))
+        bar.update(task, total=result.frames, completed=result.frames)
     kept = OUT / "demo" / "rendered.mp4"
     shutil.copyfile(Path(result.video.url.removeprefix("file://")), kept)  # the daemon's directory goes with it
     return result.model_copy(update={"video": result.video.model_copy(update={"url": kept.absolute().as_uri()})})

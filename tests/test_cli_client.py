@@ -129,11 +129,11 @@ def test_submit_survives_a_daemon_that_is_stopping(serve: Serve, cli: Cli) -> No
 # What is shown.
 
 
-def test_a_bar_tells_stage_images_and_time(serve: Serve, manifest: Path) -> None:
-    progress = {"images_done": 1, "images": 2, "frames": 72, "stage": "rendering"}
+def test_a_bar_tells_stage_coded_frames_and_time(serve: Serve, manifest: Path) -> None:
+    progress = {"images_done": 2, "images": 2, "frames": 72, "frames_done": 24, "stage": "finishing"}
     server = serve(lambda server, call: server.notify(call, progress=progress))
     with closing(Terminal("submit", manifest, "--wait", "--connect", server.endpoint)) as terminal:
-        terminal.read_until(lambda words: bool(re.search(r"rendering \S+ 1/2 images 0:00:\d\d eta --:--", words)))
+        terminal.read_until(lambda words: bool(re.search(r"finishing \S+ 24/72 frames 0:00:\d\d eta --:--", words)))
 
 
 def test_a_place_in_the_queue_is_drawn(serve: Serve, manifest: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_place_in_the_queue_is_drawn(serve: Serve, manifest: Path) -> None:
 def test_who_stops_waiting_is_told_how_to_find_the_job(serve: Serve, manifest: Path) -> None:
     server = serve(lambda server, call: server.notify(call))
     with closing(Terminal("submit", manifest, "--wait", "--connect", server.endpoint, columns=200)) as terminal:
-        terminal.read_until(lambda words: "0/2 images" in words)
+        terminal.read_until(lambda words: "0/72 frames" in words)
         terminal.interrupt()
         assert terminal.ended() == 130
         assert f"stillreel status {server.calls[0].params['request_id']}" in terminal.words

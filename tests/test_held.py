@@ -44,9 +44,9 @@ class Recording(X264Encoder):
         return units
 
     def flush(self):
-        units = super().flush()
-        self.units += units
-        return units
+        for unit in super().flush():
+            self.units.append(unit)
+            yield unit
 
 
 @pytest.fixture

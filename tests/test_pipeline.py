@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from protocol.schema import Progress
 from renderer.config import EncodeSettings, FetchSettings, PictureSettings, RenderSettings, RequestLimits
 from renderer.encode.base import AccessUnit, Nv12Frame, StreamSettings
 from renderer.encode.null import NullEncoder
+from renderer.encode.x264 import X264Encoder
 from renderer.errors import DecodeFailed, EncodeFailed, FetchFailed, ImageTooLarge, NotSupported, OutputFailed
 from renderer.geometry import Canvas
 from renderer.intake import Origin, parse_request, render_job
@@ -388,3 +390,47 @@ def test_a_picture_that_is_scaled_up_more_than_twice_is_told(job_of: JobOf, outp
     assert (
         warning.message == "this image of 64x48 is scaled up more than twice for a video of 640x480; so is 1 more image"
     )
+
+
+# Progress.
+
+
+class HoldingBack(NullEncoder):
+    """Gives every picture at the end, each some time after the one before."""
+
+    def encode(self, frame: Nv12Frame) -> list[AccessUnit]:
+        self.inside = [*getattr(self, "inside", []), *super().encode(frame)]
+        return []
+
+    def flush(self) -> Iterator[AccessUnit]:
+        for unit in self.inside:
+            time.sleep(0.4)
+            yield unit
+
+
+@pytest.mark.parametrize("settings", [RenderSettings(), FRAME_BY_FRAME])
+def test_frames_count_as_done_when_they_are_coded(job_of, output: Path, write_image, settings) -> None:
+    for name in ("a.png", "b.png", "c.png", "d.png"):
+        write_image(name)
+    told: list[Progress] = []
+    each = 1 if settings is FRAME_BY_FRAME else 5
+    job = job_of("a.png", "b.png", "c.png", "d.png", frames=each)
+    render(job, output, settings, on_progress=told.append, open_encoder=HoldingBack)
+    fed = [progress for progress in told if progress.stage == "rendering"]
+    assert {progress.frames_done for progress in fed} == {0}
+    finishing = [(progress.images_done, progress.frames_done) for progress in told if progress.stage == "finishing"]
+    assert finishing == [(4, 0), (4, 3 * each)]  # once a second
+    assert told[-1].share == 3 / 4
+
+
+def test_an_encoder_in_a_child_gives_its_last_pictures_one_by_one(job_of, output: Path, write_image) -> None:
+    """x264 looks ahead: all pictures have gone in before the first comes out."""
+    stream = StreamSettings(Canvas(640, 360), Fraction(24), 20, "veryslow", 250)
+    noise = np.random.default_rng(5)
+    with X264Encoder(stream, EncodeSettings(threads=1)) as encoder:
+        for _ in range(12):
+            assert encoder.encode(noise.integers(16, 236, stream.canvas.nv12_shape, np.uint8)) == []
+        began = time.monotonic()
+        arrived = [time.monotonic() - began for _ in encoder.flush()]
+    assert len(arrived) == 12
+    assert arrived[0] < arrived[-1] / 2

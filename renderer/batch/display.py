@@ -162,7 +162,7 @@ def _running(tally: Tally, width: int, most: int) -> Table:
     for each in running[:most]:
         seen = each.progress
         words = f"{seen.images_done}/{seen.images}" if seen.stage == "rendering" else seen.stage
-        table.add_row(Text(printable(each.name)), _bar(seen.images_done, seen.images, width // 4), Text(words, "dim"))
+        table.add_row(Text(printable(each.name)), _bar(seen.frames_done, seen.frames, width // 4), Text(words, "dim"))
     if len(running) > most:
         table.add_row(Text(f"and {len(running) - most} more", style="dim"))
     return table

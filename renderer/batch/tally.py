@@ -29,7 +29,7 @@ class Running:
 
     @property
     def fraction(self) -> float:
-        return self.progress.images_done / self.progress.images
+        return self.progress.share
 
 
 @dataclass(slots=True)

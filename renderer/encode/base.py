@@ -4,7 +4,7 @@ Whoever implements it: nvenc (a GPU), x264 (an ffmpeg child process) and null (n
 above).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol, Self
@@ -91,8 +91,10 @@ class Encoder(Protocol):
             EncodeFailed: the backend refused the frame; the stream is lost.
         """
 
-    def flush(self) -> Sequence[AccessUnit]:
-        """Return what is still inside; no frame may follow.
+    def flush(self) -> Iterable[AccessUnit]:
+        """Give what is still inside, as it comes; no frame may follow.
+
+        Take it to its end: only then is it known that nothing is missing.
 
         Raises:
             EncodeFailed: the stream could not be finished.

@@ -37,6 +37,10 @@ class FrameSequence(Protocol):
     def reordered(self) -> int:
         """How many samples may stand before one in decoding order and behind it in presentation."""
 
+    @property
+    def frames_done(self) -> int:
+        """How many frames of the video the access units so far are."""
+
     def push(self, unit: AccessUnit) -> Iterable[Sample]:
         """Take the next access unit and return the samples it completes.
 
@@ -66,6 +70,10 @@ class HeldSequence:
         self._waiting = next(self._stills, None)
         self._frames = 0
 
+    @property
+    def frames_done(self) -> int:
+        return self._frames
+
     def push(self, unit: AccessUnit) -> Iterator[Sample]:
         yield from self._hold(unit.data)
         while self._waiting and (original := self._waiting[1].copy_of) is not None:
@@ -91,12 +99,18 @@ class CodedSequence:
 
     def __init__(self) -> None:
         self._order = PresentationOrder()
+        self._units = 0
+
+    @property
+    def frames_done(self) -> int:
+        return self._units
 
     @property
     def reordered(self) -> int:
         return self._order.num_reorder_frames
 
     def push(self, unit: AccessUnit) -> Iterator[Sample]:
+        self._units += 1
         try:
             return _samples(self._order.push(unit.data))
         except UnsupportedStream as error:

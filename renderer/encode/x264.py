@@ -14,7 +14,7 @@ import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Self
 
 from renderer.config import EncodeSettings
@@ -121,22 +121,22 @@ class X264Encoder:
         self._units_out += len(units)
         return units
 
-    def flush(self) -> Sequence[AccessUnit]:
+    def flush(self) -> Iterator[AccessUnit]:
         stdin = self._child.stdin
         if stdin is None or stdin.closed:
-            return []
+            return
         stdin.close()
-        units = self._drain()
+        for unit in self._drain():
+            self._units_out += 1
+            yield unit
         try:
             code = self._reap(self._stall_timeout_s)
         except subprocess.TimeoutExpired:
             raise self._failure("did not exit after its last byte") from None
         if code != 0:
             raise self._failure("did not end well")
-        self._units_out += len(units)
         if self._units_out != self._frames_in:
             raise self._failure(f"made {self._units_out} access units for {self._frames_in} frames")
-        return units
 
     def close(self) -> None:
         for pipe in self._pipes:
@@ -171,12 +171,11 @@ class X264Encoder:
             self._poll.unregister(stdin)
         return units
 
-    def _drain(self) -> list[AccessUnit]:
+    def _drain(self) -> Iterator[AccessUnit]:
         """Read stdout to its end."""
-        units: list[AccessUnit] = []
         while not self._pipes[1].closed:
-            units += self._read(self._wait())
-        return units + self._splitter.finish()
+            yield from self._read(self._wait())
+        yield from self._splitter.finish()
 
     def _wait(self) -> dict[int, int]:
         """Return the pipes that are ready, by file descriptor."""

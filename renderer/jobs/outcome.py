@@ -152,7 +152,9 @@ def _done(job: Job, order: Order, report: RenderReport, now: float) -> Job:
     return job.moved(
         State.DONE,
         result=result,
-        progress=job.progress.model_copy(update={"images_done": job.progress.images, "stage": "done"}),
+        progress=job.progress.model_copy(
+            update={"images_done": job.progress.images, "frames_done": job.progress.frames, "stage": "done"}
+        ),
         finished_at=now,
         video_bytes=0 if job.is_kept_elsewhere else result.video.file_size,
     )
@@ -169,5 +171,5 @@ def _set_back(job: Job, setback: Setback, attempts: int) -> Job | Fault:
         interruptions += 1
         if interruptions >= _INTERRUPTIONS:
             return WorkerLost(f"{setback.why}, {interruptions} times").fault()
-    progress = job.progress.model_copy(update={"images_done": 0, "stage": "queued"})
+    progress = job.progress.model_copy(update={"images_done": 0, "frames_done": 0, "stage": "queued"})
     return job.moved(State.QUEUED, attempts=begun, interruptions=interruptions, setback=setback.why, progress=progress)

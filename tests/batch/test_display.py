@@ -28,9 +28,9 @@ def tally() -> Tally:
         tally.begin(str(number), "done.json", progress)
         tally.finish(str(number), 960)
     tally.begin("a", "chapter one/scene with a name that is longer than any column is.json", progress)
-    tally.advance("a", progress.model_copy(update={"images_done": 12}))
+    tally.advance("a", progress.model_copy(update={"images_done": 12, "frames_done": 288}))
     tally.begin("b", "b\x1b[2J.json", progress)
-    tally.advance("b", progress.model_copy(update={"images_done": 40, "stage": "finishing"}))
+    tally.advance("b", progress.model_copy(update={"images_done": 40, "frames_done": 960, "stage": "finishing"}))
     fault = Fault(type="file_download_error", message="images[3].url: no such file")
     tally.fail(Failure("chapter two/[bold]x.json", fault))
     now.time_s = 320.0

@@ -27,7 +27,8 @@ def tally(clock: Clock) -> Tally:
 
 
 def progress(images_done: int = 0, images: int = 4, frames: int = 100) -> Progress:
-    return Progress(images_done=images_done, images=images, frames=frames, stage="rendering")
+    done = frames * images_done // images
+    return Progress(images_done=images_done, images=images, frames=frames, frames_done=done, stage="rendering")
 
 
 def failure(**fields: Any) -> Failure:

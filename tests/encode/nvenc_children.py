@@ -112,7 +112,7 @@ def failure(*, told: dict[str, Any] | None = None) -> dict[str, Any]:
             for index in range(40):
                 encoder.encode(_frame(20 + index))
             stage = "flush"
-            encoder.flush()
+            list(encoder.flush())
     except StillreelError as error:
         return {"type": type(error).__name__, "words": str(error), "stage": stage}
     return {"stage": "none"}
@@ -140,7 +140,7 @@ def kept_session_goes_when_wanted() -> dict[str, Any]:
     held = HeldCoding((True,), (0.0,))
     with NvencEncoder(replace(_STREAM, held=held), told) as encoder:
         encoder.encode(_frame(50))
-        encoder.flush()
+        list(encoder.flush())
     before = _open_sessions()
     with waiting_for_a_session(state_dir(told.settings)):
         ends = time.monotonic() + 10
@@ -154,7 +154,7 @@ def kept_session_goes_after_a_moment() -> dict[str, Any]:
     held = HeldCoding((True,), (0.0,))
     with NvencEncoder(replace(_STREAM, held=held), told) as encoder:
         encoder.encode(_frame(50))
-        encoder.flush()
+        list(encoder.flush())
     before = _open_sessions()
     ends = time.monotonic() + 10
     while _open_sessions() and time.monotonic() < ends:

@@ -159,7 +159,7 @@ def test_held_streams_have_their_idrs_where_asked_and_one_reference(
 
 def test_no_frame_may_follow_flush(encoder: Encoder, frame_of) -> None:
     encoder.encode(frame_of(50))
-    encoder.flush()
+    list(encoder.flush())
     with pytest.raises(EncodeFailed, match="flush"):
         encoder.encode(frame_of(50))
 
@@ -177,7 +177,7 @@ def test_flush_without_a_frame_returns_nothing(opened: OpenEncoder, stream) -> N
 
 def test_a_second_flush_returns_nothing(encoder: Encoder, frame_of) -> None:
     encoder.encode(frame_of(50))
-    encoder.flush()
+    list(encoder.flush())
     assert list(encoder.flush()) == []
 
 

@@ -97,7 +97,7 @@ def delimited() -> bytes:
     with Listening(stream, EncodeSettings()) as encoder:
         for _ in range(8):
             encoder.encode(noise.integers(0, 256, stream.canvas.nv12_shape, np.uint8))
-        encoder.flush()
+        list(encoder.flush())
     return b"".join(seen)
 
 
@@ -161,7 +161,7 @@ def failure(encoder: X264Encoder, frame: Frame, frames: int = 50) -> str:
     def work() -> None:
         for _ in range(frames):
             encoder.encode(frame)
-        encoder.flush()
+        list(encoder.flush())
 
     with encoder, pytest.raises(EncodeFailed) as raised:
         work()
@@ -287,7 +287,7 @@ def test_a_child_that_ends_well_leaves_no_children_of_its_own(start_child, frame
     with start_child(detached.format(file=str(note)) + f"read(size)\nos.write(1, {unit!r})\nos._exit(0)") as child:
         grandchild = pid_in(note)
         child.encode(frame_of(1))
-        assert len(child.flush()) == 1
+        assert len(list(child.flush())) == 1
     wait_until_gone(grandchild)
 
 

@@ -67,7 +67,7 @@ export function refresh({ element, state, what, bar, encoder, when, words, stop,
 
 const reason = ({ error }) => sentence(error?.message ?? "No reason was given.");
 const again = ({ attempts }) => (attempts > 1 ? `Begun ${attempts} times.` : "");
-const share = ({ progress }) => (progress?.images ? progress.images_done / progress.images : 0);
+const share = ({ progress }) => (progress?.frames ? progress.frames_done / progress.frames : 0);
 
 function amount({ progress, queue_position: ahead }, name) {
   const { images_done: done = 0, images = 0, frames = 0 } = progress ?? {};

@@ -118,10 +118,9 @@ async function finish(run) {
 
 function phase({ status, queue_position: ahead, progress }) {
   if (status === "IN_QUEUE") return [ahead ? `Waiting, ${plural(ahead, "job")} ahead` : "Waiting to start", 0];
-  // The encoder holds frames back, so that a tenth of the bar is left when the last still has gone in.
-  if (progress.stage === "finishing") return ["Encoding the last frames", 0.95];
-  const { images_done: done, images } = progress;
-  return [`Rendering, ${done} of ${plural(images, "still")}`, (0.9 * done) / images];
+  const { images_done: done, images, frames_done: coded = 0, frames } = progress;
+  if (progress.stage === "finishing") return [`Encoding, ${coded} of ${plural(frames, "frame")}`, coded / frames];
+  return [`Rendering, ${done} of ${plural(images, "still")}`, coded / frames];
 }
 
 function showProgress(words, share, mayCancel = true) {
