@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from protocol.errors import BadCurveFile, BadEndpoint, ClientError, KeyRefused, RemoteError, Unreachable
-from renderer import cli_keys, config, logs, terminal
+from renderer import cli_keys, cli_store, config, logs, terminal
 from renderer.cli_batch import batch
 from renderer.errors import CapacityError, ConfigError, StillreelError
 from renderer.manifests.read import read_manifest
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_keys.app, name="keys")
+app.add_typer(cli_store.app, name="store")
 
 DONE, FAILED, USAGE, UNREACHABLE, TRY_AGAIN = range(5)
 _ENDPOINT = "tcp://127.0.0.1:5590"

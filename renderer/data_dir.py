@@ -144,7 +144,7 @@ def _remove_leftovers(path: Path) -> None:
     """Remove the temporary files of a daemon that was killed; what its jobs left is the engine's to judge."""
     for left in (path / "scratch").glob("*"):
         shutil.rmtree(left.resolve(), ignore_errors=True)
-        left.unlink()
+        left.unlink(missing_ok=True)
 
 
 def _remove_scratch(path: Path, link: Path) -> None:

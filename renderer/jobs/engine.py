@@ -61,7 +61,7 @@ class Engine:
     def recover(self) -> None:
         """Take up the jobs that an earlier daemon left unfinished, and remove what no job owns."""
         unfinished = self._ledger.unfinished()
-        self._places.sweep(unfinished)
+        self._places.sweep(unfinished, self._ledger.store.ids())
         for job in unfinished:
             outcome.remove_attempts(job)
             if job.state is State.RUNNING:

@@ -9,7 +9,7 @@ import logging
 import shutil
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,19 +53,32 @@ class Places:
         except OSError:
             return True
 
-    def sweep(self, unfinished: Sequence[Job]) -> None:
+    def sweep(self, unfinished: Sequence[Job], known: Collection[str]) -> None:
         """Remove what no job owns: a daemon that was killed may have been about to make or to remove it.
 
-        A video that the store does not know is left alone; the store may be the part that was lost.
+        A video that the store does not know is left alone, and so is everything where it knows no job: the store may be
+        the part that was lost.
+
+        Args:
+            known: the ids of all jobs.
         """
-        # By name: the path to the data directory may be spelt otherwise today.
-        files = {job.files.name for job in unfinished if job.files}
-        for directory in self.attachments.iterdir():
-            if directory.name not in files:
-                shutil.rmtree(directory, ignore_errors=True)
+        if known:
+            # By name: the path to the data directory may be spelt otherwise today.
+            files = {job.files.name for job in unfinished if job.files}
+            for directory in self.attachments.iterdir():
+                if directory.name not in files:
+                    shutil.rmtree(directory, ignore_errors=True)
+        unknown = []
         for directory in self.outputs.iterdir():
-            if not (directory / VIDEO_NAME).exists():
+            try:
+                size_bytes = (directory / VIDEO_NAME).stat().st_size
+            except OSError:
                 shutil.rmtree(directory, ignore_errors=True)
+            else:
+                unknown += [size_bytes] if directory.name not in known else []
+        brought = 0 if known else sum(1 for _ in self.attachments.iterdir())
+        if unknown or brought:
+            _say_lost(len(known), unknown, brought)
 
     def clean(self, job: Job) -> None:
         """Remove what a finished job needs no more."""
@@ -85,6 +98,15 @@ class Places:
         copied, moved or tampered with can make nobody lose a file elsewhere.
         """
         shutil.rmtree(self.outputs / job_id, ignore_errors=True)
+
+
+def _say_lost(known: int, unknown: Sequence[int], brought: int) -> None:
+    words = (
+        "the store knows %d jobs, and beside it lie %d videos (%d bytes) and the attachments of %d jobs that it does "
+        "not know: if it was lost, stop the daemon and restore it; else `stillreel store adopt` takes up the videos "
+        "and `stillreel store clear` removes them"
+    )
+    log.warning(words, known, len(unknown), sum(unknown), brought, extra={"action": "store_lost"})
 
 
 def prepare(job: Job) -> Path:

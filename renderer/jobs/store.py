@@ -69,7 +69,7 @@ MIGRATIONS: tuple[str, ...] = (
 )
 
 _FULL = "the disk is full, so the job could not be stored; try again later"
-_APPLICATION_ID = 0x5354524C  # "STRL": tells our file from another program's
+APPLICATION_ID = 0x5354524C  # "STRL": tells our file from another program's
 _INSERT = f"INSERT INTO jobs ({COLUMNS}, work) VALUES ({', '.join('?' for _ in COLUMNS.split(','))}, ?)"  # noqa: S608 - fixed column names
 _SETS = ", ".join(f"{name.strip()} = ?" for name in COLUMNS.split(","))
 _UNFINISHED = tuple(state.value for state in State if not state.is_last)
@@ -131,6 +131,11 @@ class JobStore:
             database.execute(_INSERT, (*job_row(job, self._root), work_document(work)))
             if hook:
                 hooks.add(database, job.id, hook)
+
+    def adopt(self, job: Job) -> None:
+        """Keep a job that is finished already."""
+        with self._transaction() as database:
+            database.execute(_INSERT, (*job_row(job, self._root), None))
 
     def move(self, job: Job, before: State) -> None:
         """Keep a job that has moved; in its last state it lets go of what it was made from.
@@ -213,6 +218,10 @@ class JobStore:
                 self._database.execute("SELECT total(video_bytes) FROM jobs WHERE video_bytes > 0").fetchone()[0]
             )
 
+    def ids(self) -> set[str]:
+        with _translated():
+            return {row[0] for row in self._database.execute("SELECT id FROM jobs")}
+
     def last_number(self) -> int:
         with _translated():
             return int(self._database.execute("SELECT coalesce(max(number), 0) FROM jobs").fetchone()[0])
@@ -225,7 +234,7 @@ class JobStore:
         [application] = database.execute("PRAGMA application_id").fetchone()
         [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         # Before anything is changed: a file of somebody else's stays as it is.
-        if (tables or version or application) and application != _APPLICATION_ID:
+        if (tables or version or application) and application != APPLICATION_ID:
             raise ConfigError(f"server.data_dir: {self._path}: this is not a store of stillreel")
         if version > len(migrations):
             raise ConfigError(f"server.data_dir: {self._path}: made by a newer version of stillreel")
@@ -237,7 +246,7 @@ class JobStore:
         database.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         for number, script in enumerate(migrations[version:], version + 1):
             database.executescript(
-                f"BEGIN IMMEDIATE; PRAGMA application_id = {_APPLICATION_ID}; {script}; "
+                f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID}; {script}; "
                 f"PRAGMA user_version = {number}; COMMIT;"
             )
         # A disk that is full, or a lock of somebody else's, shows in a write only.

@@ -175,7 +175,7 @@ def test_a_sweep_removes_what_no_job_owns_and_no_video(places: Places) -> None:
         (places.outputs.parent / file).touch()
     for name in ("known", "unknown"):
         (places.outputs / name / "video.mp4").touch()
-    places.sweep([owned, make_job("b")])
+    places.sweep([owned, make_job("b")], {"a", "b"})
     assert left(places.attachments) == ["owned/0"]
     assert left(places.outputs) == ["known/video.mp4", "unknown/video.mp4"]
     assert not (places.outputs / "half").exists()
@@ -187,7 +187,7 @@ def test_a_sweep_knows_what_was_accepted_under_another_spelling_of_the_directory
     (tmp_path / "link").symlink_to(tmp_path / "data")
     accepted = make_job(files=tmp_path / "link" / "attachments" / "owned")
     (places.attachments / "owned").mkdir()
-    places.sweep([accepted])
+    places.sweep([accepted], {accepted.id})
     assert (places.attachments / "owned").is_dir()
 
 
