@@ -59,6 +59,7 @@ class Door:
         output: directory that the video goes into; absent, the daemon's own.
         links: the url that links to files begin with for this client, for its webhook.
         owner: the key that it came with, which alone may ask for its job; empty where none is needed.
+        waits: the job is for the connection that waits for it, and for nobody once that is dropped.
     """
 
     client: str
@@ -67,6 +68,7 @@ class Door:
     output: Path | None = None
     links: str | None = None
     owner: str = ""
+    waits: bool = False
 
 
 def parse_request(params: Mapping[str, Any]) -> RenderRequest:
@@ -172,7 +174,12 @@ def _short(value: object) -> str:
 
 
 class Intake:
-    """Turns requests that came through a door into jobs of the engine."""
+    """Turns requests that came through a door into jobs of the engine.
+
+    Attributes:
+        waited_for: jobs that nobody has asked for but connections that wait. It changes in the same turn of the loop in
+            which a request is accepted or recognised, whichever door it came through.
+    """
 
     def __init__(
         self,
@@ -192,6 +199,7 @@ class Intake:
         self._engine = engine
         self._directory = directory
         self._arriving: dict[str, asyncio.Event] = {}
+        self.waited_for: set[str] = set()
 
     async def accept(self, request: RenderRequest, door: Door, attachments: Sequence[Content] = ()) -> "Job":
         """Check a request, keep what it brings on disk, and hand it to the engine.
@@ -219,6 +227,8 @@ class Intake:
         digest = await asyncio.to_thread(_digest, request, attachments)
         async with self._turn(job_id):
             if known := self._engine.known(job_id, digest):
+                if not door.waits:
+                    self.waited_for.discard(job_id)
                 return known
             self._engine.check_room()
             files = Files(self._directory / uuid.uuid4().hex)
@@ -231,6 +241,7 @@ class Intake:
                 hook = Hook(request.webhook_url, door.links) if request.webhook_url else None
                 wanted = Submission(job_id, door.client, digest, work, kept, door.output, hook)
                 job, is_kept = self._engine.submit(wanted)
+                (self.waited_for.add if door.waits else self.waited_for.discard)(job_id)
                 return job
             finally:
                 if not is_kept:

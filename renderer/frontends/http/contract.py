@@ -56,7 +56,7 @@ class Contract:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._engine = parts.engine
-        self._waiting = Waiting(parts.engine)
+        self._waiting = Waiting(parts.engine, parts.intake.waited_for)
         self._inputs = Inputs()
         one = f"/queue/{APP}/requests/{{request_id}}"
         self.routes = APIRouter(tags=["render"])
@@ -76,34 +76,32 @@ class Contract:
 
     async def run(self, request: Request) -> Response:
         """Render, and answer when it is done. Dropping the connection cancels the work."""
-        job, is_ours = await self._accept(request)
-        done = await self._waiting.finished(job, request.receive, is_ours=is_ours)
+        job = await self._accept(request, waits=True)
+        done = await self._waiting.finished(job, request.receive)
         if done is None:
             raise Gone
         return await self._outcome(done, _caller(request))
 
     async def submit(self, request: Request, fal_webhook: str | None = None) -> Response:  # noqa: ARG002 - for OpenAPI
         """Accept a request and answer at once; ask for its status, or name a webhook."""
-        job, _ = await self._accept(request)
-        self._waiting.keep(job.id)
+        job = await self._accept(request)
         position = self._engine.status(job).queue_position
         document = answers.submitted(job, position, _caller(request).links)
         return JSONResponse(document, headers={answers.REQUEST_ID: job.request_id})
 
-    async def _accept(self, request: Request) -> tuple[Job, bool]:
-        """Return the job of a request, and whether it is nobody else's."""
+    async def _accept(self, request: Request, *, waits: bool = False) -> Job:
         caller = _caller(request)
         async with self._parts.bodies.document(request) as document:
             try:
                 self._check_queue(request)
                 wanted = render_request(document, request, caller)
                 with self._parts.uploads.taken(wanted, caller.links) as (wanted, files):
-                    is_ours = not self._waiting.knows(wanted.request_id and caller.job_id(wanted.request_id))
-                    job = await self._parts.intake.accept(wanted, _door(caller), files)
+                    door = Door(caller.client, links=caller.links.base, owner=caller.owner, waits=waits)
+                    job = await self._parts.intake.accept(wanted, door, files)
             except StillreelError as error:
                 raise Failed(error.fault(), document) from error
             self._inputs.keep(job.id, document)
-        return job, is_ours
+        return job
 
     def _check_queue(self, request: Request) -> None:
         limit = request.query_params.get("fal_max_queue_length", "")
@@ -224,10 +222,6 @@ class Failed(Exception):
         super().__init__(fault.message)
         self.fault = fault
         self.document = document
-
-
-def _door(caller: Caller) -> Door:
-    return Door(caller.client, links=caller.links.base, owner=caller.owner)
 
 
 def _caller(request: Request) -> Caller:

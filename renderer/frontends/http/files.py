@@ -9,7 +9,6 @@ import anyio.to_thread
 from fastapi import APIRouter, Request
 from starlette.responses import FileResponse, Response
 
-from renderer.errors import JobNotFound
 from renderer.frontends.http.answers import error
 from renderer.frontends.http.tokens import Tokens, is_upload
 from renderer.frontends.http.uploads import Uploads
@@ -70,11 +69,7 @@ class Files:
         return (self._uploads.path(token), about.content_type, about.file_name) if about else None
 
     def _video(self, token: str) -> tuple[Path, str, str] | None:
-        job_id = self._tokens.job_of(token)
-        try:
-            job = self._engine.job(job_id) if job_id else None
-        except JobNotFound:
-            return None
+        job = self._tokens.job_of(token, self._engine.job)
         if job is None or job.result is None:
             return None
         video = job.result.video

@@ -10,10 +10,13 @@ import re
 import secrets
 import time
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+from renderer.errors import JobNotFound
 from renderer.frontends.http.keys import secret_bytes
+from renderer.jobs.job import Job
 
 _UPLOAD = re.compile(r"[A-Za-z0-9_-]{32}")
 _LIFE_S = 3600
@@ -30,14 +33,22 @@ class Tokens:
         """
         self._secret = secret_bytes(data_dir / "links.secret")
 
-    def result(self, job_id: str) -> str:
-        """Return the token of a job's video."""
-        return f"{job_id}.{self._mac('result', job_id)}"
+    def result(self, job: Job) -> str:
+        """Return the token of a job's video. A later job with the same id, once this one is forgotten, has another."""
+        words = f"{job.id}\0{job.number}\0{job.accepted_at!r}"
+        return f"{job.id}.{self._mac('result', words)}"
 
-    def job_of(self, token: str) -> str | None:
-        """Return the job whose video a token stands for."""
-        job_id, _, mac = token.rpartition(".")
-        return job_id if job_id and self._is_mac(mac, "result", job_id) else None
+    def job_of(self, token: str, find: Callable[[str], Job]) -> Job | None:
+        """Return the job whose video a token stands for.
+
+        Args:
+            find: returns the job that has an id, or raises JobNotFound.
+        """
+        try:
+            job = find(token.rpartition(".")[0])
+        except JobNotFound:
+            return None
+        return job if hmac.compare_digest(token.encode("utf-8", "replace"), self.result(job).encode()) else None
 
     def new_upload(self) -> str:
         """Return the token of a file that is going to be uploaded."""

@@ -20,10 +20,10 @@ _CHUNK_BYTES: Final = 3 * 256 * 1024  # a multiple of three, so that base64 need
 _PLACE: Final = "data:video/mp4;base64,"
 
 
-def linked(result: RenderResult, job_id: str, tokens: Tokens, links: Links) -> dict[str, Any]:
+def linked(job: Job, result: RenderResult, tokens: Tokens, links: Links) -> dict[str, Any]:
     """Return the result as a client reads it, with an url that it can fetch."""
     document = result.model_dump(mode="json")
-    document["video"]["url"] = links.file(tokens.result(job_id), result.video.file_name)
+    document["video"]["url"] = links.file(tokens.result(job), result.video.file_name)
     return document
 
 
@@ -50,7 +50,7 @@ async def inline(job: Job, result: RenderResult) -> Response:
 
 
 def answer(job: Job, result: RenderResult, tokens: Tokens, links: Links) -> Response:
-    return JSONResponse(linked(result, job.id, tokens, links), headers={REQUEST_ID: job.request_id})
+    return JSONResponse(linked(job, result, tokens, links), headers={REQUEST_ID: job.request_id})
 
 
 async def _parts(file: BinaryIO, before: bytes, after: bytes) -> AsyncIterator[bytes]:

@@ -27,43 +27,31 @@ _STORE_PAUSE_S: Final = 1.0
 class Waiting:
     """Keeps the count, and cancels what nobody waits for any more; on the engine's loop."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, waited_for: set[str]) -> None:
+        """Args:
+        waited_for: the intake's note of the jobs that nobody else has asked for.
+        """
         self._engine = engine
         self._connections: Counter[str] = Counter()
-        self._owned: set[str] = set()
+        self._waited_for = waited_for
 
-    def knows(self, job_id: str | None) -> bool:
-        """Whether somebody else has asked for this job already, other than by waiting for it."""
-        if job_id is None or job_id in self._owned:
-            return False
-        try:
-            self._engine.job(job_id)
-        except JobNotFound:
-            return False
-        return True
-
-    def keep(self, job_id: str) -> None:
-        """Let a job go on whoever hangs up: it was submitted."""
-        self._owned.discard(job_id)
-
-    async def finished(self, job: Job, receive: Receive, *, is_ours: bool) -> Job | None:
+    async def finished(self, job: Job, receive: Receive) -> Job | None:
         """Return the job when it has ended, or None when the client has hung up.
 
         Args:
             receive: the connection's, its body read to the end.
-            is_ours: nobody but connections that wait has asked for it.
 
         Raises:
             ShuttingDown: the daemon stops before it can run.
         """
-        with self._at(job.id, is_ours=is_ours):
+        with self._at(job.id):
             following = asyncio.ensure_future(self._engine.finished(job.id))
             hung_up = asyncio.ensure_future(_hang_up(receive))
             try:
                 await asyncio.wait({following, hung_up}, return_when=asyncio.FIRST_COMPLETED)
                 return following.result() if following.done() else None
             except ShuttingDown:
-                self.keep(job.id)  # for the next daemon, as its client is told
+                self._waited_for.discard(job.id)  # for the next daemon, as its client is told
                 raise
             finally:
                 for task in (following, hung_up):
@@ -71,10 +59,8 @@ class Waiting:
                 await asyncio.gather(following, hung_up, return_exceptions=True)
 
     @contextlib.contextmanager
-    def _at(self, job_id: str, *, is_ours: bool) -> Iterator[None]:
+    def _at(self, job_id: str) -> Iterator[None]:
         self._connections[job_id] += 1
-        if is_ours:
-            self._owned.add(job_id)
         try:
             yield
         finally:
@@ -86,7 +72,7 @@ class Waiting:
         if self._connections[job_id] > 0:
             return
         self._connections.pop(job_id, None)
-        if job_id in self._owned:
+        if job_id in self._waited_for:
             self._cancel(job_id)
 
     def _cancel(self, job_id: str) -> None:
@@ -98,7 +84,7 @@ class Waiting:
             log.warning("not cancelled yet: %s", error, extra={"job": job_id, "action": "not_cancelled"})
             asyncio.get_running_loop().call_later(_STORE_PAUSE_S, self._leave, job_id)
             return
-        self._owned.discard(job_id)
+        self._waited_for.discard(job_id)
 
 
 async def _hang_up(receive: Receive) -> None:

@@ -164,7 +164,7 @@ class Outcomes:
             if base is None:
                 payload = job.result.model_dump(mode="json")
             else:
-                payload = videos.linked(job.result, job.id, self._tokens, Links(base.rstrip("/"), base))
+                payload = videos.linked(job, job.result, self._tokens, Links(base.rstrip("/"), base))
             return job, {**document, "status": "OK", "payload": payload}
         fault = job.error or Fault(type="internal_error", message="the job has no result")
         return job, {**document, "status": "ERROR", "error": fault.message, "payload": self._faults.body(fault)[1]}
