@@ -29,23 +29,30 @@ def render(
 
     Args:
         request: the fields of `protocol.schema.RenderRequest`.
-        output: path of the MP4; its directory exists; a file of that name is replaced.
+        output: path of the video, ending in .mp4, .m4v or .mov; its directory exists. A regular file of that name is
+            replaced, a link is followed, and none of the images may be it.
         base: directory that relative paths start from; the working directory if absent. Any local path may be read.
         settings: limits and paths; the defaults if absent.
         on_progress: called with a `protocol.schema.Progress` after every still.
 
     Raises:
+        renderer.errors.ConfigError: no video can be put there.
         renderer.errors.JobError: the request is at fault; `loc` says where.
         renderer.errors.BackendError: encoding or writing failed.
     """
     # Imported here so that `import renderer` costs nothing: OpenCV and libav take a third of a second.
     from renderer.config import Settings, render_settings  # noqa: PLC0415
     from renderer.intake import Origin, parse_request, render_job  # noqa: PLC0415
+    from renderer.output.place import files_of, place_for, refuse_inputs  # noqa: PLC0415
+    from renderer.pictures.fetch import Fetcher  # noqa: PLC0415
     from renderer.pipeline import render as render_whole  # noqa: PLC0415
 
     settings = settings or Settings()
+    place = place_for(Path(output))
     origin = Origin(base=Path(base or ".").absolute(), any_path=True)
     job = render_job(parse_request(request), settings.limits, settings.fetch, origin)
+    fetcher = Fetcher(settings.fetch, base=job.base, any_path=True)
+    refuse_inputs(place, files_of([image.url for image in job.request.images], fetcher))
+    report = render_whole(job, place, render_settings(settings), on_progress=on_progress or (lambda _: None))
     output = Path(output).absolute()
-    report = render_whole(job, output, render_settings(settings), on_progress=on_progress or (lambda _: None))
     return report.result(output.as_uri(), output.name, job.request)

@@ -18,15 +18,13 @@ import typer
 from protocol.errors import BadCurveFile, BadEndpoint, ClientError, KeyRefused, RemoteError, Unreachable
 from renderer import cli_keys, cli_store, config, logs, terminal
 from renderer.cli_batch import batch
+from renderer.cli_render import Assignments, Fps, Gaps, Hold, KeepOrder, Sources, Start, asked, render, with_warnings
 from renderer.errors import CapacityError, ConfigError, StillreelError
-from renderer.manifests.read import read_manifest
 
 if TYPE_CHECKING:
     from protocol.client import Client
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Stills into an MP4, exactly."
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Stills into an MP4, exactly.")
 
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_store.app, name="store")
@@ -49,9 +47,6 @@ Curve = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
 RequestId = Annotated[str, typer.Argument(help="The job's request_id.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
-Manifest = Annotated[
-    Path, typer.Argument(help="A request: .json, .jsonl or .csv; paths in it are relative to it; - is JSON on stdin.")
-]
 
 
 class State(StrEnum):
@@ -157,39 +152,30 @@ def serve(
     serve_until_stopped(settings, lambda line: print(line, flush=True), examined)
 
 
-@app.command()
-def render(
-    manifest: Manifest,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The MP4 to write.")],
-    as_json: AsJson = False,
-    config_file: ConfigFile = None,
-) -> None:
-    """Render one manifest here, without a daemon. Any file that you can read may be in it."""
-    from renderer import render as render_here  # noqa: PLC0415 - the client commands stay quick
-
-    settings = config.load(config_file)
-    if not output.parent.is_dir():
-        raise ConfigError(f"output: {output.parent} is no directory")
-    request = read_manifest(manifest)
-    with terminal.progress_bar(quiet=as_json) as show:
-        result = render_here(request, output, base=_base(manifest), settings=settings, on_progress=show)
-    terminal.show_result(result, as_json=as_json)
-
-
+app.command()(render)
 app.command()(batch)
 
 
 @app.command()
 def submit(
-    manifest: Manifest,
+    sources: Sources,
+    *,
+    hold: Hold = None,
+    fps: Fps = None,
+    assignments: Assignments = None,
+    start: Start = None,
+    gaps: Gaps = None,
+    keep_order: KeepOrder = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end and show progress.")] = False,
     connect: Connect = _ENDPOINT,
     curve: Curve = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a manifest to a running daemon; local files are named by absolute path and must lie under its roots."""
-    request = _absolute(read_manifest(manifest), _base(manifest))
+    """Give images or a manifest to a running daemon; local files go by absolute path and must lie under its roots."""
+    found = asked(sources, hold, fps, assignments, start, gaps, keep_order=keep_order)
+    request = _absolute(found.fields, found.base)
     if not wait:
+        terminal.show_warnings(found.warnings)
         with _client(connect, curve) as client:
             terminal.show_status(client.submit(request), as_json=as_json)
         return
@@ -202,7 +188,7 @@ def submit(
         except (KeyboardInterrupt, Unreachable):
             terminal.show_note(f"the job goes on if it was accepted: stillreel status {request['request_id']}")
             raise
-        terminal.show_result(rendered, as_json=as_json)
+        terminal.show_result(with_warnings(rendered, found), as_json=as_json)
 
 
 @app.command()
@@ -257,10 +243,6 @@ def _client(endpoint: str, curve: Path | None, patience_s: float = _SHORT_PATIEN
     from protocol.client import Client  # noqa: PLC0415 - asyncio and zmq take 100 ms that `render` does not need
 
     return Client(endpoint, curve=curve, patience_s=patience_s)
-
-
-def _base(manifest: Path) -> Path:
-    return Path.cwd() if str(manifest) == "-" else manifest.absolute().parent
 
 
 def _absolute(request: dict[str, Any], base: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ StillreelError
 │   ├── InvalidRequest         a field is wrong
 │   │   ├── LimitExceeded        a number is above a limit
 │   │   ├── TooManyImages        the list of images is above the limit
+│   │   ├── NoManifest           the file holds something else
 │   │   ├── NotSupported         this version or machine cannot do it
 │   │   └── RequestIdConflict    the id belongs to another request
 │   ├── FetchFailed            an image could not be read or downloaded, or may not be
@@ -90,6 +91,10 @@ class LimitExceeded(InvalidRequest):
 
 class TooManyImages(InvalidRequest):
     kind = "sequence_too_long"
+
+
+class NoManifest(InvalidRequest):
+    """A file that has the name of a manifest and nothing of a request in it."""
 
 
 class NotSupported(InvalidRequest):

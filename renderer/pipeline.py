@@ -85,7 +85,9 @@ class RenderReport:
         """Return the report as clients read it."""
         facts = self.facts
         return RenderResult(
-            video=File(url=video_url, file_name=file_name, file_size=facts.size_bytes),
+            video=File(
+                url=video_url, content_type=_type_of(file_name), file_name=file_name, file_size=facts.size_bytes
+            ),
             frames=facts.frames,
             fps=f"{facts.fps.numerator}/{facts.fps.denominator}",
             duration=float(facts.duration_s),
@@ -300,6 +302,10 @@ def _enlarged(sizes: Mapping[int, Size], canvas: Canvas) -> list[ResultWarning]:
     others = {1: "", 2: "; so is 1 more image"}.get(len(sizes), f"; so are {len(sizes) - 1} more images")
     words = f"this image of {sizes[first]} is scaled up more than twice for a video of {canvas}{others}"
     return [ResultWarning(type="image_enlarged", message=words, loc=("images", first, "url"))]
+
+
+def _type_of(file_name: str) -> str:
+    return "video/quicktime" if file_name.lower().endswith(".mov") else "video/mp4"
 
 
 class _Voice:

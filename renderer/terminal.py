@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from protocol.errors import dotted
-from protocol.schema import JobStatus, Progress, RenderResult
+from protocol.schema import JobStatus, Progress, RenderResult, ResultWarning
 from renderer.redaction import printable
 
 ShowProgress = Callable[[JobStatus | Progress], None]
@@ -94,23 +94,25 @@ def state_name(seen: JobStatus) -> str:
     return "failed" if seen.error else _BARE_STATES[seen.status]
 
 
-def show_result(made: RenderResult, *, as_json: bool) -> None:
-    """Print what came out, and on stderr what one might not expect of it."""
-    show_warnings(made)
+def show_result(made: RenderResult, *, as_json: bool, on_stderr: bool = False) -> None:
+    """Print what came out, on stderr where stdout has the video itself; what one might not expect goes there too."""
+    show_warnings(made.warnings)
     if as_json:
         _show_json(made)
         return
-    typer.echo(printable(made.video.url))
+    if not on_stderr:
+        typer.echo(printable(made.video.url))
     seconds = f", rendered in {made.timings['total']:.2f} s" if "total" in made.timings else ""
     typer.echo(
         f"{made.frames} frames, {made.duration:.3f} s at {printable(made.fps)} fps, {made.width}x{made.height}, "
-        f"{made.video.file_size} bytes, {printable(made.encoder)}{seconds}"
+        f"{made.video.file_size} bytes, {printable(made.encoder)}{seconds}",
+        err=on_stderr,
     )
 
 
-def show_warnings(made: RenderResult) -> None:
+def show_warnings(warnings: Iterable[ResultWarning]) -> None:
     """Print on stderr what one might not expect of a video."""
-    for warning in made.warnings:
+    for warning in warnings:
         where = f"{dotted(warning.loc)}: " if warning.loc else ""
         err.print(Text.assemble(("warning:", "yellow"), " ", printable(where + warning.message)), soft_wrap=True)
 

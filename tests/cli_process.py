@@ -59,6 +59,9 @@ class Terminal:
         """What was drawn, without colours and cursor movements."""
         return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", self.drawn)
 
+    def press(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
     def interrupt(self) -> None:
         """Press Ctrl-C."""
         self._child.send_signal(2)

@@ -1,5 +1,6 @@
 """The command line as users and scripts meet it: real processes, exit codes, pipes and a terminal."""
 
+import io
 import json
 import os
 import re
@@ -14,9 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
-from tests.cli_process import Ended, Terminal, failed, run
+from tests.cli_process import COMMAND, Ended, Terminal, failed, run
 from tests.daemon_process import DaemonProcess, Gate, Start, picture, request, starting, still
 
 Cli = Callable[..., Ended]
@@ -52,7 +54,7 @@ def manifest(tmp_path: Path) -> WriteManifest:
     def write(*images: dict[str, Any], **fields: Any) -> Path:
         directory = tmp_path / "reel"
         directory.mkdir(exist_ok=True)
-        (directory / "a.ppm").write_bytes(picture((200, 60, 20)))
+        (directory / "a.ppm").write_bytes(picture((200, 60, 20), 64, 48))
         path = directory / "manifest.json"
         path.write_text(json.dumps(request(*(images or ({"url": "a.ppm", "frames": 3},)), **fields)))
         return path
@@ -87,7 +89,7 @@ def test_render_reads_a_manifest_from_stdin_relative_to_the_working_directory(cl
 
 def test_a_job_that_fails_ends_with_1_and_names_the_image(cli: Cli, manifest: WriteManifest, tmp_path: Path) -> None:
     line = failed(cli("render", manifest(still(), {"url": "missing.png"}), "-o", "out.mp4"), 1)
-    assert line == "error: images[1].url: no such file"
+    assert line == "error: images[1].url: missing.png: no such file"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["reel"]
 
 
@@ -113,6 +115,64 @@ def test_a_manifest_that_is_not_there_ends_with_2(cli: Cli) -> None:
 
 def test_an_output_directory_that_is_not_there_ends_with_2(cli: Cli, manifest: WriteManifest) -> None:
     assert failed(cli("render", manifest(), "-o", "nowhere/out.mp4"), 2) == "error: output: nowhere is no directory"
+
+
+def test_images_are_rendered_as_they_lie(cli: Cli, tmp_path: Path) -> None:
+    for number in (1, 2, 10):
+        (tmp_path / f"img{number}.ppm").write_bytes(picture((number, 2, 3)))
+    ended = cli("render", "img1.ppm", "img10.ppm", "img2.ppm", "--hold", "24", "--fps", "30", "-o", "out.mp4")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.splitlines()[1].startswith("72 frames, 2.400 s at 30/1 fps, ")
+    ended = cli("render", "img%d.ppm", "--gaps", "hold", "--set", "crf=30", "-o", "out.mov", "--json")
+    assert json.loads(ended.stdout)["frames"] == 10
+    assert "warning: 7 numbers are missing" in cli("render", "img%d.ppm", "-o", "out.mp4").stderr
+
+
+def test_a_dash_writes_a_whole_video_to_stdout(tmp_path: Path) -> None:
+    (tmp_path / "a.ppm").write_bytes(picture((1, 2, 3)))
+    ended = subprocess.run(
+        [*COMMAND, "render", "a.ppm", "--hold", "5", "-o", "-"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    with av.open(io.BytesIO(ended.stdout)) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 5
+    assert ended.stdout.index(b"moov") < ended.stdout.index(b"mdat")
+    assert ended.stderr.startswith(b"5 frames, ")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.ppm"]
+
+
+def test_an_output_that_is_there_is_replaced_unless_n_says_no(
+    cli: Cli, manifest: WriteManifest, tmp_path: Path
+) -> None:
+    there = tmp_path / "out.mp4"
+    there.write_text("old")
+    assert failed(cli("render", manifest(), "-o", "out.mp4", "-n"), 2) == (
+        "error: output: out.mp4 exists; -y replaces it"
+    )
+    assert there.read_text() == "old"
+    assert cli("render", manifest(), "-o", "out.mp4").returncode == 0
+    assert there.stat().st_size > 3
+
+
+def test_a_person_is_asked_before_a_video_is_replaced(manifest: WriteManifest, tmp_path: Path) -> None:
+    there = tmp_path / "out.mp4"
+    there.write_text("old")
+    with closing(Terminal("render", manifest(), "-o", there)) as terminal:
+        terminal.read_until(lambda words: "exists. Replace it? [y/N]" in words)
+        terminal.press("n\n")
+        assert terminal.ended() == 2
+    assert there.read_text() == "old"
+
+
+def test_a_manifest_is_not_overwritten(cli: Cli, manifest: WriteManifest, tmp_path: Path) -> None:
+    path = manifest()
+    (tmp_path / "out.mp4").hardlink_to(path)
+    line = failed(cli("render", path, "-o", "out.mp4"), 2)
+    assert line == f"error: output: {tmp_path / 'out.mp4'} is an input, the manifest; expected another name"
+    assert json.loads(path.read_text())["images"]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +213,7 @@ def test_doctor_ends_with_1_where_nothing_can_be_rendered(cli: Cli) -> None:
 def test_a_progress_bar_is_drawn_on_a_terminal(manifest: WriteManifest, tmp_path: Path) -> None:
     with closing(Terminal("render", manifest(), "-o", tmp_path / "out.mp4")) as terminal:
         assert terminal.ended() == 0
-    assert re.search(r"(rendering|finishing|done) \S+ 1/1 images 0:00:\d\d eta", terminal.words)
+    assert re.search(r"(rendering|finishing|done) \S+ \d/3 frames 0:00:\d\d eta", terminal.words)
 
 
 # With a daemon.

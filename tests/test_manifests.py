@@ -213,11 +213,15 @@ def test_overrides_win_over_the_manifest(write: Write) -> None:
         ("a.json", '{"images": []}', True),
         ("a.json", '{"video": {}}', False),
         ("a.json", "{", True),
-        ("a.csv", "x", True),
+        ("a.csv", "x", False),
+        ("a.csv", "url\na.png", True),
+        ("a.csv", "url,hold\na.png,1", True),
+        ("a.jsonl", '{"level": "info"}\n', False),
+        ("a.jsonl", '{"fps": 30}\n{"url": "a.png"}\n', True),
         ("a.jsonl", "", True),
     ],
 )
-def test_json_without_images_is_no_manifest(write: Write, name: str, content: str, expected: bool) -> None:
+def test_a_file_without_images_is_no_manifest(write: Write, name: str, content: str, expected: bool) -> None:
     assert is_manifest(write(name, content)) is expected
 
 

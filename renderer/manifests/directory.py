@@ -1,5 +1,6 @@
 """A plain directory of images as a request: each is shown for the same time, in the order in which people count."""
 
+import mimetypes
 import os
 import re
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from protocol.schema import ImageFrame
 from renderer.errors import ConfigError, InvalidRequest
+from renderer.manifests.numbering import natural
 from renderer.manifests.still import Fields, fault_in
 
 # What pictures/header.py knows by the first bytes, as people name such files.
@@ -19,6 +21,14 @@ _SUFFIXES: Final = frozenset(
         *(".avif", ".bmp", ".dib", ".gif", ".hdr", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
         *(".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),  # JPEG 2000
         *(".pbm", ".pfm", ".pgm", ".pic", ".pnm", ".ppm", ".ras", ".sr", ".sun"),
+    }
+)
+# What people call pictures and nothing above covers: phones, cameras' raw files, films, programs that draw.
+_PICTURES_ELSEWHERE: Final = frozenset(
+    {
+        *(".heic", ".heics", ".heif", ".hif", ".jxl", ".jxr", ".exr", ".dpx", ".cin", ".tga", ".ico", ".psd", ".psb"),
+        *(".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw"),
+        *(".ai", ".eps", ".kra", ".svg", ".svgz", ".xcf"),
     }
 )
 _HOLD: Final = re.compile(r"(?P<frames>[0-9]{1,10})|(?P<duration>[0-9]{1,10}(\.[0-9]{1,10})?)s", re.ASCII)
@@ -32,12 +42,31 @@ def images_in(directory: Path) -> list[Path]:
     """
     with os.scandir(directory) as entries:
         names = [entry.name for entry in entries if is_image_name(entry.name) and entry.is_file()]
-    return [directory / name for name in sorted(names, key=_natural)]
+    return [directory / name for name in sorted(names, key=natural)]
+
+
+def unread_in(directory: Path) -> list[Path]:
+    """Return the pictures of a directory whose formats are not read here, in natural order.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if is_unread_picture(entry.name) and entry.is_file()]
+    return [directory / name for name in sorted(names, key=natural)]
 
 
 def is_image_name(name: str) -> bool:
     """Whether a file of that name is taken for an image."""
     return not name.startswith(".") and Path(name).suffix.lower() in _SUFFIXES
+
+
+def is_unread_picture(name: str) -> bool:
+    """Whether a file of that name is a picture to people, in a format that is not read here."""
+    if name.startswith(".") or is_image_name(name):
+        return False
+    kind, _ = mimetypes.guess_type(name)
+    return Path(name).suffix.lower() in _PICTURES_ELSEWHERE or (kind or "").startswith("image/")
 
 
 def directory_manifest(directory: Path, hold: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Fields:
@@ -75,11 +104,6 @@ def parse_hold(text: str) -> Fields:
     except ValidationError as error:
         raise ConfigError(f"--hold {text}: {fault_in(error)}") from error
     return hold
-
-
-def _natural(name: str) -> tuple[list[str | int], str]:
-    parts = re.split(r"([0-9]+)", name.casefold())
-    return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
 def _url(name: str) -> str:

@@ -9,9 +9,10 @@ from typing import Final
 
 from pydantic_core import from_json
 
-from renderer.errors import ConfigError, InvalidRequest
+from renderer.errors import ConfigError, InvalidRequest, NoManifest
 from renderer.manifests.still import Fields, short, still_of_line
 
+_EXPECTED: Final = 'expected a line such as {"url": "a.png", "frames": 24} for every image'
 _PLACE: Final = re.compile(r" at line \d+ column (\d+)$")
 
 
@@ -32,14 +33,17 @@ def from_json_object(text: str) -> Fields:
 def from_json_lines(text: str) -> Fields:
     """Raises:
     ConfigError: a line is no JSON object.
+    NoManifest: no line has an image's url.
     InvalidRequest: a line is no image, or there is none.
     """
     fields: Fields = {}
     images: list[Fields] = []
     # Not splitlines(): a string in JSON may hold what that takes for the end of a line, such as U+2028.
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    for place, (number, line) in enumerate(lines):
-        item = _object_of_line(line, number)
+    items = [(number, _object_of_line(line, number)) for number, line in lines]
+    if items and not any("url" in item for _, item in items) and "images" not in items[0][1]:
+        raise NoManifest(f'{_EXPECTED}, found no "url"')
+    for place, (number, item) in enumerate(items):
         if place == 0 and "url" not in item:
             fields = item
         else:
@@ -47,7 +51,7 @@ def from_json_lines(text: str) -> Fields:
     if "images" in fields:
         raise InvalidRequest(f'line {lines[0][0]}: expected the images on lines of their own, found "images"')
     if not images:
-        raise InvalidRequest('expected a line such as {"url": "a.png", "frames": 24} for every image, found none')
+        raise InvalidRequest(f"{_EXPECTED}, found none")
     return {**fields, "images": images}
 
 

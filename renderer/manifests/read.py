@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from renderer.errors import ConfigError, StillreelError
+from renderer.errors import ConfigError, NoManifest, StillreelError
+from renderer.manifests.concat import from_concat, is_concat
 from renderer.manifests.json_text import from_json_lines, from_json_object
 from renderer.manifests.still import Fields
 from renderer.manifests.table import from_csv
@@ -20,13 +21,14 @@ _READERS: Final = {
     ".jsonl": from_json_lines,
     ".ndjson": from_json_lines,
     ".csv": from_csv,
+    ".ffconcat": from_concat,
 }
 
 
 def read_manifest(path: Path, overrides: Mapping[str, Any] | None = None, *, max_bytes: int = MAX_BYTES) -> Fields:
     """Read a manifest and return the request's fields.
 
-    The suffix tells the format: .jsonl and .ndjson, .csv; anything else is JSON, and so is `-`, which is stdin.
+    The suffix tells the format. Anything else, `-` for stdin included, is JSON, or a list for ffmpeg's concat demuxer.
 
     Args:
         overrides: fields that are set whatever the manifest says.
@@ -43,8 +45,17 @@ def read_manifest(path: Path, overrides: Mapping[str, Any] | None = None, *, max
 
 def load_manifest(path: Path, overrides: Mapping[str, Any] | None = None, *, max_bytes: int = MAX_BYTES) -> Fields:
     """Do as `read_manifest` does, for a caller who names the file in words of its own."""
-    text = _text(path, max_bytes)
-    return {**_READERS.get(path.suffix.lower(), from_json_object)(text), **(overrides or {})}
+    return {**fields_of(_text(path, max_bytes), path.name), **(overrides or {})}
+
+
+def fields_of(text: str, name: str) -> Fields:
+    """Return the request's fields from the text of a manifest of that name.
+
+    Raises:
+        ConfigError, InvalidRequest: as `read_manifest` does.
+    """
+    reader = _READERS.get(Path(name).suffix.lower())
+    return (reader or (from_concat if is_concat(text) else from_json_object))(text)
 
 
 def is_manifest_name(name: str) -> bool:
@@ -53,12 +64,14 @@ def is_manifest_name(name: str) -> bool:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether a file with a manifest's name is meant as one: JSON serves for much else, so that must have images.
+    """Whether a file with a manifest's name is meant as one: JSON and tables serve for much else.
 
     One that cannot be read is meant as one, so that its fault is told.
     """
     try:
-        return path.suffix.lower() != ".json" or "images" in load_manifest(path)
+        return "images" in load_manifest(path)
+    except NoManifest:
+        return False
     except StillreelError:
         return True
 

@@ -3,17 +3,19 @@
 Images that stand one a line are checked as they are read, because only then is the line's number known.
 """
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
 
-from protocol.errors import dotted
+from protocol.errors import Loc, dotted
 from protocol.schema import ImageFrame
 from renderer.errors import InvalidRequest
 
 Fields = dict[str, Any]
 
 _FOUND_MAX: Final = 80
+_URL_MAX: Final = 1000
 
 
 def still_of_line(fields: Fields, line: int) -> Fields:
@@ -35,6 +37,20 @@ def fault_in(error: ValidationError) -> str:
     says_itself = first["type"] in {"missing", "extra_forbidden", "value_error"}
     found = "" if says_itself else f", found {short(first['input'])}"
     return f"{where}{first['msg']}{found}"
+
+
+def url_at(fields: Mapping[str, Any], loc: Loc) -> str | None:
+    """Return the url of the image that a fault lies in, cut to what a line can hold; None where it lies elsewhere.
+
+    A picture that is written out in the request has no name that would help.
+    """
+    match loc:
+        case ("images", int(index), "url"):
+            images = fields["images"]
+            url = images[index]["url"] if isinstance(images[index], Mapping) else images[index].url
+            return None if not isinstance(url, str) or url.startswith("data:") else url[:_URL_MAX]
+        case _:
+            return None
 
 
 def short(value: object) -> str:

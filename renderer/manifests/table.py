@@ -9,7 +9,7 @@ import io
 from collections.abc import Iterator
 from typing import Final
 
-from renderer.errors import ConfigError, InvalidRequest
+from renderer.errors import ConfigError, InvalidRequest, NoManifest
 from renderer.manifests.still import Fields, short, still_of_line
 
 _DELIMITERS: Final = ",;\t|"
@@ -19,7 +19,8 @@ _COLUMNS: Final = ("url", "frames", "duration")
 def from_csv(text: str) -> Fields:
     """Raises:
     ConfigError: the quotes are out of order.
-    InvalidRequest: the columns are others, a row is no image, or there is none. Both say in which line.
+    NoManifest: the header has no column for urls.
+    InvalidRequest: it has others, a row is no image, or there is none. Both say in which line.
     """
     names, delimiter = _header(text)
     rows = _rows(text, delimiter)
@@ -46,7 +47,7 @@ def _header(text: str) -> tuple[list[str], str]:
                     f"line {line}: expected the columns url, frames and duration, found {short(wrong[0])}"
                 )
             return names, delimiter
-    raise InvalidRequest(f"line {line}: expected a header row such as url,frames or url,duration, found {short(first)}")
+    raise NoManifest(f"line {line}: expected a header row such as url,frames or url,duration, found {short(first)}")
 
 
 def _names(header: str, delimiter: str) -> list[str]:

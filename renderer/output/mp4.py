@@ -8,7 +8,7 @@ way out.
 
 import io
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +24,7 @@ from renderer.encode.sequence import Sample
 from renderer.errors import OutputFailed, StorageFull
 from renderer.h264.bits import NalType, nal_type, split_nals
 from renderer.h264.parameter_sets import parse_sps
+from renderer.output.place import FORMATS, part_of
 
 # libavformat decodes a picture when it opens a stream, 20 ms at 1080p; all that is wanted here is in the headers.
 _UNDECODED = {"skip_frame": "all"}
@@ -46,11 +47,11 @@ class Mp4Writer:
 
     def __init__(self, path: Path, fps: Fraction) -> None:
         """Args:
-        path: the final name; its directory exists.
+        path: the final name; its directory exists. Its suffix says whether it is an MP4, an M4V or a QuickTime film.
         fps: exact frames per second.
         """
         self._path = path
-        self._part = path.with_name(path.name + ".part")
+        self._part = part_of(path)
         self._fps = fps
         self._frame_s = 1 / fps
         self._container: OutputContainer | None = None
@@ -62,7 +63,8 @@ class Mp4Writer:
 
     def __exit__(self, *exc: object) -> None:
         self._close(suppress=True)
-        self._part.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that has become read-only; what brought us here is the error to tell
+            self._part.unlink(missing_ok=True)
 
     def extend(self, samples: Iterable[Sample], reordered: int = 0) -> None:
         """Append the next frames in decoding order.
@@ -116,7 +118,7 @@ class Mp4Writer:
             self._container = av.open(
                 str(self._part),
                 "w",
-                format="mp4",
+                format=FORMATS.get(self._path.suffix.lower(), "mp4"),
                 options={
                     "movflags": "+faststart+write_colr",
                     "video_track_timescale": scale,

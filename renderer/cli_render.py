@@ -1,0 +1,174 @@
+"""The command `stillreel render`, and the arguments that it shares with `submit`: a manifest, or images as they lie."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from protocol.schema import RenderResult
+from renderer import config, terminal
+from renderer.errors import ConfigError, JobError, OutputFailed
+from renderer.manifests.directory import parse_hold
+from renderer.manifests.overrides import parse_overrides
+from renderer.manifests.sources import Asked, GapRule, Wishes, ask
+from renderer.manifests.still import url_at
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MANIFEST|IMAGE...",
+        help="A manifest (.json, .jsonl, .csv, .ffconcat; - is stdin), or images: files, a directory, "
+        "a quoted glob, or a pattern such as frames_%04d.png.",
+    ),
+]
+Hold = Annotated[
+    str | None, typer.Option(metavar="FRAMES", help="How long each image is shown: 24 or 1.5s; else for one frame.")
+]
+Fps = Annotated[str | None, typer.Option(metavar="RATE", help="Frames per second: 30, 23.976, 30000/1001.")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the request, as crf=18.")
+]
+Start = Annotated[int | None, typer.Option(metavar="NUMBER", help="A pattern's first number; else the lowest there.")]
+Gaps = Annotated[
+    GapRule | None,
+    typer.Option(help="A missing number: nothing is shown, the picture before is held for its time, or the job fails."),
+]
+KeepOrder = Annotated[
+    bool, typer.Option("--keep-order", help="Leave images as typed, even in alphabetical order, as a shell's * is.")
+]
+
+
+def asked(  # noqa: PLR0913 - as many as there are options
+    sources: list[str],
+    hold: str | None,
+    fps: str | None,
+    assignments: list[str] | None,
+    start: int | None,
+    gaps: GapRule | None,
+    *,
+    keep_order: bool,
+) -> Asked:
+    """Read what was typed."""
+    pairs = [*(assignments or ()), *([f"fps={fps}"] if fps else ())]
+    return ask(
+        sources,
+        Wishes(
+            hold=parse_hold(hold) if hold else None,
+            start=start,
+            gaps=gaps,
+            keeps_order=keep_order,
+            overrides=parse_overrides(pairs),
+        ),
+    )
+
+
+def render(  # noqa: PLR0913 - a command has as many parameters as options
+    sources: Sources,
+    *,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The video: .mp4, .m4v or .mov; - writes an MP4 to stdout.")
+    ] = None,
+    hold: Hold = None,
+    fps: Fps = None,
+    assignments: Assignments = None,
+    start: Start = None,
+    gaps: Gaps = None,
+    keep_order: KeepOrder = False,
+    overwrite: Annotated[
+        bool | None,
+        typer.Option("-y/-n", help="Replace an existing video, or never; else a terminal is asked, a script replaces."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")] = False,
+    config_file: Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")] = None,
+) -> None:
+    """Render images or a manifest here, without a daemon. Any file that you can read may be in it."""
+    from renderer import render as render_here  # noqa: PLC0415 - the client commands stay quick
+
+    if output is None:
+        raise ConfigError(f"expected -o and a name for the video: {_typed(sources)}")
+    settings = config.load(config_file)
+    with _written(output, overwrite=overwrite, as_json=as_json) as place:
+        found = asked(sources, hold, fps, assignments, start, gaps, keep_order=keep_order)
+        if found.manifest:
+            _refuse_manifest(place, found.manifest)
+        try:
+            with terminal.progress_bar(quiet=as_json) as show:
+                result = render_here(found.fields, place, base=found.base, settings=settings, on_progress=show)
+        except JobError as error:
+            raise _naming_its_file(error, found) from error.__cause__
+    terminal.show_result(with_warnings(result, found), as_json=as_json, on_stderr=str(output) == "-")
+
+
+def with_warnings(result: RenderResult, found: Asked) -> RenderResult:
+    """Add to a result what was noticed before its request was made."""
+    return result.model_copy(update={"warnings": (*found.warnings, *result.warnings)})
+
+
+@contextmanager
+def _written(output: Path, *, overwrite: bool | None, as_json: bool) -> Iterator[Path]:
+    """Lend the place that the video is to be rendered to, after all is checked that can be before the work."""
+    if str(output) != "-":
+        from renderer.output.place import place_for  # noqa: PLC0415 - OpenCV takes a third of a second
+
+        place_for(output)
+        may_replace(output, overwrite=overwrite)
+        yield output
+        return
+    if as_json:
+        raise ConfigError("-o - writes the video to stdout, where --json would write as well")
+    if sys.stdout.isatty():
+        raise ConfigError("-o - writes the video to stdout, which is a terminal; expected a pipe or a file")
+    # A whole file with its index in front, which every reader of a pipe takes; it is known when all is rendered.
+    with tempfile.TemporaryDirectory(prefix="stillreel-") as scratch:
+        place = Path(scratch) / "stdout.mp4"
+        yield place
+        _copy_to_stdout(place)
+
+
+def may_replace(output: Path, *, overwrite: bool | None) -> None:
+    """Ask a person whether a file may be replaced; scripts, which cannot answer, replace it unless they say `-n`.
+
+    Raises:
+        ConfigError: it may not.
+    """
+    if overwrite or not output.exists():
+        return
+    is_asked = overwrite is None and sys.stdin.isatty() and sys.stderr.isatty()
+    if overwrite is False or (is_asked and not typer.confirm(f"{output} exists. Replace it?", err=True)):
+        raise ConfigError(f"output: {output} exists; -y replaces it")
+
+
+def _copy_to_stdout(video: Path) -> None:
+    try:
+        with video.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        raise OutputFailed("-o -: stdout was closed before the whole video was written") from error
+    except OSError as error:
+        raise OutputFailed(f"-o -: the video cannot be written to stdout: {error.strerror}") from error
+
+
+def _refuse_manifest(place: Path, manifest: Path) -> None:
+    from renderer.output.place import place_for, refuse_inputs  # noqa: PLC0415 - as above
+
+    refuse_inputs(place_for(place), [("the manifest", manifest.stat())])
+
+
+def _naming_its_file(error: JobError, found: Asked) -> JobError:
+    """Say which file is meant: here it is the user's own machine, so that its paths are no secret."""
+    url = url_at(found.fields, error.loc)
+    if url:
+        error.message = f"{url}: {error.message}"
+    return error
+
+
+def _typed(sources: list[str]) -> str:
+    return f"stillreel render {' '.join(sources[:3])}{' ...' if len(sources) > 3 else ''} -o video.mp4"

@@ -1,0 +1,213 @@
+"""What a person types for a video, made a request: one manifest, or images by name, directory, glob or pattern.
+
+A shell writes `*.jpg` out in alphabetical order, img10 before img2. So images that were typed in alphabetical order are
+put in the order in which people count, and others stay as they are.
+"""
+
+import glob
+import locale
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+from urllib.parse import quote
+
+from protocol.schema import ResultWarning
+from renderer.errors import ConfigError
+from renderer.manifests.directory import images_in, is_image_name, unread_in
+from renderer.manifests.numbering import Gap, gaps, is_sequence, missing_words, natural, parse_pattern
+from renderer.manifests.read import is_manifest_name, read_manifest
+from renderer.manifests.still import Fields
+
+GapRule = Literal["close", "hold", "fail"]
+
+_NAMED_MAX: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """How images that are no manifest are shown.
+
+    Attributes:
+        hold: how long each is shown, from `parse_hold`; None: one frame.
+        start: the first number of a pattern; None: the lowest that is there.
+        gaps: what is shown for a missing number: nothing, or the picture before it, or the job fails; None: nothing.
+        keeps_order: images stay as they were typed, even in alphabetical order.
+        overrides: fields of the request, whatever a manifest says.
+    """
+
+    hold: Fields | None = None
+    start: int | None = None
+    gaps: GapRule | None = None
+    keeps_order: bool = False
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request from the command line.
+
+    Attributes:
+        fields: the request's.
+        base: where its relative paths start.
+        manifest: the file that it was read from, if it was.
+        warnings: what may not be meant; for the result.
+    """
+
+    fields: Fields
+    base: Path
+    manifest: Path | None = None
+    warnings: tuple[ResultWarning, ...] = ()
+
+
+def ask(sources: Sequence[str], wishes: Wishes) -> Asked:
+    """Read what was typed.
+
+    Raises:
+        ConfigError: it cannot be read, or the wishes do not fit it.
+        InvalidRequest: a line of a manifest holds a wrong field.
+    """
+    manifests = [source for source in sources if _is_manifest(source)]
+    if not manifests:
+        return _Images(wishes).ask(sources)
+    if len(sources) > 1:
+        raise ConfigError(f"expected images, or one manifest alone; found {manifests[0]} among {len(sources)} names")
+    given = {"--hold": wishes.hold, "--start": wishes.start, "--gaps": wishes.gaps}
+    for option, value in given.items():
+        if value is not None:
+            raise ConfigError(f"{option} is for images; {manifests[0]} is a manifest, which says that itself")
+    path = Path(manifests[0])
+    fields = read_manifest(path, wishes.overrides)
+    if str(path) == "-":
+        return Asked(fields, Path.cwd())
+    return Asked(fields, path.absolute().parent, path)
+
+
+def _is_manifest(source: str) -> bool:
+    """Whether it is to be read as a manifest; so is what nothing else fits, since its name need not tell."""
+    path = Path(source)
+    if source == "-" or is_manifest_name(path.name):
+        return True
+    if is_image_name(path.name) or path.is_dir():
+        return False
+    return os.path.lexists(path) or not (parse_pattern(path.name) or glob.has_magic(source))
+
+
+class _Images:
+    """Images by their names, and what is to be said of them."""
+
+    def __init__(self, wishes: Wishes) -> None:
+        self._wishes = wishes
+        self._warnings: list[ResultWarning] = []
+        self._is_sequence = False
+
+    def ask(self, sources: Sequence[str]) -> Asked:
+        if self._wishes.start is not None and not any(_pattern_of(source) for source in sources):
+            raise ConfigError("--start is the first number of a pattern such as frames_%04d.png; found no pattern")
+        files = [file for source in sources for file in self._files(source)]
+        if len(sources) == len(files) and _is_as_a_shell_sorts(sources) and not self._wishes.keeps_order:
+            files.sort(key=lambda file: natural(str(file)))
+        found = self._gaps(files)
+        images = [{"url": _url(file), **self._held(place, found)} for place, file in enumerate(files)]
+        return Asked({"images": images, **self._wishes.overrides}, Path.cwd(), warnings=tuple(self._warnings))
+
+    def _files(self, source: str) -> list[Path]:
+        path = Path(source)
+        if path.is_dir():
+            return self._of_directory(path)
+        if os.path.lexists(path):
+            return [path]
+        if _pattern_of(source):
+            return self._of_pattern(path)
+        if glob.has_magic(source):
+            return self._of_glob(source)
+        raise ConfigError(f"{source}: no such file")
+
+    def _of_directory(self, path: Path) -> list[Path]:
+        try:
+            files, unread = images_in(path), unread_in(path)
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        if not files:
+            raise ConfigError(f"{path}: expected a directory with images, found none{_and_unread(unread)}")
+        if unread:
+            self._warn("images_left_out", f"{path}: {left_out_words(unread)}")
+        return files
+
+    def _of_glob(self, source: str) -> list[Path]:
+        files = [Path(name) for name in glob.glob(source, recursive=True) if is_image_name(Path(name).name)]  # noqa: PTH207 - of a text, absolute or not
+        if not files:
+            raise ConfigError(f"{source}: no image has such a name")
+        return sorted(files, key=lambda file: natural(str(file)))
+
+    def _of_pattern(self, path: Path) -> list[Path]:
+        pattern = parse_pattern(path.name)
+        names: list[str] = []
+        with suppress(FileNotFoundError, NotADirectoryError):
+            names = [entry.name for entry in path.parent.iterdir()]
+        numbers = {number: name for name in names if pattern and (number := pattern.number(name)) is not None}
+        first = min(numbers, default=0) if self._wishes.start is None else self._wishes.start
+        files = [path.parent / numbers[number] for number in sorted(numbers) if number >= first]
+        if not files:
+            beyond = f" from {first} on" if self._wishes.start is not None else ""
+            raise ConfigError(f"{path}: no file has such a name{beyond}")
+        if self._wishes.start is not None and first not in numbers:
+            raise ConfigError(f"{path}: expected a file with the number {first}, where --start begins, found none")
+        self._is_sequence = True
+        return files
+
+    def _gaps(self, files: Sequence[Path]) -> list[Gap]:
+        found = gaps(files)
+        if not found or not (self._wishes.gaps or self._is_sequence or is_sequence(files, found)):
+            return []
+        words = missing_words(found)
+        if self._wishes.gaps == "fail":
+            raise ConfigError(f"--gaps fail: {words}")
+        if self._wishes.gaps == "hold":
+            return found
+        if self._wishes.gaps is None:
+            words += "; --gaps hold shows the picture before for their time, --gaps fail refuses"
+            self._warn("numbers_missing", words)
+        return []
+
+    def _warn(self, kind: str, words: str) -> None:
+        self._warnings.append(ResultWarning(type=kind, message=words))
+
+    def _held(self, place: int, found: Sequence[Gap]) -> Fields:
+        hold = self._wishes.hold or {"frames": 1}
+        times = 1 + sum(len(gap.missing) for gap in found if gap.after == place)
+        return {name: value * times for name, value in hold.items()}
+
+
+def left_out_words(unread: Sequence[Path]) -> str:
+    """Name the pictures that are left out, at most ten of them."""
+    names = ", ".join(path.name for path in unread[:_NAMED_MAX])
+    more = f" and {len(unread) - _NAMED_MAX} more" if len(unread) > _NAMED_MAX else ""
+    what = "picture is" if len(unread) == 1 else "pictures are"
+    return f"{len(unread)} {what} left out, of a format that is not read here: {names}{more}"
+
+
+def _and_unread(unread: Sequence[Path]) -> str:
+    return f"; {left_out_words(unread)}" if unread else ""
+
+
+def _pattern_of(source: str) -> bool:
+    return not os.path.lexists(source) and parse_pattern(Path(source).name) is not None
+
+
+def _is_as_a_shell_sorts(sources: Sequence[str]) -> bool:
+    with suppress(locale.Error):
+        locale.setlocale(locale.LC_COLLATE, "")
+    return list(sources) == sorted(sources) or list(sources) == sorted(sources, key=locale.strxfrm)
+
+
+def _url(file: Path) -> str:
+    """Write a file's path so that it means the same everywhere; one that is no text is written in bytes."""
+    path = os.path.abspath(file)  # noqa: PTH100 - Path.resolve would follow links, and the names people gave be lost
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return f"file://{quote(os.fsencode(path))}"
+    return path

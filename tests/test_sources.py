@@ -1,0 +1,221 @@
+"""What people type for a video: images in every way that they lie there, lists of ffmpeg's, and what is missing."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from renderer.errors import ConfigError, InvalidRequest
+from renderer.manifests.concat import from_concat, is_concat
+from renderer.manifests.numbering import gaps, missing_words, natural, parse_pattern
+from renderer.manifests.read import fields_of
+from renderer.manifests.sources import Asked, Wishes, ask
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def touch(*names: str) -> list[str]:
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+    return list(names)
+
+
+def shown(*sources: str, **wishes: Any) -> list[str]:
+    """What would be shown, relative to here."""
+    asked = ask(sources, Wishes(**wishes))
+    return [os.path.relpath(image["url"]) for image in asked.fields["images"]]
+
+
+def refused(*sources: str, **wishes: Any) -> str:
+    with pytest.raises(ConfigError) as raised:
+        ask(sources, Wishes(**wishes))
+    return raised.value.message
+
+
+def held(asked: Asked) -> list[int]:
+    return [image["frames"] for image in asked.fields["images"]]
+
+
+def messages(asked: Asked) -> list[str]:
+    return [warning.message for warning in asked.warnings]
+
+
+# The order.
+
+
+def test_names_are_sorted_as_people_count() -> None:
+    names = ["f_10.png", "f_-10.png", "f_0.png", "f_2.png", "f_-2.png"]
+    assert sorted(names, key=natural) == ["f_-10.png", "f_-2.png", "f_0.png", "f_2.png", "f_10.png"]
+    assert sorted(["img-10.png", "img-2.png"], key=natural) == ["img-2.png", "img-10.png"]
+    assert sorted(["第１０話.png", "第２話.png", "第1話.png"], key=natural) == [
+        "第1話.png",
+        "第２話.png",
+        "第１０話.png",
+    ]
+
+
+def test_what_a_shell_wrote_out_is_put_in_order_and_what_was_typed_stays() -> None:
+    touch("img1.png", "img2.png", "img10.png")
+    assert shown("img1.png", "img10.png", "img2.png") == ["img1.png", "img2.png", "img10.png"]
+    assert shown("img2.png", "img10.png", "img1.png") == ["img2.png", "img10.png", "img1.png"]
+    alphabetical = ["img1.png", "img10.png", "img2.png"]
+    assert shown(*alphabetical, keeps_order=True) == alphabetical
+
+
+def test_an_image_that_is_named_twice_is_shown_twice() -> None:
+    touch("b.png", "a.png")
+    assert shown("b.png", "a.png", "b.png") == ["b.png", "a.png", "b.png"]
+
+
+# Directories, globs, patterns.
+
+
+def test_a_directory_is_its_images_and_other_pictures_are_named() -> None:
+    touch("d/2.png", "d/10.png", "d/IMG_1.HEIF_", "d/x.psd", "d/raw.CR3", "d/notes.txt", "d/.hidden.png")
+    asked = ask(["d"], Wishes())
+    assert [Path(image["url"]).name for image in asked.fields["images"]] == ["2.png", "10.png"]
+    [words] = messages(asked)
+    assert words.startswith("d: ")
+    assert "raw.CR3" in words
+    assert "notes.txt" not in words
+
+
+def test_a_directory_without_images_is_refused_with_what_it_has_instead() -> None:
+    touch("d/a.svg", "d/b.txt")
+    assert refused("d") == (
+        "d: expected a directory with images, found none; "
+        "1 picture is left out, of a format that is not read here: a.svg"
+    )
+
+
+def test_a_glob_that_the_shell_left_alone_is_searched() -> None:
+    touch("a10.png", "a9.png", "a.txt", "sub/a1.png")
+    assert shown("a*") == ["a9.png", "a10.png"]
+    assert shown("**/*.png") == ["a9.png", "a10.png", "sub/a1.png"]
+    assert refused("*.jpg") == "*.jpg: no image has such a name"
+
+
+def test_a_pattern_is_its_numbers_in_order_from_the_lowest_or_from_start() -> None:
+    touch("f_-001.png", "f_0000.png", "f_0001.png", "f_0002.png", "f_12345.png", "f_2.png", "f_0003.jpg")
+    assert shown("f_%04d.png", start=0) == ["f_0000.png", "f_0001.png", "f_0002.png", "f_12345.png"]
+    assert shown("f_%04d.png")[0] == "f_-001.png"
+    assert shown("f_%d.png") == ["f_2.png", "f_12345.png"]
+    assert refused("f_%04d.png", start=7) == (
+        "f_%04d.png: expected a file with the number 7, where --start begins, found none"
+    )
+    assert refused("g_%04d.png") == "g_%04d.png: no file has such a name"
+    assert refused("nowhere/%d.png") == "nowhere/%d.png: no file has such a name"
+
+
+def test_a_file_that_is_called_like_a_pattern_is_itself() -> None:
+    touch("100%d.png", "100%1.png", "a[1].png")
+    assert shown("100%d.png") == ["100%d.png"]
+    assert shown("a[1].png") == ["a[1].png"]
+    pattern = parse_pattern("100%%_%02d.png")
+    assert pattern
+    assert (pattern.number("100%_07.png"), pattern.number("100%_7.png")) == (7, None)
+    assert parse_pattern("%d_%d.png") is None
+
+
+def test_names_that_are_no_text_or_have_colons_are_found_again(here: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9.png")
+    touch("a:b.png", odd)
+    colon, bytes_ = (image["url"] for image in ask(["a:b.png", odd], Wishes()).fields["images"])
+    assert colon == str(here / "a:b.png")
+    assert bytes_ == f"file://{here}/caf%E9.png"
+
+
+def test_what_fits_nothing_is_refused_by_name() -> None:
+    touch("a.png", "b.json")
+    assert refused("missing.png") == "missing.png: no such file"
+    assert refused("a.png", "b.json") == "expected images, or one manifest alone; found b.json among 2 names"
+    assert refused("b.json", hold={"frames": 2}) == "--hold is for images; b.json is a manifest, which says that itself"
+    assert refused("a.png", start=1) == (
+        "--start is the first number of a pattern such as frames_%04d.png; found no pattern"
+    )
+
+
+# Gaps.
+
+
+def test_missing_numbers_are_closed_and_named() -> None:
+    touch(*(f"f{number}.png" for number in (1, 2, 3, 5, 6, 9)))
+    asked = ask(["."], Wishes())
+    assert held(asked) == [1] * 6
+    assert messages(asked) == [
+        "3 numbers are missing: 4, 7, 8; --gaps hold shows the picture before for their time, --gaps fail refuses",
+    ]
+    assert not ask(["."], Wishes(gaps="close")).warnings
+
+
+def test_gaps_can_be_held_or_refused() -> None:
+    touch(*(f"f{number}.png" for number in (1, 2, 3, 5, 6, 9)))
+    assert held(ask(["."], Wishes(gaps="hold", hold={"frames": 2}))) == [2, 2, 4, 2, 6, 2]
+    seconds = ask(["f*.png"], Wishes(gaps="hold", hold={"duration": 0.5})).fields["images"]
+    assert [image["duration"] for image in seconds] == [0.5, 0.5, 1.0, 0.5, 1.5, 0.5]
+    assert refused("f%d.png", gaps="fail") == "--gaps fail: 3 numbers are missing: 4, 7, 8"
+
+
+def test_at_most_ten_missing_numbers_are_named() -> None:
+    found = gaps([Path(f"{number}.png") for number in (1, 2, 40)])
+    assert missing_words(found) == "37 numbers are missing: 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 27 more"
+
+
+def test_every_fifth_frame_is_a_sequence_of_its_own() -> None:
+    names = [Path(f"f{number}.png") for number in (0, 5, 10, 20)]
+    assert [list(gap.missing) for gap in gaps(names)] == [[15]]
+
+
+def test_photographs_that_somebody_chose_have_no_gaps_unless_asked() -> None:
+    touch("IMG_0007.jpg", "IMG_0031.jpg", "IMG_0212.jpg")
+    assert not ask(["."], Wishes()).warnings
+    assert refused(".", gaps="fail").startswith("--gaps fail: 203 numbers are missing: 8, 9")
+
+
+def test_a_pattern_says_itself_that_it_is_a_sequence() -> None:
+    touch("f1.png", "f2.png", "f9.png")
+    assert messages(ask(["f%d.png"], Wishes()))[0].startswith("6 numbers are missing: 3, 4, 5, 6, 7, 8;")
+
+
+# ffmpeg's lists.
+
+
+def test_a_concat_list_is_its_files_and_durations() -> None:
+    text = "ffconcat version 1.0\n# shots\nfile 'a b.png'\nduration 1.5\nfile it\\'s.png\nduration 0:02\nfile c.png\n"
+    assert from_concat(text) == {
+        "images": [{"url": "a b.png", "duration": 1.5}, {"url": "it's.png", "duration": 2.0}, {"url": "c.png"}]
+    }
+    assert fields_of(text, "x.txt") == fields_of(text, "-") == fields_of(text, "x.ffconcat") == from_concat(text)
+
+
+def test_the_last_image_that_a_list_names_twice_is_shown_once() -> None:
+    twice = "file 'a.png'\nduration 1\nfile 'b.png'\nduration 2\nfile 'b.png'\n"
+    assert [image.get("duration") for image in from_concat(twice)["images"]] == [1.0, 2.0]
+    assert len(from_concat("file a.png\nfile a.png\n")["images"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("file a.png\ninpoint 3", 'line 2: expected "file" or the "duration" of one, found \'inpoint 3\''),
+        ("duration 3", 'line 1: expected "file" or the "duration" of one, found \'duration 3\''),
+        ("file a.png\nduration soon", "line 2: expected a duration such as 1.5 or 0:01.5, found 'soon'"),
+        ("file a b.png", "line 1: expected one name, in single quotes if it has spaces, found 'a b.png'"),
+        ("ffconcat version 1.0\n", "expected a line such as file 'a.png' for every image, found none"),
+    ],
+)
+def test_a_wrong_concat_list_says_where(text: str, words: str) -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        from_concat(text)
+    assert raised.value.message == words
+
+
+def test_json_is_not_taken_for_a_list() -> None:
+    assert not is_concat('{"images": []}')
+    assert not is_concat("")
