@@ -37,6 +37,7 @@ from renderer.jobs.retention import Retention
 from renderer.jobs.slot import Watch
 from renderer.jobs.store import JobStore
 from renderer.metrics import Snapshot
+from renderer.net.addresses import Guard
 from renderer.periodic import repeatedly
 from renderer.scrape import serve_metrics
 
@@ -131,7 +132,8 @@ class _Daemon:
         watch = Watch(worker_log=WorkerLog(level, settings.observe.log_format, self._places.logs))
         render = render_settings(settings, self._gpus)
         engine = Engine(settings.engine, render, self._store, self._places, watch)
-        intake = Intake(settings.limits, settings.fetch, engine, self._places.attachments, self._gpus)
+        callees = Guard(settings.webhooks.allow_networks)
+        intake = Intake(settings.limits, settings.fetch, engine, self._places.attachments, self._gpus, callees=callees)
         server = ZmqServer(settings.server, engine, intake, CurveRing(self._data_dir))
         for endpoint in server.endpoints:
             shut_socket(self._data_dir, endpoint)

@@ -21,11 +21,21 @@ from protocol.schema import PixelLayout, RenderParams, RenderRequest
 from renderer.config import FetchSettings, RequestLimits
 from renderer.devices import NvencFindings
 from renderer.encode.choice import canvas_limits
-from renderer.errors import InvalidRequest, JobError, LimitExceeded, NotSupported, StillreelError, TooManyImages
+from renderer.errors import (
+    FetchFailed,
+    InvalidRequest,
+    JobError,
+    LimitExceeded,
+    NotSupported,
+    StillreelError,
+    TooManyImages,
+)
 from renderer.geometry import CanvasLimits, Size
 from renderer.jobs.files import Content, Files
 from renderer.jobs.hooks import Hook
 from renderer.jobs.job import Submission, own_id
+from renderer.net.addresses import Guard
+from renderer.net.callee import check_callee
 from renderer.pictures.fetch import Attachment, Fetcher
 from renderer.pipeline import RenderJob
 from renderer.timeline import Timeline, timeline_of
@@ -45,7 +55,7 @@ class Origin:
     attachments: tuple[Attachment, ...] = ()
     base: Path | None = None
     any_path: bool = False
-    calls_back: bool = False
+    callees: Guard | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +135,14 @@ def render_job(
 
 def _refuse_what_is_not_there(request: RenderRequest, origin: Origin) -> None:
     if request.webhook_url is not None:
-        if not origin.calls_back:
+        if origin.callees is None:
             raise NotSupported("only a daemon calls back; leave it out", loc=("webhook_url",))
         if len(request.webhook_url) > _URL_MAX or not _WEBHOOK_URL.fullmatch(request.webhook_url):
             raise InvalidRequest("expected an http or https url without a user", loc=("webhook_url",))
+        try:
+            check_callee(request.webhook_url, origin.callees)
+        except FetchFailed as error:
+            raise InvalidRequest(error.message, loc=("webhook_url",)) from error
 
 
 def refuse_missing_gpu(request: RenderRequest, gpus: NvencFindings | None) -> None:
@@ -188,11 +202,15 @@ class Intake:
         engine: "Engine",
         directory: Path,
         gpus: NvencFindings | None = None,
+        *,
+        callees: Guard = Guard(),  # noqa: B008 - a frozen value
     ) -> None:
         """Args:
         directory: gets one directory per job that brings files.
         gpus: what the machine has; None leaves it to the worker to refuse.
+        callees: judges which addresses webhooks may name.
         """
+        self._callees = callees
         self._gpus = gpus
         self._limits = limits
         self._fetch = fetch
@@ -235,7 +253,7 @@ class Intake:
             is_kept = False
             try:
                 saved = tuple(Attachment(files.path_of(index), layout) for index, layout in enumerate(layouts))
-                work = render_job(request, self._limits, self._fetch, Origin(saved, door.base, calls_back=True))
+                work = render_job(request, self._limits, self._fetch, Origin(saved, door.base, callees=self._callees))
                 work = await asyncio.to_thread(files.save, work, attachments, Fetcher(self._fetch))
                 kept = files.directory if work.attachments else None
                 hook = Hook(request.webhook_url, door.links) if request.webhook_url else None

@@ -1,9 +1,12 @@
 """Webhooks: signed, repeated, kept over a kill, and never sent inside the network."""
 
+import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +18,8 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from renderer.frontends.http.outgoing import Resolver, post
+from renderer.net.addresses import Guard
 from tests.daemon_process import DaemonProcess, Gate, Start, request, still, wait_until
 from tests.served import APP, QUEUE, Served
 
@@ -141,11 +146,63 @@ def test_a_request_over_zeromq_may_name_a_webhook(start: Start, receiver: Receiv
 
 
 def test_no_call_goes_to_an_address_inside_the_network(start: Start, receiver: Receiver) -> None:
+    """An address is refused with its request; one that is known from a name only is found out when it is called."""
     daemon = start("--http", "127.0.0.1:0", WEBHOOKS__FIRST_PAUSE_S=0.1)
-    for host in ("127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]"):
-        submit(daemon, request(), f"http://{host}:{receiver.port}/")
-    wait_until(lambda: daemon.words().count("expected a host with a public address") >= 8, "calls refused twice each")
+    for host in ("127.0.0.1", "localhost", "a.localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]", "[::1]"):
+        url = f"http://{host}:{receiver.port}/"
+        response = httpx.post(daemon.http + QUEUE, params={"fal_webhook": url}, json=request())
+        assert response.status_code == 422, url
+        [fault] = response.json()["detail"]
+        assert (fault["loc"], fault["msg"]) == (["body", "webhook_url"], "expected a host with a public address")
+    submit(daemon, request(), f"http://{socket.gethostname()}:{receiver.port}/")
+    wait_until(lambda: daemon.words().count("expected a host with a public address") >= 2, "a call refused twice")
     assert not receiver.calls
+
+
+def test_a_call_that_is_not_allowed_any_more_is_given_up_at_once(start: Start, receiver: Receiver, gate: Gate) -> None:
+    daemon = start("--http", "127.0.0.1:0", **NEAR)
+    submit(daemon, gate.request(), receiver.url)
+    daemon.signal(signal.SIGKILL)
+    daemon.child.wait(10)
+    gate.open()
+    again = start("--http", "127.0.0.1:0")
+    wait_until(lambda: "webhook given up after 1 calls: expected a host" in again.words(), "given up")
+    assert not receiver.calls
+
+
+def test_names_that_take_for_ever_hold_up_nothing_else() -> None:
+    hangs = threading.Event()
+
+    def resolve(*_: object, **__: object) -> list[object]:
+        hangs.wait(20)
+        return []
+
+    async def scenario() -> None:
+        resolver = Resolver(Guard(resolve=resolve))
+        waiting = [asyncio.create_task(resolver.addresses("slow.example", 80)) for _ in range(64)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            assert await asyncio.to_thread(lambda: "at once") == "at once"
+        resolver.close()
+        hangs.set()
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_an_address_that_does_not_answer_leaves_time_for_the_next(receiver: Receiver) -> None:
+    async def both(*_: object) -> list[str]:
+        return ["127.0.0.2", "127.0.0.1"]
+
+    with socket.create_server(("127.0.0.2", receiver.port), backlog=0) as deaf, contextlib.ExitStack() as full:
+        for _ in range(2):  # what comes now is not answered at all
+            caller = full.enter_context(socket.socket())
+            caller.setblocking(False)
+            caller.connect_ex(deaf.getsockname())
+        asyncio.run(post(f"http://twice.example:{receiver.port}/", {}, b"{}", both, 3))
+    assert len(receiver.calls) == 1
 
 
 def test_a_webhook_that_nobody_takes_is_given_up(start: Start, receiver: Receiver) -> None:
@@ -158,7 +215,22 @@ def test_a_webhook_that_nobody_takes_is_given_up(start: Start, receiver: Receive
     assert len(receiver.calls) == count
 
 
-@pytest.mark.parametrize("url", ["ftp://a/", "http://", "http://user@a/", "http://a b/", "//a", "http://a/\u00e9"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://a/",
+        "http://",
+        "http://user@a/",
+        "http://a b/",
+        "//a",
+        "http://a/\u00e9",
+        "http://a:0/",
+        "http://a:65536/",
+        "http://a:x/",
+        "http://[::g]/",
+        "http://[1::2::3]/",
+    ],
+)
 def test_a_webhook_that_is_no_url_is_refused(served: Served, url: str) -> None:
     response = served.http.post(QUEUE, json=request(webhook_url=url))
     assert response.status_code == 422

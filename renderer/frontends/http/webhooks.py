@@ -16,22 +16,24 @@ from typing import Any, Final
 
 from protocol.schema import Fault
 from renderer.config import Settings, WebhookSettings
-from renderer.errors import JobNotFound, StillreelError
+from renderer.errors import FetchFailed, JobNotFound, StillreelError
 from renderer.frontends.http import videos
 from renderer.frontends.http.answers import Faults
 from renderer.frontends.http.links import Links
-from renderer.frontends.http.outgoing import Addresses, CallFailed, post
+from renderer.frontends.http.outgoing import CallFailed, Resolver, post
 from renderer.frontends.http.signing import Signer
 from renderer.frontends.http.tokens import Tokens
 from renderer.jobs.engine import Engine
 from renderer.jobs.hooks import Call, HookStore
 from renderer.jobs.job import Job
 from renderer.net.addresses import Guard
+from renderer.net.callee import check_callee
 
 log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 0.25
 _AT_ONCE: Final = 16
+_FAULT_PAUSE_S: Final = 60.0
 
 
 class Webhooks:
@@ -41,17 +43,18 @@ class Webhooks:
         self,
         settings: WebhookSettings,
         hooks: HookStore,
-        addresses: Addresses,
+        guard: Guard,
         outcome: Callable[[Call], tuple[Job, dict[str, Any]]],
         signer: Signer,
     ) -> None:
         """Args:
-        addresses: judges where a call may go.
+        guard: judges where a call may go.
         outcome: returns the job of a call and what the call says of it; raises JobNotFound.
         """
         self._settings = settings
         self._hooks = hooks
-        self._addresses = addresses
+        self._guard = guard
+        self._resolver = Resolver(guard)
         self._outcome = outcome
         self._signer = signer
         self._calling: dict[str, asyncio.Task[None]] = {}
@@ -66,6 +69,7 @@ class Webhooks:
             for task in self._calling.values():
                 task.cancel()
             await asyncio.gather(*self._calling.values(), return_exceptions=True)
+            self._resolver.close()
 
     def _begin_due(self) -> None:
         room = _AT_ONCE - len(self._calling)
@@ -95,6 +99,9 @@ class Webhooks:
         except StillreelError as error:  # the store; what is due stays so
             log.warning("webhooks: %s", error, extra={"job": call.job_id, "action": "webhook_failed"})
             await asyncio.sleep(1)
+        except Exception:
+            log.exception("a webhook could not be made", extra={"job": call.job_id, "action": "webhook_failed"})
+            await asyncio.sleep(_FAULT_PAUSE_S)
 
     async def _post(self, call: Call, job: Job, document: dict[str, Any]) -> None:
         body = json.dumps(document).encode()
@@ -108,7 +115,10 @@ class Webhooks:
             "x-fal-webhook-signature": self._signer.signature(job.request_id, user, timestamp, body),
         }
         try:
-            await post(call.hook.url, headers, body, self._addresses, self._settings.timeout_s)
+            check_callee(call.hook.url, self._guard)  # again: the settings may have changed since it was accepted
+            await post(call.hook.url, headers, body, self._resolver.addresses, self._settings.timeout_s)
+        except FetchFailed as refused:
+            self._give_up(call, refused.message)
         except CallFailed as failed:
             self._retry(call, str(failed))
         else:
@@ -120,14 +130,17 @@ class Webhooks:
         pause_s = min(settings.longest_pause_s, settings.first_pause_s * 2.0 ** min(call.tries, 60))
         next_at = time.time() + pause_s
         if next_at > call.ended_at + settings.give_up_s:
-            self._hooks.remove(call.job_id)
-            words = "webhook given up after %d calls: %s"
-            log.warning(words, call.tries + 1, why, extra={"job": call.job_id, "action": "webhook_given_up"})
+            self._give_up(call, why)
             return
         self._hooks.postpone(call.job_id, next_at)
         log.info(
             "webhook not acknowledged, again in %g s: %s", pause_s, why, extra={"job": call.job_id, "action": "webhook"}
         )
+
+    def _give_up(self, call: Call, why: str) -> None:
+        self._hooks.remove(call.job_id)
+        words = "webhook given up after %d calls: %s"
+        log.warning(words, call.tries + 1, why, extra={"job": call.job_id, "action": "webhook_given_up"})
 
 
 def webhooks(settings: Settings, data_dir: Path, engine: Engine, hooks: HookStore) -> Webhooks:
@@ -139,7 +152,7 @@ def webhooks(settings: Settings, data_dir: Path, engine: Engine, hooks: HookStor
     guard = Guard(settings.webhooks.allow_networks)
     faults = Faults(settings.limits, settings.fetch, settings.pictures)
     outcomes = Outcomes(engine, Tokens(data_dir), faults, settings.http.public_url)
-    return Webhooks(settings.webhooks, hooks, guard.addresses, outcomes, Signer(data_dir))
+    return Webhooks(settings.webhooks, hooks, guard, outcomes, Signer(data_dir))
 
 
 class Outcomes:
