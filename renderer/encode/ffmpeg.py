@@ -3,9 +3,9 @@
 Quality words, the same on every encoder: `crf` is x264's CRF and `preset` its preset, unchanged. The colour description
 goes into the SPS through x264's own parameters; ffmpeg's -color_* options alone leave primaries and transfer unknown.
 
-A held stream's plan is told before the child starts: ffmpeg forces the IDR pictures by time, half a frame early so that
-rounding cannot miss one, and x264's zones carry the quantiser offsets (a bitrate factor f in a zone moves the quantiser
-by -6·log2(f) under crf, ratecontrol.c).
+A held stream's plan is told before the child starts: ffmpeg forces the IDR pictures by time, half a frame early, to
+the microsecond: at the 1000/1001 rates it rounds its own times by up to half a frame. x264's zones carry the quantiser
+offsets (a bitrate factor f in a zone moves the quantiser by -6·log2(f) under crf, ratecontrol.c).
 """
 
 import itertools
@@ -16,10 +16,12 @@ import imageio_ffmpeg
 
 from renderer.config import EncodeSettings
 from renderer.encode.base import HeldCoding, StreamSettings
+from renderer.encode.plan import INTRA_STEPS
 from renderer.errors import ConfigError
 
-# Linux takes 128 KiB in one argument (MAX_ARG_STRLEN); beyond this, every still gets the median's offset.
-_ZONES_MAX_CHARACTERS = 100_000
+# Linux takes 128 KiB in one argument (MAX_ARG_STRLEN). Beyond this, every still gets the median's offset, and where the
+# IDR pictures would take more to list, every still becomes one: more than 9,200 are IDR pictures then anyway.
+_LIST_MAX_CHARACTERS = 120_000
 # The plan forces the IDR pictures that are needed. x264 makes an intra profile without references of a GOP of one.
 _LEAST_HELD_GOP = 250
 # Where every picture is an IDR, looking ahead finds nothing: without it x264 takes 11 % less processor time. With
@@ -52,9 +54,10 @@ def arguments(ffmpeg: str, stream: StreamSettings, threads: int = 0) -> list[str
     gop = stream.keyframe_interval
     if stream.held:
         gop = max(gop, _LEAST_HELD_GOP)
-        x264 += ["bframes=0", "ref=1", "min-keyint=1", *_zones(stream.held)]
-        x264 += _NO_LOOK_AHEAD if stream.held.is_all_idr else []
-        forced = ["-force_key_frames", _idr_times(stream.held, stream.fps), "-forced-idr", "1"]
+        held, times = _listed(stream.held, stream.fps)
+        x264 += ["bframes=0", "ref=1", "min-keyint=1", *_zones(held)]
+        x264 += _NO_LOOK_AHEAD if held.is_all_idr else []
+        forced = ["-force_key_frames", times, "-forced-idr", "1"]
     return [
         *(ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "warning"),
         *("-f", "rawvideo", "-pixel_format", "nv12", "-video_size", str(stream.canvas), "-framerate", fps),
@@ -64,6 +67,15 @@ def arguments(ffmpeg: str, stream: StreamSettings, threads: int = 0) -> list[str
         *forced,
         *("-x264-params", ":".join(x264), "-f", "h264", "pipe:1"),
     ]
+
+
+def _listed(held: HeldCoding, fps: Fraction) -> tuple[HeldCoding, str]:
+    """Return how the stills are coded and when the IDR pictures come, in so few words that an argument holds them."""
+    times = _idr_times(held, fps)
+    if len(times) <= _LIST_MAX_CHARACTERS:
+        return held, times
+    offsets = tuple(offset - INTRA_STEPS for offset in held.quantiser_offsets)
+    return _listed(HeldCoding((True,) * len(offsets), offsets), fps)
 
 
 def _idr_times(held: HeldCoding, fps: Fraction) -> str:
@@ -86,7 +98,7 @@ def _zones(held: HeldCoding) -> list[str]:
             zones.append(f"{start},{end - 1},b={2 ** (-offset / 6):.4f}")
         start = end
     written = "/".join(zones)
-    if len(written) > _ZONES_MAX_CHARACTERS:
+    if len(written) > _LIST_MAX_CHARACTERS:
         factor = 2 ** (-statistics.median(offsets) / 6)
         written = f"0,{start - 1},b={factor:.4f}"
     return [f"zones={written}"] if written else []

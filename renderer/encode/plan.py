@@ -35,7 +35,7 @@ from renderer.timeline import Timeline
 _WORTH_HOLDING: Final = 1.25
 
 _SLIDE_S: Final = 1
-_INTRA_STEPS: Final = 6 * math.log2(1.4)
+INTRA_STEPS: Final = 6 * math.log2(1.4)
 # Steps, and the frames after which x264's P pictures have refined a still by so many: the presets without the tree.
 _REFINED: Final[dict[Preset, tuple[float, int]]] = {"ultrafast": (12, 10), "superfast": (14, 36)}
 _LOOK_AHEAD_FRAMES: Final[dict[Preset, int]] = {
@@ -100,7 +100,7 @@ def idrs_only(plan: StreamPlan) -> StreamPlan:
     if all(still.is_idr for still in plan.stills):
         return plan
     stills = (
-        replace(still, is_idr=True, quantiser_offset=still.quantiser_offset - _INTRA_STEPS) for still in plan.stills
+        replace(still, is_idr=True, quantiser_offset=still.quantiser_offset - INTRA_STEPS) for still in plan.stills
     )
     return StreamPlan(tuple(stills), plan.encoded_reason)
 
@@ -132,7 +132,7 @@ def plan_stream(timeline: Timeline, sources: Sequence[Hashable], keyframe_interv
         )
         since_sync += hold if hold <= keyframe_interval else (hold - 1) % keyframe_interval + 1
     if all(still.is_idr for still in stills):
-        stills = [replace(still, quantiser_offset=still.quantiser_offset - _INTRA_STEPS) for still in stills]
+        stills = [replace(still, quantiser_offset=still.quantiser_offset - INTRA_STEPS) for still in stills]
     return StreamPlan(_with_copies(stills, sources))
 
 

@@ -63,6 +63,43 @@ def test_a_stream_of_nothing_but_idrs_is_told_shortly() -> None:
     assert (qcomp, zones) == ("qcomp=1", "zones=0,9998,b=0.5359")
 
 
+@pytest.mark.parametrize(("count", "fps"), [(10_000, Fraction(1)), (10_000, Fraction(120)), (40_000, Fraction(24))])
+def test_thousands_of_forced_idrs_fit_an_argument(count: int, fps: Fraction) -> None:
+    held = HeldCoding((True, *(True, True, False) * (count // 3)), (-3.0, *(-3.0, -6.0, -6.0) * (count // 3)))
+    command = arguments("ffmpeg", StreamSettings(Canvas(64, 48), fps, 20, "veryfast", 240, held))
+    assert max(map(len, command)) < 128 * 1024
+    times = command[command.index("-force_key_frames") + 1]
+    if count > 10_000:
+        assert times == "expr:1"
+        assert "mbtree=0" in command[command.index("-x264-params") + 1]  # as for any stream of nothing but IDRs
+    else:
+        assert times.count(",") == sum(held.is_idr) - 1
+
+
+@pytest.mark.parametrize("fps", [Fraction(24), Fraction(30_000, 1001), Fraction(120_000, 1001)])
+def test_thousands_of_forced_idrs_come_where_they_were_asked_for(fps: Fraction, frame_of) -> None:
+    canvas = Canvas(16, 16)
+    is_idr = tuple(number % 3 != 2 for number in range(4500))
+    stream = StreamSettings(canvas, fps, 30, "ultrafast", 240, HeldCoding(is_idr, (0.0,) * len(is_idr)))
+    frame = np.full(canvas.nv12_shape, 90, np.uint8)
+    with X264Encoder(stream, EncodeSettings()) as encoder:
+        units = [unit for _ in is_idr for unit in encoder.encode(frame)]
+        units += encoder.flush()
+    assert tuple(unit.is_idr for unit in units) == is_idr
+
+
+def test_more_forced_idrs_than_an_argument_lists_still_become_a_stream() -> None:
+    canvas = Canvas(16, 16)
+    is_idr = tuple(number % 8 != 7 for number in range(17_000))
+    stream = StreamSettings(canvas, Fraction(24), 40, "ultrafast", 240, HeldCoding(is_idr, (0.0,) * len(is_idr)))
+    frame = np.full(canvas.nv12_shape, 90, np.uint8)
+    with X264Encoder(stream, EncodeSettings()) as encoder:
+        units = [unit for _ in is_idr for unit in encoder.encode(frame)]
+        units += encoder.flush()
+    assert all(unit.is_idr for unit in units)
+    assert len(units) == len(is_idr)
+
+
 def test_zones_too_long_for_an_argument_become_one() -> None:
     offsets = (-2.0, -4.0, -4.0) * 5000
     stream = StreamSettings(
