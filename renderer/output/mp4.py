@@ -1,9 +1,12 @@
 """Access units into an MP4 with exact time stamps, visible under its name only once it is whole and on disk.
 
-PyAV (libavformat) writes the boxes. The timescale is the rate's numerator and every sample lasts its denominator, so
-the sample table has one `stts` entry and the rate is exact. `colr` is nclx 1/1/1 limited, as in the SPS. faststart puts
-`moov` in front. The file grows as NAME.part; it is read back, synced and renamed at the end, and removed on every other
-way out.
+PyAV (libavformat) writes the boxes. The timescale is the rate's numerator, doubled until it is at least 10,000, and
+every sample lasts the denominator, doubled as often: the sample table has one `stts` entry and the rate is exact.
+ffmpeg's muxer doubles just so, and its concat demuxer joins by copy only what has one timescale; GStreamer's accurate
+seek misses its picture where a tick is as long as a frame.
+
+`colr` is nclx 1/1/1 limited, as in the SPS. faststart puts `moov` in front. The file grows as NAME.part; it is read
+back, synced and renamed at the end, and removed on every other way out.
 """
 
 import io
@@ -12,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import av
 from av.container import OutputContainer
@@ -28,6 +31,8 @@ from renderer.output.place import FORMATS, part_of
 
 # libavformat decodes a picture when it opens a stream, 20 ms at 1080p; all that is wanted here is in the headers.
 _UNDECODED = {"skip_frame": "all"}
+
+_LEAST_TIMESCALE: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +119,7 @@ class Mp4Writer:
     def _open(self, first: Sample) -> tuple[OutputContainer, VideoStream]:
         """Open the file at the first access unit, whose SPS tells libavformat size, profile and colours."""
         if self._container is None or self._stream is None:
-            scale = str(self._fps.numerator)
+            scale = str(timescale(self._fps))
             self._container = av.open(
                 str(self._part),
                 "w",
@@ -140,6 +145,14 @@ class Mp4Writer:
         except (av.FFmpegError, OSError):
             if not suppress:
                 raise
+
+
+def timescale(fps: Fraction) -> int:
+    """Return the ticks a second of a file at this rate."""
+    ticks = fps.numerator
+    while ticks < _LEAST_TIMESCALE:
+        ticks *= 2
+    return ticks
 
 
 def read_facts(path: Path) -> VideoFacts:

@@ -20,7 +20,7 @@ from renderer.encode.x264 import X264Encoder
 from renderer.errors import OutputFailed, StorageFull
 from renderer.geometry import Canvas
 from renderer.h264.bits import split_nals
-from renderer.output.mp4 import Mp4Writer, VideoFacts
+from renderer.output.mp4 import Mp4Writer, VideoFacts, timescale
 
 RATES = [Fraction(1), Fraction(25, 2), Fraction(24), Fraction(30000, 1001), Fraction(120), Fraction(120000, 1001)]
 CANVAS = Canvas(64, 48)
@@ -79,10 +79,12 @@ def timescale_and_duration(payload: bytes) -> tuple[int, int]:
 def test_time_is_exact_in_every_box(tmp_path: Path, fps: Fraction, count: int) -> None:
     path = tmp_path / "a.mp4"
     facts = write(path, coded(count, fps), fps)
-    ticks = count * fps.denominator
-    assert struct.unpack(">IIII", box(path, "stts")) == (0, 1, count, fps.denominator)
-    assert timescale_and_duration(box(path, "mdhd")) == (fps.numerator, ticks)
-    assert timescale_and_duration(box(path, "mvhd")) == (fps.numerator, ticks)
+    scale, delta = timescale(fps), timescale(fps) / fps
+    ticks = count * delta
+    assert scale >= 10_000
+    assert struct.unpack(">IIII", box(path, "stts")) == (0, 1, count, delta)
+    assert timescale_and_duration(box(path, "mdhd")) == (scale, ticks)
+    assert timescale_and_duration(box(path, "mvhd")) == (scale, ticks)
     tkhd = box(path, "tkhd")
     assert struct.unpack_from(">I" if tkhd[0] == 0 else ">Q", tkhd, 20 if tkhd[0] == 0 else 28) == (ticks,)
     assert facts == VideoFacts(64, 48, count, fps, count / fps, path.stat().st_size)
@@ -104,7 +106,7 @@ def test_no_edit_list_and_no_composition_offsets(tmp_path: Path) -> None:
     assert not any(name.endswith("ctts") for name in names)
     for name, payload in boxes(path.read_bytes()):
         if name.endswith("elst"):  # if there is one it says: all of it, from the start, at normal speed
-            assert struct.unpack(">IIIiHH", payload[:20]) == (0, 1, 30, 0, 1, 0)
+            assert struct.unpack(">IIIiHH", payload[:20]) == (0, 1, 30 * 512, 0, 1, 0)
 
 
 def test_avcc_holds_the_streams_parameter_sets(tmp_path: Path) -> None:
