@@ -7,10 +7,7 @@ daemon. The second stops at once, and what ran is kept as well.
 
 import asyncio
 import contextlib
-import ctypes
 import logging
-import resource
-import shutil
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -20,10 +17,7 @@ from typing import TYPE_CHECKING, Any
 from renderer.config import VERSION, Settings, render_settings
 from renderer.data_dir import STORE_NAME, daemon_id, data_dir, held, scratch, shut, shut_socket
 from renderer.devices import NvencFindings
-from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.encode.nvenc_selftest import with_gpus_tested
-from renderer.encode.selftest import refusal
-from renderer.encode.x264 import X264Encoder
 from renderer.errors import ConfigError, StillreelError
 from renderer.frontends.curve import CurveRing
 from renderer.frontends.http.webhooks import webhooks
@@ -40,6 +34,7 @@ from renderer.metrics import Snapshot
 from renderer.net.addresses import Guard
 from renderer.periodic import repeatedly
 from renderer.scrape import serve_metrics
+from renderer.start import check
 
 if TYPE_CHECKING:
     from renderer.frontends.http.door import Examine, HttpDoor
@@ -47,7 +42,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _GAUGES_S = 1.0
-_M_MMAP_THRESHOLD = -3  # malloc.h
 _HTTP_CLOSE_S = 8.0
 
 
@@ -61,15 +55,7 @@ def serve(settings: Settings, announce: Callable[[str], None], examine: "Examine
     Raises:
         ConfigError: it cannot start; the message says which setting to change.
     """
-    ffmpeg = find_ffmpeg(settings.encode)
-    if shutil.which(ffmpeg) is None:
-        raise ConfigError(f"encode.ffmpeg: {ffmpeg} is no program that can be run")
-    for root in settings.fetch.allow_roots:
-        if not root.is_dir():
-            raise ConfigError(f"fetch.allow_roots: {root} is no directory")
-    settings, gpus = with_gpus_tested(_with_held_pictures_tested(settings))
-    _allow_many_connections()
-    _give_freed_memory_back()
+    settings, gpus = with_gpus_tested(check(settings))
     with held(data_dir(settings.server)) as data, scratch(data) as sockets:
         store = JobStore(data / STORE_NAME)
         places = Places(data / "outputs", data / "attachments", data / "logs", sockets)
@@ -79,32 +65,6 @@ def serve(settings: Settings, announce: Callable[[str], None], examine: "Examine
                 asyncio.run(_Daemon(settings, gpus, store, places, data, examine).run(announce))
         finally:
             store.close()
-
-
-def _allow_many_connections() -> None:
-    """Every connection takes a descriptor, and the usual limit of 1024 is for programs that use select()."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _give_freed_memory_back() -> None:
-    """Map every block of a mebibyte or more on its own, so that it goes back to the system when it is freed.
-
-    glibc raises its limit for that to the largest block that was freed, 32 MiB at most, and then keeps what large
-    messages took (mallopt(3), M_MMAP_THRESHOLD: setting it stops that).
-    """
-    with contextlib.suppress(AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
-
-
-def _with_held_pictures_tested(settings: Settings) -> Settings:
-    """Try the encoder's held pictures once; where they fail, every job encodes its holds frame by frame."""
-    refused = refusal(X264Encoder, settings.encode) if settings.encode.hold_pictures else None
-    if refused is None:
-        return settings
-    encode = settings.encode.model_copy(update={"hold_pictures": False, "hold_pictures_refusal": refused})
-    return settings.model_copy(update={"encode": encode})
 
 
 class _Daemon:
@@ -151,7 +111,7 @@ class _Daemon:
         parts: list[Callable[[], Coroutine[Any, Any, None]]] = [engine.run, keeping.run, server.serve]
         parts += [spool.serve] if spool else []
         parts += [webhooks(settings, self._data_dir, engine, self._store.hooks).run]
-        async with asyncio.TaskGroup() as tasks, self._metrics(engine, spool):
+        async with self._metrics(engine, spool), asyncio.TaskGroup() as tasks:
             serving = [tasks.create_task(self._lasting(part)) for part in parts]
             answering = [tasks.create_task(self._lasting(http.serve))] if http else []
             announce(f"stillreel {VERSION} ready on {', '.join(addresses)}")

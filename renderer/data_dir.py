@@ -104,7 +104,10 @@ def shut_socket(path: Path, endpoint: str) -> None:
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
     """Make the directory for sockets; a link in the data directory tells the next daemon what to remove."""
-    made = scratch_dir()
+    try:
+        made = scratch_dir()
+    except OSError as error:
+        raise ConfigError(f"no temporary directory can be used ({error.strerror}); set TMPDIR to one") from error
     link = path / "scratch" / made.name
     link.symlink_to(made)
     # multiprocessing keeps the fork server's socket there as well, and removes its part at exit with priority -100.

@@ -88,7 +88,7 @@ class Engine:
 
     def room(self) -> int:
         """Return how many jobs would be accepted now."""
-        return 0 if self._dispatcher.is_draining or self._has_no_disk() else self._queue_room()
+        return 0 if self._dispatcher.is_draining or self._disk_trouble() else self._queue_room()
 
     def known(self, job_id: str, digest: str) -> Job | None:
         """Return the job that has this id, if one does.
@@ -142,8 +142,8 @@ class Engine:
         """
         if self._dispatcher.is_draining:
             raise ShuttingDown("the daemon is stopping; send the request again once it is back")
-        if self._has_no_disk():
-            raise StorageFull("the daemon's disk is nearly full; try again later")
+        if trouble := self._disk_trouble():
+            raise StorageFull(f"the daemon's disk {trouble}; try again later")
         if self._queue_room() == 0:
             most, wait_s = self._settings.max_queued, self._dispatcher.job_s / self._settings.workers
             raise QueueFull(
@@ -155,8 +155,8 @@ class Engine:
         idle = self._settings.workers - self._dispatcher.running
         return max(0, self._settings.max_queued + idle - self._ledger.count(State.QUEUED))
 
-    def _has_no_disk(self) -> bool:
-        return self._places.is_full(self._settings.min_free_bytes)
+    def _disk_trouble(self) -> str | None:
+        return self._places.trouble(self._settings.min_free_bytes)
 
     # Questions.
 
@@ -183,8 +183,8 @@ class Engine:
         reasons = []
         if self._dispatcher.is_draining:
             reasons.append("the daemon is stopping")
-        if self._has_no_disk():
-            reasons.append("the disk is nearly full")
+        if trouble := self._disk_trouble():
+            reasons.append(f"the disk {trouble}")
         if not reasons and self._queue_room() == 0:
             reasons.append("the queue is full")
         return Health(

@@ -7,6 +7,7 @@ ended well. A worker that outlives its daemon for a moment can therefore never w
 import contextlib
 import logging
 import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Collection, Sequence
@@ -46,12 +47,20 @@ class Places:
     logs: Path
     scratch: Path
 
-    def is_full(self, min_free_bytes: int) -> bool:
-        """Whether less than this is free on the disk of the outputs, or nobody can tell."""
+    def trouble(self, min_free_bytes: int) -> str | None:
+        """Say what is wrong with the disk: less than this is free, or nothing can be written; None if all is well.
+
+        A disk that has become read-only shows in a write only, so one is made, to a file without a name.
+        """
         try:
-            return shutil.disk_usage(self.outputs).free < min_free_bytes
-        except OSError:
-            return True
+            if shutil.disk_usage(self.outputs).free < min_free_bytes:
+                return "is nearly full"
+            for directory in (self.outputs, self.outputs.parent):
+                with tempfile.TemporaryFile(dir=directory, buffering=0) as trial:
+                    trial.write(b"0")
+        except OSError as error:
+            return f"cannot be written: {error.strerror}"
+        return None
 
     def sweep(self, unfinished: Sequence[Job], known: Collection[str]) -> None:
         """Remove what no job owns: a daemon that was killed may have been about to make or to remove it.

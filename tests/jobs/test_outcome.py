@@ -194,7 +194,7 @@ def test_a_sweep_knows_what_was_accepted_under_another_spelling_of_the_directory
 def test_a_disk_is_full_where_less_is_free_than_asked_for_or_nobody_can_tell(places: Places) -> None:
     state = os.statvfs(places.outputs)
     free = state.f_bavail * state.f_frsize
-    assert not places.is_full(free // 2)
-    assert places.is_full(free * 2)
+    assert places.trouble(free // 2) is None
+    assert places.trouble(free * 2) == "is nearly full"
     places.outputs.rmdir()
-    assert places.is_full(0)
+    assert places.trouble(0) == "cannot be written: No such file or directory"

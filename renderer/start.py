@@ -1,0 +1,205 @@
+"""What a daemon tries before it says that it is ready, so that what is missing is said once, at once and in words.
+
+Everything here costs a second at most on a machine that is in order, and is bounded by a limit of seconds on one that
+is not. A check tries the very thing that jobs will need: a limit that was read says less than a thread that was begun.
+"""
+
+import contextlib
+import ctypes
+import logging
+import multiprocessing
+import os
+import resource
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Final, NoReturn
+
+from renderer.config import EncodeSettings, Settings
+from renderer.encode.base import StreamSettings
+from renderer.encode.ffmpeg import arguments, find_ffmpeg
+from renderer.encode.selftest import refusal
+from renderer.encode.x264 import AccessUnitSplitter, X264Encoder
+from renderer.errors import ConfigError
+from renderer.geometry import Canvas
+
+log = logging.getLogger(__name__)
+
+_CANVAS: Final = Canvas(64, 48)
+_PICTURES: Final = 3
+_MOST_BYTES: Final = 1 << 20  # of three small pictures; what writes more is no encoder
+_LAST_WORDS: Final = 300
+_THREADS_OF_A_WORKER: Final = 16  # the process itself, the server that it is forked from, what Pebble begins
+_DESCRIPTORS_BESIDE: Final = 64  # files, pipes and sockets of the daemon itself
+_DESCRIPTORS_OF_A_WORKER: Final = 16
+_M_MMAP_THRESHOLD: Final = -3  # malloc.h
+
+
+def check(settings: Settings) -> Settings:
+    """Refuse to start where no job could be done, and return the settings as the machine allows them.
+
+    Raises:
+        ConfigError: what is missing, in one line.
+    """
+    signal.signal(signal.SIGTERM, _leave)  # until the daemon drains, so that nothing that is tried is left behind
+    ffmpeg = find_ffmpeg(settings.encode)
+    if shutil.which(ffmpeg) is None:
+        raise ConfigError(f"encode.ffmpeg: {ffmpeg} is no program that can be run")
+    for root in settings.fetch.allow_roots:
+        if not root.is_dir():
+            raise ConfigError(f"fetch.allow_roots: {root} is no directory")
+    _check_machine()
+    _check_plain_encoding(ffmpeg, settings.encode)
+    _give_freed_memory_back()
+    _allow_many_connections(settings)
+    return _with_held_pictures_tested(settings)
+
+
+def _leave(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+# The machine.
+
+
+def _check_machine() -> None:
+    """Raises:
+    ConfigError: it lacks what a worker process needs.
+    """
+    try:
+        with tempfile.TemporaryFile():
+            pass
+    except OSError as error:
+        raise ConfigError(f"no temporary directory can be used ({error.strerror}); set TMPDIR to one") from error
+    if sys.platform == "linux" and not Path("/proc/self/status").exists():
+        raise ConfigError("/proc is not there, and workers are watched through it; mount it")
+    try:
+        multiprocessing.get_context("fork").Lock()  # of a kind that needs no process to look after it
+    except OSError as error:
+        raise ConfigError(f"worker processes need to write to /dev/shm: {error.strerror}") from error
+    _check_room_for_processes()
+
+
+def _check_room_for_processes() -> None:
+    """Begin as many threads at once as a worker and its encoder have: to the limit, threads and processes are one.
+
+    Raises:
+        ConfigError: there is no room for them.
+    """
+    wanted, over = _THREADS_OF_A_WORKER + 2 * (os.cpu_count() or 1), threading.Event()
+    begun = []
+    try:
+        for _ in range(wanted):
+            thread = threading.Thread(target=over.wait)
+            thread.start()
+            begun.append(thread)
+    except RuntimeError as error:
+        words = f"{wanted} threads were wanted for one, and {len(begun)} could be begun"
+        raise ConfigError(f"the limit on processes leaves no room for a worker: {words}; raise RLIMIT_NPROC") from error
+    finally:
+        over.set()
+        for thread in begun:
+            thread.join()
+
+
+def _allow_many_connections(settings: Settings) -> None:
+    """Every connection takes a descriptor, and the usual limit of 1024 is for programs that use select()."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    has_http = settings.http.bind is not None or settings.http.tls_bind is not None
+    connections = settings.http.max_connections if has_http else 0
+    wanted = connections + _DESCRIPTORS_BESIDE + _DESCRIPTORS_OF_A_WORKER * settings.engine.workers
+    if allowed != resource.RLIM_INFINITY and allowed < wanted:
+        words = "%d files may be open at once, and %d connections with %d workers need %d: raise RLIMIT_NOFILE"
+        values = (allowed, connections, settings.engine.workers, wanted)
+        log.warning(words, *values, extra={"action": "few_descriptors"})
+
+
+def _give_freed_memory_back() -> None:
+    """Map every block of a mebibyte or more on its own, so that it goes back to the system when it is freed.
+
+    glibc raises its limit for that to the largest block that was freed, 32 MiB at most, and then keeps what large
+    messages took (mallopt(3), M_MMAP_THRESHOLD: setting it stops that).
+    """
+    with contextlib.suppress(AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 20)
+
+
+# The encoder.
+
+
+def _check_plain_encoding(ffmpeg: str, settings: EncodeSettings) -> None:
+    """Encode three pictures as a job without holds would, within `encode.probe_timeout_s` in all.
+
+    The child reads a file and not a pipe, and what it writes is bounded, so that nothing but the clock is waited for.
+
+    Raises:
+        ConfigError: it cannot, with its last words.
+    """
+    stream = StreamSettings(_CANVAS, Fraction(24), crf=20, preset="ultrafast", keyframe_interval=240)
+    with tempfile.TemporaryFile() as pictures, tempfile.TemporaryFile() as words:
+        pictures.write(bytes([128]) * (_CANVAS.width * _CANVAS.height * 3 // 2 * _PICTURES))
+        pictures.seek(0)
+        try:
+            child = subprocess.Popen(
+                arguments(ffmpeg, stream, settings.threads),
+                stdin=pictures,
+                stdout=subprocess.PIPE,
+                stderr=words,
+                start_new_session=True,  # so that what it begins can be ended with it
+            )
+        except OSError as error:
+            raise ConfigError(f"encode.ffmpeg: {ffmpeg} cannot be run: {error.strerror}") from error
+        try:
+            made = _output(child, settings.probe_timeout_s)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            code = child.wait()
+        words.seek(0)
+        said = " ".join(words.read().decode(errors="replace").split())[-_LAST_WORDS:] or "nothing"
+    if made is None:
+        raise ConfigError(f"encode.ffmpeg: {ffmpeg} does not end within {settings.probe_timeout_s:g} s; it said {said}")
+    splitter = AccessUnitSplitter()
+    count = len(splitter.feed(made)) + len(splitter.finish())
+    if code != 0 or count != _PICTURES:
+        found = f"exit code {code}, {count} of {_PICTURES} pictures"
+        raise ConfigError(f"encode.ffmpeg: {ffmpeg} cannot encode with libx264 ({found}); it said {said}")
+
+
+def _output(child: "subprocess.Popen[bytes]", timeout_s: float) -> bytes | None:
+    """Return what a child writes until it ends; None if that takes too long or is too much."""
+    assert child.stdout is not None  # noqa: S101 - it is a pipe
+    made, ends_at = bytearray(), time.monotonic() + timeout_s
+    with child.stdout as stdout:
+        while len(made) < _MOST_BYTES:
+            ready, _, _ = select.select([stdout], [], [], max(0.0, ends_at - time.monotonic()))
+            data = os.read(stdout.fileno(), 65536) if ready else None
+            if not data:
+                break
+            made += data
+    try:
+        child.wait(max(0.0, ends_at - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return None
+    return bytes(made)
+
+
+def _with_held_pictures_tested(settings: Settings) -> Settings:
+    """Try the encoder's held pictures once; where they fail, every job encodes its holds frame by frame."""
+    encode = settings.encode
+    limited = encode.model_copy(update={"stall_timeout_s": min(encode.stall_timeout_s, encode.probe_timeout_s)})
+    refused = refusal(X264Encoder, limited) if encode.hold_pictures else None
+    if refused is None:
+        return settings
+    encode = encode.model_copy(update={"hold_pictures": False, "hold_pictures_refusal": refused})
+    return settings.model_copy(update={"encode": encode})
