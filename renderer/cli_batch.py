@@ -1,6 +1,7 @@
 """The command `stillreel batch`.
 
-Exit codes: 0 all is rendered, 1 some could not be, 2 usage or configuration, 130 stopped by Ctrl-C or SIGTERM.
+Exit codes: 0 all is rendered, 1 some could not be or there was nothing, 2 usage or configuration, 130 stopped by
+Ctrl-C or SIGTERM.
 """
 
 import json
@@ -64,7 +65,7 @@ def batch(  # noqa: PLR0913 - a command has as many parameters as options
         console.print(line, soft_wrap=not console.is_terminal)
     if as_json:
         typer.echo(json.dumps(_document(plan, tally), indent=2))
-    raise typer.Exit(_exit_code(tally))
+    raise typer.Exit(_exit_code(plan, tally))
 
 
 def _existing(directory: Path) -> Path:
@@ -96,10 +97,12 @@ def _document(plan: "Plan", tally: "Tally") -> dict[str, Any]:
         "failures": [
             {"manifest": as_text(each.name), "error": each.fault.model_dump(mode="json")} for each in tally.failures
         ],
+        "left_out": [{"file": as_text(each.name), "why": each.why} for each in tally.left_out],
     }
 
 
-def _exit_code(tally: "Tally") -> int:
+def _exit_code(plan: "Plan", tally: "Tally") -> int:
+    """A shard may well be empty; a whole batch without anything to render is somebody's mistake."""
     if tally.stopped:
         return STOPPED
-    return FAILED if tally.failures else 0
+    return FAILED if tally.failures or (tally.has_found_nothing and plan.shard.count == 1) else 0

@@ -77,7 +77,7 @@ def test_an_image_that_is_named_twice_is_shown_twice() -> None:
 
 
 def test_a_directory_is_its_images_and_other_pictures_are_named() -> None:
-    touch("d/2.png", "d/10.png", "d/IMG_1.HEIF_", "d/x.psd", "d/raw.CR3", "d/notes.txt", "d/.hidden.png")
+    touch("d/2.png", "d/10.png", "d/x.eps", "d/raw.CR3", "d/notes.txt", "d/.hidden.png")
     asked = ask(["d"], Wishes())
     assert [Path(image["url"]).name for image in asked.fields["images"]] == ["2.png", "10.png"]
     [words] = messages(asked)

@@ -1,16 +1,21 @@
 """What there is to render below a directory, in the order of names, one at a time: a tree may hold any number.
 
-Hidden entries are left out, and so are the outputs, should they go below the same directory. Symbolic links to files
+Hidden entries are left out, so are directories of copies that storage and archives make by themselves, and so are the
+outputs, should they go below the same directory. Symbolic links to files
 are followed, those to directories are not, so that a walk ends.
 """
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
+from typing import Final
 
-from renderer.manifests.directory import is_image_name
+from renderer.manifests.directory import is_image_name, is_unread_picture
 from renderer.manifests.read import is_manifest, is_manifest_name
+
+# Where network storage keeps smaller copies of pictures, and archives keep what only a Mac reads.
+_COPIES: Final = frozenset({"@eaDir", "@__thumb", "__MACOSX"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +27,7 @@ class Found:
         name: its path relative to the batch's directory; people read it, and shards are cut by it.
         stem: its output's path below the directory of outputs, without hash and suffix.
         refusal: why the directory could not be searched; None for everything else.
+        left_out: the names of pictures that a directory of images has in formats that are not read here.
     """
 
     path: Path
@@ -29,6 +35,7 @@ class Found:
     stem: PurePath
     is_directory: bool = False
     refusal: str | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def discover(root: Path, out: Path, *, with_directories: bool = False) -> Iterator[Found]:
@@ -51,14 +58,15 @@ def discover(root: Path, out: Path, *, with_directories: bool = False) -> Iterat
         for entry in manifests:
             yield _found(Path(entry.path), root)
         if with_directories and _is_reel(entries, manifests):
-            yield _found(directory, root, is_directory=True)
+            unread = tuple(entry.name for entry in entries if is_unread_picture(entry.name) and _is_file(entry))
+            yield replace(_found(directory, root, is_directory=True), left_out=unread)
         below = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
         waiting += [Path(entry.path) for entry in reversed(below) if not os.path.samestat(entry.stat(), outputs)]
 
 
 def _entries(directory: Path) -> list[os.DirEntry[str]]:
     with os.scandir(directory) as entries:
-        visible = (entry for entry in entries if not entry.name.startswith("."))
+        visible = (entry for entry in entries if not (entry.name.startswith(".") or entry.name in _COPIES))
         return sorted(visible, key=lambda entry: entry.name)
 
 
@@ -71,8 +79,13 @@ def _is_file(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_reel(entries: list[os.DirEntry[str]], manifests: list[os.DirEntry[str]]) -> bool:
-    has_images = any(is_image_name(entry.name) and _is_file(entry) for entry in entries)
+    has_images = any(_is_picture_name(entry.name) and _is_file(entry) for entry in entries)
     return has_images and not any(is_manifest(Path(entry.path)) for entry in manifests)
+
+
+def _is_picture_name(name: str) -> bool:
+    """Whether it is a picture, be it one that is not read here: a directory of such alone fails and is not silent."""
+    return is_image_name(name) or is_unread_picture(name)
 
 
 def _found(path: Path, root: Path, *, is_directory: bool = False, refusal: str | None = None) -> Found:

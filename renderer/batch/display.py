@@ -22,6 +22,7 @@ _STDERR: Final = 2
 _KEPT_AT_ONCE_BYTES: Final = 1 << 16
 _WIDTH_MAX: Final = 96
 _NAME_MAX: Final = 40
+_NAMED_MAX: Final = 10
 _LINES_BESIDE: Final = 9  # of the terminal: the table, the bar, the last failure, and some air
 
 
@@ -177,6 +178,7 @@ def summary(tally: Tally, shard: str | None = None) -> list[Text]:
     counts = [f"{tally.done:,} done"]
     counts += [f"{tally.skipped:,} finished before"] if tally.skipped else []
     counts += [f"{tally.failed:,} failed"] if tally.failures else []
+    counts += [f"{len(tally.left_out):,} left out"] if tally.left_out else []
     if tally.total == 0:
         counts = ["no manifest in it" if shard else "no manifest found; --hold takes directories of images too"]
     words = ", ".join(counts)
@@ -187,7 +189,12 @@ def summary(tally: Tally, shard: str | None = None) -> list[Text]:
         words = f"shard {shard}: {words}"
     if tally.stopped:
         words = f"stopped: {words}; run it again to go on"
-    return [Text(words, style="bold"), *(Text(f"failed: {_told(each)}", style="red") for each in tally.failures)]
+    lines = [Text(words, style="bold"), *(Text(f"failed: {_told(each)}", style="red") for each in tally.failures)]
+    named = [
+        Text(printable(f"left out: {each.name}: {each.why}"), style="yellow") for each in tally.left_out[:_NAMED_MAX]
+    ]
+    more = len(tally.left_out) - _NAMED_MAX
+    return [*lines, *named, *([Text(f"left out: {more:,} more; --json names all", style="yellow")] if more > 0 else [])]
 
 
 def clock(seconds: float) -> str:

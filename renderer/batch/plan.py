@@ -11,7 +11,7 @@ from renderer.batch.discover import Found, discover
 from renderer.batch.outputs import Output, output_for
 from renderer.batch.shard import Shard
 from renderer.config import Settings
-from renderer.errors import ConfigError, InvalidRequest
+from renderer.errors import ConfigError, InvalidRequest, NoManifest
 from renderer.intake import Origin, parse_request, render_job
 from renderer.manifests.directory import directory_manifest
 from renderer.manifests.read import load_manifest
@@ -84,7 +84,10 @@ class Preparation:
         Raises:
             JobError: the manifest or an image of it is at fault.
         """
-        fields = self._fields(found)
+        try:
+            fields = self._fields(found)
+        except NoManifest:
+            return Settled.IGNORED
         if "images" not in fields and found.path.suffix.lower() == ".json":
             return Settled.IGNORED
         base = found.path if found.is_directory else found.path.parent

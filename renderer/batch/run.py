@@ -20,7 +20,7 @@ from protocol.schema import Fault, Progress
 from renderer.batch.discover import Found
 from renderer.batch.outputs import Output, as_text, printable
 from renderer.batch.plan import Plan, Preparation, Ready, Settled
-from renderer.batch.tally import Failure, Tally
+from renderer.batch.tally import UNREAD, Failure, LeftOut, Tally
 from renderer.batch.workspace import workspace
 from renderer.config import Settings, render_settings, scratch_dir
 from renderer.encode.ffmpeg import find_ffmpeg
@@ -132,6 +132,7 @@ class _Batch:
         """Read and check manifests, a little ahead of the workers."""
         walk = self._plan.walk()
         while (found := await asyncio.to_thread(next, walk, None)) is not None:
+            self.tally.left_out += [LeftOut(f"{found.name}/{name}", UNREAD) for name in found.left_out]
             outcome = await asyncio.to_thread(self._prepare, found)
             if isinstance(outcome, Ready):
                 await self._waiting.put(outcome)
@@ -140,7 +141,7 @@ class _Batch:
             elif outcome is Settled.SKIPPED:
                 self.tally.skipped += 1
             else:
-                self.tally.ignored += 1
+                self.tally.ignore(found.name)
         for _ in range(self._plan.workers):
             await self._waiting.put(None)
 

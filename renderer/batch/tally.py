@@ -11,6 +11,8 @@ from protocol.schema import Fault, Progress
 _LEAST_VIDEOS: Final = 0.1
 _LEAST_S: Final = 2.0
 
+UNREAD: Final = "a picture of a format that is not read here"
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -18,6 +20,14 @@ class Failure:
 
     name: str
     fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file that looks like something to render and is not rendered."""
+
+    name: str
+    why: str
 
 
 @dataclass(slots=True)
@@ -38,7 +48,8 @@ class Tally:
 
     Attributes:
         total: manifests of this shard; None until they are counted.
-        ignored: JSON files that turned out to be no manifests.
+        ignored: files with a manifest's name that turned out to be none.
+        left_out: those, and the pictures of directories that are not read here.
         frames: of the videos that are done.
         stopped: whether a signal ended the run.
     """
@@ -51,6 +62,7 @@ class Tally:
     frames: int = 0
     stopped: bool = False
     failures: list[Failure] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
     running: dict[str, Running] = field(default_factory=dict)
     _began: float = field(init=False)
     _rendering_since: float | None = None
@@ -73,8 +85,18 @@ class Tally:
         return None if self.total is None else max(self.total - self.ignored, self.settled + len(self.running))
 
     @property
+    def has_found_nothing(self) -> bool:
+        """Whether there was nothing at all to render."""
+        return self.settled == 0 and not self.stopped
+
+    @property
     def elapsed_s(self) -> float:
         return self.now() - self._began
+
+    def ignore(self, name: str) -> None:
+        """A file with a manifest's name is none."""
+        self.ignored += 1
+        self.left_out.append(LeftOut(name, "no manifest: it names no images"))
 
     def begin(self, key: str, name: str, progress: Progress) -> None:
         """A video is begun, for the first time or again."""

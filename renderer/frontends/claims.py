@@ -73,7 +73,7 @@ class Claims:
                 os.rename(f"{source}/", claim.files)  # noqa: PTH104 - the slash: it must be a directory, not a link
             else:
                 claim.files.mkdir()
-                source.rename(claim.manifest)
+                source.rename(claim.files / found.manifest)
         except OSError as error:
             with contextlib.suppress(OSError):
                 claim.files.rmdir()

@@ -4,6 +4,7 @@ A file is opened without following a link and without waiting, is asked what it 
 read than the limit: a link could lead to the daemon's own secrets, a FIFO would never end, a device might never stop.
 """
 
+import codecs
 import errno
 import json
 import os
@@ -14,10 +15,12 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from renderer.errors import FileTooLarge, InvalidRequest
+from renderer.errors import ConfigError, FileTooLarge, InvalidRequest
+from renderer.manifests.read import MANIFEST_SUFFIXES, fields_of
 
-MANIFEST_NAME = "manifest.json"
-_SUFFIX = ".json"
+MANIFEST_NAMES = tuple(f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES)
+"""What a claimed manifest is called, by its format; where a bundle has several, the first counts."""
+
 _IGNORED = (".tmp", ".part")
 _LOC = ("manifest",)
 _KINDS = {
@@ -40,11 +43,13 @@ class Waiting:
         entry: what it is called there.
         name: what its directory is called from now on.
         is_bundle: it is a directory, with its manifest and its images.
+        manifest: what the manifest is called from now on.
     """
 
     entry: str
     name: str
     is_bundle: bool
+    manifest: str = MANIFEST_NAMES[0]
 
 
 def waiting(incoming: Path) -> list[Waiting]:
@@ -72,17 +77,21 @@ def _judge(entry: os.DirEntry[str]) -> Waiting | None:
     is_directory = entry.is_dir(follow_symlinks=False)
     # A link to a directory moves as a file does, so that nothing is ever written through it.
     bundle = Waiting(entry.name, entry.name, is_bundle=is_directory)
-    try:
-        os.lstat(os.path.join(entry.path, MANIFEST_NAME))  # noqa: PTH118 - for every entry at every look
-        return bundle
-    except PermissionError:
-        if is_directory:
-            return bundle  # whoever claims it will say that it may not
-    except OSError:  # no directory, or without a manifest
-        pass
-    if is_directory or not entry.name.endswith(_SUFFIX):
+    for name in MANIFEST_NAMES:
+        try:
+            os.lstat(os.path.join(entry.path, name))  # noqa: PTH118 - for every entry at every look
+            return bundle
+        except PermissionError:
+            if is_directory:
+                return bundle  # whoever claims it will say that it may not
+        except NotADirectoryError:
+            break
+        except OSError:  # not this one
+            continue
+    name, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - as above
+    if is_directory or suffix not in MANIFEST_SUFFIXES:
         return None
-    return Waiting(entry.name, entry.name.removesuffix(_SUFFIX), is_bundle=False)
+    return Waiting(entry.name, name, is_bundle=False, manifest=f"manifest{suffix}")
 
 
 def read_fields(path: Path, max_bytes: int) -> dict[str, Any]:
@@ -103,7 +112,7 @@ def read_fields(path: Path, max_bytes: int) -> dict[str, Any]:
         if error.errno in _OURS:
             raise
         raise InvalidRequest(f"expected a file that can be read, found: {error.strerror}", loc=_LOC) from error
-    return _parse(text)
+    return _parse(text, path.name)
 
 
 def _read_regular(path: Path, max_bytes: int) -> bytes:
@@ -134,9 +143,20 @@ def _refuse_large(size_bytes: int, max_bytes: int) -> None:
         raise FileTooLarge(f"expected at most {max_bytes} bytes, found {size_bytes} or more", loc=_LOC)
 
 
-def _parse(text: bytes) -> dict[str, Any]:
+def _parse(content: bytes, name: str) -> dict[str, Any]:
+    if name.endswith(MANIFEST_SUFFIXES[0]) or not name.endswith(MANIFEST_SUFFIXES):
+        return _parse_json(content)
     try:
-        manifest = from_json(text, allow_inf_nan=False)
+        return fields_of(content.decode("utf-8-sig"), name)
+    except UnicodeDecodeError as error:
+        raise InvalidRequest("expected text in UTF-8, found another encoding", loc=_LOC) from error
+    except (ConfigError, InvalidRequest) as error:
+        raise InvalidRequest(error.message, loc=_LOC) from error
+
+
+def _parse_json(text: bytes) -> dict[str, Any]:
+    try:
+        manifest = from_json(text.removeprefix(codecs.BOM_UTF8), allow_inf_nan=False)
     except ValueError as error:
         raise InvalidRequest(f"expected a JSON document in UTF-8: {error}", loc=_LOC) from error
     if not isinstance(manifest, dict):

@@ -1,7 +1,7 @@
 """What the manifest directory and a claim in it hold, and how a claim is filled, cleared and given its last name.
 
     .lock
-    incoming/   NAME.json, or NAME/ with its manifest.json
+    incoming/   NAME.json, or NAME/ with its manifest.json; here and below also .jsonl, .ndjson, .csv, .ffconcat
     active/ID/  owner.json, NAME/ with its manifest.json, and .ID.../ with the video that is being made
     done/       NAME/ with the manifest, result.json and video.mp4
     failed/     NAME/ with the manifest and error.json
@@ -23,7 +23,7 @@ from typing import Literal
 
 from renderer import disk
 from renderer.errors import ConfigError
-from renderer.frontends.incoming import MANIFEST_NAME
+from renderer.frontends.incoming import MANIFEST_NAMES
 from renderer.frontends.owner import OWNER_NAME, PART_NAME
 
 Ending = Literal["done", "failed"]
@@ -66,7 +66,9 @@ class Claim:
 
     @property
     def manifest(self) -> Path:
-        return self.files / MANIFEST_NAME
+        """Where the manifest is, by the name that its format has."""
+        found = (self.files / name for name in MANIFEST_NAMES if os.path.lexists(self.files / name))
+        return next(found, self.files / MANIFEST_NAMES[0])
 
     @property
     def base(self) -> Path:
@@ -118,7 +120,7 @@ def content(directory: Path) -> str | None:
 def is_single(files: Path) -> bool:
     """Whether nothing but a manifest came, judged by what is there."""
     with contextlib.suppress(OSError):
-        return {path.name for path in files.iterdir()} <= {MANIFEST_NAME, *_OURS}
+        return {path.name for path in files.iterdir()} <= {*MANIFEST_NAMES, *_OURS}
     return False
 
 

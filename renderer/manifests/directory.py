@@ -3,7 +3,7 @@
 import mimetypes
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
@@ -31,6 +31,7 @@ _PICTURES_ELSEWHERE: Final = frozenset(
         *(".ai", ".eps", ".kra", ".svg", ".svgz", ".xcf"),
     }
 )
+_NAMED_MAX: Final = 10
 _HOLD: Final = re.compile(r"(?P<frames>[0-9]{1,10})|(?P<duration>[0-9]{1,10}(\.[0-9]{1,10})?)s", re.ASCII)
 
 
@@ -82,11 +83,25 @@ def directory_manifest(directory: Path, hold: Mapping[str, Any], overrides: Mapp
     """
     try:
         images = [{"url": _url(image.name), **hold} for image in images_in(directory)]
+        unread = [] if images else unread_in(directory)
     except OSError as error:
         raise ConfigError(f"it cannot be read: {error.strerror}") from error
     if not images:
-        raise InvalidRequest("expected a directory with images, found none")
+        raise InvalidRequest(f"expected a directory with images, found none{and_left_out(unread)}")
     return {"images": images, **(overrides or {})}
+
+
+def left_out_words(unread: Sequence[Path]) -> str:
+    """Name the pictures that are left out, at most ten of them."""
+    names = ", ".join(path.name for path in unread[:_NAMED_MAX])
+    more = f" and {len(unread) - _NAMED_MAX} more" if len(unread) > _NAMED_MAX else ""
+    what = "picture is" if len(unread) == 1 else "pictures are"
+    return f"{len(unread)} {what} left out, of a format that is not read here: {names}{more}"
+
+
+def and_left_out(unread: Sequence[Path]) -> str:
+    """Say as an addition to a sentence which pictures are left out; nothing if there are none."""
+    return f"; {left_out_words(unread)}" if unread else ""
 
 
 def parse_hold(text: str) -> Fields:

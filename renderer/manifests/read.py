@@ -23,6 +23,7 @@ _READERS: Final = {
     ".csv": from_csv,
     ".ffconcat": from_concat,
 }
+MANIFEST_SUFFIXES: Final = tuple(_READERS)
 
 
 def read_manifest(path: Path, overrides: Mapping[str, Any] | None = None, *, max_bytes: int = MAX_BYTES) -> Fields:

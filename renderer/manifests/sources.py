@@ -11,19 +11,17 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 from protocol.schema import ResultWarning
 from renderer.errors import ConfigError
-from renderer.manifests.directory import images_in, is_image_name, unread_in
+from renderer.manifests.directory import and_left_out, images_in, is_image_name, left_out_words, unread_in
 from renderer.manifests.numbering import Gap, gaps, is_sequence, missing_words, natural, parse_pattern
 from renderer.manifests.read import is_manifest_name, read_manifest
 from renderer.manifests.still import Fields
 
 GapRule = Literal["close", "hold", "fail"]
-
-_NAMED_MAX: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +129,7 @@ class _Images:
         except OSError as error:
             raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
         if not files:
-            raise ConfigError(f"{path}: expected a directory with images, found none{_and_unread(unread)}")
+            raise ConfigError(f"{path}: expected a directory with images, found none{and_left_out(unread)}")
         if unread:
             self._warn("images_left_out", f"{path}: {left_out_words(unread)}")
         return files
@@ -179,18 +177,6 @@ class _Images:
         hold = self._wishes.hold or {"frames": 1}
         times = 1 + sum(len(gap.missing) for gap in found if gap.after == place)
         return {name: value * times for name, value in hold.items()}
-
-
-def left_out_words(unread: Sequence[Path]) -> str:
-    """Name the pictures that are left out, at most ten of them."""
-    names = ", ".join(path.name for path in unread[:_NAMED_MAX])
-    more = f" and {len(unread) - _NAMED_MAX} more" if len(unread) > _NAMED_MAX else ""
-    what = "picture is" if len(unread) == 1 else "pictures are"
-    return f"{len(unread)} {what} left out, of a format that is not read here: {names}{more}"
-
-
-def _and_unread(unread: Sequence[Path]) -> str:
-    return f"; {left_out_words(unread)}" if unread else ""
 
 
 def _pattern_of(source: str) -> bool:

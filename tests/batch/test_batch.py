@@ -168,7 +168,7 @@ def test_each_failure_costs_its_own_video_only(tree: Tree, run: RunBatch) -> Non
     assert [line for line in lines if line.startswith("failed: ")] == [
         f"failed: {name}: {message}" for name, message in ended.failures().items()
     ]
-    assert "2 done, 7 failed: 6 frames" in ended.stderr
+    assert "2 done, 7 failed, 1 left out: 6 frames" in ended.stderr
     assert set(tree.videos()) == {"good", "sub/also good"}
     tree.check()
     assert run().counts() == (0, 2, 7)
@@ -195,10 +195,10 @@ def test_an_image_that_changes_while_its_video_is_made_is_not_mistaken(
     tree.check()
 
 
-def test_a_directory_without_manifests_is_no_failure(tree: Tree, run: RunBatch) -> None:
+def test_a_directory_with_nothing_to_render_is_a_failure_unless_it_is_a_shard(tree: Tree, run: RunBatch) -> None:
     tree.image("a.ppm")
     ended = run()
-    assert (ended.code, ended.counts()) == (0, (0, 0, 0))
+    assert (ended.code, ended.counts()) == (1, (0, 0, 0))
     assert "no manifest found" in ended.stderr
     assert list(tree.out.iterdir()) == []
 
@@ -261,3 +261,19 @@ def test_an_encoder_that_is_not_there_is_refused(tree: Tree, run: RunBatch, monk
     monkeypatch.setenv("STILLREEL_ENCODE__FFMPEG", "/nowhere/ffmpeg")
     with pytest.raises(ConfigError, match=r"encode\.ffmpeg: /nowhere/ffmpeg is no program"):
         run()
+
+
+def test_what_is_left_out_is_counted_and_named(tree: Tree, run: RunBatch) -> None:
+    tree.image("a/1.ppm")
+    tree.write("a/2.svg", "<svg/>")
+    tree.write("only/1.svg", "<svg/>")
+    tree.write("log.jsonl", '{"level": "info"}\n')
+    tree.write("table.csv", "name,age\nx,3\n")
+    ended = run("--hold", "2")
+    assert (ended.code, ended.counts(), ended.document["ignored"]) == (1, (1, 0, 1), 2)
+    assert {each["file"] for each in ended.document["left_out"]} == {"a/2.svg", "only/1.svg", "log.jsonl", "table.csv"}
+    assert "left out: a/2.svg: a picture of a format that is not read here" in ended.stderr.splitlines()
+    assert ended.failures() == {
+        "only": "expected a directory with images, found none; "
+        "1 picture is left out, of a format that is not read here: 1.svg"
+    }

@@ -73,7 +73,8 @@ def test_a_directory_that_cannot_be_searched_is_told(root: Path) -> None:
 
 
 def test_directories_of_images_are_found_where_no_manifest_is_beside_them(root: Path) -> None:
-    touch(root, "top.png", "a/1.png", "b/1.png", "b/reel.csv", "c/d/1.jpg", "e/notes.txt", "f/.hidden.png")
+    touch(root, "top.png", "a/1.png", "b/1.png", "c/d/1.jpg", "e/notes.txt", "f/.hidden.png")
+    touch(root, "b/reel.csv", content="url\n1.png")
     touch(root, "g/1.png", "g/camera.json", content="{}")
     touch(root, "h/1.png", "h/reel.json", content='{"images": []}')
     touch(root, "i/1.png", "i/broken.json", content="{")
@@ -93,3 +94,14 @@ def test_outputs_are_named_after_manifests_and_directories(root: Path) -> None:
     touch(root, "top.png", "a/1.png", "b/v1.2.csv")
     stems = [each.stem for each in found(root, with_directories=True)]
     assert stems == [PurePath("reels"), PurePath("a"), PurePath("b/v1.2")]
+
+
+def test_directories_of_copies_are_passed_over(root: Path) -> None:
+    touch(root, "a/1.png", "a/@eaDir/1.png", "__MACOSX/a/1.png", ".thumbnails/1.png")
+    assert names(root, with_directories=True) == ["a"]
+
+
+def test_a_directory_of_unread_pictures_is_found_and_they_are_named(root: Path) -> None:
+    touch(root, "a/1.svg", "a/2.eps", "b/1.png", "b/2.cr3", "c/notes.txt")
+    left = {each.name: each.left_out for each in found(root, with_directories=True)}
+    assert left == {"a": ("1.svg", "2.eps"), "b": ("2.cr3",)}

@@ -106,6 +106,32 @@ def test_a_bundle_comes_back_with_its_images(daemon: DaemonProcess, spool: Path)
     assert not (spool / "incoming" / "reel").exists()
 
 
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        ("json", '\ufeff{"images": [{"url": "same.ppm", "frames": 3}]}'),
+        ("csv", "\ufeffurl;frames\r\nsame.ppm;3\r\n"),
+        ("jsonl", '{"fps": 30}\n{"url": "same.ppm", "frames": 3}\n'),
+        ("ffconcat", "ffconcat version 1.0\nfile same.ppm\nduration 0.125\n"),
+    ],
+)
+def test_every_format_of_manifest_is_taken_marked_or_not(
+    daemon: DaemonProcess, spool: Path, suffix: str, text: str
+) -> None:
+    (spool / "incoming" / "same.ppm").write_bytes(picture((9, 99, 9)))
+    hidden = spool / "incoming" / f".of-{suffix}"
+    hidden.write_text(text, encoding="utf-8")
+    hidden.rename(spool / "incoming" / f"of-{suffix}.{suffix}")
+    assert ended(spool, f"of-{suffix}")["frames"] == 3
+    assert tree(spool / "done" / f"of-{suffix}") == {f"manifest.{suffix}", "result.json", "video.mp4"}
+    hidden = spool / "incoming" / f".bundle-{suffix}"
+    hidden.mkdir()
+    (hidden / "same.ppm").write_bytes(picture((9, 99, 9)))
+    (hidden / f"manifest.{suffix}").write_text(text, encoding="utf-8")
+    hidden.rename(spool / "incoming" / f"bundle-{suffix}")
+    assert ended(spool, f"bundle-{suffix}")["frames"] == 3
+
+
 def test_clients_see_the_job_under_the_claims_id_and_its_video_where_it_ended(
     daemon: DaemonProcess, spool: Path
 ) -> None:
