@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 BENCH := .venv-bench
 
-.PHONY: setup format lint types imports test check demo serve bench bench-holds clean
+.PHONY: setup format lint types imports test check audit demo serve bench bench-holds clean
 setup: $(READY)
 
 $(READY): pyproject.toml
@@ -26,6 +26,8 @@ imports: $(READY) ; $(BIN)/lint-imports
 # and tests/conftest.py says which files are begun first. Compiled modules are kept, for every daemon imports them anew.
 test: $(READY) ; PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 check: lint types imports test
+# Looks up known holes in what is installed; needs the network, so it is no part of check.
+audit: $(READY) ; $(BIN)/pip-audit --skip-editable
 demo: $(READY) ; $(BIN)/python scripts/demo.py
 serve: $(READY) ; $(BIN)/stillreel serve
 bench: $(BENCH)/.ready ; $(BENCH)/bin/python -m benchmarks

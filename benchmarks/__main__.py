@@ -14,7 +14,7 @@ from benchmarks.compare import Plan, compare
 from benchmarks.peers.base import Peer
 from benchmarks.peers.catalogue import PEERS
 from benchmarks.results import RESULTS, Report, WorkResult, this_machine
-from benchmarks.tables import left_out, load_table, overhead_table, polling_table, work_table
+from benchmarks.tables import curve_table, left_out, load_table, overhead_table, polling_table, work_table
 from benchmarks.workloads import WORKLOADS, Workload, find, uniform
 
 app = typer.Typer(
@@ -168,6 +168,21 @@ def polling(
         found = measure_polling(_find(workload), jobs, rounds, cores or os.cpu_count() or 1, status.update)
     out.print(polling_table(found))
     _save(Report(machine=this_machine(), polled=(found,)), "polling", folder)
+
+
+@app.command()
+def curve(
+    seconds: Annotated[float, typer.Option(min=1, help="Of each round at each door.")] = 10,
+    rounds: Rounds = 5,
+    folder: Folder = RESULTS,
+) -> None:
+    """Time the daemon while 100 clients ask for a status ten times a second, behind CURVE and without."""
+    from benchmarks.curve import measure_curve  # noqa: PLC0415 - psutil comes with the bench extra
+
+    with err.status("") as status:
+        found = measure_curve(seconds, rounds, status.update)
+    out.print(curve_table(found))
+    _save(Report(machine=this_machine(), behind_curve=found), "curve", folder)
 
 
 @app.command()

@@ -212,6 +212,17 @@ class Polling(_Model):
     daemon_us_per_status: float
 
 
+class Curve(_Model):
+    """The daemon's processor time for each status: on loopback without keys, and behind CURVE; paired rounds."""
+
+    clients: int
+    poll_s: float
+    round_s: float
+    plain_us_per_status: tuple[float, ...]
+    curve_us_per_status: tuple[float, ...]
+    curve_times_plain: Spread
+
+
 class Report(_Model):
     """One run of the harness."""
 
@@ -221,6 +232,7 @@ class Report(_Model):
     overhead: tuple[Overhead, ...] = ()
     under_load: Load | None = None
     polled: tuple[Polling, ...] = ()
+    behind_curve: Curve | None = None
 
     def save(self, name: str, folder: Path = RESULTS) -> Path:
         folder.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from rich import box
 from rich.table import Table
 
-from benchmarks.results import Load, Overhead, PeerResult, Polling, Quality, Spread, WorkResult
+from benchmarks.results import Curve, Load, Overhead, PeerResult, Polling, Quality, Spread, WorkResult
 
 _MEBIBYTE = 1024 * 1024
 
@@ -111,6 +111,16 @@ def load_table(found: Load) -> Table:
     )
     memory = ", ".join(f"{size / _MEBIBYTE:.0f}" for size in found.memory_bytes)
     table.add_row("daemon's memory: begun, waiting, ended", f"{memory} MiB")
+    return table
+
+
+def curve_table(found: Curve) -> Table:
+    """Return what keys cost."""
+    table = Table(f"{found.clients} clients asking every {found.poll_s:g} s", "", box=None)
+    table.add_row("daemon's processor time for a status", f"{_median(found.plain_us_per_status)} us")
+    table.add_row("behind CURVE", f"{_median(found.curve_us_per_status)} us")
+    ratio = found.curve_times_plain
+    table.add_row("ratio, round by round", f"{ratio.median:.3f} ({ratio.least:.3f} to {ratio.most:.3f})")
     return table
 
 

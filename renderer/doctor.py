@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
+import zmq
 
 from protocol.schema import ImageFrame, RenderRequest
 from renderer.config import Settings, render_settings
@@ -54,6 +55,7 @@ def examine(settings: Settings) -> list[Finding]:
         *_gpus(settings, findings),
         _pinned_memory(findings),
         Finding("muxer", True, f"PyAV {av.__version__}"),
+        _curve(),
         Finding("workers", True, f"{engine.workers} of {os.cpu_count()} cores, {engine.max_queued} jobs may wait"),
         Finding(
             "limits",
@@ -69,6 +71,14 @@ def _tried(what: str, attempt: Callable[[], str]) -> Finding:
         return Finding(what, True, attempt())
     except (StillreelError, OSError, subprocess.SubprocessError) as error:
         return Finding(what, False, str(error))
+
+
+def _curve() -> Finding:
+    has_curve = zmq.has("curve")
+    found = (
+        "other machines may be let in with keys" if has_curve else "built without it: no other machine can be let in"
+    )
+    return Finding("curve", has_curve, f"ZeroMQ {zmq.zmq_version()}, {found}", is_needed=False)
 
 
 def _ffmpeg_version(settings: Settings) -> str:

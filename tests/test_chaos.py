@@ -22,6 +22,8 @@ import pytest
 from protocol.client import AsyncClient
 from protocol.errors import RemoteError
 from protocol.schema import Rendered
+from renderer.jobs.job import own_id
+from tests.curve_keys import curve_file
 from tests.daemon_process import DaemonProcess, Start, request, still, wait_until
 
 JOBS = int(os.environ.get("CHAOS_JOBS", "300"))
@@ -52,9 +54,10 @@ def job(number: int) -> dict[str, object]:
 class Client(threading.Thread):
     """A program with a connection of its own, that wants its share of the jobs done and never gives up by itself."""
 
-    def __init__(self, endpoint: str, numbers: list[int]) -> None:
+    def __init__(self, endpoint: str, curve: Path | None, numbers: list[int]) -> None:
         super().__init__()
         self._endpoint = endpoint
+        self._curve = curve
         self._numbers = numbers
         self.outcomes: dict[int, Outcome] = {}
         self.failure: BaseException | None = None
@@ -68,7 +71,7 @@ class Client(threading.Thread):
     async def _ask_all(self) -> None:
         limit = asyncio.Semaphore(AT_ONCE)
         async with (
-            AsyncClient(self._endpoint, connect_timeout_s=60, silence_s=1) as client,
+            AsyncClient(self._endpoint, curve=self._curve, connect_timeout_s=120, silence_s=1) as client,
             asyncio.TaskGroup() as asking,
         ):
             for number in self._numbers:
@@ -117,10 +120,12 @@ class Killer:
 def test_every_accepted_job_ends_once_whatever_is_killed(start: Start, tmp_path: Path) -> None:
     print(f"CHAOS_SEED={SEED}")  # noqa: T201 - shown where the test fails
     settings = {"ENGINE__WORKERS": 2, "ENGINE__RETRY_PAUSE_S": 0.1, "ENGINE__MAX_QUEUED": JOBS}
-    first = start(**settings)
-    endpoint = first.endpoint
-    killer = Killer(first, lambda: start(bind=endpoint, **settings), random.Random(SEED))
-    clients = [Client(endpoint, list(range(JOBS))[index::CLIENTS]) for index in range(CLIENTS)]
+    curve = curve_file(tmp_path / "data", "chaos")
+    first = start("--local", "tcp://127.0.0.1:*", **settings)
+    keyed, plain = first.ready_line.partition(" ready on ")[2].split(", ")
+    killer = Killer(first, lambda: start("--local", plain, bind=keyed, **settings), random.Random(SEED))
+    doors = [(keyed, curve), (plain, None)]  # half of the clients at each
+    clients = [Client(*doors[index % 2], list(range(JOBS))[index::CLIENTS]) for index in range(CLIENTS)]
     for client in clients:
         client.start()
     for _ in range(KILLS):
@@ -139,8 +144,9 @@ def test_every_accepted_job_ends_once_whatever_is_killed(start: Start, tmp_path:
         if isinstance(outcome, Rendered):
             check_video(number, outcome)
     assert killer.daemon.stop() == 0
+    done = [number for number, outcome in outcomes.items() if isinstance(outcome, Rendered)]
     check_nothing_is_left(
-        killer.daemons, {f"chaos-{number}" for number, outcome in outcomes.items() if isinstance(outcome, Rendered)}
+        killer.daemons, {own_id("" if number % 2 else "curve.chaos", f"chaos-{number}") for number in done}
     )
 
 

@@ -18,6 +18,13 @@ def test_what_is_needed_works_here() -> None:
     assert findings["libx264"].found.startswith("rendered 3 frames in ")
 
 
+def test_curve_is_among_the_findings() -> None:
+    curve = by_name(Settings())["curve"]
+    assert curve.works
+    assert not curve.is_needed
+    assert curve.found.startswith("ZeroMQ 4.")
+
+
 def test_what_is_not_there_says_why_and_is_not_needed() -> None:
     nvenc = by_name(Settings())["nvenc"]
     assert (nvenc.works, nvenc.is_needed) == (False, False)

@@ -28,11 +28,13 @@ class Daemon:
 
     Attributes:
         http: where it answers HTTP, if it was asked to.
+        local: its endpoint that never asks for keys, if it was asked for one.
     """
 
     endpoint: str
     pid: int
     http: str | None = None
+    local: str | None = None
 
 
 def command(task: Task) -> list[str]:
@@ -57,7 +59,8 @@ def serving(folder: Path, root: Path, prefix: Sequence[str] = (), options: Seque
         process = subprocess.Popen(serve, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
         try:
             endpoint, *more = _addresses(process, folder / "daemon.log")
-            yield Daemon(endpoint, process.pid, next((each for each in more if each.startswith("http:")), None))
+            http, local = (next((each for each in more if each.startswith(kind)), None) for kind in ("http:", "tcp:"))
+            yield Daemon(endpoint, process.pid, http, local)
         finally:
             process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -217,10 +217,12 @@ def _address_of(descriptor: int) -> str:
     except OSError:
         return ""
     try:
-        with socket.socket(fileno=copy) as peer:
+        with socket.socket(fileno=os.dup(copy)) as peer:
             return str(peer.getpeername()[0])
     except OSError:
         return ""
+    finally:
+        os.close(copy)
 
 
 def ask_for_keys(door: zmq.asyncio.Socket, ring: CurveRing) -> None:

@@ -81,6 +81,9 @@ def test_a_key_is_needed_from_the_moment_there_is_one(start: Start) -> None:
             assert client.get("/api/jobs", headers={"authorization": wrong.encode("latin-1")}).status_code == 401
         for right in (f"Key {secret}", f"Bearer {secret}", f"key {secret}"):
             assert client.get("/api/jobs", headers={"authorization": right}).status_code == 200
+        for why in ("no", "a wrong"):
+            assert daemon.words().count(f"refused 127.0.0.1: it brought {why} API key") == 1
+        assert secret not in daemon.words()
         made = client.post(RUN, json=request(), headers={"authorization": f"Key {secret}"}).json()
         assert client.get(made["video"]["url"]).status_code == 200  # the name is the key
         keys(daemon.data_dir, "remove", "alice")

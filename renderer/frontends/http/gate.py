@@ -24,6 +24,7 @@ from renderer.frontends.http.address import PROXY_PATH, Address, canonical, host
 from renderer.frontends.http.keys import KeyRing
 from renderer.frontends.http.links import CALLER, Caller, links
 from renderer.frontends.http.tokens import Tokens
+from renderer.frontends.refusals import Refusals
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Gate:
         self._keys = keys
         self._tokens = tokens
         self._always_needs_key = always_needs_key
+        self._refusals = Refusals()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -84,9 +86,10 @@ class Gate:
             return 400, _words(f"x-fal-target-url: {error}", "bad_request")
         scope["path"], scope["raw_path"] = address.path, address.path.encode("utf-8", "replace")
         key = self._key(headers.get("authorization", ""), scope)
-        if self._needs_key and key is None and not _is_open(scope):
-            return 401, _words("expected Authorization: Key and a key of this server's", "unauthorized")
         peer = scope["client"][0] if scope.get("client") else "unknown"
+        if self._needs_key and key is None and not _is_open(scope):
+            self._refusals.note(peer, f"it brought {'no' if 'authorization' not in headers else 'a wrong'} API key")
+            return 401, _words("expected Authorization: Key and a key of this server's", "unauthorized")
         here = links(scope["scheme"], headers, self._settings, is_by_host=address.is_by_host)
         scope[CALLER] = Caller(f"http:{key or peer}", key, here)
         return None

@@ -1,0 +1,128 @@
+"""What faults of all kinds must not tell: where the daemon keeps things, what its environment holds, and keys."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from protocol.client import Client
+from protocol.errors import RemoteError
+from renderer.frontends.http.keys import KeyRing
+from tests.curve_keys import curve_file
+from tests.daemon_process import DaemonProcess, picture, request, starting, still
+from tests.served import APP, QUEUE, RUN
+
+ENVIRONMENT = "value-of-the-servers-environment"
+BROKEN = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUg=="
+FAULTS: list[dict[str, Any]] = [
+    {},
+    {"images": []},
+    {"images": "x"},
+    request(fps="no"),
+    request(crf=99),
+    request(unknown=1),
+    request(request_id="../../etc"),
+    request(webhook_url="ftp://127.0.0.1:1/"),
+    request(encoder="nvenc"),
+    request({"url": BROKEN}),
+    request({"url": "data:image/png;base64,AAAA"}),
+    request({"url": "/etc/hostname"}),
+    request({"url": "file:///proc/self/environ"}),
+    request({"url": "gone.png"}),
+    request({"url": "../gone.png"}),
+    request({"url": "cid:7"}),
+    request({"url": "gopher://x/"}),
+    request({"url": "http://127.0.0.1:1/a.png"}),
+    request({"url": "http://nowhere.invalid/a.png"}),
+    request(still(), width=10**6),
+    request({"url": "a\u0000b"}),
+]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("secrets")
+
+
+@pytest.fixture(scope="module")
+def curve(directory: Path) -> Path:
+    return curve_file(directory / "data", "alice")
+
+
+@pytest.fixture(scope="module")
+def api_key(directory: Path) -> str:
+    return KeyRing(directory / "data").add("bob")
+
+
+@pytest.fixture(scope="module")
+def root(directory: Path) -> Path:
+    (directory / "root").mkdir()
+    (directory / "root" / "folder.png").mkdir()
+    (directory / "root" / "cut.ppm").write_bytes(picture((1, 2, 3))[:40])
+    (directory / "root" / "out").symlink_to("/etc")
+    return directory / "root"
+
+
+@pytest.fixture(scope="module")
+def daemon(directory: Path, root: Path, curve: Path, api_key: str) -> Iterator[DaemonProcess]:
+    with starting(directory) as start:
+        yield start("--http", "127.0.0.1:0", "--allow-root", root, TEST_SECRET=ENVIRONMENT)
+
+
+@pytest.fixture
+def secrets(daemon: DaemonProcess, directory: Path, curve: Path, api_key: str) -> list[str]:
+    keys = [*json.loads(curve.read_text()).values(), api_key]
+    kept = json.loads((daemon.data_dir / "curve" / "daemon.json").read_text())["secret_key"]
+    return [str(directory), str(daemon.temporary), str(Path(__file__).parents[1]), ENVIRONMENT, kept, *keys]
+
+
+def found_in(text: str, secrets: list[str]) -> list[str]:
+    return [secret for secret in secrets if secret in text]
+
+
+def faults(root: Path) -> list[dict[str, Any]]:
+    # A client may name what it knows: relative to the root it knows nothing of the server.
+    return FAULTS + [request({"url": name}) for name in ("folder.png", "cut.ppm", "out/passwd")]
+
+
+def test_no_error_over_zeromq_tells_a_secret(
+    daemon: DaemonProcess, curve: Path, root: Path, secrets: list[str]
+) -> None:
+    with Client(daemon.endpoint, curve=curve, timeout_s=30) as client:
+        for fields in faults(root):
+            with pytest.raises(RemoteError) as refused:
+                client.render(fields)
+            told = f"{refused.value.message} {refused.value.details}"
+            assert not found_in(told, secrets), told
+            told = str(client.jobs())
+            assert not found_in(told, secrets), told
+
+
+def test_no_answer_over_http_tells_a_secret(
+    daemon: DaemonProcess, api_key: str, root: Path, secrets: list[str]
+) -> None:
+    answers = []
+    with httpx.Client(base_url=daemon.http, headers={"authorization": f"Key {api_key}"}, timeout=60) as client:
+        for fields in faults(root):
+            answers.append(client.post(RUN, json=fields))
+            answers.append(client.post(f"{QUEUE}?logs=1", json=fields))
+        done = client.post(RUN, json=request())
+        answers.append(done)
+        job = done.headers["x-fal-request-id"]
+        one = f"/queue/{APP}/requests/{job}"
+        answers += [client.get(path) for path in (one, f"{one}/status?logs=1", f"{one}x", "/api/jobs", "/api/health")]
+        answers += [client.get(path) for path in ("/api/doctor", "/metrics", "/nowhere", "/files/x/y", "/web/../x")]
+        answers += [client.post(RUN, content=body) for body in (b"", b"{", b"\xff", b"[" * 100_000)]
+        answers += [httpx.get(f"{daemon.http}/api/jobs"), client.put(f"{one}/cancel")]
+    for answer in answers:
+        told = f"{answer.text} {answer.headers}"
+        assert not found_in(told, secrets), (answer.request.url, told)
+
+
+def test_no_line_of_the_log_tells_a_secret(daemon: DaemonProcess, secrets: list[str]) -> None:
+    lines = daemon.words().splitlines()
+    assert len(lines) > 20  # the tests above ran
+    assert not [line for line in lines if " DEBUG " not in line and found_in(line, secrets)]
