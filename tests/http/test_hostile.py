@@ -217,3 +217,15 @@ def test_a_hundred_connections_that_hang_up_leave_nothing(start: Start) -> None:
     assert httpx.post(daemon.http + RUN, json=request()).status_code == 200
     assert "Traceback" not in daemon.words()
     assert " ERROR " not in daemon.words()
+
+
+@pytest.mark.parametrize("others", [b"evil.example", b"localhost"])
+def test_a_request_with_two_host_headers_is_refused(served: Served, others: bytes) -> None:
+    host, _, port = served.daemon.http.removeprefix("http://").rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as raw:
+        raw.sendall(b"GET /livez HTTP/1.1\r\nHost: " + others + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while chunk := raw.recv(65536):
+            answer += chunk
+    assert answer.startswith(b"HTTP/1.1 400"), answer[:200]
+    assert b"expected one Host header" in answer

@@ -74,8 +74,8 @@ class Gate:
     def _admit(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, dict[str, Any] | None] | None:
         """Set the scope up for the routes; return the status and the body of the answer if they are not to be asked."""
         host = headers.get("host", "")
-        if not is_host(host) or not (self._needs_key or self._is_known(host_name(host))):
-            return 400, _words("expected a Host header that names this server", "bad_request")
+        if wrong := self._wrong_host(scope, host):
+            return 400, _words(wrong, "bad_request")
         if not self._may_ask(headers.get("origin")):
             return 403, _words("pages of this origin may not ask here (http.allow_origins)", "forbidden")
         if scope["method"] == "OPTIONS":
@@ -93,6 +93,12 @@ class Gate:
         here = links(scope["scheme"], headers, self._settings, is_by_host=address.is_by_host)
         scope[CALLER] = Caller(f"http:{key or peer}", key, here)
         return None
+
+    def _wrong_host(self, scope: Scope, host: str) -> str | None:
+        if sum(name == b"host" for name, _ in scope["headers"]) > 1:  # RFC 9112, 3.2: a proxy may have read the other
+            return "expected one Host header"
+        is_ours = is_host(host) and (self._needs_key or self._is_known(host_name(host)))
+        return None if is_ours else "expected a Host header that names this server"
 
     def _address(self, scope: Scope, headers: Mapping[str, str]) -> Address:
         path: str = scope["path"]
