@@ -151,6 +151,10 @@ class EngineSettings(_Part):
 
     workers: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 1) // 2), ge=1)
     max_queued: int = Field(1000, ge=0)
+    max_queued_per_key: int = Field(0, ge=0, description="jobs of one key that may wait; 0: as many as of others")
+    max_pixels_per_key: int = Field(
+        0, ge=0, description="pixels of stills, each at the video's size, that a key gets a minute; 0: no limit"
+    )
     min_free_bytes: int = Field(64 * MEBIBYTE, ge=0, description="on the outputs' disk; below, no job is taken")
     job_timeout_s: float = Field(3600, gt=0)
     worker_memory_bytes: int = Field(4096 * MEBIBYTE, ge=256 * MEBIBYTE)

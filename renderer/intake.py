@@ -248,7 +248,7 @@ class Intake:
                 if not door.waits:
                     self.waited_for.discard(job_id)
                 return known
-            self._engine.check_room()
+            self._engine.check_room(door.owner)
             files = Files(self._directory / uuid.uuid4().hex)
             is_kept = False
             try:

@@ -23,7 +23,7 @@ from renderer.errors import (
 )
 from renderer.jobs import outcome
 from renderer.jobs.dispatch import Dispatcher
-from renderer.jobs.job import Job, State, Submission
+from renderer.jobs.job import Job, State, Submission, owner_of
 from renderer.jobs.ledger import Ledger
 from renderer.jobs.outcome import Places
 from renderer.jobs.slot import Setback, Watch
@@ -33,6 +33,7 @@ from renderer.pipeline import NO_GPU_ENCODER
 
 log = logging.getLogger(__name__)
 
+_MINUTE_S = 60.0
 _LOOK_S = 30.0  # between looks at a job that does not change
 _KEPT = "the daemon is stopping; the job is kept and goes on once it is back"
 
@@ -113,7 +114,7 @@ class Engine:
         """
         if known := self.known(wanted.id, wanted.digest):
             return known, False
-        self.check_room()
+        self.check_room(owner_of(wanted.id))
         request, now = wanted.work.request, time.time()
         job = Job(
             id=wanted.id,
@@ -136,9 +137,9 @@ class Engine:
         log.info(words, job.progress.images, job.progress.frames, extra={"job": job.id, "action": "accepted"})
         return job, True
 
-    def check_room(self) -> None:
+    def check_room(self, owner: str = "") -> None:
         """Raises:
-        CapacityError: no job would be accepted now; the words say why.
+        CapacityError: no job of this owner would be accepted now; the words say why.
         """
         if self._dispatcher.is_draining:
             raise ShuttingDown("the daemon is stopping; send the request again once it is back")
@@ -149,6 +150,21 @@ class Engine:
             raise QueueFull(
                 f"expected at most {most} jobs to wait, found {self._ledger.count(State.QUEUED)}; "
                 f"the next place is free in about {max(1, round(wait_s))} s"
+            )
+
+        if owner:
+            self._check_share(owner)
+
+    def _check_share(self, owner: str) -> None:
+        most, pixels = self._settings.max_queued_per_key, self._settings.max_pixels_per_key
+        mine = [job for job in self._ledger.unfinished() if job.owner == owner and job.state is State.QUEUED]
+        if most and len(mine) >= most:
+            raise QueueFull(f"expected at most {most} jobs of one key to wait, found {len(mine)}; try again later")
+        spent = self._ledger.store.pixels_since(owner, time.time() - _MINUTE_S) if pixels else 0
+        if pixels and spent >= pixels:
+            raise QueueFull(
+                f"expected less than {pixels} pixels of stills within a minute for one key, found {spent}; "
+                "try again in a minute"
             )
 
     def _queue_room(self) -> int:

@@ -65,6 +65,11 @@ def own_id(owner: str, request_id: str) -> str:
     return f"{owner}{_MINE}{request_id}" if owner or _MINE in request_id else request_id
 
 
+def owner_of(own: str) -> str:
+    """Return whose job an id names; empty where the client had no key."""
+    return own.rpartition(_MINE)[0]
+
+
 def ids_of(owner: str) -> tuple[str, str]:
     """Return the bounds between which the ids of an owner's jobs lie, the upper one left out."""
     return f"{owner}{_MINE}", f"{owner}{chr(ord(_MINE) + 1)}"
@@ -134,7 +139,7 @@ class Job:
     @property
     def owner(self) -> str:
         """The key whose job it is; empty where the client had none."""
-        return self.id.rpartition(_MINE)[0]
+        return owner_of(self.id)
 
     @property
     def request_id(self) -> str:

@@ -207,6 +207,11 @@ class JobStore:
             f"WHERE {ended} ORDER BY finished_at, number LIMIT max(0, min(?, {surplus}))", (limit, count)
         )
 
+    def pixels_since(self, owner: str, moment: float) -> int:
+        """Return the pixels of the stills in an owner's jobs that were done since then."""
+        jobs = self._select("WHERE finished_at > ? AND id >= ? AND id < ?", (moment, *ids_of(owner)))
+        return sum(job.progress.images * job.result.width * job.result.height for job in jobs if job.result)
+
     def oldest_with_video(self) -> Job | None:
         """Return the job whose video the daemon has kept longest."""
         found = self._select("WHERE video_bytes > 0 ORDER BY finished_at, number LIMIT 1", ())

@@ -918,3 +918,37 @@ def test_no_end_is_logged_that_is_not_stored(tmp_path: Path, gate: Gate, caplog:
 
     asyncio.run(scenario())
     assert [record for record in caplog.records if getattr(record, "action", None) == "done"] == []
+
+
+# What one key gets.
+
+
+def test_one_key_has_so_many_jobs_waiting_and_others_theirs(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, is_idle=True, max_queued_per_key=2) as at:
+            for number in range(2):
+                at.submit(f"key.alice~{number}")
+            with pytest.raises(QueueFull, match="expected at most 2 jobs of one key to wait, found 2"):
+                at.submit("key.alice~2")
+            assert at.submit("key.alice~1").request_id == "1"  # known already
+            at.submit("key.bob~2")
+            for number in range(3):
+                at.submit(f"{number}")
+
+    asyncio.run(scenario())
+
+
+def test_one_key_gets_so_many_pixels_a_minute_and_others_theirs(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, max_pixels_per_key=64 * 48 + 1) as at:
+            for number in range(2):
+                at.submit(f"key.alice~{number}")
+                assert (await at.finished(f"key.alice~{number}")).state is State.DONE
+            with pytest.raises(
+                QueueFull, match="expected less than 3073 pixels of stills within a minute for one key, found 6144"
+            ):
+                at.submit("key.alice~2")
+            at.submit("key.bob~2")
+            at.submit("2")
+
+    asyncio.run(scenario())
