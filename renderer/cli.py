@@ -19,7 +19,7 @@ from protocol.errors import BadCurveFile, BadEndpoint, ClientError, KeyRefused, 
 from renderer import cli_keys, cli_store, config, logs, terminal
 from renderer.cli_batch import batch
 from renderer.cli_render import Assignments, Fps, Gaps, Hold, KeepOrder, Sources, Start, asked, render, with_warnings
-from renderer.errors import CapacityError, ConfigError, StillreelError
+from renderer.errors import CapacityError, ConfigError, DecodeTimedOut, StillreelError
 
 if TYPE_CHECKING:
     from protocol.client import Client
@@ -72,6 +72,9 @@ def main() -> None:
 
 def _fail(error: Exception) -> NoReturn:
     terminal.show_error(str(error))
+    if isinstance(error, DecodeTimedOut):  # an orderly exit would wait for the thread that does not come back
+        sys.stdout.flush()
+        os._exit(_exit_code(error))
     sys.exit(_exit_code(error))
 
 

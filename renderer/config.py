@@ -114,7 +114,8 @@ class PictureSettings(_Part):
     """How stills are prepared."""
 
     max_image_pixels: int = Field(200_000_000, ge=1)
-    decoding_threads: int = Field(0, ge=0, description="0: one per core, four at most")
+    decoding_threads: int = Field(0, ge=0, le=64, description="0: one per core, four at most")
+    decode_timeout_s: float = Field(20, gt=0, description="for one image; a decoder that takes longer hangs")
     look_ahead: int = Field(0, ge=0, description="stills ready ahead of the encoder; 0: two per decoding thread")
 
 

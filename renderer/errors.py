@@ -13,6 +13,7 @@ StillreelError
 │   ├── FileTooLarge           its bytes are too many
 │   ├── UnsupportedFormat      its bytes are no image that is known
 │   ├── DecodeFailed           it is damaged
+│   │   └── DecodeTimedOut       its decoder does not come back
 │   ├── ImageTooLarge          its pixels are too many
 │   ├── JobNotFound            nobody has this request_id
 │   ├── StillInProgress        its result is not there yet
@@ -128,6 +129,12 @@ class UnsupportedFormat(JobError):
 
 
 class DecodeFailed(JobError):
+    kind = "image_load_error"
+
+
+class DecodeTimedOut(DecodeFailed):
+    """A decoder has not come back in time; the thread that it keeps cannot be ended, only its process."""
+
     kind = "image_load_error"
 
 

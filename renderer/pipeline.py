@@ -30,6 +30,7 @@ from renderer.pictures.compose import Look
 from renderer.pictures.decode import read_size
 from renderer.pictures.fetch import Attachment, Fetcher
 from renderer.pictures.identity import identities
+from renderer.pictures.marks import Marks
 from renderer.pictures.memory import FrameStock
 from renderer.pictures.prepare import Content, Source, Stills
 from renderer.stage_clock import StageClock
@@ -111,6 +112,7 @@ def render(
     *,
     on_progress: OnProgress = lambda _: None,
     open_encoder: OpenEncoder | None = None,
+    marks: Marks | None = None,
 ) -> RenderReport:
     """Render one job into `output`, which appears when it is whole and not before.
 
@@ -119,6 +121,8 @@ def render(
         output: path of the MP4; its directory exists; a file of that name is replaced.
         on_progress: called on this thread after every still, and once a second while frames are coded.
         open_encoder: encodes whatever the request says; None chooses as it says.
+        marks: where another process sees what is being decoded, and ends this one if that takes too long; without
+            them the job fails when it does, but the decoder's thread lives on.
 
     Raises:
         JobError: the request is at fault; `loc` says where.
@@ -133,13 +137,13 @@ def render(
     if open_encoder is None:
         gpus = findings_here(settings.nvenc) if request.encoder == "nvenc" and not settings.gpus else settings.gpus
         limits = limits.within(canvas_limits(request.encoder, gpus))
-    look, at_hand, warnings = _look(job, fetcher, settings, limits)
+    look, at_hand, warnings = _look(job, fetcher, settings, limits, marks or Marks())
     pictures = identities([image.url for image in request.images], fetcher)
     if open_encoder is None:
         backend = choose(request.encoder, look.canvas, request.crf, settings)
     else:
         backend = Backend("libx264", open_encoder, NO_GPU_ENCODER if request.encoder == "auto" else None)
-    rendering = _Rendering(job, settings, fetcher, look, at_hand, pictures, clock, on_progress)
+    rendering = _Rendering(job, settings, fetcher, look, at_hand, pictures, clock, on_progress, marks)
     facts, plan, backend = rendering.complete(backend, output)
     warnings += _enlarged(rendering.enlarged, look.canvas)
     for warning in warnings:
@@ -159,6 +163,7 @@ class _Rendering:
     pictures: list[Hashable]
     clock: StageClock
     on_progress: OnProgress
+    marks: Marks | None
     enlarged: dict[int, Size] = field(default_factory=dict)
 
     def complete(self, backend: Backend, output: Path) -> tuple[VideoFacts, StreamPlan, Backend]:
@@ -216,7 +221,8 @@ class _Rendering:
         return plan_stream(self.job.timeline, self.pictures, interval, self.job.request.preset)
 
     def _stills(self, sources: Sequence[Source], stock: FrameStock) -> Stills:
-        return Stills(sources, self.look, self.fetcher, self.settings.pictures, at_hand=self.at_hand, stock=stock)
+        settings, at_hand = self.settings.pictures, self.at_hand
+        return Stills(sources, self.look, self.fetcher, settings, at_hand=at_hand, stock=stock, marks=self.marks)
 
     def _write(self, units: Iterable[AccessUnit], sequence: FrameSequence, video: Mp4Writer) -> None:
         for unit in units:
@@ -246,7 +252,7 @@ def _keyframe_interval(job: RenderJob) -> int:
 
 
 def _look(
-    job: RenderJob, fetcher: Fetcher, settings: RenderSettings, limits: CanvasLimits
+    job: RenderJob, fetcher: Fetcher, settings: RenderSettings, limits: CanvasLimits, marks: Marks
 ) -> tuple[Look, dict[str, Content], list[ResultWarning]]:
     """Settle the canvas and how stills are put on it; return also what had to be fetched to know its size."""
     request = job.request
@@ -258,7 +264,8 @@ def _look(
     else:
         try:
             at_hand[url] = fetcher.fetch(url)
-            first = read_size(at_hand[url], settings.pictures.max_image_pixels)
+            with marks.decoding(0):
+                first = read_size(at_hand[url], settings.pictures.max_image_pixels)
         except JobError as error:
             raise error.at("images", 0, "url") from error.__cause__
         if request.width or request.height:

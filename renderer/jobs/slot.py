@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pebble import ProcessExpired
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _TAKERS = 2  # workers that a job is offered to in one attempt
 _LOOK_S = 1.0  # between looks at whether there still is a worker
+# What a fault in native code ends a process by; what kills one from outside is no image's fault.
+_CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,11 @@ Ending = RenderReport | Fault | Setback
 
 
 @dataclass(frozen=True, slots=True)
+class _Unclear:
+    """Several images were inside decoders, and which of them is at fault cannot be told."""
+
+
+@dataclass(frozen=True, slots=True)
 class Watch:
     """What others may watch of the engine's work."""
 
@@ -60,21 +67,35 @@ class Slot:
         self._metrics = watch.metrics
         self._worker = Worker(progress_address, settings, watch.worker_log)
         self._attempt: asyncio.Future[RenderReport | Fault] | None = None
-        self._verdict: Ending | None = None
+        self._verdict: Ending | _Unclear | None = None
         self._reason = ""
         self._heard_at = 0.0
 
     async def run(self, order: Order) -> Ending:
         """Run one attempt to its end.
 
-        A worker that died while it was idle is found out only now. The job has no part in that, and gets another.
+        A worker that died while it was idle is found out only now. The job has no part in that, and gets another. An
+        image whose decoder crashes or hangs ends the job in a fault. Where it is not clear which image that is, the
+        job is begun once more and decodes one image at a time: the one that is inside then is it.
         """
         self._verdict = None
+        ending = await self._offer(order)
+        if isinstance(ending, _Unclear):
+            self._verdict = None
+            await self.prepare()
+            pictures = order.settings.pictures.model_copy(update={"decoding_threads": 1})
+            settings = order.settings.model_copy(update={"pictures": pictures})
+            ending = self._verdict or await self._offer(replace(order, settings=settings))
+        return Setback("it could not be told which image stops its worker") if isinstance(ending, _Unclear) else ending
+
+    async def _offer(self, order: Order) -> Ending | _Unclear:
         for _ in range(_TAKERS):
             ending = await self._try(order) or self._verdict
             if ending is not None:
                 return ending
             await self.prepare()
+            if self._verdict is not None:  # told to stop meanwhile
+                return self._verdict
         return Setback("its worker was lost before it had begun")
 
     async def prepare(self) -> None:
@@ -86,13 +107,13 @@ class Slot:
                 log.error("no worker can be started: %s", error, extra={"action": "worker"})  # noqa: TRY400 - says it
                 await asyncio.sleep(_LOOK_S)
 
-    async def _try(self, order: Order) -> Ending | None:
+    async def _try(self, order: Order) -> Ending | _Unclear | None:
         """Run one attempt; return None if no worker has taken it."""
         self.heard()
-        ending: Ending | None
+        ending: Ending | _Unclear | None
         try:
             self._attempt = asyncio.wrap_future(self._worker.run(order, self._settings.job_timeout_s))
-            await self._watch(self._attempt)
+            await self._watch(self._attempt, order)
             return self._attempt.result()
         except asyncio.CancelledError:
             task = asyncio.current_task()
@@ -105,7 +126,7 @@ class Slot:
             ending = JobTimedOut(f"the job took longer than {self._settings.job_timeout_s:g} s").fault()
         except ProcessExpired as error:
             self._reason = "died"
-            ending = self._verdict or Setback(_death(error.exitcode))
+            ending = self._verdict or self._after_death(error.exitcode, order)
         except Exception:  # noqa: BLE001 - whatever Pebble says of a pool whose worker died while it was idle
             self._reason = "died"
             ending = self._verdict
@@ -119,7 +140,7 @@ class Slot:
         """Note that the job has made progress."""
         self._heard_at = time.monotonic()
 
-    def stop(self, verdict: Ending, reason: str = "cancelled") -> None:
+    def stop(self, verdict: Ending | _Unclear, reason: str = "cancelled") -> None:
         """End the attempt that runs; `run` then returns the verdict, unless the attempt has ended already.
 
         Args:
@@ -135,18 +156,39 @@ class Slot:
         """Kill the process for good; blocks until it is gone."""
         self._worker.close()
 
-    async def _watch(self, attempt: asyncio.Future[RenderReport | Fault]) -> None:
+    async def _watch(self, attempt: asyncio.Future[RenderReport | Fault], order: Order) -> None:
         limit_s = self._settings.progress_timeout_s
+        decode_limit_s = order.settings.pictures.decode_timeout_s
         while not attempt.done():
             left_s = self._heard_at + limit_s - time.monotonic()
             if left_s <= 0:
                 self.stop(JobTimedOut(f"the job made no progress for {limit_s:g} s").fault(), "stalled")
                 return
+            inside = self._worker.marks.inside()
+            if inside and inside[0].since_s > decode_limit_s:
+                # One that holds the interpreter's lock keeps its neighbours inside, so several say nothing.
+                is_clear = len(inside) == 1
+                fault = inside[0].timed_out(decode_limit_s).fault()
+                self.stop(fault if is_clear else _Unclear(), "stalled")
+                return
             if self._worker.is_broken:  # its pool may have missed the job, and would never answer
                 self._reason = "died"
                 attempt.cancel()
                 return
-            await asyncio.wait([attempt], timeout=min(left_s, _LOOK_S))
+            await asyncio.wait([attempt], timeout=min(left_s, decode_limit_s, _LOOK_S))
+
+    def _after_death(self, code: int | None, order: Order) -> Ending | _Unclear:
+        """Tell whose fault it is that the worker has died."""
+        setback = Setback(_death(code))
+        inside = self._worker.marks.inside()
+        if code is None or -code not in _CRASHES or not inside:
+            return setback
+        thread = self._worker.crashed_thread()
+        if thread is not None:
+            return next((decoding.crashed(-code).fault() for decoding in inside if decoding.thread == thread), setback)
+        # No stack was left to tell it by, or the thread was a library's own.
+        is_alone = order.settings.pictures.decoding_threads == 1
+        return inside[0].crashed(-code).fault() if is_alone else _Unclear()
 
 
 def _death(code: int | None) -> str:

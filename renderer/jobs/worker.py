@@ -11,12 +11,15 @@ server, and that lives as long as any worker does.
 
 import contextlib
 import ctypes
+import faulthandler
 import logging
 import multiprocessing
 import os
+import re
 import resource
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -32,6 +35,7 @@ from renderer.errors import StillreelError
 from renderer.job_logs import WorkerLog, configure_worker
 from renderer.jobs.progress import ProgressSender
 from renderer.logs import process_job
+from renderer.pictures.marks import MOST_THREADS, Cell, Marks
 from renderer.pipeline import RenderJob, RenderReport, render
 
 log = logging.getLogger(__name__)
@@ -66,6 +70,11 @@ class Worker:
             settings: what a job may allocate, and how far it gives way to the daemon.
         """
         self._arguments = (progress_address, settings, log_settings or WorkerLog())
+        self._cells = multiprocessing.get_context("forkserver").RawArray(Cell, MOST_THREADS)
+        self.marks = Marks(self._cells)
+        file, path = tempfile.mkstemp(prefix="crash-", dir=Path(progress_address).parent)
+        os.close(file)
+        self._crash_report = Path(path)
         self._lock = threading.Lock()  # a restart and a close may come from two threads
         self._is_closed = False
         self._pool = self._start()
@@ -78,6 +87,12 @@ class Worker:
         """
         future: Future[RenderReport | Fault] = self._pool.schedule(run, args=(order,), timeout=timeout_s)
         return future
+
+    def crashed_thread(self) -> int | None:
+        """Return the thread, as in `marks`, that took the process down by a fault of its own; None if unknown."""
+        report = self._crash_report.read_text(encoding="ascii", errors="replace")
+        found = re.search(r"^Current thread 0x([0-9a-f]+) ", report, re.MULTILINE)
+        return int(found[1], 16) if found else None
 
     @property
     def is_broken(self) -> bool:
@@ -105,6 +120,7 @@ class Worker:
         with self._lock:
             self._is_closed = True
             self._kill()
+            self._crash_report.unlink(missing_ok=True)
 
     def _kill(self) -> None:
         self._pool.stop()  # type: ignore[no-untyped-call] # Pebble leaves this one untyped
@@ -114,6 +130,8 @@ class Worker:
         theirs.close()  # not before: Pebble may be starting a process that is to be given it
 
     def _start(self) -> ProcessPool:
+        self.marks.clear()
+        self._crash_report.write_bytes(b"")
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         self._lifeline = context.Pipe(duplex=False)
@@ -121,7 +139,7 @@ class Worker:
             max_workers=1,
             max_tasks=_JOBS_PER_PROCESS,
             initializer=begin,
-            initargs=(*self._arguments, self._lifeline[0]),
+            initargs=(*self._arguments, self._lifeline[0], self._cells, self._crash_report),
             context=context,
         )
         pool.schedule(_ready)
@@ -137,10 +155,23 @@ def _ready() -> None:
 _report_progress: Callable[[str, Progress], None] = lambda _job_id, _progress: None  # noqa: E731 - replaced by begin()
 
 
-def begin(progress_address: str, settings: EngineSettings, log_settings: WorkerLog, lifeline: Connection) -> None:
+_marks = Marks()
+
+
+def begin(
+    progress_address: str,
+    settings: EngineSettings,
+    log_settings: WorkerLog,
+    lifeline: Connection,
+    cells: "ctypes.Array[Cell]",
+    crash_report: Path,
+) -> None:
     """Prepare a new worker process."""
-    global _report_progress  # noqa: PLW0603 - one process, one worker
+    global _report_progress, _marks  # noqa: PLW0603 - one process, one worker
     configure_worker(log_settings)
+    _marks = Marks(cells)
+    # Names the thread that a fault has happened on. Pebble replaces a process at once, so what the last one left stays.
+    faulthandler.enable(os.open(crash_report, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), all_threads=True)
     os.nice(settings.worker_nice)  # a daemon that waits for a core behind its own workers answers nobody in time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains
     signal.signal(signal.SIGTERM, lambda *_: _end())
@@ -184,6 +215,7 @@ def run(order: Order) -> RenderReport | Fault:
                 order.output,
                 order.settings,
                 on_progress=lambda progress: _report_progress(order.job_id, progress),
+                marks=_marks,
             )
         except StillreelError as error:
             return error.fault()

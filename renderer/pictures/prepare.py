@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Self
 
@@ -24,12 +24,14 @@ from renderer.logs import current_job
 from renderer.pictures.compose import Look, compose, needed_size
 from renderer.pictures.decode import decode
 from renderer.pictures.fetch import Fetcher
+from renderer.pictures.marks import Marks
 from renderer.pictures.memory import PLAIN_STOCK, FramePool, FrameStock, Lease
 
 Content = bytes | npt.NDArray[np.uint8]
 
 _MOST_THREADS = 4
 _FAR_ENLARGED = 2
+_LOOK_S = 1.0  # between looks at decoders that nobody outside watches
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Stills:
         enlarged: sizes of the stills that were scaled up more than twice, by their places in the request.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - most of them by name
         self,
         sources: Sequence[Source],
         look: Look,
@@ -63,6 +65,7 @@ class Stills:
         *,
         at_hand: Mapping[str, Content],
         stock: FrameStock = PLAIN_STOCK,
+        marks: Marks | None = None,
     ) -> None:
         """Start the threads.
 
@@ -71,12 +74,15 @@ class Stills:
             look: the canvas and how stills are put on it.
             at_hand: what has been fetched already, by url.
             stock: what the frames are made of.
+            marks: where another process sees what is being decoded; without them decoders are watched from here.
         """
         self._sources = sources
         self._at_hand = dict(at_hand)
         self._look = look
         self._fetcher = fetcher
         self._max_pixels = settings.max_image_pixels
+        self._marks = marks or Marks()
+        self._decode_limit_s = settings.decode_timeout_s if marks is None else None
         threads = settings.decoding_threads or min(_MOST_THREADS, os.cpu_count() or 1)
         self._look_ahead = settings.look_ahead or 2 * threads
         # One frame for each still under way, one at the encoder, one coming back from the shelf.
@@ -116,7 +122,7 @@ class Stills:
         for source in self._sources:
             self._fill(waiting)
             if first[source.picture] is source:
-                lease = self._under_way.popleft().result()
+                lease = self._wait(self._under_way.popleft())
                 if last[source.picture] is not source:
                     self._shelf.put(source.picture, lease.frame)
             else:
@@ -130,6 +136,15 @@ class Stills:
         while len(self._under_way) < self._look_ahead and (source := next(waiting, None)):
             self._under_way.append(self._threads.submit(self._prepare, source))
 
+    def _wait(self, still: Future[Lease]) -> Lease:
+        limit_s = self._decode_limit_s
+        while limit_s is not None and not wait([still], min(limit_s, _LOOK_S)).done:
+            # That this thread runs means that none of them is only waiting for its turn at the interpreter.
+            late = [decoding for decoding in self._marks.inside() if decoding.since_s > limit_s]
+            if late:
+                raise late[0].timed_out(limit_s)
+        return still.result()
+
     def _content(self, url: str) -> Content:
         content = self._at_hand.pop(url, None)
         return self._fetcher.fetch(url) if content is None else content
@@ -137,12 +152,14 @@ class Stills:
     def _prepare(self, source: Source) -> Lease:
         began = time.perf_counter()
         try:
-            picture = decode(
-                self._content(source.url),
-                background=self._look.background,
-                max_pixels=self._max_pixels,
-                needed=needed_size(self._look),
-            )
+            content = self._content(source.url)
+            with self._marks.decoding(source.image):
+                picture = decode(
+                    content,
+                    background=self._look.background,
+                    max_pixels=self._max_pixels,
+                    needed=needed_size(self._look),
+                )
         except JobError as error:
             raise error.at("images", source.image, "url") from error.__cause__
         self._worked_s.append(time.perf_counter() - began)

@@ -140,6 +140,22 @@ def test_a_verdict_while_a_worker_is_replaced_is_heeded(tmp_path: Path, gate: Ga
     asyncio.run(scenario())
 
 
+def test_a_verdict_at_the_end_of_a_replacement_is_heeded(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            await asyncio.to_thread(at.slot._worker.stop)
+            prepare, verdict = at.slot.prepare, Setback("the daemon stopped", "drain")
+
+            async def prepared() -> None:
+                await prepare()
+                at.slot.stop(verdict)
+
+            at.slot.prepare = prepared
+            assert await at.run(request()) == verdict
+
+    asyncio.run(scenario())
+
+
 def test_a_closed_worker_starts_no_other_process(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with bench(tmp_path) as at:

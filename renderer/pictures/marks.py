@@ -1,0 +1,91 @@
+"""Which images are inside a decoder right now, written where another process can still read it when this one is gone.
+
+A decoder that crashes takes its process along, and one that hangs in native code cannot be stopped by a thread beside
+it. Whoever looks on from outside needs to know whose bytes were being read.
+"""
+
+import contextlib
+import ctypes
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from renderer.errors import DecodeFailed, DecodeTimedOut
+
+MOST_THREADS = 64
+
+_NOBODY = 0
+
+
+class Cell(ctypes.Structure):
+    """One decoding thread's line; each field is an aligned word, which is stored whole."""
+
+    _fields_ = (("number", ctypes.c_int64), ("thread", ctypes.c_uint64), ("began_ns", ctypes.c_int64))
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """An image inside a decoder.
+
+    Attributes:
+        image: its place in the request.
+        thread: the thread's `threading.get_ident()`.
+        since_s: seconds since it went in.
+    """
+
+    image: int
+    thread: int
+    since_s: float
+
+    def timed_out(self, limit_s: float) -> DecodeTimedOut:
+        words = f"expected an image that is decoded within {limit_s:g} s, found one that takes longer"
+        return DecodeTimedOut(words, loc=("images", self.image, "url"))
+
+    def crashed(self, number: int) -> DecodeFailed:
+        """Return the error for a decoder that has ended its process by this signal."""
+        words = f"expected a whole image, found one that crashes its decoder ({signal.Signals(number).name})"
+        return DecodeFailed(words, loc=("images", self.image, "url"))
+
+
+class Marks:
+    """What is inside decoders, one cell for each thread that decodes."""
+
+    def __init__(self, cells: ctypes.Array[Cell] | None = None) -> None:
+        """Take over the cells as they are.
+
+        Args:
+            cells: `MOST_THREADS` of them, in memory that processes share; None for this process alone.
+        """
+        self._cells = (Cell * MOST_THREADS)() if cells is None else cells
+        self._free = list(range(MOST_THREADS))
+
+    def clear(self) -> None:
+        """Forget what a process that has ended was doing."""
+        for cell in self._cells:
+            cell.number = _NOBODY
+
+    @contextlib.contextmanager
+    def decoding(self, image: int) -> Iterator[None]:
+        """Mark an image as inside a decoder, on this thread, until the block ends."""
+        place = self._free.pop()
+        cell = self._cells[place]
+        cell.thread = threading.get_ident()
+        cell.began_ns = time.monotonic_ns()
+        cell.number = image + 1  # last, because a reader goes by it
+        try:
+            yield
+        finally:
+            cell.number = _NOBODY
+            self._free.append(place)
+
+    def inside(self) -> list[Decoding]:
+        """Return what is inside decoders, the longest first."""
+        now = time.monotonic_ns()  # of one clock for all processes of a machine
+        found = (
+            Decoding(number - 1, cell.thread, (now - cell.began_ns) / 1e9)
+            for cell in self._cells
+            if (number := cell.number) != _NOBODY
+        )
+        return sorted(found, key=lambda decoding: -decoding.since_s)

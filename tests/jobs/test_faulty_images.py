@@ -1,0 +1,185 @@
+"""Images that stop their worker: found out by name, at the price of one worker where the crash tells the thread.
+
+The decoders are the real ones and busy with a real image of 81 megapixels; the fault is a signal that the kernel
+delivers to the very thread that decodes.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import struct
+import sys
+import time
+import zlib
+from pathlib import Path
+
+import pytest
+
+from protocol.schema import Fault, RenderParams
+from renderer.config import FetchSettings, PictureSettings, RequestLimits
+from renderer.errors import DecodeTimedOut
+from renderer.intake import Origin, render_job
+from renderer.jobs.slot import Setback
+from renderer.jobs.worker import Order
+from renderer.pipeline import RenderReport, render
+from tests.daemon_process import request, still
+from tests.jobs.factories import SETTINGS
+from tests.jobs.test_slot import Bench, bench
+
+SIDE = 9000
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="threads are found in /proc")
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A black PNG that takes about a second to decode."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    packer = zlib.compressobj(1)
+    row = bytes(1 + 3 * SIDE)
+    rows = b"".join([packer.compress(row) for _ in range(SIDE)]) + packer.flush()
+    head = struct.pack(">2I5B", SIDE, SIDE, 8, 2, 0, 0, 0)
+    path = tmp_path_factory.mktemp("slow") / "slow.png"
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    path.write_bytes(data)
+    path.with_name("other.png").write_bytes(data + b"another file")
+    return path
+
+
+def order(*images: dict[str, object], directory: Path, **pictures: float) -> Order:
+    work = render_job(
+        RenderParams.model_validate(request(*images)), RequestLimits(), FetchSettings(), Origin(any_path=True)
+    )
+    settings = SETTINGS.model_copy(update={"pictures": PictureSettings(**pictures)})
+    return Order("a", work, directory / "a.mp4", settings)
+
+
+async def inside(at: Bench, count: int = 1) -> None:
+    """Wait until so many images have been inside a decoder for a while."""
+    async with asyncio.timeout(30):
+        while len([one for one in at.slot._worker.marks.inside() if one.since_s > 0.02]) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+def busiest_thread(pid: int) -> int:
+    """Of all but the first thread, the one that works now."""
+
+    def ticks() -> dict[int, int]:
+        found = {}
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            fields = (task / "schedstat").read_text().split()
+            found[int(task.name)] = int(fields[0])
+        return found
+
+    before = ticks()
+    time.sleep(0.05)
+    after = ticks()
+    return max((after[tid] - before.get(tid, 0), tid) for tid in after if tid != pid)[1]
+
+
+def signal_thread(pid: int, tid: int, number: int) -> None:
+    tgkill = {"x86_64": 234, "aarch64": 131}[os.uname().machine]
+    assert ctypes.CDLL(None, use_errno=True).syscall(tgkill, pid, tid, number) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
+def test_an_image_that_crashes_its_decoder_fails_the_job_at_once_by_name(
+    tmp_path: Path, slow: Path, number: signal.Signals
+) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            await at.run(request())
+            [worker] = at.processes()
+            images = still(), {"url": str(slow), "frames": 1}
+            attempt = asyncio.create_task(at.slot.run(order(*images, directory=tmp_path)))
+            await inside(at)
+            signal_thread(worker.pid, busiest_thread(worker.pid), number)
+            fault = await attempt
+            assert isinstance(fault, Fault)
+            assert (fault.type, fault.loc, fault.retryable) == ("image_load_error", ("images", 1, "url"), False)
+            assert number.name in fault.message
+            await at.slot.prepare()
+            assert isinstance(await at.run(request()), RenderReport)
+
+    asyncio.run(scenario())
+
+
+def test_of_two_images_in_decoders_the_one_whose_thread_crashes_is_named(tmp_path: Path, slow: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            await at.run(request())
+            [worker] = at.processes()
+            images = {"url": str(slow), "frames": 1}, {"url": str(slow.with_name("other.png"))}
+            attempt = asyncio.create_task(at.slot.run(order(*images, directory=tmp_path, decoding_threads=2)))
+            await inside(at, 2)
+            both = {one.thread: one.image for one in at.slot._worker.marks.inside()}
+            signal_thread(worker.pid, busiest_thread(worker.pid), signal.SIGSEGV)
+            fault = await attempt
+            assert isinstance(fault, Fault)
+            crashed = at.slot._worker.crashed_thread()
+            assert crashed in both
+            assert fault.loc == ("images", both[crashed], "url")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("number", "why"),
+    [(signal.SIGKILL, "its worker was killed by SIGKILL"), (signal.SIGSEGV, "its worker was killed by SIGSEGV")],
+)
+def test_an_image_is_innocent_of_a_death_that_comes_from_elsewhere(
+    tmp_path: Path, slow: Path, number: signal.Signals, why: str
+) -> None:
+    """SIGSEGV goes to the first thread, which does not decode."""
+
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            await at.run(request())
+            [worker] = at.processes()
+            attempt = asyncio.create_task(at.slot.run(order(still(), {"url": str(slow)}, directory=tmp_path)))
+            await inside(at)
+            signal_thread(worker.pid, worker.pid, number)
+            assert await attempt == Setback(why)
+
+    asyncio.run(scenario())
+
+
+def test_an_image_whose_decoder_takes_too_long_is_named_and_its_worker_ends(tmp_path: Path, slow: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            await at.run(request())
+            [worker] = at.processes()
+            images = still(), {"url": str(slow), "frames": 1}
+            late = order(*images, directory=tmp_path, decode_timeout_s=0.3)
+            fault = await at.slot.run(late)
+            assert isinstance(fault, Fault)
+            assert (fault.type, fault.loc, fault.retryable) == ("image_load_error", ("images", 1, "url"), False)
+            assert "within 0.3 s" in fault.message
+            assert not worker.is_running()
+
+    asyncio.run(scenario())
+
+
+def test_of_two_slow_images_neither_is_blamed_before_it_was_alone_in_a_decoder(tmp_path: Path, slow: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            await at.run(request())
+            [first] = at.processes()
+            images = {"url": str(slow), "frames": 1}, {"url": str(slow.with_name("other.png"))}
+            late = order(*images, directory=tmp_path, decoding_threads=2, decode_timeout_s=0.3)
+            fault = await at.slot.run(late)
+            assert isinstance(fault, Fault)
+            assert (fault.type, fault.loc) == ("image_load_error", ("images", 0, "url"))
+            assert not first.is_running()
+
+    asyncio.run(scenario())
+
+
+def test_without_a_worker_a_decoder_that_takes_too_long_ends_the_job(tmp_path: Path, slow: Path) -> None:
+    late = order(still(), {"url": str(slow)}, directory=tmp_path, decode_timeout_s=0.2)
+    with pytest.raises(DecodeTimedOut, match=r"images\[1\]\.url: expected an image that is decoded within 0\.2 s"):
+        render(late.work, late.output, late.settings)
+    assert list(tmp_path.iterdir()) == []
