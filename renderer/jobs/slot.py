@@ -79,9 +79,13 @@ class Slot:
         job is begun once more and decodes one image at a time: the one that is inside then is it.
         """
         self._verdict = None
-        ending = await self._offer(order)
+        if self._worker.marks.inside():  # of a job that ended early; what becomes of it must not be laid to this one
+            await asyncio.to_thread(self._worker.stop)
+            await self.prepare()
+        ending = self._verdict or await self._offer(order)
         if isinstance(ending, _Unclear):
-            self._verdict = None
+            if isinstance(self._verdict, _Unclear):
+                self._verdict = None
             await self.prepare()
             pictures = order.settings.pictures.model_copy(update={"decoding_threads": 1})
             settings = order.settings.model_copy(update={"pictures": pictures})

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from renderer.config import PictureSettings
-from renderer.errors import JobError, OutputFailed
+from renderer.errors import JobCancelled, JobError, OutputFailed
 from renderer.geometry import Size
 from renderer.logs import current_job
 from renderer.pictures.compose import Look, compose, needed_size
@@ -81,6 +81,7 @@ class Stills:
         self._look = look
         self._fetcher = fetcher
         self._max_pixels = settings.max_image_pixels
+        self._is_over = False
         self._marks = marks or Marks()
         self._decode_limit_s = settings.decode_timeout_s if marks is None else None
         threads = settings.decoding_threads or min(_MOST_THREADS, os.cpu_count() or 1)
@@ -102,6 +103,7 @@ class Stills:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self._is_over = True
         self._pool.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
         for still in self._under_way:
@@ -154,6 +156,8 @@ class Stills:
         try:
             content = self._content(source.url)
             with self._marks.decoding(source.image):
+                if self._is_over:  # looked at with the mark set: whoever sees no mark after the end may rely on it
+                    raise JobCancelled("the job ended before this image was decoded")
                 picture = decode(
                     content,
                     background=self._look.background,

@@ -178,6 +178,20 @@ def test_of_two_slow_images_neither_is_blamed_before_it_was_alone_in_a_decoder(t
     asyncio.run(scenario())
 
 
+def test_what_a_job_that_ended_early_left_in_a_decoder_does_not_meet_the_next_job(tmp_path: Path, slow: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            await at.run(request())
+            [first] = at.processes()
+            early = order({"url": "data:,nonsense"}, {"url": str(slow)}, directory=tmp_path, decoding_threads=2)
+            assert (await at.slot.run(early)).loc == ("images", 0, "url")
+            is_left = bool(at.slot._worker.marks.inside())
+            assert isinstance(await at.run(request()), RenderReport)
+            assert first.is_running() is not is_left
+
+    asyncio.run(scenario())
+
+
 def test_without_a_worker_a_decoder_that_takes_too_long_ends_the_job(tmp_path: Path, slow: Path) -> None:
     late = order(still(), {"url": str(slow)}, directory=tmp_path, decode_timeout_s=0.2)
     with pytest.raises(DecodeTimedOut, match=r"images\[1\]\.url: expected an image that is decoded within 0\.2 s"):
