@@ -84,8 +84,6 @@ class Slot:
             await self.prepare()
         ending = self._verdict or await self._offer(order)
         if isinstance(ending, _Unclear):
-            if isinstance(self._verdict, _Unclear):
-                self._verdict = None
             await self.prepare()
             pictures = order.settings.pictures.model_copy(update={"decoding_threads": 1})
             settings = order.settings.model_copy(update={"pictures": pictures})
@@ -125,6 +123,8 @@ class Slot:
                 self.stop(Setback("the daemon stopped", "drain"))
                 raise
             ending = self._verdict
+            if isinstance(ending, _Unclear):  # the job goes on, and may be told to stop
+                self._verdict = None
         except TimeoutError:
             self._reason = "timeout"
             ending = JobTimedOut(f"the job took longer than {self._settings.job_timeout_s:g} s").fault()
