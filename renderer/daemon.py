@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from renderer import descriptors
 from renderer.config import VERSION, Settings, render_settings
 from renderer.data_dir import STORE_NAME, daemon_id, data_dir, held, scratch, shut, shut_socket
 from renderer.devices import NvencFindings
@@ -98,6 +99,7 @@ class _Daemon:
         for endpoint in server.endpoints:
             shut_socket(self._data_dir, endpoint)
         loop = asyncio.get_running_loop()
+        loop.set_exception_handler(descriptors.pass_on)
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal)
         try:

@@ -16,6 +16,7 @@ from typing import Any, Final, Self
 
 from prometheus_client import CollectorRegistry, MetricsHandler
 
+from renderer.descriptors import SHORT, say_short
 from renderer.errors import ConfigError
 from renderer.metrics import Metrics
 
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 CONNECTIONS: Final = 8
 _CLOSE_S: Final = 2.0
+_SHORT_S: Final = 1.0
 
 
 class MetricsServer:
@@ -81,6 +83,15 @@ class _Server(socketserver.TCPServer):
         self._connection_s = connection_s
         self._open: dict[socket.socket, tuple[threading.Thread, float]] = {}
         super().__init__(place, MetricsHandler.factory(registry))
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in SHORT:
+                say_short()
+                time.sleep(_SHORT_S)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if len(self._open) >= CONNECTIONS:

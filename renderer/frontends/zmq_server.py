@@ -33,6 +33,7 @@ from protocol import wire
 from protocol.keepalive import keep_alive
 from protocol.schema import Fault, JobsQuery, RenderParams, RenderResult, RequestId
 from renderer.config import ServerSettings
+from renderer.descriptors import are_short, say_short
 from renderer.errors import ConfigError, InvalidRequest, JobNotFound, StillInProgress, StillreelError
 from renderer.frontends.curve import USER, WATCHED, Admission, CurveRing, ask_for_keys, watch_handshakes
 from renderer.frontends.exchange import Exchange, Peer, Reply
@@ -44,6 +45,7 @@ from renderer.jobs.job import Job, own_id
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
+_LOOK_S, _SPARE = 1.0, 8  # between looks at the descriptors; as many must be free before connections are taken again
 _LINGER_MS = 2000
 _MESSAGES_IN, _MESSAGES_OUT = 4, 1000  # for each connection
 _CONNECTIONS_WAITING = 1024  # 10,000 that connect at once find ZeroMQ's own 100 too few
@@ -97,10 +99,28 @@ class ZmqServer:
         async with asyncio.TaskGroup() as serving:
             for socket in self._sockets:
                 serving.create_task(self._receive(socket))
+            serving.create_task(self._look_after_descriptors())
             if self._monitor is not None:
                 serving.create_task(watch_handshakes(self._monitor, self._refusals))
             if self._admission is not None:
                 serving.create_task(self._admission.serve())
+
+    async def _look_after_descriptors(self) -> None:
+        """Close the doors to new connections while there is no descriptor for one: libzmq would try without end."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if not are_short(1):
+                continue
+            say_short()
+            for socket, endpoint in zip(self._sockets, self.endpoints, strict=True):
+                socket.unbind(endpoint)
+            shut = dict(zip(self._sockets, self.endpoints, strict=True))
+            while shut:
+                await asyncio.sleep(_LOOK_S)
+                for socket, endpoint in [] if are_short(_SPARE) else list(shut.items()):
+                    with contextlib.suppress(zmq.ZMQError):  # its place is not free yet
+                        socket.bind(endpoint)
+                        del shut[socket]
 
     async def _receive(self, socket: zmq.asyncio.Socket) -> None:
         while True:

@@ -18,6 +18,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from renderer.config import HttpSettings
+from renderer.descriptors import Listener
 from renderer.errors import ConfigError
 from renderer.frontends.http.connection import Config, Connection
 from renderer.frontends.http.keys import CERT_NAME, KEY_NAME
@@ -171,7 +172,7 @@ def _listener(host: str, port: int) -> socket.socket:
     connection waits 40 ms for an acknowledgement.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
