@@ -16,7 +16,7 @@ from pathlib import Path
 
 from protocol.errors import ERRORS
 from protocol.schema import Fault
-from renderer.disk import sync
+from renderer.disk import is_full, sync
 from renderer.errors import WorkerLost
 from renderer.jobs.job import Job, State
 from renderer.jobs.slot import Ending, Setback
@@ -59,7 +59,7 @@ class Places:
                 with tempfile.TemporaryFile(dir=directory, buffering=0) as trial:
                     trial.write(b"0")
         except OSError as error:
-            return f"cannot be written: {error.strerror}"
+            return "is full" if is_full(error.errno) else f"cannot be written: {error.strerror}"
         return None
 
     def sweep(self, unfinished: Sequence[Job], known: Collection[str]) -> None:

@@ -751,9 +751,9 @@ def test_a_full_disk_fails_the_job_that_runs_at_once_and_refuses_others_until_th
             assert job.error.message == "the video could not be written: No space left on device"
             assert at.store.get("a") == job
             fill(small_disk, "more")
-            with pytest.raises(StorageFull, match="the disk is full, so the job could not be stored; try again later"):
+            with pytest.raises(StorageFull, match="the daemon's disk is full; try again later"):
                 at.submit("b")
-            with pytest.raises(StorageFull, match="the disk is full, so the request's files could not be kept"):
+            with pytest.raises(StorageFull, match="the daemon's disk is full; try again later"):
                 await at.accept(request(request_id="c"))
             ballast.unlink()
             at.submit("b")
