@@ -71,7 +71,8 @@ def main() -> None:
 
 
 def _fail(error: Exception) -> NoReturn:
-    terminal.show_error(str(error))
+    hint = "; start a daemon with: stillreel serve" if isinstance(error, Unreachable) else ""
+    terminal.show_error(f"{error}{hint}")
     if isinstance(error, DecodeTimedOut):  # an orderly exit would wait for the thread that does not come back
         sys.stdout.flush()
         os._exit(_exit_code(error))
@@ -90,7 +91,10 @@ def _exit_code(error: Exception) -> int:
     return FAILED
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(
+    invoke_without_command=True,
+    epilog="Exit codes: 0 done, 1 the job failed, 2 usage or configuration, 3 no daemon answers, 4 try again later.",
+)
 def _common(
     version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log more; twice for everything.")] = 0,

@@ -17,7 +17,7 @@ from renderer.errors import ConfigError, JobError, OutputFailed
 from renderer.manifests.directory import parse_hold
 from renderer.manifests.overrides import parse_overrides
 from renderer.manifests.sources import Asked, GapRule, Wishes, ask
-from renderer.manifests.still import url_at
+from renderer.manifests.still import naming_its_file
 
 Sources = Annotated[
     list[str],
@@ -101,7 +101,7 @@ def render(  # noqa: PLR0913 - a command has as many parameters as options
             with terminal.progress_bar(quiet=as_json) as show:
                 result = render_here(found.fields, place, base=found.base, settings=settings, on_progress=show)
         except JobError as error:
-            raise _naming_its_file(error, found) from error.__cause__
+            raise naming_its_file(error, found.fields) from error.__cause__
     terminal.show_result(with_warnings(result, found), as_json=as_json, on_stderr=str(output) == "-")
 
 
@@ -160,14 +160,6 @@ def _refuse_manifest(place: Path, manifest: Path) -> None:
     from renderer.output.place import place_for, refuse_inputs  # noqa: PLC0415 - as above
 
     refuse_inputs(place_for(place), [("the manifest", manifest.stat())])
-
-
-def _naming_its_file(error: JobError, found: Asked) -> JobError:
-    """Say which file is meant: here it is the user's own machine, so that its paths are no secret."""
-    url = url_at(found.fields, error.loc)
-    if url:
-        error.message = f"{url}: {error.message}"
-    return error
 
 
 def _typed(sources: list[str]) -> str:

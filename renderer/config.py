@@ -16,13 +16,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from protocol.errors import dotted
+from protocol.words import wrongs_in
 from renderer.devices import NvencFindings
 from renderer.errors import ConfigError
 
 VERSION = version("stillreel")
 
 _PREFIX = "STILLREEL_"
+_COMMAND_LINE = {"STILLREEL_CONNECT", "STILLREEL_CURVE"}  # options of the client commands, no settings
 MEBIBYTE = 1024 * 1024
 
 
@@ -60,6 +61,12 @@ def _existing_file(path: Path | None) -> Path | None:
     return path
 
 
+def _check_endpoint(endpoint: str) -> str:
+    if "://" not in endpoint:
+        raise ValueError(f"expected an address that begins with tcp:// or ipc://, found {endpoint}")
+    return endpoint
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -67,7 +74,9 @@ class _Part(BaseModel):
 class ServerSettings(_Part):
     """Where the daemon listens and keeps its files."""
 
-    bind: str = Field("tcp://127.0.0.1:5590", description="asks for CURVE keys once some are made, unless it is ipc")
+    bind: Annotated[str, AfterValidator(_check_endpoint)] = Field(
+        "tcp://127.0.0.1:5590", description="asks for CURVE keys once some are made, unless it is ipc"
+    )
     local: str | None = Field(None, description="one more endpoint, loopback or ipc, that never asks for keys")
     data_dir: Path = Field(default_factory=lambda: Path.home() / ".local" / "share" / "stillreel")
     max_request_bytes: int = Field(512 * MEBIBYTE, ge=1024, description="one message with its attachments")
@@ -291,7 +300,7 @@ def load(
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        faults = "; ".join(f"{dotted(fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        faults = "; ".join(map(str, wrongs_in(error, Settings)))
         raise ConfigError(f"settings: {faults}") from error
 
 
@@ -315,6 +324,15 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise ConfigError(f"configuration file {file}: {error}") from error
 
 
+def _meant_by(name: str) -> str | None:
+    """Return the variable that a setting has, where another names it with one underscore or without its part."""
+    for part, field in Settings.model_fields.items():
+        for key in getattr(field.annotation, "model_fields", {}):
+            if name.removeprefix(_PREFIX).lower() in (key, f"{part}_{key}"):
+                return f"{_PREFIX}{part}__{key}".upper()
+    return None
+
+
 def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, str]]:
     tree: dict[str, dict[str, str]] = {}
     for name, value in environment.items():
@@ -322,4 +340,6 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, str
             part, separator, key = name.removeprefix(_PREFIX).lower().partition("__")
             if separator:
                 tree.setdefault(part, {})[key] = value
+            elif name not in _COMMAND_LINE and (likely := _meant_by(name)):
+                raise ConfigError(f"environment: {name} is no setting; did you mean {likely}?")
     return tree

@@ -118,7 +118,8 @@ class _Daemon:
             answering = [tasks.create_task(self._lasting(http.serve))] if http else []
             announce(f"stillreel {VERSION} ready on {', '.join(addresses)}")
             await self._drain.wait()
-            log.info("draining", extra={"action": "drain"})
+            words = "draining: jobs that run get up to %g s to end, others are kept; a second signal stops at once"
+            log.info(words, settings.server.drain_timeout_s, extra={"action": "drain"})
             draining = tasks.create_task(engine.drain(settings.server.drain_timeout_s))
             stopping = tasks.create_task(self._stop.wait())
             await asyncio.wait({draining, stopping}, return_when=asyncio.FIRST_COMPLETED)

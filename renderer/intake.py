@@ -15,9 +15,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from protocol.schema import PixelLayout, RenderParams, RenderRequest
+from protocol.words import listed, wrongs_in
 from renderer.config import FetchSettings, RequestLimits
 from renderer.devices import NvencFindings
 from renderer.encode.choice import canvas_limits
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from renderer.jobs.engine import Engine
     from renderer.jobs.job import Job
 
-_FOUND_MAX, _URL_MAX = 80, 2048
+_URL_MAX = 2048
 _WEBHOOK_URL = re.compile(r"(?i:https?)://[!-\"$-.0->A-\[\]-~]+(?:[/?#][!-\[\]-~]*)?")  # printable ASCII
 
 
@@ -85,25 +86,19 @@ def parse_request(params: Mapping[str, Any]) -> RenderRequest:
     """Validate a request's fields.
 
     Raises:
-        InvalidRequest: the first fault is its message and place; all faults are in `details`.
+        InvalidRequest: all faults are its message, and the first its place; they are in `details`.
     """
     try:
         return RenderRequest.model_validate(params)
     except ValidationError as error:
-        raise invalid(error) from error
+        raise invalid(error, RenderRequest) from error
 
 
-def invalid(error: ValidationError) -> InvalidRequest:
-    """Turn pydantic's findings into our error; every one keeps pydantic's own type for the HTTP door's 422."""
-    details = tuple(
-        {"loc": list(fault["loc"]), "msg": fault["msg"], "type": fault["type"]}
-        for fault in error.errors(include_url=False, include_context=False)
-    )
-    first = error.errors(include_url=False)[0]
-    says_itself = first["type"] in {"missing", "extra_forbidden", "value_error"}
-    found = "" if says_itself else f", found {_short(first['input'])}"
-    more = f"; {len(details)} faults in all" if len(details) > 1 else ""
-    return InvalidRequest(f"{first['msg']}{found}{more}", loc=first["loc"], details=details)
+def invalid(error: ValidationError, model: type[BaseModel]) -> InvalidRequest:
+    """Turn pydantic's findings into our error; every one keeps pydantic's own type."""
+    wrongs = wrongs_in(error, model)
+    details = tuple({"loc": list(each.loc), "msg": each.words, "type": each.type} for each in wrongs)
+    return InvalidRequest(listed(wrongs), loc=wrongs[0].loc, details=details)
 
 
 def render_job(
@@ -117,7 +112,10 @@ def render_job(
     origin = origin or Origin()
     _refuse_what_is_not_there(request, origin)
     if len(request.images) > limits.max_images:
-        raise TooManyImages(f"expected up to {limits.max_images} images, found {len(request.images)}", loc=("images",))
+        raise TooManyImages(
+            f"expected up to {limits.max_images} images, found {len(request.images)} (limits.max_images)",
+            loc=("images",),
+        )
     line = timeline_of(request)
     _check_length(line, limits)
     _check_sides(request, limits)
@@ -155,10 +153,15 @@ def refuse_missing_gpu(request: RenderRequest, gpus: NvencFindings | None) -> No
 
 def _check_length(line: Timeline, limits: RequestLimits) -> None:
     if line.frames > limits.max_frames:
-        raise LimitExceeded(f"expected up to {limits.max_frames} frames in all, found {line.frames}", loc=("images",))
+        raise LimitExceeded(
+            f"expected up to {limits.max_frames} frames in all, found {line.frames} (limits.max_frames)",
+            loc=("images",),
+        )
     if line.duration_s > Fraction(limits.max_duration_s):
         raise LimitExceeded(
-            f"expected up to {limits.max_duration_s:g} s in all, found {float(line.duration_s):.3f} s", loc=("images",)
+            f"expected up to {limits.max_duration_s:g} s in all, "
+            f"found {float(line.duration_s):.3f} s (limits.max_duration_s)",
+            loc=("images",),
         )
 
 
@@ -166,7 +169,9 @@ def _check_sides(request: RenderRequest, limits: RequestLimits) -> None:
     for name in ("width", "height"):
         side = getattr(request, name)
         if side is not None and side > limits.max_canvas_side:
-            raise LimitExceeded(f"expected up to {limits.max_canvas_side}, found {side}", loc=(name,))
+            raise LimitExceeded(
+                f"expected up to {limits.max_canvas_side}, found {side} (limits.max_canvas_side)", loc=(name,)
+            )
     _refuse_canvas(request, canvas_limits("libx264", None), "H.264 has no level for more")
 
 
@@ -180,11 +185,6 @@ def _refuse_canvas(request: RenderRequest, limits: CanvasLimits, why: str) -> No
     if width and height and not limits.allow(Size(width, height)):
         most = limits.longest_beside(height)
         raise NotSupported(f"expected up to {most} beside a height of {height}, found {width}: {why}", loc=("width",))
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _FOUND_MAX else text[: _FOUND_MAX - 1] + "…"
 
 
 class Intake:

@@ -139,22 +139,22 @@ def test_absurd_lengths_are_refused_in_few_words(job_of, images) -> None:
 @pytest.mark.parametrize(
     ("params", "words"),
     [
-        ({}, "images: Field required"),
+        ({}, "images: expected a value, found none"),
         ({"images": []}, "images: "),
         (
             {"images": [{"url": "a", "frames": 0}]},
-            "images[0].frames: Input should be greater than or equal to 1, found 0",
+            "images[0].frames: expected at least 1, found 0",
         ),
-        ({"images": [{"url": "a"}, {"frames": 3}]}, "images[1].url: Field required"),
+        ({"images": [{"url": "a"}, {"frames": 3}]}, "images[1].url: expected a value, found none"),
         ({"images": [{"url": "a", "frames": 2.5}]}, "images[0].frames: "),
         ({"images": [{"url": "a", "frames": True}]}, "images[0].frames: "),
         ({"images": [{"url": "a", "frames": 3, "duration": 1}]}, "images[0]: "),
         ({"images": [{"url": "a", "duration": 0.001}]}, "images[0].duration: 0.001 s leaves no frame"),
         ({"images": [{"url": "a"}], "fps": 0}, "fps: "),
         ({"images": [{"url": "a"}], "fps": "nan"}, "fps: "),
-        ({"images": [{"url": "a"}], "fsp": 24}, "fsp: Extra inputs are not permitted"),
+        ({"images": [{"url": "a"}], "fsp": 24}, "fsp: no such field; did you mean fps?"),
         ({"images": [{"url": "a"}], "background": "red"}, "background: "),
-        ({"images": [{"url": "a"}], "crf": 52}, "crf: Input should be less than or equal to 51, found 52"),
+        ({"images": [{"url": "a"}], "crf": 52}, "crf: expected at most 51, found 52"),
     ],
 )
 def test_a_wrong_field_is_refused_at_its_place(fetch, params: dict[str, Any], words: str) -> None:
@@ -164,7 +164,7 @@ def test_a_wrong_field_is_refused_at_its_place(fetch, params: dict[str, Any], wo
 
 
 def test_every_wrong_field_is_told(fetch) -> None:
-    with pytest.raises(InvalidRequest, match="3 faults in all") as raised:
+    with pytest.raises(InvalidRequest, match=r"; .*; ") as raised:
         parse_request({"images": [{"url": "a", "frames": 0}, {"url": ""}], "crf": 99})
     assert [detail["loc"] for detail in raised.value.details] == [
         ["images", 0, "frames"],

@@ -11,11 +11,11 @@ from renderer.batch.discover import Found, discover
 from renderer.batch.outputs import Output, output_for
 from renderer.batch.shard import Shard
 from renderer.config import Settings
-from renderer.errors import ConfigError, InvalidRequest, NoManifest
+from renderer.errors import ConfigError, InvalidRequest, JobError, NoManifest
 from renderer.intake import Origin, parse_request, render_job
 from renderer.manifests.directory import directory_manifest
 from renderer.manifests.read import load_manifest
-from renderer.manifests.still import Fields
+from renderer.manifests.still import Fields, naming_its_file
 from renderer.pictures.fetch import Fetcher
 from renderer.pipeline import RenderJob
 
@@ -92,8 +92,11 @@ class Preparation:
             return Settled.IGNORED
         base = found.path if found.is_directory else found.path.parent
         origin = Origin(base=base, any_path=True)
-        work = render_job(parse_request(fields), self._settings.limits, self._settings.fetch, origin)
-        digest = self.digest(work)
+        try:
+            work = render_job(parse_request(fields), self._settings.limits, self._settings.fetch, origin)
+            digest = self.digest(work)
+        except JobError as error:
+            raise naming_its_file(error, fields) from error.__cause__
         output = output_for(self._plan.out, found.stem, digest)
         return Settled.SKIPPED if output.is_finished() else Ready(found, work, digest, output)
 

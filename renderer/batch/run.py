@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
 
+from protocol.errors import dotted
 from protocol.schema import Fault, Progress
 from renderer.batch.discover import Found
 from renderer.batch.outputs import Output, as_text, printable
@@ -28,6 +29,7 @@ from renderer.errors import ConfigError, FetchFailed, OutputFailed, StillreelErr
 from renderer.jobs.progress import receiving
 from renderer.jobs.slot import Setback, Slot
 from renderer.jobs.worker import Order
+from renderer.manifests.still import url_at
 from renderer.pipeline import RenderReport
 
 log = logging.getLogger(__name__)
@@ -173,6 +175,11 @@ class _Batch:
                 self._view.done(self.tally, ready.found.name, ready.output, outcome)
                 return
             outcome = refused
+        url = url_at(ready.work.request.model_dump(include={"images"}), outcome.loc)
+        place = f"{dotted(outcome.loc)}: "
+        if url and outcome.message.startswith(place):
+            named = f"{place}{url}: {outcome.message.removeprefix(place)}"
+            outcome = outcome.model_copy(update={"message": named})
         self._fail(ready.found, outcome, key)
 
     async def _attempts(self, ready: Ready, slot: Slot, order: Order) -> RenderReport | Fault:

@@ -305,7 +305,7 @@ def _parse(model: type[_Params], params: dict[str, Any]) -> _Params:
     try:
         return model.model_validate(params)
     except ValidationError as error:
-        raise invalid(error) from error
+        raise invalid(error, model) from error
 
 
 def _mapped(path: Path) -> memoryview:

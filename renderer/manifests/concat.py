@@ -8,8 +8,9 @@ frame.
 import re
 from typing import Final
 
+from protocol.words import short
 from renderer.errors import InvalidRequest
-from renderer.manifests.still import Fields, short, still_of_line
+from renderer.manifests.still import Fields, still_of_line
 
 _FIRST: Final = re.compile(r"ffconcat\s+version\s|file\s+\S")
 _TOKEN: Final = re.compile(r"(?:'[^']*'|\\.|[^\s'\\])+")

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from protocol.schema import ImageFrame
 from renderer.errors import ConfigError, InvalidRequest
 from renderer.manifests.numbering import natural
-from renderer.manifests.still import Fields, fault_in
+from renderer.manifests.still import Fields, faults_in
 
 # What pictures/header.py knows by the first bytes, as people name such files.
 _SUFFIXES: Final = frozenset(
@@ -117,7 +117,7 @@ def parse_hold(text: str) -> Fields:
     try:
         ImageFrame.model_validate({"url": "-", **hold})
     except ValidationError as error:
-        raise ConfigError(f"--hold {text}: {fault_in(error)}") from error
+        raise ConfigError(f"--hold {text}: {faults_in(error, ImageFrame)}") from error
     return hold
 
 

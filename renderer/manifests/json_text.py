@@ -9,8 +9,9 @@ from typing import Final
 
 from pydantic_core import from_json
 
+from protocol.words import short
 from renderer.errors import ConfigError, InvalidRequest, NoManifest
-from renderer.manifests.still import Fields, short, still_of_line
+from renderer.manifests.still import Fields, still_of_line
 
 _EXPECTED: Final = 'expected a line such as {"url": "a.png", "frames": 24} for every image'
 _PLACE: Final = re.compile(r" at line \d+ column (\d+)$")

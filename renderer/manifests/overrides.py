@@ -7,8 +7,9 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from protocol.schema import RenderRequest
+from protocol.words import meant
 from renderer.errors import ConfigError
-from renderer.manifests.still import Fields, fault_in
+from renderer.manifests.still import Fields, faults_in
 
 
 def parse_overrides(assignments: Iterable[str]) -> Fields:
@@ -22,7 +23,7 @@ def parse_overrides(assignments: Iterable[str]) -> Fields:
         RenderRequest.model_validate({"images": [{"url": "-"}], **overrides})
         json.dumps(overrides, allow_nan=False)
     except ValidationError as error:
-        raise ConfigError(f"--set {fault_in(error)}") from error
+        raise ConfigError(f"--set {faults_in(error, RenderRequest)}") from error
     except ValueError as error:
         raise ConfigError("--set: expected numbers within the range of a double") from error
     return overrides
@@ -32,7 +33,10 @@ def _pair(assignment: str) -> tuple[str, object]:
     name, equals, value = assignment.partition("=")
     settable = [field for field in RenderRequest.model_fields if field != "images"]
     if not equals or name not in settable:
-        raise ConfigError(f"--set {assignment}: expected NAME=VALUE, where NAME is one of {', '.join(settable)}")
+        likely = meant(name, settable)
+        raise ConfigError(
+            f"--set {assignment}: expected NAME=VALUE, where NAME is one of {', '.join(settable)}{likely}"
+        )
     return name, _value(value)
 
 

@@ -6,15 +6,15 @@ Images that stand one a line are checked as they are read, because only then is 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from protocol.errors import Loc, dotted
 from protocol.schema import ImageFrame
-from renderer.errors import InvalidRequest
+from protocol.words import listed, wrongs_in
+from renderer.errors import InvalidRequest, JobError
 
 Fields = dict[str, Any]
 
-_FOUND_MAX: Final = 80
 _URL_MAX: Final = 1000
 
 
@@ -22,21 +22,27 @@ def still_of_line(fields: Fields, line: int) -> Fields:
     """Check the fields of one image, and return them in their proper types.
 
     Raises:
-        InvalidRequest: the first fault, with the line.
+        InvalidRequest: with the line.
     """
     try:
         return ImageFrame.model_validate(fields).model_dump(exclude_unset=True)
     except ValidationError as error:
-        raise InvalidRequest(f"line {line}: {fault_in(error)}") from error
+        raise InvalidRequest(f"line {line}: {faults_in(error, ImageFrame)}") from error
 
 
-def fault_in(error: ValidationError) -> str:
-    """Say which field is wrong first, what was expected and what was found."""
-    first = error.errors(include_url=False)[0]
-    where = f"{dotted(first['loc'])}: " if first["loc"] else ""
-    says_itself = first["type"] in {"missing", "extra_forbidden", "value_error"}
-    found = "" if says_itself else f", found {short(first['input'])}"
-    return f"{where}{first['msg']}{found}"
+def faults_in(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say which fields are wrong, what was expected and what was found."""
+    wrongs = wrongs_in(error, model)
+    where = f"{dotted(wrongs[0].loc)}: " if wrongs[0].loc else ""
+    return where + listed(wrongs)
+
+
+def naming_its_file(error: JobError, fields: Mapping[str, Any]) -> JobError:
+    """Say which file is meant, for the user of this machine, to whom its paths are no secret."""
+    url = url_at(fields, error.loc)
+    if url:
+        error.message = f"{url}: {error.message}"
+    return error
 
 
 def url_at(fields: Mapping[str, Any], loc: Loc) -> str | None:
@@ -46,13 +52,7 @@ def url_at(fields: Mapping[str, Any], loc: Loc) -> str | None:
     """
     match loc:
         case ("images", int(index), "url"):
-            images = fields["images"]
-            url = images[index]["url"] if isinstance(images[index], Mapping) else images[index].url
+            url = fields["images"][index].get("url")
             return None if not isinstance(url, str) or url.startswith("data:") else url[:_URL_MAX]
         case _:
             return None
-
-
-def short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _FOUND_MAX else text[: _FOUND_MAX - 1] + "…"

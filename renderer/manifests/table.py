@@ -9,8 +9,9 @@ import io
 from collections.abc import Iterator
 from typing import Final
 
+from protocol.words import short
 from renderer.errors import ConfigError, InvalidRequest, NoManifest
-from renderer.manifests.still import Fields, short, still_of_line
+from renderer.manifests.still import Fields, still_of_line
 
 _DELIMITERS: Final = ",;\t|"
 _COLUMNS: Final = ("url", "frames", "duration")

@@ -80,14 +80,14 @@ def _body(answer: httpcore.Response, max_bytes: int, deadline: Deadline) -> byte
         raise FetchFailed(f"expected the answer 200 OK, found {answer.status}")
     length = _header(answer, b"content-length") or ""
     if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
-        raise FileTooLarge(f"expected at most {max_bytes} bytes, found {length[:20]}")
+        raise FileTooLarge(f"expected at most {max_bytes} bytes, found {length[:20]} (fetch.max_image_bytes)")
     chunks: list[bytes] = []
     size_bytes = 0
     for chunk in _decoded(answer, max_bytes):
         chunks.append(chunk)
         size_bytes += len(chunk)
         if size_bytes > max_bytes:
-            raise FileTooLarge(f"expected at most {max_bytes} bytes, found more")
+            raise FileTooLarge(f"expected at most {max_bytes} bytes, found more (fetch.max_image_bytes)")
     deadline.check()
     return b"".join(chunks)
 

@@ -224,7 +224,10 @@ class Fetcher:
 
     def _check_size(self, size_bytes: int) -> None:
         if size_bytes > self._settings.max_image_bytes:
-            raise FileTooLarge(f"expected at most {self._settings.max_image_bytes} bytes, found {size_bytes} or more")
+            raise FileTooLarge(
+                f"expected at most {self._settings.max_image_bytes} bytes, "
+                f"found {size_bytes} or more (fetch.max_image_bytes)"
+            )
 
     # data: urls.
 

@@ -86,7 +86,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
 
 def check_pixels(size: Size, max_pixels: int) -> None:
     if size.pixels > max_pixels:
-        raise ImageTooLarge(f"expected at most {max_pixels} pixels, found {size}")
+        raise ImageTooLarge(f"expected at most {max_pixels} pixels, found {size} (pictures.max_image_pixels)")
 
 
 @contextmanager

@@ -158,11 +158,11 @@ def test_each_failure_costs_its_own_video_only(tree: Tree, run: RunBatch) -> Non
     assert ended.failures() == {
         "broken.json": "expected JSON: EOF while parsing an object at line 1 column 1",
         "array.json": "expected a JSON object, found []",
-        "rows.csv": "line 3: frames: Input should be a valid integer, unable to parse string as an integer, found 'x'",
+        "rows.csv": "line 3: frames: expected a whole number, found 'x'",
         "lines.jsonl": "line 2: expected JSON: EOF while parsing an object at column 1",
-        "gone.json": "images[1].url: no such file",
-        "field.json": "nonsense: Extra inputs are not permitted",
-        "damaged.json": "images[1].url: expected a whole PNG image, found a damaged one",
+        "gone.json": "images[1].url: missing.png: no such file",
+        "field.json": "nonsense: no such field",
+        "damaged.json": "images[1].url: damaged.png: expected a whole PNG image, found a damaged one",
     }
     lines = ended.stderr.splitlines()
     assert [line for line in lines if line.startswith("failed: ")] == [

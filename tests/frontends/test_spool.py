@@ -240,8 +240,8 @@ CASES: dict[str, tuple[Case, str, str]] = {
     "latin-1": (_text('{"images": "é"}'.encode("latin-1")), "invalid_params", "manifest: expected a JSON document"),
     "deep": (_text("[" * 9000), "invalid_params", "manifest: expected a JSON document in UTF-8: recursion limit"),
     "a list": (_text("[]"), "invalid_params", "manifest: expected a JSON object, found an array"),
-    "no images": (_text("{}"), "invalid_params", "images: Field required"),
-    "unknown field": (_fields(imagez=1), "invalid_params", "imagez: Extra inputs are not permitted"),
+    "no images": (_text("{}"), "invalid_params", "images: expected a value, found none"),
+    "unknown field": (_fields(imagez=1), "invalid_params", "imagez: no such field; did you mean images?"),
     "wrong field": (_fields(fps="fast"), "invalid_params", "fps: "),
     "too many frames": (
         _text(json.dumps(request(still(frames=2_000_000)))), "less_than_equal", "images: expected up to 1000000 frames"

@@ -1,0 +1,120 @@
+"""What pydantic finds wrong, in the words of this project: what was expected, what was found, what may be meant.
+
+Types stay pydantic's own, since they are what programs handle errors by; only the sentence for people is ours.
+"""
+
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from protocol.errors import Loc, dotted
+
+_FOUND_MAX, _NAMED_MAX = 80, 20
+
+# What was expected, by pydantic's type of error; the fields of its context stand in braces.
+_EXPECTED = {
+    "bool_parsing": "expected true or false",
+    "bool_type": "expected true or false",
+    "dict_type": "expected an object",
+    "finite_number": "expected a finite number",
+    "float_parsing": "expected a number",
+    "float_type": "expected a number",
+    "greater_than": "expected more than {gt}",
+    "greater_than_equal": "expected at least {ge}",
+    "int_from_float": "expected a whole number",
+    "int_parsing": "expected a whole number",
+    "int_parsing_size": "expected a smaller number",
+    "int_type": "expected a whole number",
+    "less_than": "expected less than {lt}",
+    "less_than_equal": "expected at most {le}",
+    "list_type": "expected a list",
+    "literal_error": "expected {expected}",
+    "model_attributes_type": "expected an object",
+    "model_type": "expected an object",
+    "path_type": "expected a path",
+    "string_pattern_mismatch": "expected text of the form {pattern}",
+    "string_too_long": "expected at most {max_length} characters",
+    "string_too_short": "expected at least {min_length} character(s)",
+    "string_type": "expected text",
+    "tuple_type": "expected a list",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wrong:
+    """One fault: where, in which words, and pydantic's type of it."""
+
+    loc: Loc
+    words: str
+    type: str
+
+    def __str__(self) -> str:
+        return f"{dotted(self.loc)}: {self.words}" if self.loc else self.words
+
+
+def wrongs_in(error: ValidationError, model: type[BaseModel]) -> list[Wrong]:
+    """Return every fault found.
+
+    Args:
+        model: what was validated; its fields are what a misspelt one may have meant.
+    """
+    found = error.errors(include_url=False)
+    return [Wrong(tuple(each["loc"]), _words(each, model), each["type"]) for each in found]
+
+
+def listed(wrongs: list[Wrong]) -> str:
+    """Return all faults in one line, at most twenty of them; the first without its place, which stands before it."""
+    [first, *others] = wrongs
+    shown = [first.words, *map(str, others[: _NAMED_MAX - 1])]
+    left = len(wrongs) - len(shown)
+    return "; ".join([*shown, *([f"and {left} more faults"] if left else [])])
+
+
+def short(value: object) -> str:
+    """Return how a value is written, cut to what a line can hold."""
+    text = repr(value)
+    return text if len(text) <= _FOUND_MAX else text[: _FOUND_MAX - 1] + "…"
+
+
+def _words(fault: ErrorDetails, model: type[BaseModel]) -> str:
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind == "missing":
+        return "expected a value, found none"
+    if kind == "extra_forbidden":
+        return f"no such field{meant(str(fault['loc'][-1]), _names_beside(model, fault['loc']))}"
+    if kind == "value_error":
+        return str(context["error"]) if "error" in context else fault["msg"].removeprefix("Value error, ")
+    if kind == "too_short":
+        return f"expected at least {context['min_length']}, found {context['actual_length']}"
+    expected = _EXPECTED.get(kind)
+    return f"{expected.format(**context) if expected else fault['msg']}, found {short(fault['input'])}"
+
+
+def meant(name: str, known: typing.Iterable[str]) -> str:
+    """Return the addition "; did you mean ...?" for a name that is like a known one, else nothing."""
+    likely = get_close_matches(name.lower(), list(known), n=1)
+    return f"; did you mean {likely[0]}?" if likely else ""
+
+
+def _names_beside(model: type[BaseModel], loc: Loc) -> list[str]:
+    """Return the fields of the object that a place lies in."""
+    at: type[BaseModel] | None = model
+    for part in loc[:-1]:
+        if at is None:
+            return []
+        if isinstance(part, str):
+            field = at.model_fields.get(part)
+            at = next(_models(field.annotation), None) if field else None
+    return list(at.model_fields) if at else []
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and not typing.get_args(annotation) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in typing.get_args(annotation):
+        yield from _models(part)

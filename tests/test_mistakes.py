@@ -1,0 +1,133 @@
+"""What people typically mistype, really typed, and the whole message that they get."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli_process import failed, run
+from tests.daemon_process import picture
+
+A, B = {"url": "a.ppm"}, {"url": "b.ppm"}
+GONE = "tcp://127.0.0.1:9"
+
+MANIFESTS: dict[str, object] = {
+    "good": {"images": [A]},
+    "missing": {"images": [A, {"url": "missing.png"}]},
+    "field": {"images": [{"url": "a.ppm", "frame": 24}]},
+    "three": {"images": [{"url": "a.ppm", "frames": 0}, {"frames": 1}], "crf": 99},
+    "texts": {"images": ["a.ppm", "b.ppm"]},
+    "object": {"images": {"url": "a.ppm"}},
+    "empty": {"images": []},
+    "both": {"images": [{"url": "a.ppm", "frames": 1, "duration": 1}]},
+    "half": {"images": [{"url": "a.ppm", "frames": 1.5}]},
+    "mode": {"images": [A], "resize_mode": "fit"},
+    "none": {"pictures": [A]},
+    "long": {"images": [A, B]},
+}
+
+MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
+    (["render", "a.ppm"], 2, "expected -o and a name for the video: stillreel render a.ppm -o video.mp4", {}),
+    (["render", "a.ppm", "-o", "a.ppm"], 2, "output: expected a name that ends in .mp4, .m4v or .mov, found a.ppm", {}),
+    (["render", "a.ppm", "-o", "x.gif"], 2, "output: expected a name that ends in .mp4, .m4v or .mov, found x.gif", {}),
+    (["render", "a.ppm", "-o", "no/x.mp4"], 2, "output: no is no directory", {}),
+    (["render", "nowhere.png", "-o", "x.mp4"], 2, "nowhere.png: no such file", {}),
+    (["render", "*.jpg", "-o", "x.mp4"], 2, "*.jpg: no image has such a name", {}),
+    (["render", "f_%04d.png", "-o", "x.mp4"], 2, "f_%04d.png: no file has such a name", {}),
+    (
+        ["render", "a.ppm", "good.json", "-o", "x.mp4"],
+        2,
+        "expected images, or one manifest alone; found good.json among 2 names",
+        {},
+    ),
+    (
+        ["render", "a.ppm", "--hold", "2x", "-o", "x.mp4"],
+        2,
+        "--hold 2x: expected frames such as 24, or seconds such as 1.5s",
+        {},
+    ),
+    (
+        ["render", "good.json", "--hold", "24", "-o", "x.mp4"],
+        2,
+        "--hold is for images; good.json is a manifest, which says that itself",
+        {},
+    ),
+    (["render", "missing.json", "-o", "x.mp4"], 1, "images[1].url: missing.png: no such file", {}),
+    (["render", "field.json", "-o", "x.mp4"], 1, "images[0].frame: no such field; did you mean frames?", {}),
+    (
+        ["render", "three.json", "-o", "x.mp4"],
+        1,
+        (
+            "images[0].frames: expected at least 1, found 0; images[1].url: expected a value, found none; "
+            "crf: expected at most 51, found 99"
+        ),
+        {},
+    ),
+    (
+        ["render", "texts.json", "-o", "x.mp4"],
+        1,
+        "images[0]: expected an object, found 'a.ppm'; images[1]: expected an object, found 'b.ppm'",
+        {},
+    ),
+    (["render", "object.json", "-o", "x.mp4"], 1, "images: expected a list, found {'url': 'a.ppm'}", {}),
+    (["render", "empty.json", "-o", "x.mp4"], 1, "images: expected at least 1, found 0", {}),
+    (["render", "both.json", "-o", "x.mp4"], 1, "images[0]: expected frames or duration, found both", {}),
+    (["render", "half.json", "-o", "x.mp4"], 1, "images[0].frames: expected a whole number, found 1.5", {}),
+    (
+        ["render", "mode.json", "-o", "x.mp4"],
+        1,
+        "resize_mode: expected 'pad', 'crop' or 'stretch', found 'fit'",
+        {},
+    ),
+    (
+        ["render", "none.json", "-o", "x.mp4"],
+        1,
+        "images: expected a value, found none; pictures: no such field",
+        {},
+    ),
+    (
+        ["render", "long.json", "-o", "x.mp4"],
+        1,
+        "images: expected up to 1 images, found 2 (limits.max_images)",
+        {"STILLREEL_LIMITS__MAX_IMAGES": "1"},
+    ),
+    (
+        ["render", "good.json", "-o", "x.mp4"],
+        1,
+        "images[0].url: a.ppm: expected at most 9 bytes, found 9229 or more (fetch.max_image_bytes)",
+        {"STILLREEL_FETCH__MAX_IMAGE_BYTES": "9"},
+    ),
+    (
+        ["render", "good.json", "-o", "x.mp4"],
+        2,
+        "environment: STILLREEL_WORKERS is no setting; did you mean STILLREEL_ENGINE__WORKERS?",
+        {"STILLREEL_WORKERS": "3"},
+    ),
+    (
+        ["serve", "--bind", "127.0.0.1:5590"],
+        2,
+        "settings: server.bind: expected an address that begins with tcp:// or ipc://, found 127.0.0.1:5590",
+        {},
+    ),
+    (["jobs", "--connect", GONE], 3, f"not a word from {GONE} for 5 s; start a daemon with: stillreel serve", {}),
+]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    for name in ("a.ppm", "b.ppm"):
+        (tmp_path / name).write_bytes(picture((1, 2, 3), 64, 48))
+    for name, manifest in MANIFESTS.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words", "environment"), MISTAKES, ids=[f"{n}" for n in range(len(MISTAKES))]
+)
+def test_a_typical_mistake_is_told_in_full(
+    here: Path, arguments: list[str], code: int, words: str, environment: dict[str, str]
+) -> None:
+    before = {path.name for path in here.iterdir()}
+    assert failed(run(*arguments, cwd=here, **environment), code) == f"error: {words}"
+    assert {path.name for path in here.iterdir()} == before
