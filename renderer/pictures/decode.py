@@ -1,18 +1,14 @@
 """Bytes become a picture: oriented, opaque, sRGB, 8-bit BGR.
 
-OpenCV decodes the pixels, Pillow those that OpenCV 5.0 gets wrong (each measured against Pillow 13 and tifffile):
-- GIF and 32-bit BMP lose their transparency, as does a grey colour key in PNG; TIFF comes premultiplied or loses it;
-- CMYK is converted without its profile (JPEG) or handed over as if it were BGRA (TIFF); Lab is read as BGR;
-- AVIF of 10 and 12 bits keeps the range 0 to 1023 or 4095 in uint16, with nothing that says so.
-OpenCV turns a TIFF by its orientation whatever the flags say, and nothing else; Pillow turns a TIFF too. The rest is
-turned here.
-
-The first frame of an animated file is taken. A file that ends early is an error in all formats; bytes damaged in the
-middle are one only where the format has checksums or the decoder notices.
+Who reads which kind of file is the table's to say (`formats`). The first picture of a file is taken, of an animation
+its first frame, of an animated PNG the still picture. A file that ends early is an error in all formats; bytes damaged
+in the middle are one only where the format has checksums or the decoder notices.
 """
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import cv2
 import numpy as np
@@ -20,8 +16,10 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
+from renderer.pictures import avif, bmp, jpeg2000, netpbm, png, tiff
 from renderer.pictures.colour import Pixels, Rgb, Samples, to_bgr, transform_to_srgb
-from renderer.pictures.header import Header, check_pixels, open_with_pillow, parsing, read_header
+from renderer.pictures.formats import LIBAV, OURS, PILLOW, Header
+from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header
 
 # OpenCV and its libraries report damaged files to stderr, where hostile input could fill a disk. libpng and libjpeg
 # still write a line of their own; there is no switch for it.
@@ -33,9 +31,6 @@ _REDUCED = {
     4: (cv2.IMREAD_REDUCED_COLOR_4, cv2.IMREAD_REDUCED_GRAYSCALE_4),
     8: (cv2.IMREAD_REDUCED_COLOR_8, cv2.IMREAD_REDUCED_GRAYSCALE_8),
 }
-_GREY_MODES = ("1", "L", "I;16")
-_OPAQUE_MODES = (None, "1", "L", "P", "RGB", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
-_ALPHA_MODES = ("LA", "RGBA")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,25 +82,15 @@ def decode(
     if isinstance(data, np.ndarray):
         return Picture(to_bgr(data, background=background), read_size(data, max_pixels))
     header = read_header(data, max_pixels)
-    profile = header.profile
+    factor = _reduction(header, needed) if needed else 1
     with parsing(header.format):
-        if _is_for_opencv(header):
-            factor = _reduction(header, needed) if needed else 1
-            samples = _read_with_opencv(data, header, factor)
-        else:
-            factor, profile = 1, None if header.mode == "CMYK" else profile
-            samples = _read_with_pillow(data, header)
+        samples = _READERS[header.format](data, header, factor)
+        if samples is None:
+            raise DecodeFailed(f"expected a whole {header.format} image, found a damaged or truncated one")
+        profile = None if header.kind.endswith("CMYK") else header.profile  # converted by whoever read it
         pixels = _oriented(to_bgr(samples, background=background, profile=profile), header.orientation)
     _check_size(pixels, header.size, factor)
     return Picture(pixels, header.size, factor)
-
-
-def _is_for_opencv(header: Header) -> bool:
-    if header.format in ("GIF", "AVIF"):
-        return False
-    if header.mode in _OPAQUE_MODES:
-        return not (header.has_colour_key and header.mode in _GREY_MODES)
-    return header.mode in _ALPHA_MODES and header.format in ("PNG", "WEBP")
 
 
 def _reduction(header: Header, needed: Callable[[Size], Size]) -> int:
@@ -118,13 +103,14 @@ def _reduction(header: Header, needed: Callable[[Size], Size]) -> int:
     return 1
 
 
-def _read_with_opencv(data: bytes, header: Header, factor: int) -> Samples:
+def _read_plainly(data: bytes, header: Header, factor: int) -> Samples | None:
+    """Read a format whose files go to a decoder as they are."""
+    if header.decoder == PILLOW:
+        return _read_with_pillow(data, header)
     flags = _AS_STORED
     if factor > 1:
-        flags = _REDUCED[factor][header.mode == "L"] | cv2.IMREAD_IGNORE_ORIENTATION
+        flags = _REDUCED[factor][header.kind == "grey"] | cv2.IMREAD_IGNORE_ORIENTATION
     samples: Samples | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if samples is None:
-        raise DecodeFailed(f"expected a whole {header.format} image, found a damaged or truncated one")
     return samples
 
 
@@ -136,6 +122,14 @@ def _read_with_pillow(data: bytes, header: Header) -> Samples:
         if image.has_transparency_data:
             return _swapped(image.convert("RGBA"))
         return np.asarray(image) if image.mode == "L" else _swapped(image.convert("RGB"))
+
+
+def _read_tiff(data: bytes, header: Header, _factor: int) -> Samples | None:
+    if not header.kind.endswith("CMYK"):
+        return tiff.read(data, header)
+    with Image.open(io.BytesIO(tiff.plain(data)), formats=("TIFF",)) as image:
+        image.load()
+        return _swapped(_from_cmyk(image, header.profile))
 
 
 def _from_cmyk(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -163,3 +157,22 @@ def _check_size(pixels: Pixels, size: Size, factor: int) -> None:
     if pixels.shape[:2] != expected:
         rows, columns = pixels.shape[:2]
         raise DecodeFailed(f"expected {expected[1]}x{expected[0]} pixels, found {columns}x{rows}")
+
+
+_READERS: Final[Mapping[str, Callable[[bytes, Header, int], Samples | None]]] = {
+    "JPEG": _read_plainly,
+    "PNG": lambda data, _header, _factor: png.read(data),
+    "WebP": _read_plainly,
+    "TIFF": _read_tiff,
+    "GIF": _read_plainly,
+    "BMP": lambda data, header, factor: (
+        bmp.read(data) if header.decoder == OURS else _read_plainly(data, header, factor)
+    ),
+    "AVIF": lambda data, header, factor: (
+        avif.read_limited(data) if header.decoder == LIBAV else _read_plainly(data, header, factor)
+    ),
+    "JPEG 2000": lambda data, header, _factor: jpeg2000.read(data, header),
+    "Netpbm": lambda data, _header, _factor: netpbm.read(data),
+    "Radiance HDR": _read_plainly,
+    "Sun raster": _read_plainly,
+}

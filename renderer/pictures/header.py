@@ -1,86 +1,71 @@
-"""What an image file says about itself: format, size, orientation, profile. No pixel is decoded here.
+"""What an image file says about itself: format, kind of samples, size, orientation, profile. No pixel is decoded here.
 
 The limits are checked against this, before a decoder may allocate. Formats are told by their first bytes, and only the
-parser of the format so found gets to see the rest: Pillow knows dozens more, some of which start other programs.
+parser of the format so found gets to see the rest: Pillow knows dozens more, some of which start other programs. What
+the table of formats has no reader for is refused here, by name.
 
-Pillow parses the headers. Three things that OpenCV reads and Pillow does not know have their sizes found here:
-Radiance HDR, colour PFM, and TIFF with float or other unusual samples.
+PNG, TIFF, BMP, Netpbm and JPEG 2000 are parsed by modules of their own, because whole kinds of them are to be told
+apart; Pillow parses the rest.
 
-EXIF orientation is taken from where it stands before the pixels; PNG's eXIf chunk after IDAT is not looked for, since
-that would decode the pixels. An AVIF's is that of its irot and imir boxes, which Pillow hands over as EXIF.
+EXIF orientation is taken from where it stands before the pixels; PNG's eXIf chunk after IDAT is not looked for.
 """
 
 import io
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import Final
 
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image
 
-from renderer.errors import DecodeFailed, ImageTooLarge, StillreelError, UnsupportedFormat
+from renderer.errors import DecodeFailed, ImageTooLarge, StillreelError
 from renderer.geometry import Size
+from renderer.pictures import avif, bmp, jpeg2000, netpbm, png, tiff
+from renderer.pictures.exif import orientation_of
+from renderer.pictures.formats import Header, turned, unrecognised, unsupported
 
 # Our own limit is checked below. Pillow's is a third of it, and warns on the way; it can only be set for the process.
 Image.MAX_IMAGE_PIXELS = None
 
-_MAGIC = {
+_MAGIC: Final = {
     "JPEG": rb"\xff\xd8\xff",
     "PNG": rb"\x89PNG\r\n\x1a\n",
-    "WEBP": rb"RIFF....WEBP",
+    "WebP": rb"RIFF....WEBP",
     "TIFF": rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
     "GIF": rb"GIF8[79]a",
     "BMP": rb"BM",
     "AVIF": rb"....ftyp(?:....){0,12}?avi[fs]",
-    "JPEG2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n",
-    "PPM": rb"P[1-6]\s",
-    "PFM": rb"P[Ff]\s+(?P<width>\d{1,9})\s+(?P<height>\d{1,9})\s",
-    "HDR": rb"#\?(?:RADIANCE|RGBE)\n.{0,8192}?\n\n-Y (?P<height>\d{1,9}) \+X (?P<width>\d{1,9})\n",
-    "SUN": rb"\x59\xa6\x6a\x95",
+    "JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n",
+    "Netpbm": rb"P[1-6Ff]\s",
+    "Radiance HDR": rb"#\?(?:RADIANCE|RGBE)\n",
+    "Sun raster": rb"\x59\xa6\x6a\x95",
 }
-_FORMATS = {name: re.compile(magic, re.DOTALL) for name, magic in _MAGIC.items()}
-KNOWN = "AVIF, BMP, GIF, HDR, JPEG, JPEG 2000, PFM, PNG, PPM, Sun raster, TIFF and WebP"
-
-_WIDTH, _HEIGHT, _ORIENTATION = 256, 257, 274  # TIFF 6.0, section 8
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    """One image file's first picture.
-
-    Attributes:
-        format: a key of the table above.
-        mode: Pillow's name of the samples' kind; None where Pillow does not know the file.
-        size: as it is shown, after orientation.
-        orientation: EXIF 2.32, 4.6.4: what is still to be done to the decoded pixels, 1 to 8; TIFF decoders do it.
-        profile: the embedded ICC profile.
-        has_colour_key: one colour or palette entry stands for transparent.
-    """
-
-    format: str
-    mode: str | None
-    size: Size
-    orientation: int = 1
-    profile: bytes | None = None
-    has_colour_key: bool = False
+_FORMATS: Final = {name: re.compile(magic, re.DOTALL) for name, magic in _MAGIC.items()}
+_PILLOW_NAMES: Final = {"WebP": "WEBP", "JPEG 2000": "JPEG2000", "Sun raster": "SUN"}
+_RADIANCE: Final = re.compile(
+    rb"#\?(?:RADIANCE|RGBE)\n.{0,8192}?\n\n-Y (?P<height>\d{1,9}) \+X (?P<width>\d{1,9})\n", re.DOTALL
+)
+_FRAMES: Final = {  # ITU-T T.81, table B.1: SOFn
+    0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical", 0xCB: "lossless",
+    0xCD: "hierarchical", 0xCE: "hierarchical", 0xCF: "hierarchical", 0xF7: "JPEG-LS",
+}  # fmt: skip
+_START_OF_SCAN: Final = 0xDA
 
 
 def read_header(data: bytes, max_pixels: int) -> Header:
     """Parse the header.
 
     Raises:
-        UnsupportedFormat: the first bytes are of no format that is known.
+        UnsupportedFormat: nobody here reads such files; the words name what it is.
         DecodeFailed: the header is damaged.
         ImageTooLarge: there are more than `max_pixels` pixels.
     """
-    name, match = _recognise(data)
+    name = _recognise(data)
     with parsing(name):
-        if "width" in match.re.groupindex:
-            header = Header(name, None, Size(int(match["width"]), int(match["height"])))
-        else:
-            header = _by_pillow(data, name)
+        header = _PARSERS[name](data)
     check_pixels(header.size, max_pixels)
+    _ = header.decoder  # refuses a kind that nobody reads
     return header
 
 
@@ -96,58 +81,92 @@ def parsing(name: str) -> Iterator[None]:
         yield
     except (StillreelError, MemoryError):
         raise
-    except Exception as error:  # Pillow and OpenCV promise no set of exceptions
+    except Exception as error:  # Pillow, OpenCV and libav promise no set of exceptions
         raise DecodeFailed(f"expected a whole {name} image, found a damaged one") from error
 
 
 def open_with_pillow(data: bytes, name: str) -> Image.Image:
-    return Image.open(io.BytesIO(data), formats=("JPEG", "MPO") if name == "JPEG" else (name,))
+    formats = ("JPEG", "MPO") if name == "JPEG" else (_PILLOW_NAMES.get(name, name),)
+    return Image.open(io.BytesIO(data), formats=formats)
 
 
-def _recognise(data: bytes) -> tuple[str, re.Match[bytes]]:
+def _recognise(data: bytes) -> str:
     for name, magic in _FORMATS.items():
-        if match := magic.match(data):
-            return name, match
-    raise UnsupportedFormat(f"expected an image ({KNOWN}), found {len(data)} bytes of something else")
+        if magic.match(data):
+            return name
+    raise unrecognised(data)
 
 
-def _by_pillow(data: bytes, name: str) -> Header:
-    try:
-        image = open_with_pillow(data, name)
-    except UnidentifiedImageError:
-        if name != "TIFF":
-            raise
-        return _unusual_tiff(data)
-    with image:
-        # Pillow gives a TIFF's size as it is shown, and its decoders and OpenCV's turn it.
-        orientation = 1 if name == "TIFF" else _orientation(image.info.get("exif"))
-        size = _turned(image.size, orientation)
-        profile = image.info.get("icc_profile") or None
-        return Header(name, image.mode, size, orientation, profile, "transparency" in image.info)
+def _jpeg(data: bytes) -> Header:
+    _check_jpeg(data)
+    with open_with_pillow(data, "JPEG") as image:
+        kind = {"L": "grey", "RGB": "colour", "CMYK": "CMYK"}.get(image.mode, f"{image.mode}")
+        return _by_pillow(image, "JPEG", kind)
 
 
-def _turned(size: tuple[int, int], orientation: int) -> Size:
-    return Size(size[1], size[0]) if orientation >= 5 else Size(*size)
+def _check_jpeg(data: bytes) -> None:
+    """Refuse the kinds of coding that no reader here knows; damage is for the decoder to find."""
+    place = 2
+    while place + 9 < len(data):
+        if data[place] != 0xFF:
+            return
+        marker = data[place + 1]
+        if marker == _START_OF_SCAN:
+            return
+        if marker in _FRAMES:
+            raise unsupported("JPEG-LS image" if marker == 0xF7 else f"{_FRAMES[marker]} JPEG")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            if data[place + 4] != 8:
+                raise unsupported(f"{data[place + 4]}-bit JPEG")
+            return
+        is_bare = marker in (0x01, 0xFF) or 0xD0 <= marker <= 0xD8
+        place += 1 if marker == 0xFF else 2 if is_bare else 2 + struct.unpack_from(">H", data, place + 2)[0]
 
 
-def _orientation(exif: object) -> int:
-    """Return EXIF's orientation, 1 if there is none or it makes no sense."""
-    if not isinstance(exif, bytes):
-        return 1
-    tags = Image.Exif()
-    try:
-        tags.load(exif)
-        value = tags.get(_ORIENTATION)
-    except (SyntaxError, ValueError, LookupError, TypeError, OverflowError, OSError, struct.error):
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+def _webp(data: bytes) -> Header:
+    is_animated = data[12:16] == b"VP8X" and len(data) > 20 and bool(data[20] & 0x02)  # RFC 9649, 2.7
+    with open_with_pillow(data, "WebP") as image:
+        return _by_pillow(image, "WebP", "animated" if is_animated else "still")
 
 
-def _unusual_tiff(data: bytes) -> Header:
-    """Read the first directory's size: Pillow parses directories of files whose samples it does not know."""
-    file = io.BytesIO(data)
-    is_big = b"+" in data[2:4]  # version 43, BigTIFF, in place of 42
-    tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if is_big else 8))
-    file.seek(tags.next)
-    tags.load(file)
-    return Header("TIFF", None, _turned((tags[_WIDTH], tags[_HEIGHT]), tags.get(_ORIENTATION, 1)))
+def _gif(data: bytes) -> Header:
+    with open_with_pillow(data, "GIF") as image:
+        return _by_pillow(image, "GIF", "")
+
+
+def _avif(data: bytes) -> Header:
+    with open_with_pillow(data, "AVIF") as image:
+        return avif.read_header(data, image)
+
+
+def _sun_raster(data: bytes) -> Header:
+    with open_with_pillow(data, "Sun raster") as image:
+        return _by_pillow(image, "Sun raster", "")
+
+
+def _radiance(data: bytes) -> Header:
+    match = _RADIANCE.match(data)
+    if match is None:
+        raise unsupported("Radiance HDR image whose rows do not go from left to right and downwards")
+    return Header("Radiance HDR", "", Size(int(match["width"]), int(match["height"])))
+
+
+def _by_pillow(image: Image.Image, name: str, kind: str) -> Header:
+    orientation = orientation_of(image.info.get("exif"))
+    size = turned(*image.size, orientation)
+    return Header(name, kind, size, orientation, image.info.get("icc_profile") or None)
+
+
+_PARSERS: Final[Mapping[str, Callable[[bytes], Header]]] = {
+    "JPEG": _jpeg,
+    "PNG": png.read_header,
+    "WebP": _webp,
+    "TIFF": tiff.read_header,
+    "GIF": _gif,
+    "BMP": bmp.read_header,
+    "AVIF": _avif,
+    "JPEG 2000": jpeg2000.read_header,
+    "Netpbm": netpbm.read_header,
+    "Radiance HDR": _radiance,
+    "Sun raster": _sun_raster,
+}

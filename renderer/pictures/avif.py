@@ -1,0 +1,138 @@
+"""AVIF: its range, and limited-range pictures by libav with an exact conversion of ours (AV1 Image File Format 1.2).
+
+Pillow's libavif converts with libyuv, whose coefficient for blue in limited range does not fit its signed byte: BT.709
+loses 12 levels of blue, BT.2020 16 (measured with Pillow 13, libavif 1.4.2). libav hands out the planes, and the
+conversion is ITU-T H.273's, 8.3, equations 20 to 40, in floats. Alpha is a picture of its own in the file, and still
+Pillow's.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Mapping
+from typing import Any, Final
+
+import av
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from renderer.errors import DecodeFailed
+from renderer.pictures.exif import orientation_of
+from renderer.pictures.formats import Header, turned, unsupported
+
+_NCLX: Final = re.compile(rb"colrnclx(..)(..)(..)(.)", re.DOTALL)  # ISO/IEC 14496-12, 12.1.5
+_GRID: Final = re.compile(rb"infe.{8}grid", re.DOTALL)
+_HEAD_BYTES: Final = 1 << 16  # the boxes come before the pixels; a colour box in the pixels would be chance
+
+# ITU-T H.273, table 4: matrix_coefficients -> the luma weights of red and blue. 2 is unspecified, and libavif's BT.601.
+_WEIGHTS: Final[Mapping[int, tuple[float, float]]] = {
+    1: (0.2126, 0.0722), 2: (0.299, 0.114), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087),
+    9: (0.2627, 0.0593),
+}  # fmt: skip
+_IDENTITY: Final = 0
+_LIMITED: Final = 1  # libavutil/pixfmt.h, AVCOL_RANGE_MPEG
+_PLANAR: Final = re.compile(r"(?:yuv(444|422|420)p|gbrp|gray)(?:(10|12)le)?")
+_STRIP_ROWS: Final = 64
+
+
+def read_header(data: bytes, image: Image.Image) -> Header:
+    """Say what kind it is; `image` is Pillow's, opened.
+
+    Raises:
+        UnsupportedFormat: a picture of limited range in tiles.
+    """
+    nclx = _NCLX.search(data, 0, _HEAD_BYTES)
+    is_full = nclx is not None and bool(nclx[4][0] & 0x80)
+    if not is_full and _GRID.search(data, 0, _HEAD_BYTES):
+        raise unsupported("limited-range AVIF image in tiles")
+    # Pillow hands the file's irot and imir boxes over as EXIF.
+    orientation = orientation_of(image.info.get("exif"))
+    size = turned(*image.size, orientation)
+    return Header(
+        "AVIF", "full-range" if is_full else "limited-range", size, orientation, image.info.get("icc_profile") or None
+    )
+
+
+def read_limited(data: bytes) -> npt.NDArray[Any]:
+    """Decode a picture that is not in full range, as far as its file tells.
+
+    Returns:
+        uint8: (H, W, 3) BGR or, with alpha, (H, W, 4) BGRA.
+
+    Raises:
+        DecodeFailed: libav finds no picture.
+        UnsupportedFormat: its planes or its matrix are none that are known here.
+    """
+    nclx = _NCLX.search(data, 0, _HEAD_BYTES)
+    with av.open(io.BytesIO(data), "r", format="mov,mp4,m4a,3gp,3g2,mj2") as container:
+        if not container.streams.video:
+            raise DecodeFailed("expected an AVIF file with a picture")
+        frame = next(container.decode(container.streams.video[0]), None)
+    if frame is None:
+        raise DecodeFailed("expected a whole AVIF image, found one that ends early")
+    matrix = struct.unpack(">H", nclx[3])[0] if nclx else int(frame.colorspace)
+    bgr = _bgr(frame, matrix)
+    with Image.open(io.BytesIO(data), formats=("AVIF",)) as image:
+        if image.mode != "RGBA":
+            return bgr
+        image.load()
+        return np.dstack([bgr, np.asarray(image)[..., 3]])
+
+
+def _bgr(frame: av.VideoFrame, matrix: int) -> npt.NDArray[np.uint8]:
+    kind = _PLANAR.fullmatch(frame.format.name)
+    if kind is None or (matrix not in _WEIGHTS and matrix != _IDENTITY):
+        raise unsupported(f"AVIF image of {frame.format.name} samples and matrix {matrix}")
+    bits = int(kind[2] or 8)
+    planes = [_plane(plane, bits) for plane in frame.planes]
+    is_limited = int(frame.color_range) == _LIMITED or int(frame.color_range) == 0
+    if frame.format.name.startswith("gbrp"):
+        green, blue, red = (_unit(plane, bits, 219, is_limited=is_limited) for plane in planes)
+        return _rounded(np.dstack([blue, green, red]))
+    if len(planes) == 1:
+        return _rounded(np.dstack([_unit(planes[0], bits, 219, is_limited=is_limited)] * 3))
+    rows, columns = planes[0].shape
+    chroma = [_enlarged(plane, rows, columns) for plane in planes[1:]]
+    found = np.empty((rows, columns, 3), np.uint8)
+    for top in range(0, rows, _STRIP_ROWS):
+        part = slice(top, top + _STRIP_ROWS)
+        luma = _unit(planes[0][part], bits, 219, is_limited=is_limited)
+        cb, cr = (_unit(plane[part], bits, 224, is_limited=is_limited, middle=128) for plane in chroma)
+        found[part] = _rounded(_to_bgr(luma, cb, cr, *_WEIGHTS[matrix or 2]))
+    return found
+
+
+def _enlarged(plane: npt.NDArray[Any], rows: int, columns: int) -> npt.NDArray[Any]:
+    """Give chroma as many samples as luma has; half as many stand in the middle of the two that they are for."""
+    by_rows = 1 if plane.shape[0] == rows else 2
+    by_columns = 1 if plane.shape[1] == columns else 2
+    whole = (by_columns * plane.shape[1], by_rows * plane.shape[0])
+    return np.asarray(cv2.resize(plane, whole, interpolation=cv2.INTER_LINEAR))[:rows, :columns]
+
+
+def _plane(plane: Any, bits: int) -> npt.NDArray[Any]:
+    dtype = np.dtype("<u2") if bits > 8 else np.dtype("u1")
+    rows = np.frombuffer(plane, dtype).reshape(-1, plane.line_size // dtype.itemsize)
+    return rows[: plane.height, : plane.width]
+
+
+def _unit(plane: npt.NDArray[Any], bits: int, span: int, *, is_limited: bool, middle: int = 0) -> npt.NDArray[Any]:
+    """Return 0 to 1, or -0.5 to 0.5 for chroma."""
+    scale = 1 << (bits - 8)
+    values = plane.astype(np.float32)
+    if is_limited:
+        return np.asarray((values - (middle or 16) * scale) / (span * scale), np.float32)
+    return np.asarray((values - middle * scale) / ((1 << bits) - 1), np.float32)
+
+
+def _to_bgr(luma: Any, cb: Any, cr: Any, red_weight: float, blue_weight: float) -> npt.NDArray[Any]:
+    red = luma + 2 * (1 - red_weight) * cr
+    blue = luma + 2 * (1 - blue_weight) * cb
+    green = (luma - red_weight * red - blue_weight * blue) / (1 - red_weight - blue_weight)
+    return np.dstack([blue, green, red])
+
+
+def _rounded(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    return np.asarray(np.rint(np.clip(values, 0, 1) * 255), np.uint8)

@@ -1,0 +1,168 @@
+"""BMP, read here: bit fields, palettes and plain rows under any of its headers, Microsoft's and OS/2's.
+
+The format is rows of packed samples, which NumPy unpacks exactly; OpenCV and Pillow each read some of its headers and
+masks wrong. Run-length coded files are Pillow's.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from renderer.errors import DecodeFailed
+from renderer.geometry import Size
+from renderer.pictures.formats import Header, unsupported
+
+_CORE: Final = 12
+_LENGTHS: Final = (*range(16, 65, 4), 108, 124)
+_RAW, _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 0, 1, 2, 3, 6
+_COMPRESSIONS: Final = {4: "JPEG", 5: "PNG", 11: "CMYK", 12: "run-length coded CMYK", 13: "run-length coded CMYK"}
+_MASKS: Final = {16: (0x7C00, 0x3E0, 0x1F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
+_STRIP_PIXELS: Final = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Info:
+    length: int
+    width: int
+    height: int
+    is_top_down: bool
+    bits: int
+    compression: int
+    colours: int
+    start: int
+
+    @property
+    def palette_at(self) -> int:
+        """Where the palette begins: after the masks, which stand behind a header that has no room for them."""
+        masks = {_BIT_FIELDS: 12, _ALPHA_BIT_FIELDS: 16}.get(self.compression, 0)
+        return 14 + self.length + (masks if self.length == 40 else 0)
+
+    @property
+    def row_bytes(self) -> int:
+        return (self.width * self.bits + 31) // 32 * 4
+
+
+def read_header(data: bytes) -> Header:
+    """Parse the header.
+
+    Raises:
+        DecodeFailed: it is damaged.
+        UnsupportedFormat: it is of a kind that no file of images has.
+    """
+    info = _parse(data)
+    size = Size(info.width, info.height)
+    if info.compression in (_RLE8, _RLE4):
+        return Header("BMP", f"run-length coded {info.bits}-bit", size)
+    return Header("BMP", f"{info.bits}-bit {'palette' if info.bits <= 8 else 'RGB'}", size)
+
+
+def read(data: bytes) -> npt.NDArray[np.uint8]:
+    """Decode the rows.
+
+    Returns:
+        (H, W, 3) BGR, or (H, W, 4) BGRA where a mask says that there is alpha.
+
+    Raises:
+        DecodeFailed: the file ends early.
+    """
+    info = _parse(data)
+    if len(data) < info.start + info.row_bytes * info.height:
+        raise DecodeFailed("expected a whole BMP image, found one that ends early")
+    rows = np.frombuffer(data, np.uint8, info.row_bytes * info.height, info.start).reshape(info.height, info.row_bytes)
+    rows = rows if info.is_top_down else rows[::-1]
+    if info.bits <= 8:
+        return _looked_up(rows, info, data)
+    if info.bits == 24:
+        return np.ascontiguousarray(rows[:, : 3 * info.width]).reshape(info.height, info.width, 3)
+    return _unmasked(rows, info, _masks(data, info))
+
+
+def _parse(data: bytes) -> _Info:
+    try:
+        start, length = struct.unpack_from("<II", data, 10)
+        if length == _CORE:
+            width, height, _, bits = struct.unpack_from("<HHHH", data, 18)
+            info = _Info(length, width, height, False, bits, _RAW, 0, start)
+        elif length in _LENGTHS:
+            width, height, _, bits = struct.unpack_from("<iiHH", data, 18)
+            compression = struct.unpack_from("<I", data, 30)[0] if length >= 20 else _RAW
+            colours = struct.unpack_from("<I", data, 46)[0] if length >= 36 else 0
+            info = _Info(length, width, abs(height), height < 0, bits, compression, colours, start)
+        else:
+            raise unsupported(f"BMP with a header of {length} bytes")
+    except struct.error as error:
+        raise DecodeFailed("expected a whole BMP image, found one that ends early") from error
+    if info.width < 1 or info.height < 1:
+        raise DecodeFailed(f"expected a BMP with pixels, found {info.width}x{info.height}")
+    _check_kind(info)
+    return info
+
+
+def _check_kind(info: _Info) -> None:
+    allowed = {
+        _RAW: (1, 2, 4, 8, 16, 24, 32), _RLE8: (8,), _RLE4: (4,), _BIT_FIELDS: (16, 32), _ALPHA_BIT_FIELDS: (16, 32)
+    }  # fmt: skip
+    is_os2 = info.length in (16, 64)  # there 3 is Huffman coding and 4 runs of 24 bits
+    if info.compression not in allowed or (is_os2 and info.compression > _RLE4):
+        raise unsupported(f"BMP with {_COMPRESSIONS.get(info.compression, 'unknown')} compression")
+    if info.bits not in allowed[info.compression]:
+        raise unsupported(f"BMP of {info.bits} bits a pixel")
+
+
+def _looked_up(rows: npt.NDArray[np.uint8], info: _Info, data: bytes) -> npt.NDArray[np.uint8]:
+    entry = 3 if info.length == _CORE else 4
+    room = max(0, info.start - info.palette_at) // entry if info.start > info.palette_at else 1 << info.bits
+    count = min(info.colours or 1 << info.bits, 1 << info.bits, room)
+    palette = np.zeros((256, 3), np.uint8)  # an index beyond the palette is black
+    stored = np.frombuffer(data[info.palette_at : info.palette_at + count * entry], np.uint8)
+    stored = stored[: len(stored) // entry * entry].reshape(-1, entry)
+    palette[: len(stored)] = stored[:, :3]
+    if info.bits < 8:
+        shifts = np.arange(8 - info.bits, -1, -info.bits, dtype=np.uint8)
+        spread = (np.arange(256, dtype=np.uint8)[:, None] >> shifts) & ((1 << info.bits) - 1)
+        rows = np.asarray(spread[rows], np.uint8).reshape(info.height, -1)
+    return np.take(palette, rows[:, : info.width], axis=0)
+
+
+def _masks(data: bytes, info: _Info) -> tuple[int, ...]:
+    """Return the masks of red, green, blue and alpha."""
+    if info.compression == _RAW:
+        return _MASKS[info.bits]
+    count = 4 if info.length >= 56 or info.compression == _ALPHA_BIT_FIELDS else 3
+    try:
+        found = struct.unpack_from(f"<{count}I", data, 54)
+    except struct.error as error:
+        raise DecodeFailed("expected a whole BMP image, found one that ends early") from error
+    masks = (*found, 0)[:4]
+    if any(mask and ((mask >> _low(mask)) + 1) & (mask >> _low(mask)) for mask in masks):
+        raise DecodeFailed("expected bit fields of adjacent bits in a BMP, found others")
+    return masks
+
+
+def _low(mask: int) -> int:
+    return (mask & -mask).bit_length() - 1
+
+
+def _unmasked(rows: npt.NDArray[np.uint8], info: _Info, masks: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+    """Spread each field over 0 to 255, rounded; strip by strip, so that the temporaries stay in the cache."""
+    order = (masks[2], masks[1], masks[0], *masks[3:]) if masks[3] else (masks[2], masks[1], masks[0])
+    found = np.empty((info.height, info.width, len(order)), np.uint8)
+    step = max(1, _STRIP_PIXELS // info.width)
+    for top in range(0, info.height, step):
+        strip = np.ascontiguousarray(rows[top : top + step, : info.width * info.bits // 8])
+        values = strip.view(f"<u{info.bits // 8}").astype(np.uint32)
+        for channel, mask in enumerate(order):
+            found[top : top + step, :, channel] = _field(values, mask)
+    return found
+
+
+def _field(values: npt.NDArray[Any], mask: int) -> npt.NDArray[Any]:
+    if not mask:
+        return np.zeros(values.shape, np.uint8)
+    low = _low(mask)
+    most = mask >> low
+    field = (values & np.uint32(mask)) >> np.uint32(low)
+    return field if most == 255 else np.rint(field * (255 / most))

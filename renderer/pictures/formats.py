@@ -1,0 +1,158 @@
+"""The table of formats: which decoder reads which kind of samples, and what everything else is called.
+
+Nothing that is not in the table reaches a decoder. OpenCV reads what it reads right; what it reads wrong, or from
+memory that it never wrote, goes to another decoder or to nobody. Each line below was compared with independent decoders
+(tests/pictures/matrix.py has the files), and decoded under two fillings of the heap, which have to give the same.
+
+What OpenCV 5.0.0.93 gets wrong, and who reads it instead:
+
+- TIFF with separate planes of 16 bits or floats: two of three channels are memory that it never wrote. Each plane is
+  handed to it as a grey picture of its own (`tiff`).
+- TIFF of 8 bits and less: strips that end early are black without an error, palettes of 1 bit are wrong, alpha is lost:
+  Pillow.
+- PNG with animation chunks: first frames that end early show foreign memory, damaged later frames end the process. The
+  still picture alone is handed to it (`png`). A grey colour key is lost: `png` looks for the key itself.
+- BMP with bit fields, OS/2's headers, 16 bits (31 becomes 248): `bmp`. Run-length coding: Pillow.
+- PGM and PPM whose maxval is neither 255 nor 65535: `netpbm`. JPEG 2000 of other depths than 8 and 16: scaled by us, or
+  Pillow's. Sun raster of 8 bits without a palette is black: Pillow.
+- GIF, CMYK, and AVIF of 10 and 12 bits: Pillow. Pillow's libyuv loses 12 levels of blue in AVIF of limited range (its
+  coefficient does not fit a signed byte): libav.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from renderer.errors import UnsupportedFormat
+from renderer.geometry import Size
+
+OPENCV, PILLOW, LIBAV, OURS = "OpenCV", "Pillow", "libav", "stillreel"
+
+_GREYS: Final = ("1-bit grey", "2-bit grey", "4-bit grey", "8-bit grey", "16-bit grey")
+_PALETTES: Final = ("1-bit palette", "2-bit palette", "4-bit palette", "8-bit palette")
+_BMP_DEPTHS: Final = (*_PALETTES, "16-bit RGB", "24-bit RGB", "32-bit RGB")
+
+_DEEP: Final = ("16-bit", "32-bit float", "64-bit float")
+_TIFF_COLOURS: Final = tuple(
+    f"{planes}{colour}" for planes in ("", "planar ") for colour in ("RGB", "RGBA", "premultiplied RGBA", "RGBX")
+)
+
+# Format -> kind of samples -> who reads it.
+DECODERS: Final[Mapping[str, Mapping[str, str]]] = {
+    "JPEG": {"grey": OPENCV, "colour": OPENCV, "CMYK": PILLOW},
+    "PNG": dict.fromkeys(
+        (*_GREYS, *_PALETTES, "8-bit RGB", "16-bit RGB", "8-bit RGBA", "16-bit RGBA", "8-bit grey with alpha",
+         "16-bit grey with alpha"), OPENCV
+    ),
+    "WebP": {"still": OPENCV, "animated": PILLOW},
+    "GIF": {"": PILLOW},
+    "TIFF": {
+        **dict.fromkeys((*_GREYS[:4], *_PALETTES, "8-bit grey with alpha", "8-bit CMYK", "8-bit YCbCr"), PILLOW),
+        **dict.fromkeys((f"8-bit {kind}" for kind in _TIFF_COLOURS), PILLOW),
+        **dict.fromkeys((f"{depth} {kind}" for depth in _DEEP for kind in ("grey", *_TIFF_COLOURS)), OPENCV),
+    },
+    "BMP": {**dict.fromkeys(_BMP_DEPTHS, OURS), "run-length coded 4-bit": PILLOW, "run-length coded 8-bit": PILLOW},
+    "Netpbm": dict.fromkeys(("bitmap", "grey", "RGB", "float grey", "float RGB"), OURS),
+    "JPEG 2000": {
+        **{f"{bits}-bit {kind}": OPENCV if bits >= 8 else PILLOW for bits in range(1, 17) for kind in ("grey", "RGB")},
+        **dict.fromkeys(("8-bit RGBA", "8-bit grey with alpha", "8-bit palette", "8-bit YCbCr"), PILLOW),
+    },
+    "AVIF": {"full-range": PILLOW, "limited-range": LIBAV},
+    "Radiance HDR": {"": OPENCV},
+    "Sun raster": {"": PILLOW},
+}  # fmt: skip
+
+READ_HERE: Final = ", ".join(sorted(DECODERS, key=str.lower)[:-1]) + " and WebP"
+
+# What the bytes of other formats begin with, so that a refusal can name them.
+_NAMES: Final = {
+    name: re.compile(magic, re.DOTALL)
+    for name, magic in {
+        "a HEIC image": rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)",
+        "camera raw (Canon CR3)": rb"....ftypcrx ",
+        "a JPEG XL image": rb"\xff\x0a|\0\0\0\x0cJXL ",
+        "an OpenEXR image": rb"\x76\x2f\x31\x01",
+        "a Photoshop document": rb"8BPS",
+        "an icon or a cursor (ICO, CUR)": rb"\0\0[\x01\x02]\0[^\0]",
+        "a DPX image": rb"SDPX|XPDS",
+        "a QOI image": rb"qoif",
+        "a DirectDraw surface (DDS)": rb"DDS ",
+        "a PCX image": rb"\x0a[\0-\x05]\x01[\x01\x02\x04\x08]",
+        "a GIMP image (XCF)": rb"gimp xcf",
+        "a FITS image": rb"SIMPLE  =",
+        "a DICOM image": rb".{128}DICM",
+        "camera raw (Fujifilm RAF)": rb"FUJIFILMCCD-RAW",
+        "camera raw (Olympus ORF)": rb"IIR[OS]|MMOR",
+        "camera raw (Panasonic RW2)": rb"IIU\0",
+        "camera raw (Sigma X3F)": rb"FOVb",
+        "a PDF document": rb"%PDF-",
+        "a PostScript document": rb"%!PS|\xc5\xd0\xd3\xc6",
+        "an SVG drawing": rb"\s*(?:\xef\xbb\xbf)?\s*(?:<\?xml.{0,1024}?)?"
+        rb"(?:<!DOCTYPE svg.{0,1024}?)?(?:<!--.{0,1024}?-->\s*)?<svg[\s>]",
+        "an HTML page": rb"\s*(?:\xef\xbb\xbf)?\s*(?i:<!doctype html|<html|<head|<body)",
+        "an XML document": rb"\s*(?:\xef\xbb\xbf)?<\?xml",
+        "a JSON document": rb"\s*[{\[]\s*[\"{\[\]}]",
+        "a ZIP archive": rb"PK\x03\x04",
+        "a gzip file": rb"\x1f\x8b",
+        "a video (Matroska or WebM)": rb"\x1a\x45\xdf\xa3",
+        "a video (AVI)": rb"RIFF....AVI ",
+        "a sound (WAV)": rb"RIFF....WAVE",
+        "a video (MP4 or QuickTime)": rb"....(?:ftyp|moov|mdat|wide)",
+        "a sound (MP3)": rb"ID3",
+    }.items()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One image file's first picture.
+
+    Attributes:
+        format: a key of the table.
+        kind: of samples, a key of the format's part of the table where somebody reads it.
+        size: as it is shown, after orientation.
+        orientation: EXIF 2.32, 4.6.4: what is still to be done to the decoded pixels, 1 to 8.
+        profile: the embedded ICC profile.
+    """
+
+    format: str
+    kind: str
+    size: Size
+    orientation: int = 1
+    profile: bytes | None = None
+
+    @property
+    def decoder(self) -> str:
+        """Return who reads this kind of file.
+
+        Raises:
+            UnsupportedFormat: nobody does; the words name what it is.
+        """
+        found = DECODERS[self.format].get(self.kind)
+        if found is None:
+            raise unsupported(f"{self.kind} {self.format}".strip())
+        return found
+
+
+def unsupported(what: str) -> UnsupportedFormat:
+    return UnsupportedFormat(f"expected an image that is read here ({READ_HERE}), found {_with_article(what)}")
+
+
+def unrecognised(data: bytes) -> UnsupportedFormat:
+    """Return the refusal of bytes that begin like no format of the table."""
+    if not data:
+        return unsupported("an empty file")
+    name = next((name for name, magic in _NAMES.items() if magic.match(data)), None)
+    return unsupported(name or f"{len(data)} bytes that begin like no format known")
+
+
+def turned(width: int, height: int, orientation: int) -> Size:
+    """Return the size as it is shown."""
+    return Size(height, width) if orientation >= 5 else Size(width, height)
+
+
+def _with_article(what: str) -> str:
+    if re.match(r"an? |camera raw|\d+ bytes", what):
+        return what
+    return f"an {what}" if re.match(r"[aeiouAEIO]|8|11-|18", what) else f"a {what}"

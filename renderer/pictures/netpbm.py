@@ -1,0 +1,141 @@
+"""Netpbm's bitmaps, greymaps, pixmaps and float maps, read here (its manual pages pbm, pgm, ppm and pfm).
+
+A header of four words and rows of plain samples: NumPy scales them by their maxval exactly. Float maps are linear
+light, rows from below, in the byte order that the sign of their scale says.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from renderer.errors import DecodeFailed
+from renderer.geometry import Size
+from renderer.pictures.formats import Header
+
+_GAP: Final = rb"(?:\s|#[^\n\r]{0,4096}[\n\r])+"
+_NUMBER: Final = rb"(\d{1,9})"
+_BITMAP: Final = re.compile(rb"P([14])" + _GAP + _NUMBER + _GAP + _NUMBER + rb"\s")
+_MAP: Final = re.compile(rb"P([2356])" + _GAP + _NUMBER + _GAP + _NUMBER + _GAP + _NUMBER + rb"\s")
+_FLOATS: Final = re.compile(rb"P([Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([+-]?[\d.eE+-]{1,32})\s")
+_COMMENT: Final = re.compile(rb"#[^\n\r]*")
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    magic: str
+    width: int
+    height: int
+    scale: float
+    start: int
+
+    @property
+    def channels(self) -> int:
+        return 3 if self.magic in "36F" else 1
+
+
+def read_header(data: bytes) -> Header:
+    """Parse the header.
+
+    Raises:
+        DecodeFailed: it is damaged.
+    """
+    found = _parse(data)
+    kinds = {
+        "1": "bitmap",
+        "4": "bitmap",
+        "2": "grey",
+        "5": "grey",
+        "3": "RGB",
+        "6": "RGB",
+        "f": "float grey",
+        "F": "float RGB",
+    }
+    return Header("Netpbm", kinds[found.magic], Size(found.width, found.height))
+
+
+def read(data: bytes) -> npt.NDArray[Any]:
+    """Decode the samples.
+
+    Returns:
+        uint8 where maxval fits, else uint16 or float32: (H, W), or (H, W, 3) BGR.
+
+    Raises:
+        DecodeFailed: the file ends early, or holds other characters than it should.
+    """
+    found = _parse(data)
+    count = found.width * found.height * found.channels
+    if found.magic in "fF":
+        return _floats(data, found, count)
+    if found.magic == "4":
+        return _bits(data, found)
+    values = _text(data, found, count) if found.magic in "123" else _binary(data, found, count)
+    scaled = _scaled(values, round(found.scale))
+    shaped = scaled.reshape(found.height, found.width, found.channels)
+    return shaped[..., 0] if found.channels == 1 else shaped[..., ::-1]
+
+
+def _parse(data: bytes) -> _Map:
+    if match := _BITMAP.match(data):
+        magic, width, height, scale = match[1], int(match[2]), int(match[3]), 1.0
+    elif match := _MAP.match(data):
+        magic, width, height, scale = match[1], int(match[2]), int(match[3]), float(match[4])
+    elif match := _FLOATS.match(data):
+        magic, width, height, scale = match[1], int(match[2]), int(match[3]), _float(match[4])
+    else:
+        raise DecodeFailed("expected a Netpbm header with width, height and maxval")
+    if width < 1 or height < 1 or (magic in b"2356" and not 1 <= scale <= 65535):
+        raise DecodeFailed("expected a Netpbm image with pixels and a maxval of 1 to 65535")
+    return _Map(magic.decode("ascii"), width, height, scale, match.end())
+
+
+def _float(text: bytes) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise DecodeFailed("expected a number as the scale of a float map") from error
+
+
+def _taken(data: bytes, dtype: str, count: int, start: int) -> npt.NDArray[Any]:
+    if len(data) < start + count * np.dtype(dtype).itemsize:
+        raise DecodeFailed("expected a whole Netpbm image, found one that ends early")
+    return np.frombuffer(data, dtype, count, start)
+
+
+def _floats(data: bytes, found: _Map, count: int) -> npt.NDArray[Any]:
+    values = _taken(data, "<f4" if found.scale < 0 else ">f4", count, found.start).astype(np.float32)
+    shaped = values.reshape(found.height, found.width, found.channels)[::-1]
+    return np.ascontiguousarray(shaped[..., 0] if found.channels == 1 else shaped[..., ::-1])
+
+
+def _bits(data: bytes, found: _Map) -> npt.NDArray[Any]:
+    row_bytes = (found.width + 7) // 8
+    rows = _taken(data, "u1", row_bytes * found.height, found.start).reshape(found.height, row_bytes)
+    return np.where(np.unpackbits(rows, axis=1)[:, : found.width], 0, 255).astype(np.uint8)  # 1 is black
+
+
+def _binary(data: bytes, found: _Map, count: int) -> npt.NDArray[Any]:
+    return _taken(data, ">u2" if found.scale > 255 else "u1", count, found.start)
+
+
+def _text(data: bytes, found: _Map, count: int) -> npt.NDArray[Any]:
+    text = data[found.start :]
+    if found.magic == "1":
+        digits = np.frombuffer(_COMMENT.sub(b"", text).translate(None, b" \t\n\r\v\f"), np.uint8)[:count]
+        values = 1 - (digits - np.uint8(ord("0"))).astype(np.int64)
+    else:
+        values = np.fromstring(_COMMENT.sub(b"", text).decode("latin-1"), np.int64, count, sep=" ")
+    if len(values) < count or values.min() < 0 or values.max() > found.scale:
+        raise DecodeFailed("expected a whole Netpbm image, found one that ends early or holds other characters")
+    return values
+
+
+def _scaled(values: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
+    """Scale 0 to maxval to the whole of 8 bits, or of 16 where maxval needs them."""
+    full, dtype = (255, np.uint8) if most <= 255 else (65535, np.uint16)
+    if most == full:
+        return values.astype(dtype)
+    table = np.rint(np.minimum(np.arange(full + 1), most) * (full / most)).astype(dtype)
+    return np.take(table, values)

@@ -1,0 +1,263 @@
+"""TIFF: what its first directory says, and the picture as a plain file, or as one for each plane (TIFF 6.0; BigTIFF).
+
+libtiff reads nearly everything; what OpenCV and Pillow make of it they do by kinds, with holes in between. So the first
+directory is parsed here, and the decoder gets the same bytes under a new directory that holds only what the samples
+need: no orientation (turned with all other pictures), no further pages, no tags of others. A picture in separate planes
+becomes one grey picture for each plane, whose strips and tiles stay where they are.
+
+A file with a camera's mosaic, or whose first picture is the thumbnail of one, is a camera raw: nobody here develops it.
+"""
+
+import io
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from renderer.errors import DecodeFailed
+from renderer.pictures.formats import DECODERS, OPENCV, PILLOW, Header, turned, unsupported
+
+_TYPES: Final = {
+    1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"
+}  # fmt: skip
+_MOST_ENTRIES, _MOST_VALUES = 4096, 1 << 22
+
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+_STRIPS, _ORIENTATION, _SAMPLES, _STRIP_BYTES, _PLANAR, _PALETTE = 273, 274, 277, 279, 284, 320
+_TILES, _TILE_BYTES, _SUBDIRECTORIES, _EXTRA, _FORMAT = 324, 325, 330, 338, 339
+_MAKE, _PROFILE, _DNG = 271, 34675, 50706
+# Fill order, rows a strip, fax options, predictor, palette, tile sizes, ink set, JPEG tables, YCbCr and its references.
+_KEPT: Final = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, _STRIPS, _SAMPLES, 278, _STRIP_BYTES, _PLANAR,
+                292, 293, 317, _PALETTE, 322, 323, _TILES, _TILE_BYTES, 332, _EXTRA, _FORMAT, 347, 512, 513, 514, 515, 518,
+                519, 520, 521, 529, 530, 532)  # fmt: skip
+_NOT_OF_A_PLANE: Final = (_PALETTE, _EXTRA, 332, 529, 530, 532)
+
+_WHITE_IS_ZERO, _RGB, _PALETTE_COLOURS, _CMYK, _YCBCR, _LAB = 0, 2, 3, 5, 6, 8
+_COLOURS: Final = {
+    0: "grey", 1: "grey", _RGB: "RGB", _PALETTE_COLOURS: "palette", _CMYK: "CMYK", _YCBCR: "YCbCr", _LAB: "Lab"
+}  # fmt: skip
+_CHANNELS: Final = {"grey": 1, "RGB": 3, "palette": 1, "CMYK": 4, "YCbCr": 3, "Lab": 3}
+_RAW: Final = {32803: "a camera's mosaic", 34892: "linear raw"}  # DNG 1.7, PhotometricInterpretation
+_COMPRESSIONS: Final = {
+    1: "", 2: "Huffman coding", 3: "fax coding", 4: "fax coding", 5: "LZW", 6: "old-style JPEG", 7: "JPEG", 8: "Deflate",
+    9: "JBIG", 10: "JBIG", 32766: "NeXT coding", 32773: "PackBits", 32809: "ThunderScan", 32946: "Deflate",
+    33003: "JPEG 2000", 33005: "JPEG 2000", 34661: "JBIG", 34676: "SGI log coding", 34677: "SGI log coding",
+    34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP",
+    50002: "JPEG XL", 52546: "JPEG XL",
+}  # fmt: skip
+_DECODED: Final = {OPENCV: (1, 5, 8, 32773, 32946), PILLOW: (1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000)}
+_FORMATS: Final = {1: "", 2: "signed ", 3: "float ", 4: "", 5: "complex ", 6: "complex float "}
+_UNSPECIFIED, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2  # TIFF 6.0, section 18
+
+_ReadPlain = Callable[[bytes], npt.NDArray[Any] | None]
+Entries = Mapping[int, tuple[int, tuple[Any, ...]]]  # tag -> type, values
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    """The parts of the container that a new directory has to keep."""
+
+    order: str
+    is_big: bool
+    entries: Entries
+
+    def values(self, tag: int, default: tuple[Any, ...] = ()) -> tuple[Any, ...]:
+        return self.entries[tag][1] if tag in self.entries else default
+
+    def value(self, tag: int, default: int) -> int:
+        found = self.values(tag)
+        return int(found[0]) if found else default
+
+
+def read_header(data: bytes) -> Header:
+    """Parse the first directory.
+
+    Raises:
+        DecodeFailed: it is damaged.
+        UnsupportedFormat: the file is a camera raw.
+    """
+    file = _parse(data)
+    _refuse_camera_raw(file)
+    width, height = file.value(_WIDTH, 0), file.value(_HEIGHT, 0)
+    if width < 1 or height < 1:
+        raise DecodeFailed("expected a TIFF whose directory names its width and height")
+    orientation = file.value(_ORIENTATION, 1)
+    orientation = orientation if 1 <= orientation <= 8 else 1
+    profile = bytes(file.values(_PROFILE)) if file.entries.get(_PROFILE, (0, ()))[0] in (1, 7) else None
+    kind, compression = _kind(file), file.value(_COMPRESSION, 1)
+    if compression not in _DECODED.get(DECODERS["TIFF"].get(kind, ""), (compression,)):
+        raise unsupported(f"{kind} TIFF with {_COMPRESSIONS.get(compression, 'unknown compression')}")
+    return Header("TIFF", kind, turned(width, height, orientation), orientation, profile or None)
+
+
+def read(data: bytes, header: Header) -> npt.NDArray[Any] | None:
+    """Decode the samples, not turned yet.
+
+    Returns:
+        uint8, uint16, float32 or float64: (H, W), (H, W, 3) BGR or (H, W, 4) BGRA with straight alpha; None if they are
+        damaged or cut short.
+    """
+    file = _parse(data)
+    read_plain = _by_pillow if header.decoder == PILLOW else _by_opencv
+    if "planar" in header.kind:
+        samples = _from_planes(data, file, read_plain)
+    else:
+        samples = read_plain(_plain(data, file))
+        if header.decoder == PILLOW:  # which turns white and black round, and makes alpha straight
+            return samples
+    if samples is None:
+        return None
+    if file.value(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO and samples.dtype.kind == "u":
+        samples = np.iinfo(samples.dtype).max - samples
+    if header.kind.endswith("RGBX"):
+        return np.ascontiguousarray(samples[..., :3])
+    return _straight(samples) if "premultiplied" in header.kind else samples
+
+
+def plain(data: bytes) -> bytes:
+    """Return the file under a directory that holds only what its samples need."""
+    return _plain(data, _parse(data))
+
+
+def _parse(data: bytes) -> _File:
+    order = "<" if data[:2] == b"II" else ">"
+    is_big = data[2:4] in (b"+\0", b"\0+")
+    try:
+        (start,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, 8 if is_big else 4)
+        (count,) = struct.unpack_from(order + ("Q" if is_big else "H"), data, start)
+        if count > _MOST_ENTRIES:
+            raise DecodeFailed(f"expected a TIFF directory of up to {_MOST_ENTRIES} entries, found {count}")
+        place, size = start + (8 if is_big else 2), 20 if is_big else 12
+        entries: dict[int, tuple[int, tuple[Any, ...]] | None] = {}
+        for index in range(count):
+            tag, entry = _read_entry(data, place + index * size, order, is_big=is_big)
+            entries.setdefault(tag, entry)
+    except (struct.error, OverflowError) as error:
+        raise DecodeFailed("expected a whole TIFF image, found one whose directory lies outside the file") from error
+    return _File(order, is_big, {tag: entry for tag, entry in entries.items() if entry is not None})
+
+
+def _read_entry(data: bytes, place: int, order: str, *, is_big: bool) -> tuple[int, tuple[int, tuple[Any, ...]] | None]:
+    tag, kind, count = struct.unpack_from(order + ("HHQ" if is_big else "HHI"), data, place)
+    letter = _TYPES.get(kind)
+    if letter is None or (
+        tag not in _KEPT and tag not in (_SUBFILE, _ORIENTATION, _SUBDIRECTORIES, _MAKE, _PROFILE, _DNG)
+    ):
+        return tag, None
+    if count > (_MOST_VALUES if tag != _PROFILE else 64 * _MOST_VALUES):
+        raise DecodeFailed(f"expected up to {_MOST_VALUES} values in one entry of a TIFF directory, found {count}")
+    layout = f"{order}{count}{letter}"
+    where, room = place + (12 if is_big else 8), 8 if is_big else 4
+    if struct.calcsize(layout) > room:
+        (where,) = struct.unpack_from(order + ("Q" if is_big else "I"), data, where)
+    return tag, (kind, struct.unpack_from(layout, data, where))
+
+
+def _refuse_camera_raw(file: _File) -> None:
+    if _DNG in file.entries:
+        raise unsupported("camera raw (DNG)")
+    photometric = file.value(_PHOTOMETRIC, 1)
+    is_thumbnail = file.value(_SUBFILE, 0) & 1
+    if photometric in _RAW or (is_thumbnail and _SUBDIRECTORIES in file.entries):
+        raise unsupported("camera raw")
+    if is_thumbnail:
+        raise unsupported("TIFF whose first picture is a thumbnail")
+
+
+def _kind(file: _File) -> str:
+    """Return the kind of samples in words: depth, whether in planes, colour, alpha."""
+    photometric, channels = file.value(_PHOTOMETRIC, 1), file.value(_SAMPLES, 1)
+    depths, formats = set(file.values(_BITS, (1,))), set(file.values(_FORMAT, (1,)))
+    if len(depths) > 1 or len(formats) > 1:
+        return "mixed-depth"
+    colour = _COLOURS.get(photometric, f"photometric {photometric}")
+    extra = channels - _CHANNELS.get(colour, channels)
+    planar = "planar " if file.value(_PLANAR, 1) == 2 and channels > 1 else ""
+    depth = f"{depths.pop()}-bit {_FORMATS.get(formats.pop(), 'odd ')}"
+    if extra == 0:
+        return f"{depth}{planar}{colour}"
+    alpha = file.value(_EXTRA, _UNASSOCIATED)  # where nothing is said, everybody takes a fourth channel for alpha
+    if extra == 1 and alpha == _UNSPECIFIED and colour == "RGB":
+        return f"{depth}{planar}RGBX"
+    if extra != 1 or alpha not in (_ASSOCIATED, _UNASSOCIATED) or colour not in ("RGB", "grey"):
+        return f"{depth}{planar}{colour} with {extra} more channels"
+    times = "premultiplied " if alpha == _ASSOCIATED else ""
+    return f"{depth}{planar}{times}RGBA" if colour == "RGB" else f"{depth}{planar}{times}grey with alpha"
+
+
+def _from_planes(data: bytes, file: _File, read_plain: _ReadPlain) -> npt.NDArray[Any] | None:
+    """Put the planes together, each read as a grey picture."""
+    channels = file.value(_SAMPLES, 1)
+    planes: list[npt.NDArray[Any]] = []
+    for plane in range(channels):
+        found = read_plain(_plain(data, file, plane, channels))
+        if found is None or found.ndim != 2 or (planes and found.shape != planes[0].shape):
+            return None
+        planes.append(found)
+    return np.dstack([planes[2], planes[1], planes[0], *planes[3:]])
+
+
+def _by_opencv(data: bytes) -> npt.NDArray[Any] | None:
+    found: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    return found
+
+
+def _by_pillow(data: bytes) -> npt.NDArray[Any]:
+    with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+        image.load()
+        if image.mode in ("L", "1"):
+            return np.asarray(image.convert("L"))
+        is_translucent = image.mode in ("LA", "La", "RGBA", "RGBa")
+        rgb = np.asarray(image.convert("RGBA" if is_translucent else "RGB"))
+        return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGBA2BGRA if is_translucent else cv2.COLOR_RGB2BGR))
+
+
+def _straight(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Undo premultiplied alpha; the samples are linear light where they are floats."""
+    alpha = samples[..., 3:].astype(np.float64)
+    most = 1.0 if samples.dtype.kind == "f" else float(np.iinfo(samples.dtype).max)
+    with np.errstate(all="ignore"):
+        colour = np.where(alpha > 0, samples[..., :3] * (most / alpha), 0)
+    if samples.dtype.kind == "u":
+        colour = np.rint(np.clip(colour, 0, most))
+    return np.concatenate([colour.astype(samples.dtype), samples[..., 3:]], axis=-1)
+
+
+def _plain(data: bytes, file: _File, plane: int | None = None, planes: int = 1) -> bytes:
+    """Return the file under a new first directory: of the whole picture, or of one plane as a grey one."""
+    entries = {tag: entry for tag, entry in file.entries.items() if tag in _KEPT}
+    if plane is not None:
+        entries = {tag: entry for tag, entry in entries.items() if tag not in _NOT_OF_A_PLANE}
+        for tag in (_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES):
+            if tag in entries:
+                kind, values = entries[tag]
+                each = len(values) // planes
+                entries[tag] = kind, values[plane * each : (plane + 1) * each]
+        entries |= {_SAMPLES: (3, (1,)), _PHOTOMETRIC: (3, (1,)), _PLANAR: (3, (1,))}
+        entries |= {tag: (3, entries[tag][1][:1]) for tag in (_BITS, _FORMAT) if tag in entries}
+    return _with_directory(data, file, sorted(entries.items()))
+
+
+def _with_directory(data: bytes, file: _File, entries: Sequence[tuple[int, tuple[int, tuple[Any, ...]]]]) -> bytes:
+    order, word = file.order, "Q" if file.is_big else "I"
+    room = struct.calcsize("<" + word)
+    start = len(data) + len(data) % 2  # TIFF 6.0, section 2: directories begin on a word boundary
+    head = struct.pack(order + ("Q" if file.is_big else "H"), len(entries))
+    beyond_at = start + len(head) + len(entries) * (12 + 2 * (room - 4)) + room
+    directory, beyond = [head], list[bytes]()
+    for tag, (kind, values) in entries:
+        packed = struct.pack(f"{order}{len(values)}{_TYPES[kind]}", *values)
+        directory.append(struct.pack(order + "HH" + word, tag, kind, len(values)))
+        if len(packed) <= room:
+            directory.append(packed.ljust(room, b"\0"))
+        else:
+            directory.append(struct.pack(order + word, beyond_at + sum(map(len, beyond))))
+            beyond.append(packed + bytes(len(packed) % 2))
+    directory.append(bytes(room))
+    head = data[: 8 if file.is_big else 4] + struct.pack(order + word, start)
+    return b"".join((head, data[len(head) :], bytes(len(data) % 2), *directory, *beyond))

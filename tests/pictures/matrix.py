@@ -1,0 +1,753 @@
+"""Image files of every shape that the table of formats speaks of, each with the picture that it holds.
+
+They are made here from one gradient, most of them byte by byte, so that what is right is known without any decoder.
+Where a codec is lossy, the picture is what an independent decoder (imagecodecs) makes of the bytes.
+"""
+
+import io
+import itertools
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import imagecodecs
+import numpy as np
+import numpy.typing as npt
+import tifffile
+from PIL import Image
+
+Array = npt.NDArray[Any]
+
+WIDTH, HEIGHT = 61, 45  # odd, and no multiple of a strip or a tile
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One file.
+
+    Attributes:
+        shows: (H, W, 3) RGB, 0 to 255, over a black background; None where the file has to be refused.
+        refusal: words that the refusal has to contain.
+    """
+
+    name: str
+    data: bytes
+    shows: Array | None = None
+    refusal: str = ""
+
+
+def gradient() -> Array:
+    """(H, W, 3) float, 0 to 1: red grows to the right, green downwards, blue falls to the right."""
+    across = np.tile(np.linspace(0, 1, WIDTH), (HEIGHT, 1))
+    down = np.tile(np.linspace(0, 1, HEIGHT)[:, None], (1, WIDTH))
+    return np.dstack([across, down, 1 - across * 0.7])
+
+
+def grey() -> Array:
+    return gradient()[..., 0]
+
+
+def opacity() -> Array:
+    """(H, W) float: transparent above, opaque below."""
+    return np.tile(np.linspace(0, 1, HEIGHT)[:, None], (1, WIDTH))
+
+
+def quantised(values: Array, bits: int) -> Array:
+    most = (1 << bits) - 1
+    return np.rint(values * most).astype(np.uint32)
+
+
+def as_shown(values: Array, most: float = 1.0) -> Array:
+    """Return RGB, 0 to 255, of grey or RGB samples."""
+    shown = np.asarray(values, float) / most * 255
+    return np.repeat(shown[..., None], 3, -1) if shown.ndim == 2 else shown
+
+
+def coded(linear: Array) -> Array:
+    """IEC 61966-2-1: linear light as sRGB, 0 to 1."""
+    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.power(linear, 1 / 2.4) - 0.055)
+
+
+def samples() -> Iterator[Sample]:
+    """Yield the whole matrix."""
+    for family in (png, apng, tiff, tiff_refused, bmp, netpbm, jpeg2000, avif, webp, gif, jpeg, others, refused):
+        yield from family()
+
+
+# PNG: ISO/IEC 15948.
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_file(
+    depth: int, colour: int, body: bytes, *chunks: bytes, interlace: int = 0, size: tuple[int, int] = (WIDTH, HEIGHT)
+) -> bytes:
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, depth, colour, 0, 0, interlace))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IDAT", zlib.compress(body)) + chunk(b"IEND", b"")
+
+
+def packed_rows(values: Array, depth: int, *, lead: bytes = b"") -> bytes:
+    """Pack samples of 1 to 16 bits, most significant first, each row padded to a byte and led by a byte."""
+    rows = values.reshape(values.shape[0], -1)
+    if depth == 16:
+        return b"".join(lead + row.astype(">u2").tobytes() for row in rows)
+    if depth == 8:
+        return b"".join(lead + row.astype(np.uint8).tobytes() for row in rows)
+    bits = ((rows[..., None] >> np.arange(depth - 1, -1, -1)) & 1).reshape(len(rows), -1).astype(np.uint8)
+    return b"".join(lead + np.packbits(row).tobytes() for row in bits)
+
+
+def adam7(values: Array, depth: int) -> bytes:
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    parts = (values[y::dy, x::dx] for x, y, dx, dy in passes)
+    return b"".join(packed_rows(part, depth, lead=b"\0") for part in parts if part.size)
+
+
+def png() -> Iterator[Sample]:
+    for depth in (1, 2, 4, 8, 16):
+        values, most = quantised(grey(), depth), (1 << depth) - 1
+        body = packed_rows(values, depth, lead=b"\0")
+        yield Sample(f"png grey {depth}", png_file(depth, 0, body), as_shown(values, most))
+        yield Sample(
+            f"png grey {depth} interlaced",
+            png_file(depth, 0, adam7(values, depth), interlace=1),
+            as_shown(values, most),
+        )
+        key = int(values[HEIGHT // 2, WIDTH // 2])
+        shown = np.where((values == key)[..., None], 0, as_shown(values, most))
+        yield Sample(
+            f"png grey {depth} colour key", png_file(depth, 0, body, chunk(b"tRNS", struct.pack(">H", key))), shown
+        )
+    for depth in (1, 2, 4, 8):
+        values = quantised(grey(), depth)
+        palette = np.random.default_rng(depth).integers(0, 256, (1 << depth, 3), dtype=np.uint8)
+        body, entries = packed_rows(values, depth, lead=b"\0"), chunk(b"PLTE", palette.tobytes())
+        yield Sample(f"png palette {depth}", png_file(depth, 3, body, entries), palette[values].astype(float))
+        alpha = np.linspace(0, 255, 1 << depth).astype(np.uint8)
+        shown = palette[values] * (alpha[values] / 255)[..., None]
+        yield Sample(
+            f"png palette {depth} alpha", png_file(depth, 3, body, entries, chunk(b"tRNS", alpha.tobytes())), shown
+        )
+    for depth in (8, 16):
+        most = (1 << depth) - 1
+        rgb, alpha = quantised(gradient(), depth), quantised(opacity(), depth)
+        shown = as_shown(rgb, most)
+        over = shown * (alpha / most)[..., None]
+        yield Sample(f"png rgb {depth}", png_file(depth, 2, packed_rows(rgb, depth, lead=b"\0")), shown)
+        yield Sample(f"png rgb {depth} interlaced", png_file(depth, 2, adam7(rgb, depth), interlace=1), shown)
+        key = chunk(b"tRNS", struct.pack(">HHH", *rgb[9, 9]))
+        keyed = np.where((rgb == rgb[9, 9]).all(-1)[..., None], 0, shown)
+        yield Sample(f"png rgb {depth} colour key", png_file(depth, 2, packed_rows(rgb, depth, lead=b"\0"), key), keyed)
+        rgba = np.dstack([rgb, alpha])
+        yield Sample(f"png rgba {depth}", png_file(depth, 6, packed_rows(rgba, depth, lead=b"\0")), over)
+        yield Sample(f"png rgba {depth} interlaced", png_file(depth, 6, adam7(rgba, depth), interlace=1), over)
+        both = np.dstack([quantised(grey(), depth), alpha])
+        over = as_shown(grey()) * (alpha / most)[..., None]
+        yield Sample(f"png grey alpha {depth}", png_file(depth, 4, packed_rows(both, depth, lead=b"\0")), over)
+    rgb = quantised(gradient(), 8)
+    body = packed_rows(rgb, 8, lead=b"\0")
+    noise = [chunk(b"zzZz", b"x")] * 500
+    yield Sample("png rgb many unknown chunks", png_file(8, 2, body, *noise), as_shown(rgb, 255))
+
+
+def frame_control(sequence: int, width: int = WIDTH, height: int = HEIGHT, left: int = 0, top: int = 0) -> bytes:
+    return chunk(b"fcTL", struct.pack(">IIIIIHHBB", sequence, width, height, left, top, 1, 10, 0, 0))
+
+
+def apng() -> Iterator[Sample]:
+    rgb = quantised(gradient(), 8)
+    whole, other = packed_rows(rgb, 8, lead=b"\0"), packed_rows(255 - rgb, 8, lead=b"\0")
+    shown = as_shown(rgb, 255)
+    second = chunk(b"fdAT", struct.pack(">I", 2) + zlib.compress(other))
+    control = chunk(b"acTL", struct.pack(">II", 2, 0))
+
+    def animated(first: bytes, *rest: bytes, lead: bytes = frame_control(0)) -> bytes:
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", WIDTH, HEIGHT, 8, 2, 0, 0, 0))
+        return b"\x89PNG\r\n\x1a\n" + header + control + lead + first + b"".join(rest) + chunk(b"IEND", b"")
+
+    idat = chunk(b"IDAT", zlib.compress(whole))
+    yield Sample("apng", animated(idat, frame_control(1), second), shown)
+    yield Sample(
+        "apng default image",
+        animated(idat, frame_control(0), chunk(b"fdAT", struct.pack(">I", 1) + zlib.compress(other)), lead=b""),
+        shown,
+    )
+    yield Sample(
+        "apng small second frame",
+        animated(
+            idat,
+            frame_control(1, 8, 8, 3, 5),
+            chunk(b"fdAT", struct.pack(">I", 2) + zlib.compress(packed_rows(rgb[:8, :8], 8, lead=b"\0"))),
+        ),
+        shown,
+    )
+    early = chunk(b"IDAT", zlib.compress(whole[: len(whole) // 2]))
+    yield Sample("apng first frame ends early", animated(early, frame_control(1), second), None)
+    bad = idat[:-4] + b"\1\2\3\4"
+    yield Sample("apng first frame bad crc", animated(bad, frame_control(1), second), None)
+    for name, damage in (("damaged", bytes(40)), ("cut", zlib.compress(other)[:20]), ("none", b"")):
+        frames = (
+            frame_control(0),
+            chunk(b"fdAT", struct.pack(">I", 1) + damage),
+            frame_control(2),
+            chunk(b"fdAT", struct.pack(">I", 3) + damage),
+        )
+        yield Sample(f"apng default image {name}", animated(idat, *frames, lead=b""), shown)
+    yield Sample("apng no frames at all", animated(idat, lead=b""), shown)
+    yield Sample("apng huge first frame", animated(idat, lead=frame_control(0, 60000, 60000)), shown)
+
+
+# TIFF 6.0, made by tifffile.
+
+
+def tiff_file(values: Array, **options: Any) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, metadata=None, **options)
+    return file.getvalue()
+
+
+def tiff() -> Iterator[Sample]:
+    compressions: tuple[str | None, ...] = (None, "zlib", "lzw", "packbits", "zstd", "lzma")
+    for order, compression, is_tiled in itertools.product("<>", compressions, (False, True)):
+        place: dict[str, Any] = {"tile": (16, 32)} if is_tiled else {"rowsperstrip": 7}
+        name = f"tiff {'little' if order == '<' else 'big'} {compression or 'raw'}{' tiled' if is_tiled else ''}"
+        for bits in (8, 16):
+            is_read = bits == 8 or compression not in ("zstd", "lzma")
+            most, dtype = (1 << bits) - 1, np.dtype(f"u{bits // 8}")
+            rgb, one = quantised(gradient(), bits).astype(dtype), quantised(grey(), bits).astype(dtype)
+            common = {"byteorder": order, "compression": compression, **place}
+            apart = np.moveaxis(rgb, -1, 0)
+            files = {
+                "grey": (tiff_file(one, photometric="minisblack", **common), as_shown(one, most)),
+                "inverted": (tiff_file(most - one, photometric="miniswhite", **common), as_shown(one, most)),
+                "rgb": (tiff_file(rgb, photometric="rgb", **common), as_shown(rgb, most)),
+                "planar": (tiff_file(apart, photometric="rgb", planarconfig="separate", **common), as_shown(rgb, most)),
+            }
+            for kind, (data, shown) in files.items():
+                words = {"zstd": "Zstandard", "lzma": "LZMA"}.get(compression or "", "")
+                yield Sample(f"{name} {kind} {bits}", data, shown if is_read else None, "" if is_read else words)
+    for order, is_planar, is_tiled in itertools.product("<>", (False, True), (False, True)):
+        place = {"tile": (16, 32)} if is_tiled else {"rowsperstrip": 7}
+        name = f"tiff {order} {'planar' if is_planar else 'chunky'}{' tiled' if is_tiled else ''}"
+        planes = {
+            "planarconfig": "separate" if is_planar else "contig",
+            "byteorder": order,
+            "photometric": "rgb",
+            **place,
+        }
+        for compression, predictor in ((None, False), ("zlib", False), ("zlib", True), ("lzw", True)):
+            more = {**planes, "compression": compression, "predictor": predictor}
+            with_what = f"{compression or 'raw'}{' predicted' if predictor else ''}"
+            for dtype in ("f4", "f8"):
+                linear = gradient().astype(dtype)
+                values = np.moveaxis(linear, -1, 0) if is_planar else linear
+                if not (predictor and dtype == "f8"):
+                    yield Sample(f"{name} {dtype} {with_what}", tiff_file(values, **more), as_shown(coded(linear)))
+            for bits in (8, 16):
+                most = (1 << bits) - 1
+                rgba = np.dstack([quantised(gradient(), bits), quantised(opacity(), bits)]).astype(f"u{bits // 8}")
+                shown = as_shown(rgba[..., :3], most) * (rgba[..., 3:] / most)
+                values = np.moveaxis(rgba, -1, 0) if is_planar else rgba
+                yield Sample(
+                    f"{name} rgba {bits} {with_what}", tiff_file(values, extrasamples=["unassalpha"], **more), shown
+                )
+                times = np.rint(rgba[..., :3] * (rgba[..., 3:] / most)).astype(rgba.dtype)
+                values = np.dstack([times, rgba[..., 3]])
+                values = np.moveaxis(values, -1, 0) if is_planar else values
+                yield Sample(
+                    f"{name} premultiplied {bits} {with_what}",
+                    tiff_file(values, extrasamples=["assocalpha"], **more),
+                    as_shown(times, most),
+                )
+    linear, alpha = gradient(), opacity()
+    both = np.dstack([quantised(grey(), 8), quantised(alpha, 8)]).astype(np.uint8)
+    over = as_shown(both[..., 0], 255) * (both[..., 1:] / 255)
+    yield Sample(
+        "tiff grey alpha",
+        tiff_file(both, photometric="minisblack", planarconfig="contig", extrasamples=["unassalpha"]),
+        over,
+    )
+    four = {"straight": np.dstack([linear, alpha]), "associated": np.dstack([linear * alpha[..., None], alpha])}
+    for dtype, is_planar, (name, values) in itertools.product(("u1", "u2", "f4", "f8"), (False, True), four.items()):
+        most = 1.0 if dtype[0] == "f" else float(np.iinfo(dtype).max)
+        stored = (values if most == 1.0 else np.rint(values * most)).astype(dtype)
+        stored = np.moveaxis(stored, -1, 0) if is_planar else stored
+        options = {"photometric": "rgb", "planarconfig": "separate" if is_planar else "contig"}
+        shown = coded(linear) if most == 1.0 else linear
+        kind = f"{dtype} {name}{' planar' if is_planar else ''}"
+        extra = "unassalpha" if name == "straight" else "assocalpha"
+        yield Sample(
+            f"tiff {kind}", tiff_file(stored, extrasamples=[extra], **options), as_shown(shown) * alpha[..., None]
+        )
+        if name == "straight":
+            yield Sample(
+                f"tiff {kind} ignored", tiff_file(stored, extrasamples=["unspecified"], **options), as_shown(shown)
+            )
+    yield Sample("tiff f8 grey", tiff_file(grey(), photometric="minisblack"), as_shown(coded(grey())))
+    over = as_shown(coded(linear)) * alpha[..., None]
+    straight = np.dstack([linear, alpha]).astype("f4")
+    yield Sample("tiff float straight alpha", tiff_file(straight, photometric="rgb", extrasamples=["unassalpha"]), over)
+    times = np.dstack([linear * alpha[..., None], alpha]).astype("f4")
+    yield Sample("tiff float associated alpha", tiff_file(times, photometric="rgb", extrasamples=["assocalpha"]), over)
+    yield Sample("tiff float grey", tiff_file(grey().astype("f4"), photometric="minisblack"), as_shown(coded(grey())))
+    chequer = (np.indices((HEIGHT, WIDTH)).sum(0) // 8 % 2).astype(bool)
+    yield Sample("tiff bilevel", tiff_file(chequer, photometric="minisblack"), as_shown(chequer))
+    yield Sample("tiff bilevel inverted", tiff_file(~chequer, photometric="miniswhite"), as_shown(chequer))
+    for compression in ("group3", "group4", "tiff_ccitt", "packbits", "tiff_lzw", "tiff_adobe_deflate"):
+        file = io.BytesIO()
+        Image.fromarray(chequer).save(file, "TIFF", compression=compression)
+        yield Sample(f"tiff bilevel {compression}", file.getvalue(), as_shown(chequer))
+    for bits in (1, 2, 4, 8):
+        index = quantised(grey(), bits)
+        palette = np.random.default_rng(bits).integers(0, 256, (1 << bits, 3), dtype=np.uint16)
+        data = tiff_by_hand(
+            [packed_rows(index, bits)], bits=(bits,), photometric=3, more=[(320, 3, tuple((palette.T * 257).ravel()))]
+        )
+        yield Sample(f"tiff palette {bits}", data, palette[index].astype(float))
+        if bits in (2, 4):
+            data = tiff_by_hand([packed_rows(index, bits)], bits=(bits,), photometric=1)
+            yield Sample(f"tiff grey {bits}", data, as_shown(index, (1 << bits) - 1))
+    cmyk = np.dstack([1 - gradient(), np.zeros((HEIGHT, WIDTH))])
+    yield Sample(
+        "tiff cmyk", tiff_file(quantised(cmyk, 8).astype(np.uint8), photometric="separated"), as_shown(gradient())
+    )
+    for orientation, turned in (
+        (3, lambda a: a[::-1, ::-1]),
+        (6, lambda a: np.rot90(a, -1)),
+        (5, lambda a: a.transpose(1, 0, 2)),
+    ):
+        for bits, is_planar in itertools.product((8, 16), (False, True)):
+            rgb = quantised(gradient(), bits).astype(f"u{bits // 8}")
+            values = np.moveaxis(rgb, -1, 0) if is_planar else rgb
+            options = {
+                "photometric": "rgb",
+                "extratags": [(274, 3, 1, orientation, True)],
+                "planarconfig": "separate" if is_planar else "contig",
+            }
+            yield Sample(
+                f"tiff orientation {orientation} {bits}{' planar' if is_planar else ''}",
+                tiff_file(values, **options),
+                turned(as_shown(rgb, (1 << bits) - 1)),
+            )
+    photo = quantised(gradient(), 8).astype(np.uint8)
+    data = tiff_file(photo, photometric="ycbcr", compression="jpeg", compressionargs={"level": 95}, subsampling=(1, 1))
+    yield Sample("tiff jpeg", data, as_shown(tifffile.imread(io.BytesIO(data)), 255))
+    yield Sample(
+        "bigtiff rgb 16",
+        tiff_file(quantised(gradient(), 16).astype("u2"), photometric="rgb", bigtiff=True),
+        as_shown(gradient()),
+    )
+    yield Sample(
+        "bigtiff planar 16",
+        tiff_file(
+            np.moveaxis(quantised(gradient(), 16).astype("u2"), -1, 0),
+            photometric="rgb",
+            planarconfig="separate",
+            bigtiff=True,
+        ),
+        as_shown(gradient()),
+    )
+
+
+def tiff_by_hand(
+    strips: list[bytes],
+    *,
+    bits: tuple[int, ...] = (8, 8, 8),
+    photometric: int = 2,
+    compression: int = 1,
+    planar: int = 1,
+    more: Sequence[tuple[int, int, tuple[int, ...]]] = (),
+) -> bytes:
+    """A little-endian TIFF whose tags are what they are; strips may hold less than they should."""
+    entries = [
+        (256, 4, (WIDTH,)),
+        (257, 4, (HEIGHT,)),
+        (258, 3, bits),
+        (259, 3, (compression,)),
+        (262, 3, (photometric,)),
+    ]
+    entries += [(277, 3, (len(bits),)), (278, 4, (HEIGHT,)), (284, 3, (planar,)), *more]
+    offsets = [8 + sum(map(len, strips[:index])) for index in range(len(strips))]
+    entries += [(273, 4, tuple(offsets)), (279, 4, tuple(map(len, strips)))]
+    start = 8 + sum(map(len, strips))
+    directory, beyond, after = b"", b"", start + 2 + 12 * len(entries) + 4
+    for tag, kind, values in sorted(entries):
+        packed = b"".join(struct.pack({1: "<B", 3: "<H", 4: "<I", 11: "<f"}[kind], value) for value in values)
+        if len(packed) > 4:
+            directory += struct.pack("<HHII", tag, kind, len(values), after + len(beyond))
+            beyond += packed
+        else:
+            directory += struct.pack("<HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
+    return (
+        b"II*\0"
+        + struct.pack("<I", start)
+        + b"".join(strips)
+        + struct.pack("<H", len(entries))
+        + directory
+        + bytes(4)
+        + beyond
+    )
+
+
+def tiff_refused() -> Iterator[Sample]:
+    for bits, planar in itertools.product((8, 16), (1, 2)):
+        whole = quantised(gradient(), bits).astype(f"<u{bits // 8}")
+        parts = [whole] if planar == 1 else [whole[..., channel] for channel in range(3)]
+        cut = [zlib.compress(part.tobytes()[: part.nbytes // 3]) for part in parts]
+        yield Sample(
+            f"tiff short strips {bits} planar {planar}",
+            tiff_by_hand(cut, bits=(bits,) * 3, compression=8, planar=planar),
+            None,
+        )
+        raw = [part.tobytes()[: part.nbytes // 3] for part in parts]
+        yield Sample(
+            f"tiff short raw strips {bits} planar {planar}", tiff_by_hand(raw, bits=(bits,) * 3, planar=planar), None
+        )
+    for dtype in ("i1", "i2", "i4", "u4", "u8", "c8"):
+        yield Sample(f"tiff {dtype}", tiff_file((gradient() * 100).astype(dtype), photometric="rgb"), None, "TIFF")
+    mosaic = quantised(grey(), 16).astype("<u2").tobytes()
+    thumbnail = quantised(gradient(), 8).astype(np.uint8).tobytes()
+    version = (50706, 1, (1, 4, 0, 0))
+    yield Sample(
+        "dng thumbnail first",
+        tiff_by_hand([thumbnail], more=[version, (254, 4, (1,)), (330, 4, (8,))]),
+        None,
+        "camera raw (DNG)",
+    )
+    yield Sample(
+        "dng mosaic", tiff_by_hand([mosaic], bits=(16,), photometric=32803, more=[version]), None, "camera raw (DNG)"
+    )
+    yield Sample("raw mosaic", tiff_by_hand([mosaic], bits=(16,), photometric=32803), None, "camera raw")
+    yield Sample(
+        "raw thumbnail first",
+        tiff_by_hand([thumbnail], more=[(254, 4, (1,)), (330, 4, (8,)), (271, 1, tuple(b"NIKON\0"))]),
+        None,
+        "camera raw",
+    )
+
+
+# BMP: Microsoft's BITMAPINFOHEADER and its kin, OS/2's own.
+
+
+def bmp_file(header: bytes, body: bytes, after: bytes = b"") -> bytes:
+    start = 14 + len(header) + len(after)
+    return b"BM" + struct.pack("<IHHI", start + len(body), 0, 0, start) + header + after + body
+
+
+def bmp_info(
+    bits: int,
+    *,
+    length: int = 40,
+    compression: int = 0,
+    masks: tuple[int, ...] = (),
+    colours: int = 0,
+    down: bool = False,
+) -> bytes:
+    head = struct.pack(
+        "<IiiHHIIiiII", length, WIDTH, -HEIGHT if down else HEIGHT, 1, bits, compression, 0, 2835, 2835, colours, 0
+    )
+    return (head + struct.pack(f"<{len(masks)}I", *masks)).ljust(length, b"\0") if length > 40 else head
+
+
+def bmp_rows(values: Array, bits: int, *, down: bool = False) -> bytes:
+    rows = values if down else values[::-1]
+    if bits in (16, 32):
+        lines = [row.astype(f"<u{bits // 8}").tobytes() for row in rows]
+    else:
+        lines = [packed_rows(row[None], min(bits, 8)) for row in rows]
+    return b"".join(line + bytes(-len(line) % 4) for line in lines)
+
+
+def masked(channels: Array, masks: tuple[int, ...]) -> Array:
+    """Put channels, 0 to 1, where the masks say."""
+    total = np.zeros(channels.shape[:2], np.uint32)
+    for channel, mask in zip(np.moveaxis(channels, -1, 0), masks, strict=False):
+        if mask:
+            low = (mask & -mask).bit_length() - 1
+            total |= (np.rint(channel * (mask >> low)).astype(np.uint64) << low).astype(np.uint32)
+    return total
+
+
+def bmp() -> Iterator[Sample]:
+    rgb = gradient()
+    shown = as_shown(rgb)
+    for down in (False, True):
+        body = bmp_rows(quantised(rgb, 8)[..., ::-1].reshape(HEIGHT, -1), 24, down=down)
+        yield Sample(f"bmp 24{' top down' if down else ''}", bmp_file(bmp_info(24, down=down), body), shown)
+    five = np.rint(rgb * 31) / 31
+    yield Sample("bmp 16", bmp_file(bmp_info(16), bmp_rows(masked(rgb, (0x7C00, 0x3E0, 0x1F)), 16)), as_shown(five))
+    usual = (0xFF0000, 0xFF00, 0xFF)
+    yield Sample("bmp 32", bmp_file(bmp_info(32), bmp_rows(masked(rgb, usual), 32)), shown)
+    kinds = {
+        "usual": (32, usual), "swapped": (32, (0xFF, 0xFF00, 0xFF0000)), "high": (32, (0xFF000000, 0xFF0000, 0xFF00)),
+        "ten bits": (32, (0x3FF00000, 0xFFC00, 0x3FF)), "uneven": (32, (0x1F, 0x7FE0, 0xFFFF0000)),
+        "565": (16, (0xF800, 0x7E0, 0x1F)), "555": (16, (0x7C00, 0x3E0, 0x1F)), "444": (16, (0xF00, 0xF0, 0xF)),
+        "odd": (16, (0x1F, 0x7E0, 0xF800)), "332": (16, (0xE0, 0x1C, 0x3)),
+    }  # fmt: skip
+    for name, (bits, masks) in kinds.items():
+        seen = np.dstack([np.rint(rgb[..., i] * (m // (m & -m))) / (m // (m & -m)) for i, m in enumerate(masks)])
+        body = bmp_rows(masked(rgb, masks), bits)
+        after = struct.pack("<III", *masks)
+        yield Sample(
+            f"bmp bit fields {bits} {name} 40", bmp_file(bmp_info(bits, compression=3), body, after), as_shown(seen)
+        )
+        for length in (52, 56, 108, 124):
+            header = bmp_info(bits, length=length, compression=3, masks=masks)
+            yield Sample(f"bmp bit fields {bits} {name} {length}", bmp_file(header, body), as_shown(seen))
+    masks = (*usual, 0xFF000000)
+    rgba = np.dstack([rgb, opacity()])
+    for length in (56, 108, 124):
+        header = bmp_info(32, length=length, compression=3, masks=masks)
+        yield Sample(
+            f"bmp alpha {length}", bmp_file(header, bmp_rows(masked(rgba, masks), 32)), shown * opacity()[..., None]
+        )
+    for bits in (1, 2, 4, 8):
+        index = quantised(grey(), bits)
+        palette = np.random.default_rng(bits).integers(0, 256, (1 << bits, 3), dtype=np.uint8)
+        seen = palette[index].astype(float)
+        body = bmp_rows(index, bits)
+        four = np.hstack([palette[:, ::-1], np.zeros((1 << bits, 1), np.uint8)]).tobytes()
+        yield Sample(f"bmp palette {bits}", bmp_file(bmp_info(bits), body, four), seen)
+        core = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, bits)
+        yield Sample(f"bmp os/2 1 palette {bits}", bmp_file(core, body, palette[:, ::-1].tobytes()), seen)
+        yield Sample(f"bmp os/2 2 palette {bits}", bmp_file(bmp_info(bits, length=64), body, four), seen)
+        yield Sample(
+            f"bmp os/2 short palette {bits}",
+            bmp_file(bmp_info(bits)[:16].replace(b"\x28", b"\x10", 1), body, four),
+            seen,
+        )
+    core = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, 24)
+    yield Sample("bmp os/2 1 24", bmp_file(core, bmp_rows(quantised(rgb, 8)[..., ::-1].reshape(HEIGHT, -1), 24)), shown)
+    index = np.repeat(quantised(grey()[:, ::8], 8), 8, axis=1)[:, :WIDTH]
+    palette = np.random.default_rng(3).integers(0, 256, (256, 4), dtype=np.uint8)
+    runs = b"".join(
+        b"".join(bytes((min(8, WIDTH - x), int(row[x]))) for x in range(0, WIDTH, 8)) + b"\0\0" for row in index[::-1]
+    )
+    yield Sample(
+        "bmp rle 8",
+        bmp_file(bmp_info(8, compression=1), runs + b"\0\1", palette.tobytes()),
+        palette[index][..., 2::-1].astype(float),
+    )
+    nibbles = np.repeat(quantised(grey()[:, ::8], 4), 8, axis=1)[:, :WIDTH]
+    runs = b"".join(
+        b"".join(bytes((min(8, WIDTH - x), int(row[x]) * 17)) for x in range(0, WIDTH, 8)) + b"\0\0"
+        for row in nibbles[::-1]
+    )
+    shown = palette[nibbles][..., 2::-1].astype(float)
+    yield Sample("bmp rle 4", bmp_file(bmp_info(4, compression=2), runs + b"\0\1", palette[:16].tobytes()), shown)
+    yield Sample("bmp jpeg", bmp_file(bmp_info(0, compression=4), b"\xff\xd8\xff"), None, "BMP")
+
+
+# Netpbm's own manual pages: pbm, pgm, ppm.
+
+
+def netpbm() -> Iterator[Sample]:
+    for most in (1, 2, 100, 255, 256, 1000, 1023, 4095, 65535):
+        dtype = ">u2" if most > 255 else "u1"
+        for magic, values in ((5, np.rint(grey() * most)), (6, np.rint(gradient() * most))):
+            head = b"P%d\n# a comment\n%d %d\n%d\n" % (magic, WIDTH, HEIGHT, most)
+            yield Sample(f"p{magic} maxval {most}", head + values.astype(dtype).tobytes(), as_shown(values, most))
+        for magic, values in ((2, np.rint(grey() * most)), (3, np.rint(gradient() * most))):
+            head = b"P%d %d %d %d\n" % (magic, WIDTH, HEIGHT, most)
+            text = b"\n".join(b" ".join(b"%d" % value for value in row.ravel()) for row in values.astype(int))
+            yield Sample(f"p{magic} maxval {most}", head + text + b"\n", as_shown(values, most))
+    chequer = np.indices((HEIGHT, WIDTH)).sum(0) // 8 % 2
+    head = b"%d %d\n" % (WIDTH, HEIGHT)
+    yield Sample("p4", b"P4\n" + head + packed_rows(1 - chequer, 1), as_shown(chequer))
+    bits = (1 - chequer).astype(str)
+    yield Sample("p1", b"P1\n" + head + "\n".join(" ".join(row) for row in bits).encode(), as_shown(chequer))
+    yield Sample(
+        "p1 without spaces", b"P1\n" + head + "\n".join("".join(row) for row in bits).encode(), as_shown(chequer)
+    )
+
+
+# JPEG 2000: ISO/IEC 15444-1.
+
+
+def box(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", 8 + len(data)) + kind + data
+
+
+def jpeg2000() -> Iterator[Sample]:
+    for bits, codec in itertools.product(range(1, 17), ("jp2", "j2k")):
+        most, dtype = (1 << bits) - 1, np.uint8 if bits <= 8 else np.uint16
+        for name, values in (("grey", quantised(grey(), bits)), ("rgb", quantised(gradient(), bits))):
+            data = imagecodecs.jpeg2k_encode(
+                values.astype(dtype), codecformat=codec, bitspersample=bits, reversible=True, level=0
+            )
+            yield Sample(f"{codec} {name} {bits}", bytes(data), as_shown(values, most))
+    rgba = np.dstack([quantised(gradient(), 8), quantised(opacity(), 8)]).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(rgba).save(file, "JPEG2000", irreversible=False)
+    yield Sample("jp2 rgba", file.getvalue(), as_shown(rgba[..., :3], 255) * (rgba[..., 3:] / 255))
+    file = io.BytesIO()
+    Image.fromarray(np.dstack([quantised(grey(), 8), rgba[..., 3]]).astype(np.uint8)).save(
+        file, "JPEG2000", irreversible=False
+    )
+    yield Sample("jp2 grey alpha", file.getvalue(), as_shown(quantised(grey(), 8), 255) * (rgba[..., 3:] / 255))
+    rgb = quantised(gradient(), 8).astype(float)
+    red, green, blue = np.moveaxis(rgb, -1, 0)
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    ycc = np.dstack([luma, (blue - luma) / 1.772 + 128, (red - luma) / 1.402 + 128])
+    stream = bytes(
+        imagecodecs.jpeg2k_encode(
+            np.clip(np.rint(ycc), 0, 255).astype(np.uint8), codecformat="j2k", reversible=True, level=0, mct=False
+        )
+    )
+    header = box(b"ihdr", struct.pack(">IIHBBBB", HEIGHT, WIDTH, 3, 7, 7, 0, 0)) + box(
+        b"colr", struct.pack(">BBBI", 1, 0, 0, 18)
+    )
+    head = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+    yield Sample("jp2 ycc", head + box(b"jp2h", header) + box(b"jp2c", stream), rgb)
+    index = quantised(grey(), 8).astype(np.uint8)
+    palette = np.random.default_rng(8).integers(0, 256, (256, 3), dtype=np.uint8)
+    stream = bytes(imagecodecs.jpeg2k_encode(index, codecformat="j2k", reversible=True, level=0))
+    header = box(b"ihdr", struct.pack(">IIHBBBB", HEIGHT, WIDTH, 1, 7, 7, 0, 0)) + box(
+        b"colr", struct.pack(">BBBI", 1, 0, 0, 16)
+    )
+    header += box(b"pclr", struct.pack(">HB", 256, 3) + b"\x07\x07\x07" + palette.tobytes())
+    header += box(b"cmap", b"".join(struct.pack(">HBB", 0, 1, column) for column in range(3)))
+    head = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+    yield Sample("jp2 palette", head + box(b"jp2h", header) + box(b"jp2c", stream), palette[index].astype(float))
+
+
+def avif() -> Iterator[Sample]:
+    image = Image.fromarray(quantised(gradient(), 8).astype(np.uint8))
+    for value_range, subsampling in itertools.product(("full", "limited"), ("4:4:4", "4:2:0", "4:2:2", "4:0:0")):
+        file = io.BytesIO()
+        image.save(file, "AVIF", quality=100, subsampling=subsampling, range=value_range)
+        shown = as_shown(np.asarray(image.convert("L"), float)) if subsampling == "4:0:0" else as_shown(gradient())
+        shown = shown / 255 if subsampling == "4:0:0" else shown
+        yield Sample(f"avif {value_range} {subsampling}", file.getvalue(), shown)
+    rgba = np.dstack([quantised(gradient(), 8), quantised(opacity(), 8)]).astype(np.uint8)
+    for value_range in ("full", "limited"):
+        file = io.BytesIO()
+        Image.fromarray(rgba).save(file, "AVIF", quality=100, subsampling="4:4:4", range=value_range)
+        yield Sample(f"avif alpha {value_range}", file.getvalue(), as_shown(rgba[..., :3], 255) * (rgba[..., 3:] / 255))
+    for bits in (10, 12):
+        values = quantised(gradient(), bits).astype(np.uint16)
+        data = imagecodecs.avif_encode(values, level=100, bitspersample=bits)
+        yield Sample(f"avif {bits}", bytes(data), as_shown(values, (1 << bits) - 1))
+
+
+def webp() -> Iterator[Sample]:
+    rgb = quantised(gradient(), 8).astype(np.uint8)
+    rgba = np.dstack([rgb, quantised(opacity(), 8).astype(np.uint8)])
+    over = as_shown(rgb, 255) * opacity()[..., None]
+
+    def saved(values: Array, **options: Any) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(values).save(file, "WEBP", **options)
+        return file.getvalue()
+
+    yield Sample("webp lossless", saved(rgb, lossless=True), as_shown(rgb, 255))
+    yield Sample("webp lossless alpha", saved(rgba, lossless=True, exact=True), over)
+    lossy = saved(rgb, quality=90)
+    yield Sample("webp lossy", lossy, as_shown(imagecodecs.webp_decode(lossy), 255))
+    lossy = saved(rgba, quality=90)
+    found = imagecodecs.webp_decode(lossy).astype(float)
+    yield Sample("webp lossy alpha", lossy, found[..., :3] * (found[..., 3:] / 255))
+    animated = saved(rgb, lossless=True, save_all=True, append_images=[Image.fromarray(255 - rgb)], duration=100)
+    yield Sample("webp animated", animated, as_shown(rgb, 255))
+
+
+def gif() -> Iterator[Sample]:
+    index = quantised(grey(), 8).astype(np.uint8)
+    palette = np.random.default_rng(9).integers(0, 256, (256, 3), dtype=np.uint8)
+    image = Image.fromarray(index, "P")
+    image.putpalette(palette.tobytes())
+    for name, options in (
+        ("gif", {}),
+        ("gif transparent", {"transparency": 7}),
+        ("gif animated", {"save_all": True, "append_images": [image.rotate(180)]}),
+    ):
+        file = io.BytesIO()
+        image.save(file, "GIF", optimize=False, **options)
+        shown = palette[index].astype(float)
+        yield Sample(
+            name, file.getvalue(), np.where((index == 7)[..., None], 0, shown) if "transparent" in name else shown
+        )
+
+
+def jpeg() -> Iterator[Sample]:
+    rgb = quantised(gradient(), 8).astype(np.uint8)
+    for name, values, options in (
+        ("4:4:4", rgb, {"subsampling": "4:4:4"}),
+        ("4:2:0", rgb, {"subsampling": "4:2:0"}),
+        ("progressive", rgb, {"progressive": True}),
+        ("grey", rgb[..., 0], {}),
+        ("rgb", rgb, {"keep_rgb": True}),
+    ):
+        file = io.BytesIO()
+        Image.fromarray(values).save(file, "JPEG", quality=95, **options)
+        yield Sample(f"jpeg {name}", file.getvalue(), as_shown(imagecodecs.jpeg8_decode(file.getvalue()), 255))
+    inks = Image.fromarray(np.dstack([255 - rgb, np.zeros((HEIGHT, WIDTH), np.uint8)]), "CMYK")
+    file = io.BytesIO()
+    inks.save(file, "JPEG", quality=100, subsampling="4:4:4")
+    yield Sample("jpeg cmyk", file.getvalue(), as_shown(rgb, 255))
+    yield Sample(
+        "jpeg 12 bits",
+        bytes(imagecodecs.jpeg8_encode(quantised(gradient(), 12).astype(np.uint16), bitspersample=12)),
+        None,
+        "12-bit JPEG",
+    )
+    yield Sample(
+        "jpeg lossless",
+        bytes(imagecodecs.ljpeg_encode(quantised(grey(), 16).astype(np.uint16), bitspersample=16)),
+        None,
+        "lossless JPEG",
+    )
+
+
+def others() -> Iterator[Sample]:
+    linear = gradient()
+    for name, order, scale in (("little", "<f4", b"-1.0"), ("big", ">f4", b"1.0")):
+        body = np.ascontiguousarray(linear[::-1]).astype(order).tobytes()
+        yield Sample(f"pfm {name}", b"PF\n%d %d\n%s\n" % (WIDTH, HEIGHT, scale) + body, as_shown(coded(linear)))
+        body = np.ascontiguousarray(grey()[::-1]).astype(order).tobytes()
+        yield Sample(f"pfm grey {name}", b"Pf\n%d %d\n%s\n" % (WIDTH, HEIGHT, scale) + body, as_shown(coded(grey())))
+    ok, data = cv2.imencode(".hdr", np.ascontiguousarray(linear[..., ::-1], np.float32))
+    assert ok
+    yield Sample("hdr", data.tobytes(), as_shown(coded(linear)))
+    rgb = quantised(linear, 8).astype(np.uint8)
+    rows = b"".join(row[:, ::-1].tobytes() + bytes(row.size % 2) for row in rgb)
+    yield Sample(
+        "sun raster 24",
+        struct.pack(">8I", 0x59A66A95, WIDTH, HEIGHT, 24, len(rows), 1, 0, 0) + rows,
+        as_shown(rgb, 255),
+    )
+    one = rgb[..., 0]
+    rows = b"".join(row.tobytes() + bytes(row.size % 2) for row in one)
+    yield Sample(
+        "sun raster 8", struct.pack(">8I", 0x59A66A95, WIDTH, HEIGHT, 8, len(rows), 1, 0, 0) + rows, as_shown(one, 255)
+    )
+
+
+def refused() -> Iterator[Sample]:
+    for words, head in {
+        "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "JPEG XL": b"\xff\x0a\xfa\x1f",
+        "OpenEXR": b"\x76\x2f\x31\x01\2\0\0\0",
+        "Photoshop": b"8BPS\0\1",
+        "PDF": b"%PDF-1.7\n",
+        "SVG": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
+        "HTML": b"<!DOCTYPE html><html></html>",
+        "icon": b"\0\0\1\0\1\0\x10\x10",
+        "DPX": b"SDPX\0\0\x20\0",
+        "camera raw (Fujifilm RAF)": b"FUJIFILMCCD-RAW 0201",
+        "camera raw (Canon CR3)": b"\0\0\0\x18ftypcrx \0\0\0\1crx isom",
+        "camera raw (Olympus ORF)": b"IIRO\x08\0\0\0",
+        "camera raw (Panasonic RW2)": b"IIU\0\x18\0\0\0",
+        "video": b"\0\0\0\x18ftypisom\0\0\2\0isomiso2",
+        "Matroska": b"\x1a\x45\xdf\xa3\x9fB\x86\x81\1",
+        "ZIP": b"PK\3\4\x14\0",
+        "gzip": b"\x1f\x8b\x08\0",
+        "QOI": b"qoif\0\0\0\x10",
+        "JSON": b'{"detail": "not found"}',
+    }.items():
+        yield Sample(f"refused {words}", head + bytes(64), None, words)

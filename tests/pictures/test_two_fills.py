@@ -1,0 +1,84 @@
+"""No picture may show what was in memory before, and no file may end the process that decodes it."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from renderer.pictures.formats import DECODERS
+from tests.pictures.filled import FILLS, Child, Died, Pair, pair
+from tests.pictures.fuzz import cuts, damaged
+from tests.pictures.matrix import Sample, samples
+
+SAMPLES = list(samples())
+FAMILIES = sorted({sample.name.split()[0] for sample in SAMPLES})
+
+
+@pytest.fixture(scope="module")
+def both() -> Iterator[Pair]:
+    with pair() as children:
+        yield children
+
+
+def of(family: str) -> list[Sample]:
+    return [sample for sample in SAMPLES if sample.name.split()[0] == family]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_whole_file_shows_the_same_under_any_filling_of_memory(family: str, both: Pair) -> None:
+    for sample in of(family):
+        assert both.outcome(sample.data).startswith("refuses" if sample.shows is None else "shows"), sample.name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_file_that_ends_early_is_refused_or_shows_the_same(family: str, both: Pair) -> None:
+    for sample in of(family)[::3]:
+        for cut in cuts(sample.data):
+            both.outcome(cut)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_damaged_file_is_refused_or_shows_the_same(family: str, both: Pair) -> None:
+    choose = random.Random(family)
+    files = of(family)
+    for _ in range(60):
+        both.outcome(damaged(choose.choice(files).data, choose))
+
+
+def test_the_filling_reaches_memory_that_nobody_writes() -> None:
+    """Else the tests above would prove nothing: both decoders' allocations come from malloc."""
+    program = "import numpy as np; print(set(np.empty(1 << 20, np.uint8)[4096:].tolist()))"
+    for fill in FILLS:
+        environment = Child(fill)
+        try:
+            shown = subprocess.run(
+                [sys.executable, "-c", program], env=environment.environment, capture_output=True, text=True, check=True
+            ).stdout
+        finally:
+            environment.close()
+        assert shown.strip() == f"{{{fill ^ 0xFF}}}"
+
+
+def test_a_child_that_dies_is_told_and_replaced() -> None:
+    child = Child(FILLS[0])
+    try:
+        child.kill()
+        with pytest.raises(Died):
+            child.outcome(b"GIF89a")
+        assert child.outcome(b"GIF89a").startswith("refuses")
+    finally:
+        child.close()
+
+
+def test_every_kind_of_the_table_has_a_sample_that_is_shown() -> None:
+    from renderer.pictures.header import read_header
+
+    seen = set()
+    for sample in SAMPLES:
+        if sample.shows is not None:
+            header = read_header(sample.data, 10**8)
+            seen.add((header.format, header.kind))
+    listed = {(name, kind) for name, kinds in DECODERS.items() for kind in kinds}
+    assert listed - seen == set()
