@@ -33,8 +33,8 @@ _TILES, _TILE_BYTES, _SUBDIRECTORIES, _EXTRA, _FORMAT = 324, 325, 330, 338, 339
 _MAKE, _PROFILE, _DNG = 271, 34675, 50706
 # Fill order, rows a strip, fax options, predictor, palette, tile sizes, ink set, JPEG tables, YCbCr and its references.
 _KEPT: Final = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, _STRIPS, _SAMPLES, 278, _STRIP_BYTES, _PLANAR,
-                292, 293, 317, _PALETTE, 322, 323, _TILES, _TILE_BYTES, 332, _EXTRA, _FORMAT, 347, 512, 513, 514, 515, 518,
-                519, 520, 521, 529, 530, 532)  # fmt: skip
+                292, 293, 317, _PALETTE, 322, 323, _TILES, _TILE_BYTES, 332, _EXTRA, _FORMAT, 347, 512, 513, 514, 515,
+                518, 519, 520, 521, 529, 530, 532)  # fmt: skip
 _NOT_OF_A_PLANE: Final = (_PALETTE, _EXTRA, 332, 529, 530, 532)
 
 _WHITE_IS_ZERO, _RGB, _PALETTE_COLOURS, _CMYK, _YCBCR, _LAB = 0, 2, 3, 5, 6, 8
@@ -44,7 +44,8 @@ _COLOURS: Final = {
 _CHANNELS: Final = {"grey": 1, "RGB": 3, "palette": 1, "CMYK": 4, "YCbCr": 3, "Lab": 3}
 _RAW: Final = {32803: "a camera's mosaic", 34892: "linear raw"}  # DNG 1.7, PhotometricInterpretation
 _COMPRESSIONS: Final = {
-    1: "", 2: "Huffman coding", 3: "fax coding", 4: "fax coding", 5: "LZW", 6: "old-style JPEG", 7: "JPEG", 8: "Deflate",
+    1: "", 2: "Huffman coding", 3: "fax coding", 4: "fax coding", 5: "LZW", 6: "old-style JPEG", 7: "JPEG",
+    8: "Deflate",
     9: "JBIG", 10: "JBIG", 32766: "NeXT coding", 32773: "PackBits", 32809: "ThunderScan", 32946: "Deflate",
     33003: "JPEG 2000", 33005: "JPEG 2000", 34661: "JBIG", 34676: "SGI log coding", 34677: "SGI log coding",
     34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP",
