@@ -18,7 +18,7 @@ from renderer.errors import DecodeFailed
 from renderer.geometry import Size
 from renderer.pictures import avif, bmp, jpeg2000, netpbm, png, tiff
 from renderer.pictures.colour import Pixels, Rgb, Samples, to_bgr, transform_to_srgb
-from renderer.pictures.formats import LIBAV, OURS, PILLOW, Header
+from renderer.pictures.formats import LIBAV, OURS, PILLOW, Header, load, turned
 from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header
 
 # OpenCV and its libraries report damaged files to stderr, where hostile input could fill a disk. libpng and libjpeg
@@ -116,7 +116,7 @@ def _read_plainly(data: bytes, header: Header, factor: int) -> Samples | None:
 
 def _read_with_pillow(data: bytes, header: Header) -> Samples:
     with open_with_pillow(data, header.format) as image:
-        image.load()
+        load(image, _stored(header))
         if image.mode == "CMYK":
             return _swapped(_from_cmyk(image, header.profile))
         if image.has_transparency_data:
@@ -124,11 +124,15 @@ def _read_with_pillow(data: bytes, header: Header) -> Samples:
         return np.asarray(image) if image.mode == "L" else _swapped(image.convert("RGB"))
 
 
+def _stored(header: Header) -> Size:
+    return turned(header.size.width, header.size.height, header.orientation)
+
+
 def _read_tiff(data: bytes, header: Header, _factor: int) -> Samples | None:
     if not header.kind.endswith("CMYK"):
         return tiff.read(data, header)
     with Image.open(io.BytesIO(tiff.plain(data)), formats=("TIFF",)) as image:
-        image.load()
+        load(image, _stored(header))
         return _swapped(_from_cmyk(image, header.profile))
 
 

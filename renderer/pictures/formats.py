@@ -24,7 +24,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from renderer.errors import UnsupportedFormat
+from PIL import Image
+
+from renderer.errors import DecodeFailed, UnsupportedFormat
 from renderer.geometry import Size
 
 OPENCV, PILLOW, LIBAV, OURS = "OpenCV", "Pillow", "libav", "stillreel"
@@ -150,6 +152,17 @@ def unrecognised(data: bytes) -> UnsupportedFormat:
 def turned(width: int, height: int, orientation: int) -> Size:
     """Return the size as it is shown."""
     return Size(height, width) if orientation >= 5 else Size(width, height)
+
+
+def load(image: Image.Image, size: Size) -> None:
+    """Decode what Pillow has opened.
+
+    Raises:
+        DecodeFailed: it found another size in the file than our parser did; such a file was made to fool one of them.
+    """
+    if image.size != (size.width, size.height):
+        raise DecodeFailed(f"expected a file that names one size, found {size} and {image.size[0]}x{image.size[1]}")
+    image.load()
 
 
 def _with_article(what: str) -> str:

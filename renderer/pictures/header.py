@@ -79,8 +79,10 @@ def parsing(name: str) -> Iterator[None]:
     """Turn whatever a parser raises on hostile bytes into DecodeFailed, with the cause kept."""
     try:
         yield
-    except (StillreelError, MemoryError):
+    except StillreelError:
         raise
+    except MemoryError as error:  # the number of pixels was in order, so the file asks for more than it can need
+        raise DecodeFailed(f"expected a {name} image that a worker has the memory for") from error
     except Exception as error:  # Pillow, OpenCV and libav promise no set of exceptions
         raise DecodeFailed(f"expected a whole {name} image, found a damaged one") from error
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
-from renderer.pictures.formats import OPENCV, Header, unsupported
+from renderer.pictures.formats import OPENCV, Header, load, unsupported
 
 _CODESTREAM: Final = b"\xff\x4f\xff\x51"  # A.4.1, A.5.1: start of codestream, size
 _SYCC: Final = 18  # I.5.3.3: EnumCS
@@ -63,7 +63,7 @@ def read(data: bytes, header: Header) -> npt.NDArray[Any] | None:
         most = (1 << facts.bits) - 1
         return np.asarray(np.rint(np.minimum(stored, most) * (65535 / most)), np.uint16)
     with Image.open(io.BytesIO(data), formats=("JPEG2000",)) as image:
-        image.load()
+        load(image, facts.size)
         if image.mode == "L":
             grey = np.asarray(image)
         else:

@@ -12,6 +12,7 @@ import io
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import cv2
@@ -20,7 +21,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from renderer.errors import DecodeFailed
-from renderer.pictures.formats import DECODERS, OPENCV, PILLOW, Header, turned, unsupported
+from renderer.geometry import Size
+from renderer.pictures.formats import DECODERS, OPENCV, PILLOW, Header, load, turned, unsupported
 
 _TYPES: Final = {
     1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"
@@ -104,7 +106,8 @@ def read(data: bytes, header: Header) -> npt.NDArray[Any] | None:
         damaged or cut short.
     """
     file = _parse(data)
-    read_plain = _by_pillow if header.decoder == PILLOW else _by_opencv
+    size = turned(header.size.width, header.size.height, header.orientation)
+    read_plain = partial(_by_pillow, size=size) if header.decoder == PILLOW else _by_opencv
     if "planar" in header.kind:
         samples = _from_planes(data, file, read_plain)
     else:
@@ -208,9 +211,9 @@ def _by_opencv(data: bytes) -> npt.NDArray[Any] | None:
     return found
 
 
-def _by_pillow(data: bytes) -> npt.NDArray[Any]:
+def _by_pillow(data: bytes, size: Size) -> npt.NDArray[Any]:
     with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-        image.load()
+        load(image, size)
         if image.mode in ("L", "1"):
             return np.asarray(image.convert("L"))
         is_translucent = image.mode in ("LA", "La", "RGBA", "RGBa")

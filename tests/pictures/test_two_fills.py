@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from renderer.errors import DecodeFailed
+from renderer.pictures.decode import decode
 from renderer.pictures.formats import DECODERS
 from tests.pictures.filled import FILLS, Child, Died, Pair, pair
 from tests.pictures.fuzz import cuts, damaged
@@ -82,3 +84,12 @@ def test_every_kind_of_the_table_has_a_sample_that_is_shown() -> None:
             seen.add((header.format, header.kind))
     listed = {(name, kind) for name, kinds in DECODERS.items() for kind in kinds}
     assert listed - seen == set()
+
+
+@pytest.mark.parametrize("width", [62, 1 << 20, 318767165])
+def test_a_file_that_names_two_sizes_is_refused_before_anything_is_decoded(width: int) -> None:
+    """A JPEG 2000 whose box says more than its codestream kept Pillow busy for more than a minute."""
+    data = next(sample.data for sample in SAMPLES if sample.name == "jp2 rgb 2")
+    box = data.index(b"ihdr") + 8
+    with pytest.raises(DecodeFailed, match="names one size"):
+        decode(data[:box] + width.to_bytes(4, "big") + data[box + 4 :], background=(0, 0, 0), max_pixels=10**7)
