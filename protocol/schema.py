@@ -116,6 +116,11 @@ class RenderRequest(_Strict):
     preset: Preset = Field("veryfast", description="slower presets make smaller files")
     encoder: EncoderName = "auto"
     max_keyframe_interval: Seconds = Field(10.0, description="seconds between sync samples at most")
+    timecode: str | None = Field(
+        None,
+        pattern=r"^[0-9]{2}:[0-9]{2}:[0-9]{2}[:;][0-9]{2}$",
+        description='of the first frame, "HH:MM:SS:FF"; with ";" before the frames 29.97 and 59.94 fps drop numbers',
+    )
     sync_mode: bool = Field(False, description="true: the video's bytes come with the answer")
     request_id: str | None = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="idempotency key; generated if absent"

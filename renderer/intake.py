@@ -39,7 +39,7 @@ from renderer.net.addresses import Guard
 from renderer.net.callee import check_callee
 from renderer.pictures.fetch import Attachment, Fetcher
 from renderer.pipeline import RenderJob
-from renderer.timeline import Timeline, timeline_of
+from renderer.timeline import Timeline, check_timecode, timeline_of
 
 if TYPE_CHECKING:
     from renderer.jobs.engine import Engine
@@ -117,6 +117,8 @@ def render_job(
             loc=("images",),
         )
     line = timeline_of(request)
+    if request.timecode is not None:
+        check_timecode(request.timecode, line.fps)
     _check_length(line, limits)
     _check_sides(request, limits)
     fetcher = Fetcher(fetch, base=origin.base, attachments=origin.attachments, any_path=origin.any_path)

@@ -195,7 +195,7 @@ class _Rendering:
             LentFrames() as lent,
             backend.open_encoder(stream, self.settings.encode) as encoder,
             self._stills(sources, encoder.stock) as stills,
-            Mp4Writer(output, stream.fps) as video,
+            Mp4Writer(output, stream.fps, self.job.request.timecode) as video,
         ):
             for (index, still), lease in zip(coded, self.clock.timed("stills", stills), strict=True):
                 times = 1 if plan.is_held else still.hold

@@ -78,6 +78,35 @@ def timeline_of(request: RenderRequest) -> Timeline:
     return timeline(request.images, _AUTO_RATES[-1], request.min_frames)
 
 
+def check_timecode(timecode: str, fps: Fraction) -> None:
+    """Refuse a timecode that no frame at this rate has (SMPTE ST 12-1).
+
+    Args:
+        timecode: "HH:MM:SS:FF", with ";" before the frames to drop numbers, as 29.97 and 59.94 fps may.
+
+    Raises:
+        InvalidRequest: the message says why.
+    """
+    nominal = round(fps)
+    hours, minutes, seconds, frames = (int(timecode[at : at + 2]) for at in (0, 3, 6, 9))
+    drops = timecode[8] == ";"
+    dropped = nominal // 15 if drops and minutes % 10 and not seconds else 0
+    is_whole = fps in (nominal, Fraction(nominal * 1000, 1001))
+    may_drop = nominal % 30 == 0 and fps != nominal
+    refusals = {
+        f"expected whole frames per second, or 1000/1001 of that, found {float(fps):g}": not is_whole,
+        f"expected ':' before the frames, since {float(fps):g} fps drops no numbers, found {timecode}": drops
+        and not may_drop,
+        f"expected up to 23:59:59 and {nominal - 1} frames, found {timecode}": hours > 23
+        or max(minutes, seconds) > 59
+        or frames >= nominal,
+        f"expected a number that is not dropped, found {timecode}": frames < dropped,
+    }
+    for reason, is_so in refusals.items():
+        if is_so:
+            raise InvalidRequest(reason, loc=("timecode",))
+
+
 def timeline(images: Iterable[ImageFrame], fps: Fraction, min_frames: int | None = None) -> Timeline:
     """Lay the stills out one after the other.
 

@@ -107,3 +107,13 @@ def test_importing_costs_nothing() -> None:
         f"import sys, renderer; sys.exit(repr({heavy} & sys.modules.keys()) if {heavy} & sys.modules.keys() else 0)"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+def test_the_same_request_gives_the_same_bytes_where_the_time_is_told(tmp_path: Path, write_image, monkeypatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    write_image("a.png")
+    write_image("b.png", colour=200)
+    images = [{"url": "a.png", "frames": 30}, {"url": "b.png", "frames": 5}]
+    for name in ("one.mp4", "two.mp4"):
+        render({"images": images, "timecode": "01:00:00:00"}, tmp_path / name, base=tmp_path)
+    assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from protocol.schema import ImageFrame, RenderRequest
 from renderer.errors import InvalidRequest
-from renderer.timeline import Timeline, frame_rate, timeline, timeline_of
+from renderer.timeline import Timeline, check_timecode, frame_rate, timeline, timeline_of
 
 FRAME_RATES = [Fraction(1), Fraction(25, 2), Fraction(24000, 1001), Fraction(24), Fraction(60000, 1001), Fraction(120)]
 
@@ -207,3 +207,36 @@ def test_a_huge_duration_is_a_number_for_the_limits_to_refuse() -> None:
 def test_a_timeline_that_is_none_cannot_be_made(fps: Fraction, holds: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"fps|holds"):
         Timeline(fps, holds)
+
+
+@pytest.mark.parametrize(
+    ("timecode", "fps"),
+    [
+        ("00:00:00:00", Fraction(1)),
+        ("23:59:59:23", Fraction(24000, 1001)),
+        ("01:00:00;00", Fraction(30000, 1001)),
+        ("00:10:00;00", Fraction(30000, 1001)),
+        ("00:01:00;04", Fraction(60000, 1001)),
+        ("00:01:00:00", Fraction(30000, 1001)),
+    ],
+)
+def test_a_timecode_that_a_frame_can_have_is_taken(timecode: str, fps: Fraction) -> None:
+    check_timecode(timecode, fps)
+
+
+@pytest.mark.parametrize(
+    ("timecode", "fps", "words"),
+    [
+        ("00:00:00:00", Fraction(25, 2), "expected whole frames per second"),
+        ("00:00:00;00", Fraction(30), "expected ':' before the frames"),
+        ("00:00:00;00", Fraction(24000, 1001), "expected ':' before the frames"),
+        ("00:00:00:24", Fraction(24), "expected up to 23:59:59 and 23 frames"),
+        ("24:00:00:00", Fraction(24), "expected up to 23:59:59"),
+        ("00:60:00:00", Fraction(24), "expected up to 23:59:59"),
+        ("00:01:00;01", Fraction(30000, 1001), "expected a number that is not dropped"),
+        ("00:01:00;03", Fraction(60000, 1001), "expected a number that is not dropped"),
+    ],
+)
+def test_a_timecode_that_no_frame_has_is_refused(timecode: str, fps: Fraction, words: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"^timecode: {words}"):
+        check_timecode(timecode, fps)

@@ -1,8 +1,9 @@
-"""Writes into an SPS what an encoder left out: BT.709 limited range, and that no picture is out of order.
+"""Writes into an SPS what an encoder left out: colours, the shape of samples, and that no picture is out of order.
 
 Players guess where a stream does not tell, and guess by its height. So the SPS of every encoder says the same as
 libx264's does (E.2.1): video_format 5 (unspecified), limited range, and code point 1, BT.709, for all three of Table
-E-3, E-4 and E-5. The rest of the SPS stays as its encoder wrote it.
+E-3, E-4 and E-5; samples are square, and chroma stands on its left luma column, as `pictures.compose` puts it. The rest
+of the SPS stays as its encoder wrote it.
 """
 
 from collections.abc import Callable
@@ -10,17 +11,26 @@ from typing import Final
 
 from renderer.h264.bits import BitReader, BitWriter, escape, unescape
 from renderer.h264.parameter_sets import parse_sps
-from renderer.h264.vui import Colour, read_over_aspect, read_over_clock
+from renderer.h264.vui import (
+    SQUARE,
+    Colour,
+    Vui,
+    read_aspect,
+    read_chroma_location,
+    read_over_clock,
+    read_over_overscan,
+)
 
 BT709: Final = Colour(is_full_range=False, primaries=1, transfer=1, matrix=1)
 
 _UNSPECIFIED_FORMAT: Final = 5
+_LEFT: Final = 0
 _NO_LIMIT: Final = 0
 _LONGEST_VECTOR: Final = 15  # log2_max_mv_length: what holds where nothing is said
 
 
 def described(sps_nal: bytes, *, is_reordered: bool) -> bytes:
-    """Return the SPS with its colours told.
+    """Return the SPS with colours and samples told.
 
     Args:
         sps_nal: escaped, as it is in the stream.
@@ -31,24 +41,30 @@ def described(sps_nal: bytes, *, is_reordered: bool) -> bytes:
         InvalidStream: it is no SPS.
     """
     sps = parse_sps(sps_nal)
-    is_told = sps.vui is not None and sps.vui.colour == BT709
-    if is_told and (is_reordered or (sps.vui and sps.vui.num_reorder_frames is not None)):
+    if sps.vui and _tells_all(sps.vui) and (is_reordered or sps.vui.num_reorder_frames is not None):
         return sps_nal
     unescaped = unescape(sps_nal)
     source, written = BitReader(unescaped), BitWriter()
     _copy(source, written, sps.vui_position)
     has_vui = source.flag()
     written.flag(True)
+    written.flag(True)  # aspect_ratio_info_present_flag
+    written.u(8, SQUARE)
     if has_vui:
-        _copy_over(source, written, read_over_aspect)
+        read_aspect(source)
+        _copy_over(source, written, read_over_overscan)
         _read_over_colour(source)
+        read_chroma_location(source)
     else:
-        written.u(2, 0)  # aspect_ratio_info_present_flag, overscan_info_present_flag
+        written.flag(False)  # overscan_info_present_flag
     _write_colour(written)
+    written.flag(True)  # chroma_loc_info_present_flag
+    for _ in ("top field", "bottom field"):
+        written.ue(_LEFT)
     if has_vui:
         _copy_over(source, written, read_over_clock)
     else:
-        written.u(5, 0)  # chroma location, timing, both HRDs, pic_struct
+        written.u(4, 0)  # timing, both HRDs, pic_struct
     is_restricted = has_vui and source.flag()
     written.flag(is_restricted or not is_reordered)
     if is_restricted:
@@ -57,6 +73,10 @@ def described(sps_nal: bytes, *, is_reordered: bool) -> bytes:
         _write_restriction(written, max(1, sps.max_num_ref_frames))
     written.trailing_bits()
     return escape(written.to_bytes())
+
+
+def _tells_all(vui: Vui) -> bool:
+    return (vui.aspect_ratio_idc, vui.colour, vui.chroma_location) == (SQUARE, BT709, (_LEFT, _LEFT))
 
 
 def _payload_bits(unescaped: bytes) -> int:

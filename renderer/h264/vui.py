@@ -5,6 +5,7 @@ from typing import Final
 
 from renderer.h264.bits import BitReader
 
+SQUARE: Final = 1  # aspect_ratio_idc, Table E-1
 _EXTENDED_SAR: Final = 255
 
 
@@ -20,8 +21,11 @@ class Colour:
 
 @dataclass(frozen=True, slots=True)
 class Vui:
-    """Video usability information (E.1.1), without what concerns aspect and clock."""
+    """Video usability information (E.1.1), without what concerns the clock."""
 
+    aspect_ratio_idc: int | None
+    chroma_location: tuple[int, int] | None
+    """Of the top and the bottom field (Figure E-1); 0 is left."""
     colour: Colour | None
     needs_picture_timing: bool
     """Every access unit must carry a picture timing SEI message (D.2.3): for an HRD or for pic_struct."""
@@ -31,26 +35,36 @@ class Vui:
 
 def read_vui(bits: BitReader) -> Vui:
     """Read the VUI of an SPS, up to max_num_reorder_frames."""
-    read_over_aspect(bits)
+    aspect_ratio_idc = read_aspect(bits)
+    read_over_overscan(bits)
     colour = _colour(bits) if bits.flag() else None
+    chroma_location = read_chroma_location(bits)
     needs_picture_timing = read_over_clock(bits)
     num_reorder_frames = _num_reorder_frames(bits) if bits.flag() else None
-    return Vui(colour, needs_picture_timing, num_reorder_frames)
+    return Vui(aspect_ratio_idc, chroma_location, colour, needs_picture_timing, num_reorder_frames)
 
 
-def read_over_aspect(bits: BitReader) -> None:
-    """Read what stands before video_signal_type_present_flag: the sample aspect ratio and the overscan."""
-    if bits.flag() and bits.u(8) == _EXTENDED_SAR:
+def read_aspect(bits: BitReader) -> int | None:
+    """Read the sample aspect ratio; return its aspect_ratio_idc."""
+    aspect_ratio_idc = bits.u(8) if bits.flag() else None
+    if aspect_ratio_idc == _EXTENDED_SAR:
         bits.u(32)  # sar_width, sar_height
+    return aspect_ratio_idc
+
+
+def read_chroma_location(bits: BitReader) -> tuple[int, int] | None:
+    """Read chroma_sample_loc_type of both fields."""
+    return (bits.ue(), bits.ue()) if bits.flag() else None
+
+
+def read_over_overscan(bits: BitReader) -> None:
+    """Read what stands between the sample aspect ratio and video_signal_type_present_flag."""
     if bits.flag():
         bits.flag()  # overscan_appropriate_flag
 
 
 def read_over_clock(bits: BitReader) -> bool:
-    """Read what stands between the colours and bitstream_restriction_flag; say whether pictures need their timing."""
-    if bits.flag():
-        bits.ue()  # chroma_sample_loc_type_top_field
-        bits.ue()  # chroma_sample_loc_type_bottom_field
+    """Read on from the chroma location to bitstream_restriction_flag; say whether pictures need their timing."""
     if bits.flag():
         bits.u(65)  # num_units_in_tick, time_scale, fixed_frame_rate_flag
     has_hrd = _has_hrd(bits)

@@ -5,14 +5,22 @@ every sample lasts the denominator, doubled as often: the sample table has one `
 ffmpeg's muxer doubles just so, and its concat demuxer joins by copy only what has one timescale; GStreamer's accurate
 seek misses its picture where a tick is as long as a frame.
 
+The parameter sets stand in `avcC` alone, as the sample entry `avc1` asks (ISO/IEC 14496-15, 5.3.3 and 5.4.2): all
+players take `avc1`, and not all of them `avc3`, with sets in the samples. Colours, square samples and chroma's place
+are told there for every encoder's stream. The time of creation is SOURCE_DATE_EPOCH's if that is set, so that the same
+request gives the same bytes.
+
 `colr` is nclx 1/1/1 limited, as in the SPS. faststart puts `moov` in front. The file grows as NAME.part; it is read
 back, synced and renamed at the end, and removed on every other way out.
 """
 
 import io
+import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Final, Self
@@ -22,17 +30,22 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
+from renderer.config import VERSION
 from renderer.disk import is_full, settle, sync
 from renderer.encode.sequence import Sample
 from renderer.errors import OutputFailed, StorageFull
-from renderer.h264.bits import NalType, nal_type, split_nals
+from renderer.h264.bits import NalType, join_nals, nal_type, split_nals
+from renderer.h264.description import described
 from renderer.h264.parameter_sets import parse_sps
+from renderer.output.boxes import finish
 from renderer.output.place import FORMATS, part_of
 
 # libavformat decodes a picture when it opens a stream, 20 ms at 1080p; all that is wanted here is in the headers.
 _UNDECODED = {"skip_frame": "all"}
 
 _LEAST_TIMESCALE: Final = 10_000
+_PARAMETER_SETS: Final = frozenset({NalType.SPS, NalType.PPS})
+_TOOL: Final = f"stillreel {VERSION}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +63,14 @@ class VideoFacts:
 class Mp4Writer:
     """One MP4 in the making. Leave the `with` block without `commit()` and nothing remains."""
 
-    def __init__(self, path: Path, fps: Fraction) -> None:
+    def __init__(self, path: Path, fps: Fraction, timecode: str | None = None) -> None:
         """Args:
         path: the final name; its directory exists. Its suffix says whether it is an MP4, an M4V or a QuickTime film.
         fps: exact frames per second.
+        timecode: of the first frame, such as "01:00:00:00"; `timeline.check_timecode` has passed it.
         """
+        self._timecode = timecode
+        self._parameter_sets: frozenset[bytes] = frozenset()
         self._path = path
         self._part = part_of(path)
         self._fps = fps
@@ -83,8 +99,8 @@ class Mp4Writer:
         """
         with _as_write_failure():
             for sample in samples:
-                container, stream = self._open(sample)
-                packet = av.Packet(sample.data)
+                container, stream = self._open(sample, reordered)
+                packet = av.Packet(self._without_sets(sample.data) if sample.is_sync else sample.data)
                 packet.stream = stream
                 packet.time_base = self._frame_s
                 packet.pts = sample.frame
@@ -107,6 +123,8 @@ class Mp4Writer:
         expected = self._frames if frames is None else frames
         with _as_write_failure():
             self._close()
+            if self._part.exists():
+                finish(self._part, self._fps)
             facts = read_facts(self._part)
             if facts.frames != expected or facts.fps != self._fps:
                 raise OutputFailed(
@@ -116,7 +134,15 @@ class Mp4Writer:
             settle(self._part, self._path)
         return facts
 
-    def _open(self, first: Sample) -> tuple[OutputContainer, VideoStream]:
+    def _without_sets(self, access_unit: bytes) -> bytes:
+        """Leave out the parameter sets, which stand in `avcC`."""
+        nals = split_nals(access_unit)
+        sets = {nal for nal in nals if nal_type(nal) in _PARAMETER_SETS}
+        if not sets <= self._parameter_sets:
+            raise OutputFailed("the encoder changed its parameter sets within the stream")
+        return join_nals([nal for nal in nals if nal not in sets])
+
+    def _open(self, first: Sample, reordered: int) -> tuple[OutputContainer, VideoStream]:
         """Open the file at the first access unit, whose SPS tells libavformat size, profile and colours."""
         if self._container is None or self._stream is None:
             scale = str(timescale(self._fps))
@@ -125,15 +151,25 @@ class Mp4Writer:
                 "w",
                 format=FORMATS.get(self._path.suffix.lower(), "mp4"),
                 options={
+                    "fflags": "+bitexact",  # no tag of libavformat's own
                     "movflags": "+faststart+write_colr",
                     "video_track_timescale": scale,
                     "movie_timescale": scale,
                 },
             )
-            with av.open(io.BytesIO(first.data), format="h264", options=_UNDECODED) as parameters:
+            self._container.metadata["creation_time"] = _created_at()
+            self._container.metadata["comment"] = _TOOL  # which `boxes.finish` makes the name of the tool
+            nals = split_nals(first.data)
+            self._parameter_sets = frozenset(nal for nal in nals if nal_type(nal) in _PARAMETER_SETS)
+            told = join_nals([_told(nal, reordered) for nal in nals])
+            options = {**_UNDECODED, "framerate": str(self._fps)}
+            with av.open(io.BytesIO(told), format="h264", options=options) as parameters:
                 self._stream = self._container.add_stream_from_template(parameters.streams.video[0])
             self._stream.time_base = self._frame_s
-            _copy_colour(first.data, self._stream)
+            self._stream.metadata["encoder"] = _TOOL
+            if self._timecode:
+                self._stream.metadata["timecode"] = self._timecode
+            _copy_colour(told, self._stream)
         return self._container, self._stream
 
     def _close(self, *, suppress: bool = False) -> None:
@@ -171,12 +207,32 @@ def read_facts(path: Path) -> VideoFacts:
         )
 
 
+def _told(nal: bytes, reordered: int) -> bytes:
+    """Return the NAL unit; an SPS with all told that players would have to guess."""
+    return described(nal, is_reordered=reordered > 0) if nal_type(nal) == NalType.SPS else nal
+
+
+def _created_at() -> str:
+    """Return the time of creation as ISO 8601, from SOURCE_DATE_EPOCH where that is set.
+
+    Raises:
+        OutputFailed: it is set to something else than seconds since 1970.
+    """
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    try:
+        moment_s = int(time.time()) if epoch is None else int(epoch)
+        return datetime.fromtimestamp(moment_s, UTC).isoformat()
+    except (ValueError, OverflowError, OSError) as error:
+        raise OutputFailed(f"SOURCE_DATE_EPOCH: expected seconds since 1970, found {epoch!r}") from error
+
+
 def _copy_colour(access_unit: bytes, stream: VideoStream) -> None:
     """Tell the file what the SPS says of colours; libavformat would have to decode a picture to know."""
     sps = next((parse_sps(nal) for nal in split_nals(access_unit) if nal_type(nal) == NalType.SPS), None)
     colour = sps.vui.colour if sps and sps.vui else None
     if colour:
         context = stream.codec_context
+        context.sample_aspect_ratio = Fraction(1)
         context.color_primaries = colour.primaries
         context.color_trc = colour.transfer
         context.colorspace = colour.matrix

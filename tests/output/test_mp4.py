@@ -6,13 +6,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
-from renderer.config import EncodeSettings
+from renderer.config import VERSION, EncodeSettings
 from renderer.encode.base import StreamSettings
 from renderer.encode.null import NullEncoder
 from renderer.encode.sequence import Sample
@@ -20,6 +22,8 @@ from renderer.encode.x264 import X264Encoder
 from renderer.errors import OutputFailed, StorageFull
 from renderer.geometry import Canvas
 from renderer.h264.bits import split_nals
+from renderer.h264.description import described
+from renderer.h264.parameter_sets import parse_sps
 from renderer.output.mp4 import Mp4Writer, VideoFacts, timescale
 
 RATES = [Fraction(1), Fraction(25, 2), Fraction(24), Fraction(30000, 1001), Fraction(120), Fraction(120000, 1001)]
@@ -114,12 +118,13 @@ def test_avcc_holds_the_streams_parameter_sets(tmp_path: Path) -> None:
     units = coded(3, encoder=X264Encoder)
     write(path, units)
     sps, pps = [nal for nal in split_nals(units[0].data) if nal[0] & 31 in (7, 8)]
+    sps = described(sps, is_reordered=True)
     avcc = box(path, "avcC")
     assert avcc[:6] == bytes((1, sps[1], sps[2], sps[3], 0xFF, 0xE1))  # lengths of four bytes, one SPS
     assert avcc[6:].startswith(struct.pack(">H", len(sps)) + sps + b"\x01" + struct.pack(">H", len(pps)) + pps)
 
 
-def test_samples_are_the_streams_nal_units_with_lengths(tmp_path: Path) -> None:
+def test_samples_are_the_streams_nal_units_with_lengths_but_its_parameter_sets(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     units = coded(12, encoder=X264Encoder, interval=5)
     write(path, units)
@@ -133,7 +138,7 @@ def test_samples_are_the_streams_nal_units_with_lengths(tmp_path: Path) -> None:
             (length,) = struct.unpack_from(">I", sample)
             nals.append(sample[4 : 4 + length])
             sample = sample[4 + length :]
-        assert nals == split_nals(unit.data)
+        assert nals == [nal for nal in split_nals(unit.data) if nal[0] & 31 not in (7, 8)]
         at += size
 
 
@@ -141,6 +146,77 @@ def test_colr_says_bt709_limited(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     write(path, coded(2))
     assert box(path, "colr") == b"nclx" + struct.pack(">HHHB", 1, 1, 1, 0)
+
+
+def test_samples_are_square_and_chroma_stands_left(tmp_path: Path) -> None:
+    for encoder in (NullEncoder, X264Encoder):
+        path = tmp_path / "a.mp4"
+        write(path, coded(2, encoder=encoder))
+        assert box(path, "pasp") == struct.pack(">II", 1, 1)
+        avcc = box(path, "avcC")
+        vui = parse_sps(avcc[8 : 8 + int.from_bytes(avcc[6:8], "big")]).vui
+        assert (vui.aspect_ratio_idc, vui.chroma_location) == (1, (0, 0))
+
+
+def test_btrt_tells_the_busiest_second_and_the_average(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    units = coded(96, encoder=NullEncoder)
+    heavy = [replace(unit, data=unit.data + b"\x55" * 1000 * (30 <= index < 54)) for index, unit in enumerate(units)]
+    write(path, heavy)
+    stsz = box(path, "stsz")
+    sizes = struct.unpack_from(f">{struct.unpack_from('>I', stsz, 8)[0]}I", stsz, 12)
+    _, peak, average = struct.unpack(">III", box(path, "btrt"))
+    assert peak == 8 * sum(sizes[30:54])
+    assert average == pytest.approx(8 * sum(sizes) / 4, rel=0.01)
+
+
+def test_the_file_names_its_maker_and_no_other(tmp_path: Path) -> None:
+    for name in ("a.mp4", "a.m4v", "a.mov"):
+        write(tmp_path / name, coded(2))
+        with av.open(str(tmp_path / name)) as container:
+            assert container.metadata["encoder"] == f"stillreel {VERSION}"
+            assert "comment" not in container.metadata
+        assert b"Lavf" not in (tmp_path / name).read_bytes()
+
+
+def test_the_time_of_creation_is_now_or_what_the_environment_says(tmp_path: Path, monkeypatch) -> None:
+    def created() -> list[datetime]:
+        write(tmp_path / "a.mp4", coded(2))
+        names = [box(tmp_path / "a.mp4", name) for name in ("mvhd", "tkhd", "mdhd")]
+        since_1904 = [struct.unpack_from(">I", payload, 4)[0] for payload in names]
+        return [datetime(1904, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds) for seconds in since_1904]
+
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    assert all(abs(datetime.now(UTC) - moment) < timedelta(minutes=1) for moment in created())
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1234567890")
+    assert set(created()) == {datetime(2009, 2, 13, 23, 31, 30, tzinfo=UTC)}
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    with pytest.raises(OutputFailed, match="SOURCE_DATE_EPOCH: expected seconds since 1970, found 'yesterday'"):
+        created()
+
+
+@pytest.mark.parametrize(
+    ("fps", "timecode"),
+    [(Fraction(24), "01:00:00:00"), (Fraction(30000, 1001), "00:59:59;29"), (Fraction(60000, 1001), "10:00:00:59")],
+)
+def test_a_timecode_begins_at_the_first_frame(tmp_path: Path, fps: Fraction, timecode: str) -> None:
+    path = tmp_path / "a.mp4"
+    with Mp4Writer(path, fps, timecode) as video:
+        video.extend(coded(30, fps))
+        assert video.commit().frames == 30
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].metadata["timecode"] == timecode
+        assert len(list(container.decode(video=0))) == 30
+
+
+def test_a_stream_that_changes_its_parameter_sets_is_an_error(tmp_path: Path) -> None:
+    units = coded(3)
+    other = NullEncoder(StreamSettings(Canvas(80, 48), Fraction(24), 20, "ultrafast", 10), EncodeSettings())
+    (strange,) = other.encode(np.zeros(other._stream.canvas.nv12_shape, np.uint8))
+    with Mp4Writer(tmp_path / "a.mp4", Fraction(24)) as video:
+        video.extend(units)
+        with pytest.raises(OutputFailed, match="changed its parameter sets"):
+            video.extend([Sample(strange.data, 3, is_sync=True)])
 
 
 def test_moov_stands_before_mdat(tmp_path: Path) -> None:
@@ -283,7 +359,8 @@ def test_a_disk_that_fills_up_while_the_file_is_finished_is_an_error(
     """What libavformat writes at its end only, `moov`, has no room: that error must not be lost."""
     units = [Sample(unit.data + b"\x55" * (index % 2), index, index % 2 == 0) for index, unit in enumerate(coded(2000))]
     whole = write(tmp_path / "whole.mp4", units).size_bytes
-    assert whole - sum(len(unit.data) for unit in units) > 3 * 4096
+    (moov,) = [payload for name, payload in boxes((tmp_path / "whole.mp4").read_bytes()) if name == "moov"]
+    assert len(moov) > 3 * 4096
     (small_disk / "ballast").write_bytes(bytes(1024 * 1024 - (-(-whole // 4096) - missing_pages) * 4096))
     with pytest.raises(StorageFull, match="the video could not be written: No space left on device"):
         write(small_disk / "a.mp4", units)
