@@ -64,9 +64,10 @@ def check(path: Path, result: RenderResult, stills: Sequence[tuple[int, int]], r
         stream = container.streams.video[0]
         frames = list(container.decode(stream))
         assert [number_on(frame) for frame in frames] == expected
-        assert stream.time_base == Fraction(1, rate.numerator)
-        assert [frame.pts for frame in frames] == [index * rate.denominator for index in range(len(expected))]
-        assert stream.duration == len(expected) * rate.denominator
+        ticks_a_frame = 1 / (rate * stream.time_base)
+        assert ticks_a_frame.denominator == 1, "a frame lasts whole ticks"
+        assert [frame.pts for frame in frames] == [index * ticks_a_frame for index in range(len(expected))]
+        assert stream.duration == len(expected) * ticks_a_frame
         assert stream.frames == len(expected)
         assert stream.average_rate == stream.base_rate == rate
     assert result.frames == len(expected)
@@ -135,8 +136,10 @@ def test_seeking_finds_the_still_of_that_time(tmp_path: Path, seek_to: int) -> N
     images = [{"url": numbered(number), "frames": hold} for number, hold in stills]
     render({"images": images, "fps": 24, "max_keyframe_interval": 1}, path)
     with av.open(str(path)) as container:
-        container.seek(seek_to, stream=container.streams.video[0])
-        frame = next(frame for frame in container.decode(video=0) if frame.pts == seek_to)
+        stream = container.streams.video[0]
+        pts = seek_to / (24 * stream.time_base)
+        container.seek(int(pts), stream=stream)
+        frame = next(frame for frame in container.decode(stream) if frame.pts == pts)
         assert number_on(frame) == (1 if seek_to < 100 else 2)
 
 
