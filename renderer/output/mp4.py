@@ -154,6 +154,7 @@ class Mp4Writer:
                     "fflags": "+bitexact",  # no tag of libavformat's own
                     "movflags": "+faststart+write_colr",
                     "video_track_timescale": scale,
+                    "write_tmcd": "1",  # of a timecode, which M4V files lose otherwise
                     "movie_timescale": scale,
                 },
             )

@@ -65,6 +65,7 @@ def test_the_defaults_are_those_of_this_output_format() -> None:
         "preset": "veryfast",
         "encoder": "auto",
         "max_keyframe_interval": 10.0,
+        "timecode": None,
         "sync_mode": False,
         "priority": "normal",
     }
@@ -82,6 +83,7 @@ def test_the_defaults_are_those_of_this_output_format() -> None:
         {"preset": "fast"},
         {"encoder": "libx264"},
         {"max_keyframe_interval": 5},
+        {"timecode": "01:00:00:00"},
         {"metadata": {"a": 1}},
         {"images": [{"url": "a.png", "frames": 24}, {"url": "b.png", "frames": 23}]},
         {"images": [{"url": "b.png", "frames": 24}, {"url": "a.png", "frames": 24}]},

@@ -199,8 +199,9 @@ def test_the_time_of_creation_is_now_or_what_the_environment_says(tmp_path: Path
     ("fps", "timecode"),
     [(Fraction(24), "01:00:00:00"), (Fraction(30000, 1001), "00:59:59;29"), (Fraction(60000, 1001), "10:00:00:59")],
 )
-def test_a_timecode_begins_at_the_first_frame(tmp_path: Path, fps: Fraction, timecode: str) -> None:
-    path = tmp_path / "a.mp4"
+@pytest.mark.parametrize("name", ["a.mp4", "a.m4v", "a.mov"])
+def test_a_timecode_begins_at_the_first_frame(tmp_path: Path, name: str, fps: Fraction, timecode: str) -> None:
+    path = tmp_path / name
     with Mp4Writer(path, fps, timecode) as video:
         video.extend(coded(30, fps))
         assert video.commit().frames == 30
