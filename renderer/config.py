@@ -169,6 +169,12 @@ class EngineSettings(_Part):
     job_timeout_s: float = Field(3600, gt=0)
     worker_memory_bytes: int = Field(4096 * MEBIBYTE, ge=256 * MEBIBYTE)
     worker_nice: int = Field(5, ge=0, le=19, description="how far workers and encoders give way to the daemon")
+    worker_file_bytes: int = Field(
+        64 * 1024 * MEBIBYTE, ge=MEBIBYTE, description="the largest file that a worker may write, such as a video"
+    )
+    overwrite_memory: bool = Field(
+        True, description="workers overwrite what they free, so that no decoder can show one picture in another's place"
+    )
     progress_timeout_s: float = Field(300, gt=0, description="seconds without progress before a job is stopped")
     attempts: int = Field(3, ge=1, description="times a job is begun before a dying worker fails it")
     retry_pause_s: float = Field(1, ge=0, description="before the second attempt; four times as long before the third")

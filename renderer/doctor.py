@@ -22,6 +22,7 @@ from renderer.encode.selftest import refusal
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import ConfigError, StillreelError
 from renderer.intake import Origin, render_job
+from renderer.jobs.confinement import no_new_privs_refusal
 from renderer.pictures.memory import pinned_memory
 from renderer.pipeline import render
 
@@ -56,6 +57,7 @@ def examine(settings: Settings) -> list[Finding]:
         _pinned_memory(findings),
         Finding("muxer", True, f"PyAV {av.__version__}"),
         _curve(),
+        _no_new_privs(),
         Finding("workers", True, f"{engine.workers} of {os.cpu_count()} cores, {engine.max_queued} jobs may wait"),
         Finding(
             "limits",
@@ -79,6 +81,11 @@ def _curve() -> Finding:
         "other machines may be let in with keys" if has_curve else "built without it: no other machine can be let in"
     )
     return Finding("curve", has_curve, f"ZeroMQ {zmq.zmq_version()}, {found}", is_needed=False)
+
+
+def _no_new_privs() -> Finding:
+    refused = no_new_privs_refusal()
+    return Finding("no_new_privs", refused is None, refused or "workers gain no rights from programs", is_needed=False)
 
 
 def _ffmpeg_version(settings: Settings) -> str:

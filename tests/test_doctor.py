@@ -25,6 +25,12 @@ def test_curve_is_among_the_findings() -> None:
     assert curve.found.startswith("ZeroMQ 4.")
 
 
+def test_what_confines_workers_is_among_the_findings() -> None:
+    findings = by_name(Settings())
+    assert findings["no_new_privs"].found == "workers gain no rights from programs"
+    assert not findings["no_new_privs"].is_needed
+
+
 def test_what_is_not_there_says_why_and_is_not_needed() -> None:
     nvenc = by_name(Settings())["nvenc"]
     assert (nvenc.works, nvenc.is_needed) == (False, False)

@@ -33,6 +33,7 @@ from protocol.schema import Fault, Progress
 from renderer.config import EngineSettings, RenderSettings
 from renderer.errors import StillreelError
 from renderer.job_logs import WorkerLog, configure_worker
+from renderer.jobs.confinement import limit_process, overwrite_memory
 from renderer.jobs.progress import ProgressSender
 from renderer.logs import process_job
 from renderer.pictures.marks import MOST_THREADS, Cell, Marks
@@ -181,6 +182,9 @@ def begin(
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # prctl(2): die with the parent, kill -9 or not
         limit = _mapped_bytes() + settings.worker_memory_bytes
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    limit_process(settings.worker_file_bytes)
+    if settings.overwrite_memory:
+        overwrite_memory()
     _report_progress = ProgressSender(progress_address)
 
 
