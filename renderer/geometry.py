@@ -108,15 +108,23 @@ def canvas_for(first: Size, width: int | None, height: int | None) -> Canvas:
 
     Args:
         first: size of the first still, after orientation.
-        width, height: as requested; where one is given the other follows the first still's aspect ratio.
+        width, height: as requested; where one is given the other follows it, once even, in the first still's shape.
     """
-    if width is None and height is None:
-        return Canvas(even_up(first.width), even_up(first.height))
-    if width is None:
-        return Canvas(_even_near(Fraction(height or 0) * first.width / first.height), even_up(height or 0))
-    if height is None:
-        return Canvas(even_up(width), _even_near(Fraction(width) * first.height / first.width))
-    return Canvas(even_up(width), even_up(height))
+    if width is not None and height is not None:
+        return Canvas(even_up(width), even_up(height))
+    if width is not None:
+        return _as_wide(first, even_up(width))
+    if height is not None:
+        return _as_high(first, even_up(height))
+    return Canvas(even_up(first.width), even_up(first.height))
+
+
+def _as_wide(still: Size, width: int) -> Canvas:
+    return Canvas(width, _even_near(Fraction(width * still.height, still.width)))
+
+
+def _as_high(still: Size, height: int) -> Canvas:
+    return Canvas(_even_near(Fraction(height * still.width, still.height)), height)
 
 
 def largest_canvas(first: Size, limits: CanvasLimits) -> Canvas:
@@ -150,9 +158,10 @@ def _thinnest_canvas(first: Size, limits: CanvasLimits) -> Canvas:
 def place(still: Size, canvas: Canvas, mode: ResizeMode, *, upscale: bool = True) -> Placement:
     """Say where a still stands on the canvas.
 
-    pad keeps the whole still and adds bars; crop fills the canvas and cuts what hangs over, evenly on both sides;
-    stretch ignores the aspect ratio. With upscale=False a still is never enlarged: where it would be, it keeps its size
-    (stretch: each axis by itself) and stands in the middle.
+    pad keeps the whole still and adds bars, though none where still and canvas differ in shape by rounding alone; crop
+    fills the canvas and cuts what hangs over, evenly on both sides; stretch ignores the aspect ratio. With
+    upscale=False a still is never enlarged: where it would be, it keeps its size (stretch: each axis by itself) and
+    stands in the middle.
     """
     whole = (0, 0, still.width, still.height)
     if still.width in (canvas.width, canvas.width - 1) and still.height in (canvas.height, canvas.height - 1):
@@ -168,6 +177,9 @@ def place(still: Size, canvas: Canvas, mode: ResizeMode, *, upscale: bool = True
     if is_held_back:
         scale = Fraction(1)
     if mode == "pad":
+        may_fill = upscale or max(ratios) <= 1
+        if may_fill and canvas in (_as_wide(still, canvas.width), _as_high(still, canvas.height)):
+            return Placement(whole, Size(canvas.width, canvas.height), 0, 0)
         return _centred(whole, _scaled(still, scale, canvas), canvas)
     crop = _centred_crop(still, scale, canvas)
     if is_held_back:
