@@ -16,6 +16,7 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
+from av.stream import Disposition
 from PIL import Image
 
 from renderer.errors import DecodeFailed
@@ -67,9 +68,12 @@ def read_limited(data: bytes) -> npt.NDArray[Any]:
     """
     nclx = _NCLX.search(data, 0, _HEAD_BYTES)
     with av.open(io.BytesIO(data), "r", format="mov,mp4,m4a,3gp,3g2,mj2") as container:
-        if not container.streams.video:
+        streams = container.streams.video
+        if not streams:
             raise DecodeFailed("expected an AVIF file with a picture")
-        frame = next(container.decode(container.streams.video[0]), None)
+        # Alpha and the pictures of an animation are streams as well; the picture itself is the first default one.
+        stream = next((stream for stream in streams if stream.disposition & Disposition.default), streams[0])
+        frame = next(container.decode(stream), None)
     if frame is None:
         raise DecodeFailed("expected a whole AVIF image, found one that ends early")
     matrix = struct.unpack(">H", nclx[3])[0] if nclx else int(frame.colorspace)

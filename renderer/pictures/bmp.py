@@ -5,7 +5,7 @@ masks wrong. Run-length coded files are Pillow's.
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -69,6 +69,11 @@ def read(data: bytes) -> npt.NDArray[np.uint8]:
         DecodeFailed: the file ends early.
     """
     info = _parse(data)
+    if (
+        info.bits <= 8 and info.start <= info.palette_at
+    ):  # some programs forget the palette when they say where rows begin
+        count = info.colours or 1 << info.bits
+        info = replace(info, start=info.palette_at + count * (3 if info.length == _CORE else 4))
     if len(data) < info.start + info.row_bytes * info.height:
         raise DecodeFailed("expected a whole BMP image, found one that ends early")
     rows = np.frombuffer(data, np.uint8, info.row_bytes * info.height, info.start).reshape(info.height, info.row_bytes)
@@ -114,8 +119,7 @@ def _check_kind(info: _Info) -> None:
 
 def _looked_up(rows: npt.NDArray[np.uint8], info: _Info, data: bytes) -> npt.NDArray[np.uint8]:
     entry = 3 if info.length == _CORE else 4
-    room = max(0, info.start - info.palette_at) // entry if info.start > info.palette_at else 1 << info.bits
-    count = min(info.colours or 1 << info.bits, 1 << info.bits, room)
+    count = min(info.colours or 1 << info.bits, 1 << info.bits, (info.start - info.palette_at) // entry)
     palette = np.zeros((256, 3), np.uint8)  # an index beyond the palette is black
     stored = np.frombuffer(data[info.palette_at : info.palette_at + count * entry], np.uint8)
     stored = stored[: len(stored) // entry * entry].reshape(-1, entry)

@@ -521,6 +521,8 @@ def bmp() -> Iterator[Sample]:
             bmp_file(bmp_info(bits)[:16].replace(b"\x28", b"\x10", 1), body, four),
             seen,
         )
+    file = bmp_file(bmp_info(8), body, four)
+    yield Sample("bmp palette 8 forgotten", file[:10] + struct.pack("<I", 54) + file[14:], seen)
     core = struct.pack("<IHHHH", 12, WIDTH, HEIGHT, 1, 24)
     yield Sample("bmp os/2 1 24", bmp_file(core, bmp_rows(quantised(rgb, 8)[..., ::-1].reshape(HEIGHT, -1), 24)), shown)
     index = np.repeat(quantised(grey()[:, ::8], 8), 8, axis=1)[:, :WIDTH]
@@ -629,6 +631,17 @@ def avif() -> Iterator[Sample]:
         file = io.BytesIO()
         Image.fromarray(rgba).save(file, "AVIF", quality=100, subsampling="4:4:4", range=value_range)
         yield Sample(f"avif alpha {value_range}", file.getvalue(), as_shown(rgba[..., :3], 255) * (rgba[..., 3:] / 255))
+    frames = [Image.fromarray(rgba), Image.fromarray(255 - rgba)]
+    file = io.BytesIO()
+    options = {
+        "quality": 100,
+        "subsampling": "4:4:4",
+        "range": "limited",
+        "save_all": True,
+        "append_images": frames[1:],
+    }
+    frames[0].save(file, "AVIF", **options)
+    yield Sample("avif animated alpha limited", file.getvalue(), as_shown(rgba[..., :3], 255) * (rgba[..., 3:] / 255))
     for bits in (10, 12):
         values = quantised(gradient(), bits).astype(np.uint16)
         data = imagecodecs.avif_encode(values, level=100, bitspersample=bits)
