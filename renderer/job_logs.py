@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TextIO
 
 from renderer.config import MEBIBYTE
 from renderer.logs import JOB_ID, JsonFormatter, LogFormat, configure, install, job_of
@@ -32,9 +32,9 @@ class WorkerLog:
     logs: Path | None = None
 
 
-def configure_worker(settings: WorkerLog) -> None:
-    """Set a new worker process up to log as its daemon does: such a process inherits stderr, but no handler."""
-    configure(settings.level, settings.log_format)
+def configure_worker(settings: WorkerLog, stderr: TextIO | None = None) -> None:
+    """Set a new worker process up to log as its daemon does, to the same stderr: it inherits that, but no handler."""
+    configure(settings.level, settings.log_format, stderr)
     if (
         settings.logs is not None
     ):  # a directory that is gone went with its job, and a late worker must not bring it back

@@ -32,9 +32,13 @@ _HIDDEN = _STANDARD | {"exc", "color_message"}  # the second is uvicorn's messag
 JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # as in protocol.schema: fit for the name of a directory
 
 
-def configure(level: int | str, log_format: LogFormat = "text") -> None:
-    """Write this process's log to stderr; in place of what an earlier call set up, if there was one."""
-    handler = _StderrHandler()
+def configure(level: int | str, log_format: LogFormat = "text", stderr: TextIO | None = None) -> None:
+    """Write this process's log to stderr; in place of what an earlier call set up, if there was one.
+
+    Args:
+        stderr: the one to write to; None for what is `sys.stderr` whenever a line is written.
+    """
+    handler = _StderrHandler(stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     install(handler)
     logging.getLogger().setLevel(level)
@@ -104,12 +108,13 @@ class JsonFormatter(logging.Formatter):
 class _StderrHandler(logging.StreamHandler[TextIO]):
     """Writes to whatever stderr is by then: a command's tests and a terminal's progress bar replace it."""
 
-    def __init__(self) -> None:
+    def __init__(self, stderr: TextIO | None = None) -> None:
         logging.Handler.__init__(self)
+        self._stderr = stderr
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override] # the base class sets what is looked up here
-        return sys.stderr
+        return self._stderr or sys.stderr
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
         """Do nothing: stderr is gone, and there is nowhere else to say so."""

@@ -35,6 +35,7 @@ from renderer.errors import StillreelError
 from renderer.job_logs import WorkerLog, configure_worker
 from renderer.jobs.confinement import limit_process, overwrite_memory
 from renderer.jobs.progress import ProgressSender
+from renderer.jobs.said import Said, turn_to
 from renderer.logs import process_job
 from renderer.pictures.marks import MOST_THREADS, Cell, Marks
 from renderer.pipeline import RenderJob, RenderReport, render
@@ -42,6 +43,7 @@ from renderer.pipeline import RenderJob, RenderReport, render
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+_LAST_WORDS_S = 1.0  # a process that a library has begun may hold the pipe open
 _JOBS_PER_PROCESS = 500  # a fresh process now and then, against leaks in native code
 
 
@@ -76,6 +78,7 @@ class Worker:
         file, path = tempfile.mkstemp(prefix="crash-", dir=Path(progress_address).parent)
         os.close(file)
         self._crash_report = Path(path)
+        self._said = Said()
         self._lock = threading.Lock()  # a restart and a close may come from two threads
         self._is_closed = False
         self._pool = self._start()
@@ -86,7 +89,9 @@ class Worker:
         The future ends with a report, with a fault if the job failed, with TimeoutError when the time is up, or with
         another exception when the process died. After either exception, or a cancel, call `stop()`.
         """
+        self._said.job(order.job_id)
         future: Future[RenderReport | Fault] = self._pool.schedule(run, args=(order,), timeout=timeout_s)
+        future.add_done_callback(lambda _: self._said.job(None))
         return future
 
     def crashed_thread(self) -> int | None:
@@ -129,6 +134,8 @@ class Worker:
         ours.close()
         self._pool.join()
         theirs.close()  # not before: Pebble may be starting a process that is to be given it
+        self._words.close()
+        self._said.wait(_LAST_WORDS_S)
 
     def _start(self) -> ProcessPool:
         self.marks.clear()
@@ -136,11 +143,13 @@ class Worker:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         self._lifeline = context.Pipe(duplex=False)
+        heard, self._words = context.Pipe(duplex=False)
+        self._said.listen(heard)
         pool = ProcessPool(
             max_workers=1,
             max_tasks=_JOBS_PER_PROCESS,
             initializer=begin,
-            initargs=(*self._arguments, self._lifeline[0], self._cells, self._crash_report),
+            initargs=(*self._arguments, (self._lifeline[0], self._words), self._cells, self._crash_report),
             context=context,
         )
         pool.schedule(_ready)
@@ -163,13 +172,18 @@ def begin(
     progress_address: str,
     settings: EngineSettings,
     log_settings: WorkerLog,
-    lifeline: Connection,
+    pipes: tuple[Connection, Connection],
     cells: "ctypes.Array[Cell]",
     crash_report: Path,
 ) -> None:
-    """Prepare a new worker process."""
+    """Prepare a new worker process.
+
+    Args:
+        pipes: the lifeline, and where to say what libraries say.
+    """
     global _report_progress, _marks  # noqa: PLW0603 - one process, one worker
-    configure_worker(log_settings)
+    lifeline, words = pipes
+    configure_worker(log_settings, turn_to(words))
     _marks = Marks(cells)
     # Names the thread that a fault has happened on. Pebble replaces a process at once, so what the last one left stays.
     faulthandler.enable(os.open(crash_report, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), all_threads=True)

@@ -22,7 +22,7 @@ from renderer.pictures.formats import LIBAV, OURS, PILLOW, Header, load, turned
 from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header
 
 # OpenCV and its libraries report damaged files to stderr, where hostile input could fill a disk. libpng and libjpeg
-# still write a line of their own; there is no switch for it.
+# write on, as there is no switch for it; jobs/said.py bounds what a worker's libraries write.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _AS_STORED = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
