@@ -132,7 +132,9 @@ class EncodeSettings(_Part):
     """How the encoder's child process is run."""
 
     ffmpeg: str | None = Field(None, description="path of an ffmpeg with libx264; else the one imageio-ffmpeg ships")
-    stall_timeout_s: float = Field(60, gt=0, description="seconds without a byte moving before ffmpeg is given up")
+    stall_timeout_s: float = Field(
+        60, gt=0, description="seconds without a byte moving or any work before ffmpeg is given up"
+    )
     probe_timeout_s: float = Field(20, gt=0, description="for the encoding that is tried when a daemon starts")
     threads: int = Field(0, ge=0, description="x264 threads; 0: its own choice")
     hold_pictures: bool = Field(True, description="false: every frame of a hold is encoded")

@@ -23,9 +23,11 @@ from renderer.encode.ffmpeg import arguments, find_ffmpeg
 from renderer.errors import EncodeFailed
 from renderer.h264.repeat import is_idr
 from renderer.pictures.memory import PLAIN_STOCK, FrameStock
+from renderer.processes import first_to_kill, group_ticks
 
 log = logging.getLogger(__name__)
 
+_OOM_SCORE = 500
 _STDERR_TAIL_BYTES = 8 * 1024
 _READ_BYTES = 1024 * 1024
 _PIPE_BYTES = 1024 * 1024  # Linux's default of 64 KiB costs a wake-up of both sides for every 64 KiB of picture.
@@ -86,10 +88,11 @@ class X264Encoder:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                start_new_session=True,  # so that the whole group can be killed
+                process_group=0,  # so that the whole group can be killed; of the worker's session, which ends with it
             )
         except OSError as error:
             raise EncodeFailed(f"ffmpeg could not be started: {error.strerror}") from error
+        first_to_kill(self._child.pid, _OOM_SCORE)
         self._pipes = _nonblocking(self._child)
         self._poll = select.poll()
         for pipe in self._pipes[1:]:
@@ -179,10 +182,15 @@ class X264Encoder:
 
     def _wait(self) -> dict[int, int]:
         """Return the pipes that are ready, by file descriptor."""
-        ready = dict(self._poll.poll(self._stall_timeout_s * 1000))
-        if not ready:
-            raise self._failure(f"moved no byte for {self._stall_timeout_s:g} s")
-        return ready
+        half_ms = self._stall_timeout_s * 500
+        ready = self._poll.poll(half_ms)
+        before = -1 if ready else group_ticks(self._child.pid)
+        while not (ready := ready or self._poll.poll(half_ms)):
+            now = group_ticks(self._child.pid)
+            if now <= before:  # slow is not stalled: one that works gets on
+                raise self._failure(f"moved no byte for {self._stall_timeout_s:g} s")
+            before = now
+        return dict(ready)
 
     def _write(self, picture: memoryview) -> int:
         try:

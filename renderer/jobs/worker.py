@@ -39,10 +39,12 @@ from renderer.jobs.said import Said, turn_to
 from renderer.logs import process_job
 from renderer.pictures.marks import MOST_THREADS, Cell, Marks
 from renderer.pipeline import RenderJob, RenderReport, render
+from renderer.processes import end_session, first_to_kill
 
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+_OOM_SCORE = 300  # before the daemon, after the encoders
 _LAST_WORDS_S = 1.0  # a process that a library has begun may hold the pipe open
 _JOBS_PER_PROCESS = 500  # a fresh process now and then, against leaks in native code
 
@@ -133,9 +135,17 @@ class Worker:
         theirs, ours = self._lifeline
         ours.close()
         self._pool.join()
+        self._end_encoders()
         theirs.close()  # not before: Pebble may be starting a process that is to be given it
         self._words.close()
         self._said.wait(_LAST_WORDS_S)
+
+    def _end_encoders(self) -> None:
+        """End what processes that are gone have left; one that was killed outright ends nothing itself."""
+        with contextlib.suppress(FileNotFoundError):  # closed
+            report = self._crash_report.read_text(encoding="ascii", errors="replace")
+            for pid in re.findall(r"^process ([0-9]+)$", report, re.MULTILINE):
+                end_session(int(pid))
 
     def _start(self) -> ProcessPool:
         self.marks.clear()
@@ -186,7 +196,11 @@ def begin(
     configure_worker(log_settings, turn_to(words))
     _marks = Marks(cells)
     # Names the thread that a fault has happened on. Pebble replaces a process at once, so what the last one left stays.
-    faulthandler.enable(os.open(crash_report, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC), all_threads=True)
+    report = os.open(crash_report, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    faulthandler.enable(report, all_threads=True)
+    os.setsid()  # so that whatever this process begins can be found when it is dead
+    os.write(report, f"process {os.getpid()}\n".encode("ascii"))
+    first_to_kill(os.getpid(), _OOM_SCORE)
     os.nice(settings.worker_nice)  # a daemon that waits for a core behind its own workers answers nobody in time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains
     signal.signal(signal.SIGTERM, lambda *_: _end())

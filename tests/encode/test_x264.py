@@ -300,6 +300,21 @@ def test_a_child_that_stalls_is_killed_with_its_own_children(start_child, frame_
     wait_until_gone(grandchild)
 
 
+def test_a_child_that_works_is_waited_for_though_no_byte_moves(start_child, frame_of) -> None:
+    unit = unit_of(b"\x65\x88")
+    work = "read(size)\nwhile time.process_time() < 1:\n    pass\n"
+    with start_child(work + f"os.write(1, {unit!r})\nos._exit(0)", stall_timeout_s=0.4) as encoder:
+        encoder.encode(frame_of(1))
+        assert len(list(encoder.flush())) == 1
+
+
+@pytest.mark.logs_errors
+def test_a_child_that_was_stopped_is_stalled_though_it_has_worked(start_child, frame_of) -> None:
+    work = "while time.process_time() < 0.3:\n    pass\n"
+    child = start_child(work + "os.kill(os.getpid(), signal.SIGSTOP)", stall_timeout_s=0.5)
+    assert "moved no byte for 0.5 s" in failure(child, frame_of(1), frames=2000)
+
+
 @pytest.mark.logs_errors
 def test_a_child_that_dies_takes_its_own_children_along(start_child, frame_of, tmp_path: Path) -> None:
     note = tmp_path / "pid"

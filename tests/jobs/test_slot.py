@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -166,3 +167,40 @@ def test_a_closed_worker_starts_no_other_process(tmp_path: Path) -> None:
             assert at.processes() == []
 
     asyncio.run(scenario())
+
+
+def test_a_killed_worker_leaves_no_encoder_though_that_would_go_on(tmp_path: Path) -> None:
+    """In place of ffmpeg a program that goes on without its input, as ffmpeg does with the frames that it has taken."""
+    program, note = tmp_path / "ffmpeg", tmp_path / "note"
+    program.write_text(f"#!/bin/sh\nsleep 600 &\necho $$ $! > {note}.new\nmv {note}.new {note}\nwait\n")
+    program.chmod(0o755)
+    encode = SETTINGS.encode.model_copy(update={"ffmpeg": str(program)})
+    order = Order("a", make_work(request()), tmp_path / "a.mp4", SETTINGS.model_copy(update={"encode": encode}))
+
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            attempt = asyncio.create_task(at.slot.run(order))
+            async with asyncio.timeout(20):
+                while not await asyncio.to_thread(note.exists):  # noqa: ASYNC110 - written by a process
+                    await asyncio.sleep(0.01)
+            encoders = [psutil.Process(int(pid)) for pid in (await asyncio.to_thread(note.read_text)).split()]
+            [worker] = at.processes()
+            assert oom_score(worker) >= 300
+            assert oom_score(encoders[0]) >= 500
+            worker.kill()
+            assert await attempt == Setback("its worker was killed by SIGKILL")
+            await asyncio.to_thread(wait_until_dead, encoders)
+
+    asyncio.run(scenario())
+
+
+def oom_score(process: psutil.Process) -> int:
+    return int(Path(f"/proc/{process.pid}/oom_score_adj").read_text())
+
+
+def wait_until_dead(processes: list[psutil.Process]) -> None:
+    """One that is dead may stay a zombie for as long as its new parent pleases."""
+    ends = time.monotonic() + 5
+    while any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes):
+        assert time.monotonic() < ends
+        time.sleep(0.01)

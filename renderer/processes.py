@@ -1,0 +1,68 @@
+"""The machine's processes as the kernel lists them: whose they are, and what processor time they took (proc(5))."""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, or what is left of one that nobody has waited for.
+
+    Attributes:
+        state: one letter; Z is a zombie, T one that was stopped.
+        ticks: processor time that its threads took.
+    """
+
+    pid: int
+    state: str
+    parent: int
+    group: int
+    session: int
+    ticks: int
+
+
+def listed() -> Iterator[Process]:
+    """Return what runs now; nothing where there is no /proc."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, *numbers = path.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+            parent, group, session = map(int, numbers[:3])
+            yield Process(int(path.parent.name), state, parent, group, session, int(numbers[10]) + int(numbers[11]))
+
+
+def group_ticks(group: int) -> int:
+    """Return the processor time that the living processes of a group took."""
+    return sum(process.ticks for process in listed() if process.group == group)
+
+
+def end_session(leader: int) -> None:
+    """Kill what a process has left that led a session of its own and is dead; as its new parent, wait for it too.
+
+    No other process gets the leader's number while anything of its session or groups is left (POSIX.1-2017, fork).
+    """
+    left = [process for process in listed() if process.session == leader]
+    if any(process.pid == leader and process.state != "Z" for process in left):
+        return
+    for process in left:
+        with contextlib.suppress(OSError):
+            os.kill(process.pid, signal.SIGKILL)
+    for process in left:
+        if process.parent == os.getpid():  # as process 1 of a container
+            with contextlib.suppress(OSError):
+                os.waitpid(process.pid, 0)
+
+
+def first_to_kill(pid: int, score: int) -> None:
+    """Let the kernel, when memory runs out, end this process before others, unless it would do so anyway.
+
+    Args:
+        score: 0 for a process like any other, 1000 for the first (proc(5), oom_score_adj).
+    """
+    path = Path(f"/proc/{pid}/oom_score_adj")
+    with contextlib.suppress(OSError, ValueError):  # no Linux, a process that has ended, a confined worker
+        if int(path.read_text(encoding="ascii")) < score:
+            path.write_text(str(score), encoding="ascii")
