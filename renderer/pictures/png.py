@@ -57,14 +57,18 @@ def read(data: bytes) -> npt.NDArray[Any] | None:
         uint8 or uint16: (H, W), (H, W, 3) BGR, or (H, W, 4) BGRA where there is alpha; None if it is damaged.
     """
     _, _, depth, colour = _facts(data)
-    parts, key = [_SIGNATURE], b""
+    view = memoryview(data)
+    parts: list[bytes | memoryview] = [_SIGNATURE]
+    key, is_plain = b"", True
     for kind, start, length in _chunks(data):
         if kind in (b"IHDR", b"PLTE", b"IDAT") or (kind == b"tRNS" and colour == 3):
-            parts.append(data[start : start + 12 + length])
-        elif kind == b"tRNS" and colour in (0, 2):
+            parts.append(view[start : start + 12 + length])
+            continue
+        is_plain = False
+        if kind == b"tRNS" and colour in (0, 2):
             key = data[start + 8 : start + 8 + length]
-    parts.append(_END)
-    samples: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(b"".join(parts), np.uint8), cv2.IMREAD_UNCHANGED)
+    plain = data if is_plain else b"".join((*parts, _END))
+    samples: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
     return samples if samples is None or not key else _keyed_out(samples, key, depth)
 
 
