@@ -16,7 +16,7 @@ from renderer.errors import FetchFailed, JobError
 from renderer.pictures.fetch import Fetcher
 from renderer.pipeline import RenderJob
 
-OUTPUT_FORMAT: Final = 1
+OUTPUT_FORMAT: Final = 2
 """Raised whenever the same request gives another video than before, be it by another default."""
 
 # They decide when and for whom a video is made, not what is in it.
