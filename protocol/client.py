@@ -7,7 +7,7 @@ caller's choice.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -17,13 +17,15 @@ from pydantic import BaseModel, ValidationError
 from protocol.attachments import Attachment, pack_request
 from protocol.connection import Connection, Question
 from protocol.curve import read_curve_file
+from protocol.download import Download, whole_file
 from protocol.errors import ClientError, ClientTimeout, dotted
 from protocol.patience import Patience
-from protocol.schema import Health, Jobs, JobsQuery, JobStatus, Rendered, RenderRequest, StateName
+from protocol.schema import Health, Jobs, JobsQuery, JobStatus, Rendered, RenderRequest, StateName, VideoPart
 from protocol.wire import Answer, Part
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5590"
 _POLL_S = 0.5
+_PART_SILENCE_S = 15.0  # a part of a video is a large answer; a line of 1.2 Mbit/s brings it in this time
 
 Request = RenderRequest | Mapping[str, Any]
 OnProgress = Callable[[JobStatus], None]
@@ -123,6 +125,25 @@ class AsyncClient:
                 raise
             raise ClientTimeout(f"{request_id} was not done within {limit_s:g} s") from error
 
+    async def video(self, request_id: str) -> AsyncIterator[bytes]:
+        """Yield the video of a job that is done, part by part, so that no more of it is in memory.
+
+        A limit of time holds for each part. Raise the RemoteError that a failed job ended in.
+        """
+        download = Download()
+        while not download.is_whole:
+            yield await self._part(request_id, download)
+
+    async def download(self, request_id: str, path: str | Path) -> None:
+        """Fetch the video of a job that is done into a file, which is there, or replaced, once it is whole.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        with whole_file(Path(path)) as file:
+            async for part in self.video(request_id):
+                await asyncio.to_thread(file.write, part)
+
     async def cancel(self, request_id: str) -> JobStatus:
         """Ask for a job to end; one that is done stays as it is."""
         return _read(JobStatus, (await self._ask("cancel", {"request_id": request_id})).result)
@@ -154,6 +175,18 @@ class AsyncClient:
             if status.status == "COMPLETED":
                 return _rendered(await self._poll("result", request_id))
             await asyncio.sleep(_POLL_S)
+
+    async def _part(self, request_id: str, download: Download) -> bytes:
+        limits = self._patience
+        connect_timeout_s = limits.patience_s if self._connection.is_heard else limits.connect_timeout_s
+        limits = replace(
+            limits,
+            connect_timeout_s=max(connect_timeout_s, _PART_SILENCE_S),
+            silence_s=max(limits.silence_s, _PART_SILENCE_S),
+        )
+        question = {"request_id": request_id, "offset": download.taken_bytes}
+        answer = await self._ask("video", question, limits=limits)
+        return download.take(_read(VideoPart, answer.result), answer.attachments)
 
     async def _poll(self, method: str, request_id: str) -> Answer:
         """Ask within a longer wait: as patient as one call would be, in which the server has spoken already."""
@@ -237,6 +270,16 @@ class Client:
         """Return the result of a submitted job once it is done."""
         return self._run(self._client.wait(request_id, progress=progress, timeout_s=timeout_s))
 
+    def video(self, request_id: str) -> Iterator[bytes]:
+        """Yield the video of a job that is done, part by part; see AsyncClient.video."""
+        parts = self._client.video(request_id)
+        while part := self._run(_next(parts)):
+            yield part
+
+    def download(self, request_id: str, path: str | Path) -> None:
+        """Fetch the video of a job that is done into a file; see AsyncClient.download."""
+        self._run(self._client.download(request_id, path))
+
     def cancel(self, request_id: str) -> JobStatus:
         """Ask for a job to end."""
         return self._run(self._client.cancel(request_id))
@@ -274,6 +317,11 @@ def _read(model: type[_Model], value: Mapping[str, Any]) -> _Model:
     except ValidationError as error:
         faults = "; ".join(f"{dotted(fault['loc'])}: {fault['msg']}" for fault in error.errors())
         raise ClientError(f"the server's answer is no {model.__name__}: {faults}") from error
+
+
+async def _next(parts: AsyncIterator[bytes]) -> bytes:
+    """Return the next part; nothing after the last, as none is empty."""
+    return await anext(parts, b"")
 
 
 def _rendered(answer: Answer) -> Rendered:

@@ -166,6 +166,20 @@ class RequestId(_Strict):
     request_id: str = Field(min_length=1, max_length=128)
 
 
+class VideoQuery(RequestId):
+    """The params of `video`: which video, and where in it the wanted part begins."""
+
+    offset: int = Field(0, ge=0, le=2**63 - 1, description="in bytes")
+
+
+class VideoPart(BaseModel):
+    """The answer to `video`; the bytes from `offset` on are the message's one attachment."""
+
+    offset: int
+    file_size: int
+    file_name: str
+
+
 class File(BaseModel):
     url: str
     content_type: str = "video/mp4"

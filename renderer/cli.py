@@ -18,7 +18,20 @@ import typer
 from protocol.errors import BadCurveFile, BadEndpoint, ClientError, KeyRefused, RemoteError, Unreachable
 from renderer import cli_keys, cli_store, config, logs, terminal
 from renderer.cli_batch import batch
-from renderer.cli_render import Assignments, Fps, Gaps, Hold, KeepOrder, Sources, Start, asked, render, with_warnings
+from renderer.cli_fetch import fetched, place_to_fetch
+from renderer.cli_render import (
+    Assignments,
+    Fps,
+    Gaps,
+    Hold,
+    KeepOrder,
+    Overwrite,
+    Sources,
+    Start,
+    asked,
+    render,
+    with_warnings,
+)
 from renderer.errors import CapacityError, ConfigError, DecodeTimedOut, StillreelError
 
 if TYPE_CHECKING:
@@ -46,6 +59,10 @@ Curve = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
 RequestId = Annotated[str, typer.Argument(help="The job's request_id.")]
+FetchTo = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Fetch the video into this .mp4; - writes it to stdout."),
+]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
 
 
@@ -174,11 +191,15 @@ def submit(
     gaps: Gaps = None,
     keep_order: KeepOrder = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end and show progress.")] = False,
+    output: FetchTo = None,
+    overwrite: Overwrite = None,
     connect: Connect = _ENDPOINT,
     curve: Curve = None,
     as_json: AsJson = False,
 ) -> None:
     """Give images or a manifest to a running daemon; local files go by absolute path and must lie under its roots."""
+    if output is not None and not wait:
+        raise ConfigError("expected --wait with -o; without it, fetch the video later: stillreel result ID -o FILE")
     found = asked(sources, hold, fps, assignments, start, gaps, keep_order=keep_order)
     request = _absolute(found.fields, found.base)
     if not wait:
@@ -188,14 +209,18 @@ def submit(
         return
     if request.get("request_id") is None:
         request["request_id"] = uuid.uuid4().hex
-    with _client(connect, curve, _LONG_PATIENCE_S) as client:
+    with (
+        place_to_fetch(output, overwrite=overwrite, as_json=as_json, manifest=found.manifest) as place,
+        _client(connect, curve, _LONG_PATIENCE_S) as client,
+    ):
         try:
             with terminal.progress_bar(quiet=as_json) as show:
                 rendered = client.render(request, progress=show)
         except (KeyboardInterrupt, Unreachable):
             terminal.show_note(f"the job goes on if it was accepted: stillreel status {request['request_id']}")
             raise
-        terminal.show_result(with_warnings(rendered, found), as_json=as_json)
+        made = fetched(client, with_warnings(rendered, found), request["request_id"], place)
+    terminal.show_result(made, as_json=as_json, on_stderr=str(output) == "-")
 
 
 @app.command()
@@ -206,10 +231,21 @@ def status(request_id: RequestId, connect: Connect = _ENDPOINT, curve: Curve = N
 
 
 @app.command()
-def result(request_id: RequestId, connect: Connect = _ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
-    """Say what a job that is done has made."""
-    with _client(connect, curve) as client:
-        terminal.show_result(client.result(request_id), as_json=as_json)
+def result(
+    request_id: RequestId,
+    output: FetchTo = None,
+    overwrite: Overwrite = None,
+    connect: Connect = _ENDPOINT,
+    curve: Curve = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a job that is done has made; -o fetches the video."""
+    with (
+        place_to_fetch(output, overwrite=overwrite, as_json=as_json) as place,
+        _client(connect, curve) as client,
+    ):
+        made = fetched(client, client.result(request_id), request_id, place)
+    terminal.show_result(made, as_json=as_json, on_stderr=str(output) == "-")
 
 
 @app.command()

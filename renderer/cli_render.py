@@ -39,6 +39,10 @@ Gaps = Annotated[
     GapRule | None,
     typer.Option(help="A missing number: nothing is shown, the picture before is held for its time, or the job fails."),
 ]
+Overwrite = Annotated[
+    bool | None,
+    typer.Option("-y/-n", help="Replace an existing video, or never; else a terminal is asked, a script replaces."),
+]
 KeepOrder = Annotated[
     bool, typer.Option("--keep-order", help="Leave images as typed, even in alphabetical order, as a shell's * is.")
 ]
@@ -80,10 +84,7 @@ def render(  # noqa: PLR0913 - a command has as many parameters as options
     start: Start = None,
     gaps: Gaps = None,
     keep_order: KeepOrder = False,
-    overwrite: Annotated[
-        bool | None,
-        typer.Option("-y/-n", help="Replace an existing video, or never; else a terminal is asked, a script replaces."),
-    ] = None,
+    overwrite: Overwrite = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")] = False,
     config_file: Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")] = None,
 ) -> None:
@@ -93,10 +94,10 @@ def render(  # noqa: PLR0913 - a command has as many parameters as options
     if output is None:
         raise ConfigError(f"expected -o and a name for the video: {_typed(sources)}")
     settings = config.load(config_file)
-    with _written(output, overwrite=overwrite, as_json=as_json) as place:
+    with written(output, overwrite=overwrite, as_json=as_json) as place:
         found = asked(sources, hold, fps, assignments, start, gaps, keep_order=keep_order)
         if found.manifest:
-            _refuse_manifest(place, found.manifest)
+            refuse_manifest(place, found.manifest)
         try:
             with terminal.progress_bar(quiet=as_json) as show:
                 result = render_here(found.fields, place, base=found.base, settings=settings, on_progress=show)
@@ -111,7 +112,7 @@ def with_warnings(result: RenderResult, found: Asked) -> RenderResult:
 
 
 @contextmanager
-def _written(output: Path, *, overwrite: bool | None, as_json: bool) -> Iterator[Path]:
+def written(output: Path, *, overwrite: bool | None, as_json: bool) -> Iterator[Path]:
     """Lend the place that the video is to be rendered to, after all is checked that can be before the work."""
     if str(output) != "-":
         from renderer.output.place import place_for  # noqa: PLC0415 - OpenCV takes a third of a second
@@ -156,7 +157,7 @@ def _copy_to_stdout(video: Path) -> None:
         raise OutputFailed(f"-o -: the video cannot be written to stdout: {error.strerror}") from error
 
 
-def _refuse_manifest(place: Path, manifest: Path) -> None:
+def refuse_manifest(place: Path, manifest: Path) -> None:
     from renderer.output.place import place_for, refuse_inputs  # noqa: PLC0415 - as above
 
     refuse_inputs(place_for(place), [("the manifest", manifest.stat())])

@@ -31,7 +31,7 @@ from pydantic import BaseModel, ValidationError
 
 from protocol import wire
 from protocol.keepalive import keep_alive
-from protocol.schema import Fault, JobsQuery, RenderParams, RenderResult, RequestId
+from protocol.schema import Fault, JobsQuery, RenderParams, RenderResult, RequestId, VideoPart, VideoQuery
 from renderer.config import ServerSettings
 from renderer.descriptors import are_short, say_short
 from renderer.errors import ConfigError, InvalidRequest, JobNotFound, StillInProgress, StillreelError
@@ -47,9 +47,11 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S = 1.0
 _LOOK_S, _SPARE = 1.0, 8  # between looks at the descriptors; as many must be free before connections are taken again
 _LINGER_MS = 2000
+_PART_BYTES = 2 * 1024 * 1024  # of a video in one message: two seconds for a line of 8 Mbit/s
 _MESSAGES_IN, _MESSAGES_OUT = 4, 1000  # for each connection
 _CONNECTIONS_WAITING = 1024  # 10,000 that connect at once find ZeroMQ's own 100 too few
 _ANYBODY = Peer()
+_NOT_DONE = "the job is not done yet; ask for its status"
 _Params = TypeVar("_Params", bound=BaseModel)
 
 
@@ -89,6 +91,7 @@ class ZmqServer:
             "submit": self._submit,
             "status": self._status,
             "result": self._result,
+            "video": self._video,
             "cancel": self._cancel,
             "jobs": self._jobs,
             "health": self._health,
@@ -259,8 +262,23 @@ class ZmqServer:
     async def _result(self, exchange: Exchange) -> Reply:
         job = self._job(exchange)
         if not job.is_finished:
-            raise StillInProgress("the job is not done yet; ask for its status")
+            raise StillInProgress(_NOT_DONE)
         return await self._outcome(job)
+
+    async def _video(self, exchange: Exchange) -> Reply:
+        wanted = _parse(VideoQuery, exchange.params)
+        job = self._engine.job(own_id(exchange.peer.owner, wanted.request_id))
+        if not job.is_finished:
+            raise StillInProgress(_NOT_DONE)
+        file_name = _made(job).video.file_name
+        if job.is_kept_elsewhere:  # others may shorten it, and the daemon would die of a mapped file that shrinks
+            raise JobNotFound("the video was put beside its manifest; fetch it there", loc=("request_id",))
+        video = await asyncio.to_thread(_mapped, job.output / file_name)
+        if wanted.offset > len(video):
+            words = f"expected at most the video's {len(video)} bytes, found {wanted.offset}"
+            raise InvalidRequest(words, loc=("offset",))
+        part = VideoPart(offset=wanted.offset, file_size=len(video), file_name=file_name)
+        return part.model_dump(mode="json"), (video[wanted.offset : wanted.offset + _PART_BYTES],)
 
     async def _cancel(self, exchange: Exchange) -> Reply:
         job = self._engine.cancel(self._job(exchange).id)
@@ -280,9 +298,7 @@ class ZmqServer:
 
     async def _outcome(self, job: Job) -> Reply:
         """Answer with the result, and with sync_mode the video's bytes as the reply's attachment 0."""
-        if job.error is not None or job.result is None:
-            raise _Failed(job.error or Fault(type="internal_error", message="the job has no result"))
-        result: RenderResult = job.result
+        result = _made(job)
         if not job.sync_mode:
             return result.model_dump(mode="json"), ()
         video = await asyncio.to_thread(_mapped, job.output / result.video.file_name)
@@ -299,6 +315,13 @@ class _Failed(StillreelError):
 
     def fault(self) -> Fault:
         return self._fault
+
+
+def _made(job: Job) -> RenderResult:
+    """Return what a job that has ended came to, or raise the fault that it ended in."""
+    if job.error is not None or job.result is None:
+        raise _Failed(job.error or Fault(type="internal_error", message="the job has no result"))
+    return job.result
 
 
 def _parse(model: type[_Params], params: dict[str, Any]) -> _Params:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from protocol.errors import RemoteError
 from renderer.frontends.claims import Claims
 from tests.daemon_process import DaemonProcess, Gate, Start, picture, request, starting, still, wait_until
 from tests.manifest_directory import owner_of, put, put_bundle, stage_bundle, tree
@@ -139,6 +140,8 @@ def test_clients_see_the_job_under_the_claims_id_and_its_video_where_it_ended(
     result = ended(spool, "seen")
     job_id, url = result["request_id"], result["video"]["url"]
     wait_until(lambda: daemon.client.result(job_id).video.url == url, "the daemon knows where it is")
+    with pytest.raises(RemoteError, match="the video was put beside its manifest; fetch it there"):
+        list(daemon.client.video(job_id))
 
 
 def test_a_name_that_comes_again_overwrites_nothing(daemon: DaemonProcess, spool: Path) -> None:

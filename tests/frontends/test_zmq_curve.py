@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -151,6 +152,10 @@ def test_a_key_that_is_removed_while_its_client_waits_gets_no_answer(
 # Whose jobs they are.
 
 
+def _fetch(client: Client, request_id: str) -> list[bytes]:
+    return list(client.video(request_id))
+
+
 def test_clients_see_and_cancel_their_own_jobs_only(daemon: DaemonProcess, alice: Path, bob: Path) -> None:
     with asking(daemon, alice) as hers, asking(daemon, bob) as his, Client(local(daemon), timeout_s=20) as here:
         jobs = {
@@ -161,7 +166,7 @@ def test_clients_see_and_cancel_their_own_jobs_only(daemon: DaemonProcess, alice
         hers.submit(request(request_id="hers"))
         for other in (his, here):
             assert [job.request_id for job in other.jobs()].count("hers") == 0
-            for ask in (other.status, other.result, other.cancel):
+            for ask in (other.status, other.result, other.cancel, partial(_fetch, other)):
                 for name in ("hers", "curve.alice~hers", "curve.alice~same"):
                     with pytest.raises(RemoteError) as unknown:
                         ask(name)
@@ -171,6 +176,7 @@ def test_clients_see_and_cancel_their_own_jobs_only(daemon: DaemonProcess, alice
         assert {job.request_id for job in hers.jobs()} >= {"hers", "same"}
         with asking(daemon, alice) as again:
             assert again.wait("hers").request_id == "hers"
+            assert b"".join(again.video("hers"))[4:8] == b"ftyp"
         with pytest.raises(RemoteError, match="another request already has this id"):
             hers.submit(request(request_id="same", crf=40))
 
