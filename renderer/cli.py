@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from protocol.errors import BadCurveFile, BadEndpoint, ClientError, KeyRefused, RemoteError, Unreachable
+from protocol.schema import StateName
 from renderer import cli_keys, cli_store, config, logs, terminal
 from renderer.cli_batch import batch
 from renderer.cli_fetch import fetched, place_to_fetch
@@ -32,6 +33,7 @@ from renderer.cli_render import (
     render,
     with_warnings,
 )
+from renderer.cli_watch import cancel_all, watch
 from renderer.errors import CapacityError, ConfigError, DecodeTimedOut, StillreelError
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_store.app, name="store")
 
 DONE, FAILED, USAGE, UNREACHABLE, TRY_AGAIN = range(5)
+_EXIT_CODES = "Exit codes: 0 done, 1 the job failed, 2 usage or configuration, 3 no daemon answers, 4 try again later."
 _ENDPOINT = "tcp://127.0.0.1:5590"
 
 # Stills are worked on side by side, so threads inside the libraries only get in each other's way. NumPy's OpenBLAS,
@@ -108,10 +111,7 @@ def _exit_code(error: Exception) -> int:
     return FAILED
 
 
-@app.callback(
-    invoke_without_command=True,
-    epilog="Exit codes: 0 done, 1 the job failed, 2 usage or configuration, 3 no daemon answers, 4 try again later.",
-)
+@app.callback(invoke_without_command=True, epilog=_EXIT_CODES)
 def _common(
     version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log more; twice for everything.")] = 0,
@@ -249,23 +249,42 @@ def result(
 
 
 @app.command()
-def cancel(request_id: RequestId, connect: Connect = _ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
-    """Ask that a job end."""
+def cancel(
+    request_id: Annotated[str | None, typer.Argument(help="The job's request_id.", show_default=False)] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All jobs that are yours and have not ended.")] = False,
+    is_sure: Annotated[bool, typer.Option("-y", help="Do not ask before --all.")] = False,
+    connect: Connect = _ENDPOINT,
+    curve: Curve = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask that a job end, or with --all every job of yours: those of your key, or of all clients without one."""
+    if every == (request_id is not None):
+        raise ConfigError("expected the job's request_id or --all, and not both: stillreel cancel ID")
     with _client(connect, curve) as client:
-        terminal.show_status(client.cancel(request_id), as_json=as_json)
+        if request_id is not None:
+            terminal.show_status(client.cancel(request_id), as_json=as_json)
+        else:
+            terminal.show_cancelled(cancel_all(client, is_sure=is_sure), as_json=as_json)
 
 
 @app.command()
 def jobs(
     state: Annotated[list[State] | None, typer.Option(help="Only those in this state; may be repeated.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")] = 100,
+    *,
+    watched: Annotated[bool, typer.Option("--watch", help="Go on showing them until Ctrl-C.")] = False,
     connect: Connect = _ENDPOINT,
     curve: Curve = None,
     as_json: AsJson = False,
 ) -> None:
     """List the jobs that the daemon knows, in order of arrival."""
-    with _client(connect, curve) as client:
-        terminal.show_jobs(client.jobs([each.value for each in state or ()], limit), as_json=as_json)
+    states: list[StateName] = [each.value for each in state or ()]
+    with _client(connect, curve, _LONG_PATIENCE_S if watched else _SHORT_PATIENCE_S) as client:
+        if watched:
+            watch(client, states, limit, as_json=as_json)
+        else:
+            terminal.show_jobs(client.jobs(states, limit), as_json=as_json)
 
 
 @app.command()
@@ -280,6 +299,10 @@ def doctor(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
         terminal.show_findings((finding.works, finding.what, finding.found) for finding in findings)
     if not all(finding.works for finding in findings if finding.is_needed):
         raise typer.Exit(FAILED)
+
+
+for _command in app.registered_commands:
+    _command.epilog = _EXIT_CODES
 
 
 def _client(endpoint: str, curve: Path | None, patience_s: float = _SHORT_PATIENCE_S) -> "Client":

@@ -12,7 +12,8 @@ from datetime import UTC, datetime, timedelta
 import typer
 from pydantic import BaseModel
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -76,6 +77,17 @@ def show_status(seen: JobStatus, *, as_json: bool) -> None:
         show_error(seen.error.message)
 
 
+def show_cancelled(seen: Sequence[JobStatus], *, as_json: bool) -> None:
+    """Print a line for every job that was told to end; that they were cancelled is no error here."""
+    if as_json:
+        typer.echo(json.dumps([job.model_dump(mode="json") for job in seen], indent=2))
+        return
+    for job in seen:
+        typer.echo(status_line(job))
+    if not seen:
+        show_note("no job of yours has still to end")
+
+
 def status_line(seen: JobStatus) -> str:
     """Return where a job is, in one line."""
     parts = [state_name(seen)]
@@ -125,6 +137,38 @@ def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:
     out = Console()
     for line in job_lines(jobs, datetime.now(UTC), out.width if out.is_terminal else None):
         out.print(line, soft_wrap=True)
+
+
+@contextmanager
+def jobs_display(*, as_json: bool) -> Iterator[Callable[[Sequence[JobStatus]], None]]:
+    """Lend what shows the jobs as they are by now: drawn anew on a terminal, elsewhere a line for each change."""
+    out = Console()
+    if as_json or not out.is_terminal:
+        told: dict[str, str] = {}
+
+        def tell(jobs: Sequence[JobStatus]) -> None:
+            lines = {job.request_id: job.model_dump_json() if as_json else _change_line(job) for job in jobs}
+            for line in (line for name, line in lines.items() if told.get(name) != line):
+                typer.echo(line)
+            told.clear()
+            told.update(lines)
+
+        yield tell
+        return
+    with Live(console=out, auto_refresh=False) as live:
+
+        def draw(jobs: Sequence[JobStatus]) -> None:
+            heading, *lines = job_lines(jobs, datetime.now(UTC), None)
+            shown = [heading, *lines[-max(1, out.height - 2) :]]
+            for line in shown:
+                line.truncate(out.width, overflow="ellipsis")
+            live.update(Group(*shown), refresh=True)
+
+        yield draw
+
+
+def _change_line(job: JobStatus) -> str:
+    return f"{status_line(job)}: {printable(job.error.message)}" if job.error else status_line(job)
 
 
 def job_lines(jobs: Sequence[JobStatus], now: datetime, width: int | None) -> list[Text]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from protocol.client import Client
 from protocol.schema import Fault
 from protocol.wire import Call, failure
 from tests.cli_process import COMMAND, Ended, Terminal, failed, run
@@ -24,6 +25,8 @@ MANIFEST = json.dumps(request())
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
     with starting(tmp_path_factory.mktemp("daemon")) as start:
         daemon = start()
+        with Client(daemon.endpoint, connect_timeout_s=60) as client:  # a new daemon on a busy machine is slow at first
+            client.render(request(request_id="done"))
         yield daemon
         assert daemon.stop() == 0
 
