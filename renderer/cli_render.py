@@ -3,7 +3,6 @@
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +17,7 @@ from renderer.manifests.directory import parse_hold
 from renderer.manifests.overrides import parse_overrides
 from renderer.manifests.sources import Asked, GapRule, Wishes, ask
 from renderer.manifests.still import naming_its_file
+from renderer.scratch import scratch_dir
 
 Sources = Annotated[
     list[str],
@@ -126,8 +126,8 @@ def written(output: Path, *, overwrite: bool | None, as_json: bool) -> Iterator[
     if sys.stdout.isatty():
         raise ConfigError("-o - writes the video to stdout, which is a terminal; expected a pipe or a file")
     # A whole file with its index in front, which every reader of a pipe takes; it is known when all is rendered.
-    with tempfile.TemporaryDirectory(prefix="stillreel-") as scratch:
-        place = Path(scratch) / "stdout.mp4"
+    with scratch_dir() as scratch:
+        place = scratch / "stdout.mp4"
         yield place
         _copy_to_stdout(place)
 

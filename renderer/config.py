@@ -6,7 +6,6 @@ misspelt limit that is silently ignored is no limit.
 """
 
 import os
-import tempfile
 import tomllib
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -310,11 +309,6 @@ def load(
     except ValidationError as error:
         faults = "; ".join(map(str, wrongs_in(error, Settings)))
         raise ConfigError(f"settings: {faults}") from error
-
-
-def scratch_dir() -> Path:
-    """Return the directory for a process's short-lived files; its path is short enough for a socket's name."""
-    return Path(tempfile.mkdtemp(prefix="stillreel-"))
 
 
 def _merge(tree: dict[str, Any], source: Mapping[str, Any]) -> None:

@@ -18,8 +18,9 @@ from multiprocessing.util import Finalize
 from pathlib import Path
 
 from renderer import disk
-from renderer.config import ServerSettings, scratch_dir
+from renderer.config import ServerSettings
 from renderer.errors import ConfigError
+from renderer.scratch import scratch_dir
 
 log = logging.getLogger(__name__)
 
@@ -104,15 +105,16 @@ def shut_socket(path: Path, endpoint: str) -> None:
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
     """Make the directory for sockets; a link in the data directory tells the next daemon what to remove."""
+    lent = contextlib.ExitStack()
     try:
-        made = scratch_dir()
+        made = lent.enter_context(scratch_dir())
     except OSError as error:
         raise ConfigError(f"no temporary directory can be used ({error.strerror}); set TMPDIR to one") from error
     link = path / "scratch" / made.name
     link.symlink_to(made)
     # multiprocessing keeps the fork server's socket there as well, and removes its part at exit with priority -100.
     tempfile.tempdir = str(made)
-    Finalize(None, _remove_scratch, (made, link), exitpriority=-101)
+    Finalize(None, _remove_scratch, (lent, link), exitpriority=-101)
     yield made
 
 
@@ -150,6 +152,6 @@ def _remove_leftovers(path: Path) -> None:
         left.unlink(missing_ok=True)
 
 
-def _remove_scratch(path: Path, link: Path) -> None:
-    shutil.rmtree(path, ignore_errors=True)
+def _remove_scratch(lent: contextlib.ExitStack, link: Path) -> None:
+    lent.close()
     link.unlink(missing_ok=True)

@@ -3,10 +3,8 @@
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import av
 import zmq
@@ -25,6 +23,7 @@ from renderer.intake import Origin, render_job
 from renderer.jobs.confinement import no_new_privs_refusal
 from renderer.pictures.memory import pinned_memory
 from renderer.pipeline import render
+from renderer.scratch import scratch_dir
 
 # A grey PGM of two by two pixels: the smallest picture that goes all the way through.
 _TINY_PICTURE = "data:image/x-portable-graymap;base64,UDUgMiAyIDI1NQqAgICA"
@@ -102,8 +101,8 @@ def _ffmpeg_version(settings: Settings) -> str:
 def _render_tiny(settings: Settings) -> str:
     request = RenderRequest(images=(ImageFrame(url=_TINY_PICTURE, frames=3),), fps=24)
     job = render_job(request, settings.limits, settings.fetch, Origin())
-    with tempfile.TemporaryDirectory(prefix="stillreel-") as directory:
-        report = render(job, Path(directory) / "tiny.mp4", render_settings(settings))
+    with scratch_dir() as directory:
+        report = render(job, directory / "tiny.mp4", render_settings(settings))
     return f"rendered {report.facts.frames} frames in {report.timings['total']:.2f} s"
 
 

@@ -31,6 +31,7 @@ _SETTINGS = {"FETCH__ALLOW_NETWORKS": "127.0.0.0/8"}  # where the tests' own ser
 _LASTING = {
     "video.mp4",
     "lock",
+    ".scratch-lock",
     "id",
     "reserve",
     "log.jsonl",

@@ -6,12 +6,10 @@ done already ends at once.
 """
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import shutil
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Protocol
@@ -23,7 +21,7 @@ from renderer.batch.outputs import Output, as_text, printable
 from renderer.batch.plan import Plan, Preparation, Ready, Settled
 from renderer.batch.tally import UNREAD, Failure, LeftOut, Tally
 from renderer.batch.workspace import workspace
-from renderer.config import Settings, render_settings, scratch_dir
+from renderer.config import Settings, render_settings
 from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.errors import ConfigError, FetchFailed, OutputFailed, StillreelError, WorkerLost
 from renderer.jobs.progress import receiving
@@ -31,6 +29,7 @@ from renderer.jobs.slot import Setback, Slot
 from renderer.jobs.worker import Order
 from renderer.manifests.still import url_at
 from renderer.pipeline import RenderReport
+from renderer.scratch import scratch_dir
 
 log = logging.getLogger(__name__)
 
@@ -62,19 +61,10 @@ def run_batch(plan: Plan, settings: Settings, view: View) -> Tally:
     ffmpeg = find_ffmpeg(settings.encode)
     if shutil.which(ffmpeg) is None:
         raise ConfigError(f"encode.ffmpeg: {ffmpeg} is no program that can be run")
-    with workspace(plan.out) as unfinished, _scratch() as scratch, ThreadPoolExecutor(_READING_THREADS) as readers:
+    with workspace(plan.out) as unfinished, scratch_dir() as scratch, ThreadPoolExecutor(_READING_THREADS) as readers:
         batch = _Batch(plan, settings, view, unfinished, Preparation(plan, settings, readers))
         asyncio.run(batch.run(str(scratch / "progress")))
     return batch.tally
-
-
-@contextlib.contextmanager
-def _scratch() -> Iterator[Path]:
-    path = scratch_dir()
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 class _Batch:
