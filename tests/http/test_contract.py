@@ -1,6 +1,7 @@
 """The contract on the wire: statuses, headers, bodies, and where requests go."""
 
 import base64
+import itertools
 import json
 import socket
 import time
@@ -9,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from renderer.frontends.http.contract import Silence
 from tests.daemon_process import Gate, request, still, wait_until
 from tests.served import APP, ENDPOINT, QUEUE, RUN, Served
 
@@ -281,6 +283,20 @@ def test_the_status_stream_brings_every_log_line_once_and_ends(served: Served, g
     assert [event["status"] for event in events][-1] == "COMPLETED"
     words = [line["message"].split()[0] for event in events for line in event["logs"]]
     assert words == ["accepted:", "done"]
+
+
+@pytest.mark.parametrize("event_at", range(1, 31))
+def test_a_stream_is_never_silent_for_fifteen_seconds_whenever_its_last_event_was(event_at: int) -> None:
+    now = 0.0
+    silence = Silence(lambda: now)
+    spoken = [now]
+    for look in range(1, 61):
+        now = float(look)
+        if look == event_at or silence.is_long:
+            silence.end()
+            spoken.append(now)
+    gaps = [after - before for before, after in itertools.pairwise([*spoken, now])]
+    assert max(gaps) < 15
 
 
 def test_logs_tell_no_path_of_the_server(served: Served) -> None:

@@ -15,7 +15,7 @@ from protocol.errors import RemoteError
 from renderer.config import HttpSettings
 from renderer.errors import ConfigError
 from renderer.frontends.http.keys import KeyRing
-from renderer.frontends.http.links import links
+from renderer.frontends.http.links import address_of, links
 from renderer.frontends.http.server import Listeners
 from tests.daemon_process import DaemonProcess, Start, request, wait_until
 from tests.served import APP, QUEUE, RUN, Served
@@ -234,6 +234,33 @@ def test_forwarded_headers_are_not_believed_unasked(served: Served) -> None:
     headers = {"x-forwarded-proto": "https", "x-forwarded-host": "evil.example"}
     answer = served.http.post(QUEUE, json=request(), headers=headers).json()
     assert answer["status_url"].startswith(served.daemon.http)
+
+
+FORWARDED = [
+    (["198.51.100.4"], "198.51.100.4"),
+    (["10.0.0.1, 198.51.100.4"], "198.51.100.4"),
+    (["10.0.0.1", "198.51.100.4"], "198.51.100.4"),
+    (["2001:db8::7"], "2001:db8::7"),
+    (["198.51.100.4, "], "127.0.0.1"),
+    (["198.51.100.4, somebody"], "127.0.0.1"),
+    ([], "127.0.0.1"),
+]
+
+
+@pytest.mark.parametrize(("values", "client"), FORWARDED)
+def test_only_what_the_proxy_itself_has_added_says_who_the_client_is(values: list[str], client: str) -> None:
+    headers = [(b"x-forwarded-for", value.encode()) for value in values]
+    assert address_of("127.0.0.1", headers, HttpSettings(trust_proxy=True)) == client
+    assert address_of("127.0.0.1", headers, HttpSettings()) == "127.0.0.1"
+
+
+def test_a_refusal_names_the_client_behind_the_proxy(start: Start, tmp_path: Path) -> None:
+    KeyRing(tmp_path / "data").add("alice")
+    daemon = start("--http", "127.0.0.1:0", HTTP__TRUST_PROXY="true")
+    headers = {"x-forwarded-for": "203.0.113.9, 198.51.100.4"}
+    assert httpx.get(f"{daemon.http}/api/jobs", headers=headers).status_code == 401
+    wait_until(lambda: "198.51.100.4" in daemon.words(), "the log names the client")
+    assert "203.0.113.9" not in daemon.words()
 
 
 def test_links_begin_with_the_public_url_if_there_is_one() -> None:

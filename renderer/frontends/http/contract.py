@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -31,7 +32,8 @@ from renderer.intake import Door, Intake
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, State
 
-_LOOK_S, _LOOKS_PER_HEARTBEAT = 1.0, 10
+_LOOK_S: Final = 1.0
+_SILENCE_S: Final = 10.0  # a comment comes after that; proxies cut what is silent for some time, often a minute
 _TRUE: Final = {"1", "true", "yes", "on"}
 _STATUS: Final = re.compile(f"/queue/{APP}/requests/([^/]+)/status")
 
@@ -134,21 +136,22 @@ class Contract:
         return StreamingResponse(
             events,
             media_type="text/event-stream",
-            headers={"cache-control": "no-store", answers.REQUEST_ID: job.request_id},
+            headers={"cache-control": "no-store", "x-accel-buffering": "no", answers.REQUEST_ID: job.request_id},
         )
 
     async def _events(self, job: Job, caller: Caller, *, wants_logs: bool) -> AsyncIterator[bytes]:
-        told, looks, last = 0, 0, None
+        told, silence, last = 0, Silence(), None
         with contextlib.suppress(StillreelError):  # the daemon stops, and the job is kept
             async for newer in self._engine.updates(job.id, _LOOK_S):
                 lines = self._parts.logs.lines(job.id)[told:] if wants_logs else []
                 told += len(lines)
                 document = self._status(newer, lines, caller)[1]
-                looks += 1
                 if lines or document != last:
                     last = {**document, "logs": []}
+                    silence.end()
                     yield f"data: {json.dumps(document)}\n\n".encode()
-                elif looks % _LOOKS_PER_HEARTBEAT == 0:
+                elif silence.is_long:
+                    silence.end()
                     yield b": still here\n\n"
                 if self._parts.closing.is_set():
                     return
@@ -213,6 +216,22 @@ class Polled:
         except StillreelError as error:
             response = self._contract.failed(error.fault())
         await response(scope, receive, send)
+
+
+class Silence:
+    """How long a stream has said nothing, whatever woke it meanwhile."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since = clock()
+
+    @property
+    def is_long(self) -> bool:
+        return self._clock() - self._since >= _SILENCE_S
+
+    def end(self) -> None:
+        """Note that something is said now."""
+        self._since = self._clock()
 
 
 class Failed(Exception):

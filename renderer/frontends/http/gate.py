@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from renderer.config import HttpSettings
 from renderer.frontends.http.address import PROXY_PATH, Address, canonical, host_name, is_host, proxied
 from renderer.frontends.http.keys import KeyRing
-from renderer.frontends.http.links import CALLER, Caller, links
+from renderer.frontends.http.links import CALLER, Caller, address_of, links
 from renderer.frontends.http.tokens import Tokens
 from renderer.frontends.refusals import Refusals
 
@@ -87,11 +87,12 @@ class Gate:
         scope["path"], scope["raw_path"] = address.path, address.path.encode("utf-8", "replace")
         key = self._key(headers.get("authorization", ""), scope)
         peer = scope["client"][0] if scope.get("client") else "unknown"
+        client = address_of(peer, scope["headers"], self._settings)
         if self._needs_key and key is None and not _is_open(scope):
-            self._refusals.note(peer, f"it brought {'no' if 'authorization' not in headers else 'a wrong'} API key")
+            self._refusals.note(client, f"it brought {'no' if 'authorization' not in headers else 'a wrong'} API key")
             return 401, _words("expected Authorization: Key and a key of this server's", "unauthorized")
         here = links(scope["scheme"], headers, self._settings, is_by_host=address.is_by_host)
-        scope[CALLER] = Caller(f"http:{key or peer}", key, here)
+        scope[CALLER] = Caller(f"http:{key or client}", key, here)
         return None
 
     def _wrong_host(self, scope: Scope, host: str) -> str | None:

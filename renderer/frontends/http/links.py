@@ -1,6 +1,7 @@
 """The urls in answers: absolute, and such that whoever asked can follow them."""
 
-from collections.abc import Mapping
+import ipaddress
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -38,7 +39,7 @@ class Caller:
     """Who asks, as far as is known.
 
     Attributes:
-        client: for taking turns: "http:" and the key's name, or the peer's address where no key is needed.
+        client: for taking turns: "http:" and the key's name, or the address that it asks from where no key is needed.
         key: the key's name; None without one.
     """
 
@@ -53,6 +54,22 @@ class Caller:
 
     def job_id(self, request_id: str) -> str:
         return own_id(self.owner, request_id)
+
+
+def address_of(peer: str, headers: Iterable[tuple[bytes, bytes]], settings: HttpSettings) -> str:
+    """Return the address that a request comes from: the peer's, or the one that a trusted proxy has seen.
+
+    A proxy adds its own peer at the end of X-Forwarded-For; what stands before that is whatever the client sent. A last
+    entry that is no address is the client's too, or the proxy's fault: then the proxy itself counts as the client.
+    """
+    if not settings.trust_proxy:
+        return peer
+    forwarded = [value.decode("latin-1") for name, value in headers if name == b"x-forwarded-for"]
+    last = forwarded[-1].rpartition(",")[2].strip() if forwarded else ""
+    try:
+        return str(ipaddress.ip_address(last.strip("[]")))
+    except ValueError:
+        return peer
 
 
 def links(scheme: str, headers: Mapping[str, str], settings: HttpSettings, *, is_by_host: bool = False) -> Links:
