@@ -7,10 +7,21 @@ fields are errors here; the HTTP door, whose contract is to ignore them, drops t
 import math
 import re
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticKnownError
+
+from protocol.bounded import a_few_at_a_time, at_most, refuse_many_fields
 
 FPS_MIN, FPS_MAX = 1, 120
 AUTO_FPS = "auto"
@@ -80,6 +91,11 @@ Fps = Annotated[int | float | str, BeforeValidator(_check_fps)]
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, value: object) -> object:
+        return value if cls.model_config.get("extra") == "ignore" else refuse_many_fields(value)
+
 
 class ImageFrame(_Strict):
     """One still and how long it is held: in frames, or in seconds, not both."""
@@ -98,7 +114,9 @@ class ImageFrame(_Strict):
 class RenderRequest(_Strict):
     """An ordered list of stills and how to show them."""
 
-    images: Annotated[tuple[ImageFrame, ...], AfterValidator(_refuse_empty)] = Field(json_schema_extra={"minItems": 1})
+    images: Annotated[tuple[ImageFrame, ...], WrapValidator(a_few_at_a_time), AfterValidator(_refuse_empty)] = Field(
+        json_schema_extra={"minItems": 1}
+    )
     fps: Fps = Field(
         24,
         description="frames per second, 1 to 120; 23.976, 29.97, 59.94, 119.88 are the exact rates; "
@@ -134,7 +152,7 @@ class RenderRequest(_Strict):
 class PixelLayout(_Strict):
     """How to read an attachment of raw pixels: rows, columns and, for colour, channels; C order, little-endian."""
 
-    shape: Annotated[tuple[Count, ...], AfterValidator(_check_shape)]
+    shape: Annotated[tuple[Count, ...], BeforeValidator(at_most(16)), AfterValidator(_check_shape)]
     dtype: Literal["uint8", "uint16"] = "uint8"
     order: Literal["RGB", "BGR", "RGBA", "BGRA", "GRAY"] = "RGB"
 
@@ -154,7 +172,7 @@ class PixelLayout(_Strict):
 class RenderParams(RenderRequest):
     """The params of `render` and `submit` over ZeroMQ: the request, and what only a message with attachments needs."""
 
-    attachments: tuple[PixelLayout | None, ...] | None = Field(
+    attachments: Annotated[tuple[PixelLayout | None, ...], WrapValidator(a_few_at_a_time)] | None = Field(
         None, description="one entry per attachment: null for an encoded image file, a layout for raw pixels"
     )
     progress: bool = Field(False, description="true: progress notifications until the answer (DEALER clients only)")
@@ -269,7 +287,9 @@ class JobStatus(BaseModel):
 class JobsQuery(_Strict):
     """The params of `jobs`: which to list. The newest that fit are listed, in order of arrival."""
 
-    states: tuple[StateName, ...] = Field((), description="empty: all")
+    states: Annotated[tuple[StateName, ...], BeforeValidator(at_most(len(get_args(StateName))))] = Field(
+        (), description="empty: all"
+    )
     limit: int = Field(100, ge=1, le=1000)
 
 

@@ -2,24 +2,23 @@
 
 A message is one JSON document in frame 0 and attachments in the frames after it (https://www.jsonrpc.org/specification).
 Narrower than JSON-RPC where a wider reading would leave a REQ socket waiting for ever or make a fault hard to place: no
-batches, no requests without an id, params by name only. JSON is read by pydantic-core's parser, which refuses NaN and
-more than 200 levels of nesting instead of recursing, and bytes that are not UTF-8.
+batches, no requests without an id, params by name only. How much a document may hold, protocol/documents.py says.
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
+from protocol.documents import MAX_IMAGES, DocumentRefused, most_values, read_document
 from protocol.errors import ERRORS, ErrorKind, RemoteError
 from protocol.schema import Fault
 
 Part = bytes | bytearray | memoryview
 MessageId = int | str
+_ID_MAX = 1024  # it comes back with every answer
 
 
 class WireError(Exception):
@@ -90,16 +89,17 @@ def split_envelope(frames: Sequence[Part]) -> tuple[list[Part], list[Part]]:
     return list(frames[:size]), list(frames[size:])
 
 
-def parse_call(body: Sequence[Part]) -> Call:
+def parse_call(body: Sequence[Part], most: int = most_values(MAX_IMAGES)) -> Call:
     """Read one request.
 
     Args:
         body: the message's own frames, the JSON document first. Attachments are passed on as they are, not copied.
+        most: values and names that the document may hold.
 
     Raises:
         WireError: it is no JSON-RPC 2.0 request with an id and named params.
     """
-    document = _read_document(body)
+    document = _read_document(body, most)
     id_ = document.get("id")
     if not _is_id(id_):
         raise WireError(ERRORS["bad_request"], _wrong_id(document))
@@ -153,7 +153,7 @@ def parse_answer(body: Sequence[Part]) -> Answer | Failure | Notification:
     Raises:
         WireError: it is none of the three.
     """
-    document = _read_document(body)
+    document = _read_document(body, None)
     id_, params, result = document.get("id"), document.get("params", {}), document.get("result")
     if "error" in document and "result" not in document and (id_ is None or _is_id(id_)):
         return Failure(id_, _remote_error(document["error"]))
@@ -175,14 +175,14 @@ def _document(members: Mapping[str, Any]) -> bytes:
     return text.encode()
 
 
-def _read_document(body: Sequence[Part]) -> dict[str, Any]:
+def _read_document(body: Sequence[Part], most: int | None) -> dict[str, Any]:
     if not body:
         raise WireError(ERRORS["parse_error"], "expected a JSON document in the first frame, found no frame")
     text = body[0] if isinstance(body[0], bytes | bytearray) else bytes(body[0])
     try:
-        document = from_json(text, allow_inf_nan=False)
-    except ValueError as error:
-        raise WireError(ERRORS["parse_error"], f"expected a JSON document in UTF-8: {error}") from error
+        document = read_document(text, len(text) if most is None else most)
+    except DocumentRefused as error:
+        raise WireError(ERRORS["parse_error"], str(error)) from error
     if isinstance(document, list):
         raise WireError(ERRORS["bad_request"], "expected one request, found an array; batches are not supported")
     if not isinstance(document, dict):
@@ -191,27 +191,13 @@ def _read_document(body: Sequence[Part]) -> dict[str, Any]:
     if document.get("jsonrpc") != "2.0":
         found = _found(document.get("jsonrpc"))
         raise WireError(ERRORS["bad_request"], f'jsonrpc: expected the string "2.0", found {found}', id_)
-    if not _is_finite(document):
-        raise WireError(ERRORS["parse_error"], "expected numbers within the range of a double, such as 1e308", id_)
     return document
 
 
 def _is_id(value: object) -> TypeGuard[MessageId]:
-    return isinstance(value, int | str) and not isinstance(value, bool)
-
-
-def _is_finite(document: dict[str, Any]) -> bool:
-    """Whether no number overflowed to infinity, as the well-formed 1e999 does: it could not be written back as JSON."""
-    unread: list[Any] = [document]
-    while unread:
-        value = unread.pop()
-        if isinstance(value, float) and not math.isfinite(value):
-            return False
-        if isinstance(value, dict):
-            unread.extend(value.values())
-        elif isinstance(value, list):
-            unread.extend(value)
-    return True
+    if isinstance(value, str):
+        return len(value) <= _ID_MAX
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _wrong_id(document: dict[str, Any]) -> str:
@@ -219,6 +205,8 @@ def _wrong_id(document: dict[str, Any]) -> str:
         return (
             "id: expected a string or an integer, found none; a notification would get no answer and is not supported"
         )
+    if isinstance(document["id"], str):
+        return f"id: expected up to {_ID_MAX} characters, found {len(document['id'])}"
     return f"id: expected a string or an integer, found {_found(document['id'])}"
 
 

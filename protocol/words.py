@@ -3,6 +3,7 @@
 Types stay pydantic's own, since they are what programs handle errors by; only the sentence for people is ours.
 """
 
+import reprlib
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +13,16 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from protocol.bounded import MAX_FAULTS, NOT_ALL_SEEN
 from protocol.errors import Loc, dotted
 
-_FOUND_MAX, _NAMED_MAX = 80, 20
+_FOUND_MAX, _NAME_MAX, _WORDS_MAX = 80, 100, 400
+
+# Values are anybody's, and may be long: they are not written out to be cut then.
+_REPR = reprlib.Repr()
+_REPR.maxlevel = 4
+_REPR.maxlist = _REPR.maxdict = _REPR.maxtuple = 30
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 3 * _FOUND_MAX
 
 # What was expected, by pydantic's type of error; the fields of its context stand in braces.
 _EXPECTED = {
@@ -45,6 +53,14 @@ _EXPECTED = {
 }
 
 
+# The same where the context says what was found, too.
+_COMPLETE = {
+    NOT_ALL_SEEN: "only the first {seen} of {items} were looked at, since they have faults enough",
+    "too_long": "expected at most {max_length}, found {actual_length}",
+    "too_short": "expected at least {min_length}, found {actual_length}",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Wrong:
     """One fault: where, in which words, and pydantic's type of it."""
@@ -64,20 +80,29 @@ def wrongs_in(error: ValidationError, model: type[BaseModel]) -> list[Wrong]:
         model: what was validated; its fields are what a misspelt one may have meant.
     """
     found = error.errors(include_url=False)
-    return [Wrong(tuple(each["loc"]), _words(each, model), each["type"]) for each in found]
+    return [Wrong(_cut(each["loc"]), _brief(_words(each, model)), each["type"]) for each in found]
+
+
+def _cut(loc: Loc) -> Loc:
+    """Shorten names in a place, which may be a client's."""
+    return tuple(part[:_NAME_MAX] if isinstance(part, str) else part for part in loc)
+
+
+def _brief(words: str) -> str:
+    return words if len(words) <= _WORDS_MAX else f"{words[:_WORDS_MAX]}…"
 
 
 def listed(wrongs: list[Wrong]) -> str:
     """Return all faults in one line, at most twenty of them; the first without its place, which stands before it."""
     [first, *others] = wrongs
-    shown = [first.words, *map(str, others[: _NAMED_MAX - 1])]
+    shown = [first.words, *map(str, others[: MAX_FAULTS - 1])]
     left = len(wrongs) - len(shown)
     return "; ".join([*shown, *([f"and {left} more faults"] if left else [])])
 
 
 def short(value: object) -> str:
     """Return how a value is written, cut to what a line can hold."""
-    text = repr(value)
+    text = _REPR.repr(value)
     return text if len(text) <= _FOUND_MAX else text[: _FOUND_MAX - 1] + "…"
 
 
@@ -86,11 +111,11 @@ def _words(fault: ErrorDetails, model: type[BaseModel]) -> str:
     if kind == "missing":
         return "expected a value, found none"
     if kind == "extra_forbidden":
-        return f"no such field{meant(str(fault['loc'][-1]), _names_beside(model, fault['loc']))}"
+        return f"no such field{meant(str(fault['loc'][-1])[:_NAME_MAX], _names_beside(model, fault['loc']))}"
     if kind == "value_error":
         return str(context["error"]) if "error" in context else fault["msg"].removeprefix("Value error, ")
-    if kind == "too_short":
-        return f"expected at least {context['min_length']}, found {context['actual_length']}"
+    if kind in _COMPLETE:
+        return _COMPLETE[kind].format(**context)
     expected = _EXPECTED.get(kind)
     return f"{expected.format(**context) if expected else fault['msg']}, found {short(fault['input'])}"
 

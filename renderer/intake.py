@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from protocol.bounded import MAX_FAULTS, context_for
 from protocol.schema import PixelLayout, RenderParams, RenderRequest
 from protocol.words import listed, wrongs_in
 from renderer.config import FetchSettings, RequestLimits
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from renderer.jobs.job import Job
 
 _URL_MAX = 2048
+_FEW_IMAGES = 200  # whose checks the loop waits for
 _WEBHOOK_URL = re.compile(r"(?i:https?)://[!-\"$-.0->A-\[\]-~]+(?:[/?#][!-\[\]-~]*)?")  # printable ASCII
 
 
@@ -82,14 +84,17 @@ class Door:
     waits: bool = False
 
 
-def parse_request(params: Mapping[str, Any]) -> RenderRequest:
+def parse_request(params: Mapping[str, Any], max_images: int | None = None) -> RenderRequest:
     """Validate a request's fields.
+
+    Args:
+        max_images: more are not looked at.
 
     Raises:
         InvalidRequest: all faults are its message, and the first its place; they are in `details`.
     """
     try:
-        return RenderRequest.model_validate(params)
+        return RenderRequest.model_validate(params, context=context_for(max_images) if max_images else None)
     except ValidationError as error:
         raise invalid(error, RenderRequest) from error
 
@@ -97,8 +102,21 @@ def parse_request(params: Mapping[str, Any]) -> RenderRequest:
 def invalid(error: ValidationError, model: type[BaseModel]) -> InvalidRequest:
     """Turn pydantic's findings into our error; every one keeps pydantic's own type."""
     wrongs = wrongs_in(error, model)
-    details = tuple({"loc": list(each.loc), "msg": each.words, "type": each.type} for each in wrongs)
+    if (wrongs[0].loc, wrongs[0].type) == (("images",), "too_long"):
+        return too_many_images(error)
+    told = wrongs[:MAX_FAULTS]
+    details = tuple({"loc": list(each.loc), "msg": each.words, "type": each.type} for each in told)
     return InvalidRequest(listed(wrongs), loc=wrongs[0].loc, details=details)
+
+
+def too_many_images(error: ValidationError) -> TooManyImages:
+    """Return what a validation that began with too many images is to end in."""
+    found = error.errors(include_url=False)[0]["ctx"]
+    return _too_many(found["max_length"], found["actual_length"])
+
+
+def _too_many(most: int, found: int) -> TooManyImages:
+    return TooManyImages(f"expected up to {most} images, found {found} (limits.max_images)", loc=("images",))
 
 
 def render_job(
@@ -112,10 +130,7 @@ def render_job(
     origin = origin or Origin()
     _refuse_what_is_not_there(request, origin)
     if len(request.images) > limits.max_images:
-        raise TooManyImages(
-            f"expected up to {limits.max_images} images, found {len(request.images)} (limits.max_images)",
-            loc=("images",),
-        )
+        raise _too_many(limits.max_images, len(request.images))
     line = timeline_of(request)
     if request.timecode is not None:
         check_timecode(request.timecode, line.fps)
@@ -221,6 +236,11 @@ class Intake:
         self._arriving: dict[str, asyncio.Event] = {}
         self.waited_for: set[str] = set()
 
+    @property
+    def max_images(self) -> int:
+        """The most images of a request."""
+        return self._limits.max_images
+
     async def accept(self, request: RenderRequest, door: Door, attachments: Sequence[Content] = ()) -> "Job":
         """Check a request, keep what it brings on disk, and hand it to the engine.
 
@@ -255,7 +275,7 @@ class Intake:
             is_kept = False
             try:
                 saved = tuple(Attachment(files.path_of(index), layout) for index, layout in enumerate(layouts))
-                work = render_job(request, self._limits, self._fetch, Origin(saved, door.base, callees=self._callees))
+                work = await self._work(request, Origin(saved, door.base, callees=self._callees))
                 work = await asyncio.to_thread(files.save, work, attachments, Fetcher(self._fetch))
                 kept = files.directory if work.attachments else None
                 hook = Hook(request.webhook_url, door.links) if request.webhook_url else None
@@ -266,6 +286,11 @@ class Intake:
             finally:
                 if not is_kept:
                     files.remove()
+
+    async def _work(self, request: RenderRequest, origin: Origin) -> RenderJob:
+        if len(request.images) <= _FEW_IMAGES:
+            return render_job(request, self._limits, self._fetch, origin)
+        return await asyncio.to_thread(render_job, request, self._limits, self._fetch, origin)
 
     @contextlib.asynccontextmanager
     async def _turn(self, job_id: str) -> AsyncIterator[None]:

@@ -68,8 +68,8 @@ def test_a_dash_is_json_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
         ('{"images":\n [}', "expected JSON: expected value at line 2 column 3"),
         ("[1]", "expected a JSON object, found [1]"),
         ('{"fps": NaN}', "expected JSON: expected value at line 1 column 9"),
-        ('{"fps": 1e999}', "expected JSON: Out of range float values are not JSON compliant"),
-        ("[" * 100_000, "expected JSON: recursion limit exceeded"),
+        ('{"fps": 1e999}', "expected numbers within the range of a double"),
+        ("[" * 100_000, "expected JSON: more than 200 levels of nesting"),
     ],
 )
 def test_broken_json_says_where(write: Write, text: str, words: str) -> None:
@@ -101,7 +101,7 @@ def test_a_json_line_may_hold_what_unicode_calls_a_line_separator(write: Write) 
     [
         ('{"url": "a"}\n\n{"url": }', ConfigError, "line 3: expected JSON: expected value at column 9"),
         ('{"url": "a"}\n["b"]', ConfigError, "line 2: expected a JSON object, found ['b']"),
-        ('{"url": "a"}\n{"url": "b", "duration": 1e999}', ConfigError, "line 2: expected JSON: Out of range"),
+        ('{"url": "a"}\n{"url": "b", "duration": 1e999}', ConfigError, "line 2: expected numbers within the range"),
         ('{"url": "a"}\n{"fps": 24}', InvalidRequest, "line 2: url: expected a value, found none"),
         ('{"url": "a", "frames": 0}', InvalidRequest, "line 1: frames: expected at least 1"),
         ('{"url": "a", "frames": 2.5}', InvalidRequest, "line 1: frames: expected a whole number"),

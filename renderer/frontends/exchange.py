@@ -9,11 +9,14 @@ import zmq
 import zmq.asyncio
 
 from protocol import wire
+from protocol.documents import most_values
 from protocol.errors import ERRORS
 from protocol.schema import Fault
+from renderer.frontends.documents import cost_bytes
 
 log = logging.getLogger(__name__)
 
+_FRAME_BYTES = 512  # what a frame takes beside its content
 Reply = tuple[dict[str, Any], tuple[wire.Part, ...]]
 
 
@@ -35,11 +38,34 @@ class Peer:
         return f"curve.{self.name}" if self.name else ""
 
 
+@dataclass(frozen=True, slots=True)
+class MessageLimits:
+    """What one message may hold.
+
+    Attributes:
+        size_bytes: of all its frames.
+        images: and as many attachments.
+    """
+
+    size_bytes: int
+    images: int
+
+    @property
+    def most(self) -> int:
+        """Values and names in its document."""
+        return most_values(self.images)
+
+
 class Exchange:
     """A call, who sent it, and the answer's way back; what a client that went away does not take is dropped."""
 
     def __init__(
-        self, frames: list[memoryview], socket: zmq.asyncio.Socket, let_go: Callable[[int], None], peer: Peer
+        self,
+        frames: list[memoryview],
+        socket: zmq.asyncio.Socket,
+        let_go: Callable[[int], None],
+        peer: Peer,
+        limits: MessageLimits,
     ) -> None:
         """Args:
         let_go: called with a number of bytes when the message's memory is free again.
@@ -48,7 +74,10 @@ class Exchange:
         self._envelope = [bytes(part) for part in envelope]
         self._socket = socket
         self._let_go = let_go
-        self.size_bytes = self._held_bytes = sum(len(part) for part in self._body)
+        self.size_bytes = sum(len(part) for part in self._body)
+        self.document_bytes = len(self._body[0]) if self._body else 0
+        self.held_bytes = self.size_bytes + _FRAME_BYTES * len(frames) + cost_bytes(self.document_bytes, limits.most)
+        self._limits = limits
         self.peer = peer
         self.client = f"zmq:{peer.name or self._envelope[0].hex()}"
         self.id: wire.MessageId | None = None
@@ -56,27 +85,31 @@ class Exchange:
         self.params: dict[str, Any] = {}
         self.attachments: tuple[wire.Part, ...] = ()
 
-    def read(self, max_bytes: int) -> None:
-        """Read the call; refuse what is too large, with the call's id if that much can be read.
+    def read(self) -> None:
+        """Read the call; refuse what is too large, with the call's id if that much can be read. Any thread may do it.
 
         Raises:
             WireError: it is none, or too large.
         """
+        max_bytes, most_attachments = self._limits.size_bytes, self._limits.images
         is_too_large = wire.WireError(
             ERRORS["message_too_large"], f"expected a message of up to {max_bytes} bytes, found {self.size_bytes}"
         )
         if self._body and len(self._body[0]) > max_bytes:
             raise is_too_large
-        call = wire.parse_call(self._body)
+        call = wire.parse_call(self._body, self._limits.most)
         if self.size_bytes > max_bytes:
             is_too_large.id = call.id
             raise is_too_large
+        if len(call.attachments) > most_attachments:
+            words = f"attachments: expected up to {most_attachments}, found {len(call.attachments)} (limits.max_images)"
+            raise wire.WireError(ERRORS["sequence_too_long"], words, call.id)
         self.id, self.method, self.params, self.attachments = call.id, call.method, call.params, call.attachments
 
     def let_go(self) -> None:
         """Forget what the message held; harmless when repeated."""
         self._body, self.params, self.attachments = [], {}, ()
-        held, self._held_bytes = self._held_bytes, 0
+        held, self.held_bytes = self.held_bytes, 0
         self._let_go(held)
 
     async def answer(self, result: dict[str, Any], attachments: tuple[wire.Part, ...]) -> None:

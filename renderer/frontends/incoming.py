@@ -6,15 +6,13 @@ read than the limit: a link could lead to the daemon's own secrets, a FIFO would
 
 import codecs
 import errno
-import json
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
+from protocol.documents import DocumentRefused, most_values, read_document
 from renderer.errors import ConfigError, FileTooLarge, InvalidRequest
 from renderer.manifests.read import MANIFEST_SUFFIXES, fields_of
 
@@ -94,8 +92,11 @@ def _judge(entry: os.DirEntry[str]) -> Waiting | None:
     return Waiting(entry.name, name, is_bundle=False, manifest=f"manifest{suffix}")
 
 
-def read_fields(path: Path, max_bytes: int) -> dict[str, Any]:
+def read_fields(path: Path, max_bytes: int, max_images: int) -> dict[str, Any]:
     """Read a manifest's fields.
+
+    Args:
+        max_images: how much it may hold follows from that.
 
     Raises:
         InvalidRequest, FileTooLarge: it is no manifest that could be read.
@@ -112,7 +113,7 @@ def read_fields(path: Path, max_bytes: int) -> dict[str, Any]:
         if error.errno in _OURS:
             raise
         raise InvalidRequest(f"expected a file that can be read, found: {error.strerror}", loc=_LOC) from error
-    return _parse(text, path.name)
+    return _parse(text, path.name, max_images)
 
 
 def _read_regular(path: Path, max_bytes: int) -> bytes:
@@ -143,32 +144,25 @@ def _refuse_large(size_bytes: int, max_bytes: int) -> None:
         raise FileTooLarge(f"expected at most {max_bytes} bytes, found {size_bytes} or more", loc=_LOC)
 
 
-def _parse(content: bytes, name: str) -> dict[str, Any]:
+def _parse(content: bytes, name: str, max_images: int) -> dict[str, Any]:
     if name.endswith(MANIFEST_SUFFIXES[0]) or not name.endswith(MANIFEST_SUFFIXES):
-        return _parse_json(content)
+        return _parse_json(content, most_values(max_images))
     try:
-        return fields_of(content.decode("utf-8-sig"), name)
+        return fields_of(content.decode("utf-8-sig"), name, max_images)
     except UnicodeDecodeError as error:
         raise InvalidRequest("expected text in UTF-8, found another encoding", loc=_LOC) from error
     except (ConfigError, InvalidRequest) as error:
         raise InvalidRequest(error.message, loc=_LOC) from error
 
 
-def _parse_json(text: bytes) -> dict[str, Any]:
+def _parse_json(text: bytes, most: int) -> dict[str, Any]:
     try:
-        manifest = from_json(text.removeprefix(codecs.BOM_UTF8), allow_inf_nan=False)
-    except ValueError as error:
-        raise InvalidRequest(f"expected a JSON document in UTF-8: {error}", loc=_LOC) from error
+        manifest = read_document(text.removeprefix(codecs.BOM_UTF8), most)
+    except DocumentRefused as error:
+        raise InvalidRequest(str(error), loc=_LOC) from error
     if not isinstance(manifest, dict):
         found = {list: "an array", str: "a string", type(None): "null", bool: "a boolean"}.get(
             type(manifest), "a number"
         )
         raise InvalidRequest(f"expected a JSON object, found {found}", loc=_LOC)
-    try:
-        # The schema looks at all numbers but these; 1e999 is JSON, and yet nothing that a result could repeat.
-        json.dumps(manifest.get("metadata"), allow_nan=False)
-    except ValueError as error:
-        raise InvalidRequest(
-            "expected numbers within the range of a double, such as 1e308", loc=("metadata",)
-        ) from error
     return manifest

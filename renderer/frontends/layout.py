@@ -2,7 +2,8 @@
 
     .lock
     incoming/   NAME.json, or NAME/ with its manifest.json; here and below also .jsonl, .ndjson, .csv, .ffconcat
-    active/ID/  owner.json, NAME/ with its manifest.json, and .ID.../ with the video that is being made
+    active/ID/  owner.json, NAME/ with its manifest.json, .ID.../ with the video that is being made, and .deaths while
+                the manifest is read
     done/       NAME/ with the manifest, result.json and video.mp4
     failed/     NAME/ with the manifest and error.json
 
@@ -33,6 +34,7 @@ _REPORTS: dict[Ending, str] = {"done": "result.json", "failed": "error.json"}
 _PARTS = ("incoming", "active", "done", "failed")
 _OURS = {OWNER_NAME, VIDEO_NAME, *_REPORTS.values()}
 _REPORT_PART = ".report.part"
+_DEATHS = ".deaths"  # how often a daemon died while it read the manifest, with the one that reads it now
 _FOR_OTHERS = 0o666  # whoever shares the directory reads it, as far as the umask lets them
 _WRAPPER = ".wrapper"
 _NAME_MAX_BYTES = 255
@@ -124,6 +126,23 @@ def is_single(files: Path) -> bool:
     return False
 
 
+def deaths(claim: Claim) -> int:
+    """Return how often a daemon has died while it read this manifest."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return int((claim.directory / _DEATHS).read_text(encoding="ascii")[:4])
+    return 0
+
+
+def note_deaths(claim: Claim, deaths: int) -> None:
+    """Write down how often a daemon would have died over this manifest if this one did now; 0 once it is read."""
+    note = claim.directory / _DEATHS
+    with contextlib.suppress(FileNotFoundError):  # the claim is gone, and whoever reads it sees that
+        if deaths:
+            note.write_text(str(deaths), encoding="ascii")
+        else:
+            note.unlink()
+
+
 def has_video(claim: Claim, size_bytes: int) -> bool:
     """Whether the video is where it was made, or already where it goes: `fill` may not have come to its end."""
     for directory in (claim.output, claim.files, claim.directory / _WRAPPER):
@@ -169,7 +188,7 @@ def clear(directory: Path) -> None:
     """Remove a claim; what is in it and is not the daemon's own stays, and the claim with it."""
     for path in directory.glob(f".{directory.name}*"):
         shutil.rmtree(path, ignore_errors=True)
-    for name in (_REPORT_PART, PART_NAME, OWNER_NAME):  # the owner last: a claim without one is nobody's
+    for name in (_REPORT_PART, _DEATHS, PART_NAME, OWNER_NAME):  # the owner last: a claim without one is nobody's
         (directory / name).unlink(missing_ok=True)
     directory.rmdir()
 

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from protocol.schema import Fault, RenderRequest, RenderResult
 from renderer.errors import BackendError, CapacityError, InvalidRequest, JobNotFound, OutputFailed, StillreelError
+from renderer.frontends import layout
 from renderer.frontends.claims import Claims
 from renderer.frontends.incoming import read_fields
 from renderer.frontends.layout import VIDEO_NAME, Claim, Ending, has_video
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 CLIENT = "spool"
 _PAUSE_S, _PAUSE_MAX_S = 1.0, 30.0
+_DEATHS_MAX = 2
 _T = TypeVar("_T")
 
 
@@ -95,10 +97,8 @@ class Passage:
         """Return what becomes of the manifest; None if there is none any more."""
         try:
             async with self._turn:
-                request = await self._patiently(partial(asyncio.to_thread, self._read))
-                if request:
-                    await self._patiently(partial(self._submit, request))
-                    self.is_submitted = True
+                request = await self._patiently(self._take_in)
+                self.is_submitted = request is not None
             if request:
                 return await self._result(request)
             if await self._patiently(self._drop):
@@ -113,9 +113,28 @@ class Passage:
             log.exception("a manifest failed for a reason nobody foresaw", extra={"job": self.claim.job_id})
             return Fault(type="internal_error", message="the server failed; its log says why")
 
-    def _read(self) -> RenderRequest | None:
+    async def _take_in(self) -> RenderRequest | None:
+        """Read the manifest and submit its job; noted meanwhile, for a manifest may be a daemon's death."""
+        deaths = await asyncio.to_thread(layout.deaths, self.claim)
+        if deaths >= _DEATHS_MAX:
+            raise InvalidRequest(
+                f"expected a manifest that can be read; the daemon died {_DEATHS_MAX} times while it read this one, "
+                "and does not try again",
+                loc=("manifest",),
+            )
+        await asyncio.to_thread(layout.note_deaths, self.claim, deaths + 1)
         try:
-            return parse_request(read_fields(self.claim.manifest, self._max_manifest_bytes))
+            request = await asyncio.to_thread(self._read)
+            if request:
+                await self._submit(request)
+            return request
+        finally:
+            await asyncio.to_thread(layout.note_deaths, self.claim, 0)
+
+    def _read(self) -> RenderRequest | None:
+        most = self._intake.max_images
+        try:
+            return parse_request(read_fields(self.claim.manifest, self._max_manifest_bytes, most), most)
         except FileNotFoundError:
             return None
 

@@ -20,6 +20,7 @@ import contextlib
 import logging
 import mmap
 from collections.abc import Awaitable, Callable
+from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
@@ -30,13 +31,15 @@ import zmq.asyncio
 from pydantic import BaseModel, ValidationError
 
 from protocol import wire
+from protocol.bounded import context_for
 from protocol.keepalive import keep_alive
 from protocol.schema import Fault, JobsQuery, RenderParams, RenderResult, RequestId, VideoPart, VideoQuery
 from renderer.config import ServerSettings
 from renderer.descriptors import are_short, say_short
 from renderer.errors import ConfigError, InvalidRequest, JobNotFound, StillInProgress, StillreelError
 from renderer.frontends.curve import USER, WATCHED, Admission, CurveRing, ask_for_keys, watch_handshakes
-from renderer.frontends.exchange import Exchange, Peer, Reply
+from renderer.frontends.documents import read_aside
+from renderer.frontends.exchange import Exchange, MessageLimits, Peer, Reply
 from renderer.frontends.refusals import Refusals
 from renderer.intake import Door, Intake, invalid
 from renderer.jobs.engine import Engine
@@ -68,6 +71,7 @@ class ZmqServer:
             ConfigError: an endpoint is malformed, taken, or lets others in while there are no keys.
         """
         self._max_request_bytes = settings.max_request_bytes
+        self._limits = MessageLimits(settings.max_request_bytes, intake.max_images)
         self._engine = engine
         self._intake = intake
         self._tasks: set[asyncio.Task[None]] = set()
@@ -138,9 +142,9 @@ class ZmqServer:
             peer = self._peer(frames[0]) if socket is self._keyed else _ANYBODY
             if peer is None:
                 continue
-            exchange = Exchange([frame.buffer for frame in frames], socket, self._let_go, peer)
+            exchange = Exchange([frame.buffer for frame in frames], socket, self._let_go, peer, self._limits)
             del frames
-            self._held_bytes += exchange.size_bytes
+            self._held_bytes += exchange.held_bytes
             task = asyncio.create_task(self._handle(exchange))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -218,7 +222,7 @@ class ZmqServer:
     async def _handle(self, exchange: Exchange) -> None:
         """Answer one message, whatever it holds."""
         try:
-            exchange.read(self._max_request_bytes)
+            await read_aside(exchange.read, exchange.document_bytes)
             method = self._methods.get(exchange.method)
             if method is None:
                 known = ", ".join(self._methods)
@@ -238,7 +242,7 @@ class ZmqServer:
             exchange.let_go()
 
     async def _render(self, exchange: Exchange) -> Reply:
-        params = _parse(RenderParams, exchange.params)
+        params = await self._render_params(exchange)
         job = await self._accept(params, exchange)
         wants_progress = params.progress
         del params
@@ -248,8 +252,12 @@ class ZmqServer:
         return await self._outcome(job)
 
     async def _submit(self, exchange: Exchange) -> Reply:
-        job = await self._accept(_parse(RenderParams, exchange.params), exchange)
+        job = await self._accept(await self._render_params(exchange), exchange)
         return self._engine.status(job).model_dump(mode="json"), ()
+
+    async def _render_params(self, exchange: Exchange) -> RenderParams:
+        parse = partial(_parse, RenderParams, exchange.params, context_for(self._limits.images))
+        return await read_aside(parse, exchange.document_bytes)
 
     async def _accept(self, params: RenderParams, exchange: Exchange) -> Job:
         job = await self._intake.accept(params, Door(exchange.client, owner=exchange.peer.owner), exchange.attachments)
@@ -324,9 +332,9 @@ def _made(job: Job) -> RenderResult:
     return job.result
 
 
-def _parse(model: type[_Params], params: dict[str, Any]) -> _Params:
+def _parse(model: type[_Params], params: dict[str, Any], context: dict[str, Any] | None = None) -> _Params:
     try:
-        return model.model_validate(params)
+        return model.model_validate(params, context=context)
     except ValidationError as error:
         raise invalid(error, model) from error
 

@@ -3,12 +3,10 @@
 The first of the lines may hold the request's other fields instead: it has no "url".
 """
 
-import json
 import re
 from typing import Final
 
-from pydantic_core import from_json
-
+from protocol.documents import DocumentRefused, read_document, refuse_crowded
 from protocol.words import short
 from renderer.errors import ConfigError, InvalidRequest, NoManifest
 from renderer.manifests.still import Fields, still_of_line
@@ -17,31 +15,41 @@ _EXPECTED: Final = 'expected a line such as {"url": "a.png", "frames": 24} for e
 _PLACE: Final = re.compile(r" at line \d+ column (\d+)$")
 
 
-def from_json_object(text: str) -> Fields:
-    """Raises:
+def from_json_object(text: str, most: int) -> Fields:
+    """Read the whole request.
+
+    Args:
+        most: values and names in it.
+
+    Raises:
     ConfigError: it is no JSON object, or has a number that no double can hold.
     """
     try:
-        value = from_json(text, allow_inf_nan=False)
-        json.dumps(value, allow_nan=False)  # 1e999 is JSON and yet no number that could be sent
-    except ValueError as error:
-        raise ConfigError(f"expected JSON: {error}") from error
+        value = read_document(text, most)
+    except DocumentRefused as error:
+        raise ConfigError(str(error).replace(" a JSON document in UTF-8:", " JSON:")) from error  # it is text by now
     if not isinstance(value, dict):
         raise ConfigError(f"expected a JSON object, found {short(value)}")
     return value
 
 
-def from_json_lines(text: str) -> Fields:
-    """Raises:
+def from_json_lines(text: str, most: int) -> Fields:
+    """Read one object a line; all of them together hold no more than one document may.
+
+    Raises:
     ConfigError: a line is no JSON object.
     NoManifest: no line has an image's url.
     InvalidRequest: a line is no image, or there is none.
     """
+    try:
+        refuse_crowded(text.encode(), most)
+    except DocumentRefused as error:
+        raise ConfigError(str(error)) from error
     fields: Fields = {}
     images: list[Fields] = []
     # Not splitlines(): a string in JSON may hold what that takes for the end of a line, such as U+2028.
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    items = [(number, _object_of_line(line, number)) for number, line in lines]
+    items = [(number, _object_of_line(line, number, most)) for number, line in lines]
     if items and not any("url" in item for _, item in items) and "images" not in items[0][1]:
         raise NoManifest(f'{_EXPECTED}, found no "url"')
     for place, (number, item) in enumerate(items):
@@ -56,9 +64,9 @@ def from_json_lines(text: str) -> Fields:
     return {**fields, "images": images}
 
 
-def _object_of_line(line: str, number: int) -> Fields:
+def _object_of_line(line: str, number: int, most: int) -> Fields:
     try:
-        return from_json_object(line)
+        return from_json_object(line, most)
     except ConfigError as error:
         words = _PLACE.sub(r" at column \1", error.message)
         raise ConfigError(f"line {number}: {words}") from error

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from protocol.documents import most_values
 from renderer.errors import ConfigError, NoManifest, StillreelError
 from renderer.manifests.concat import from_concat, is_concat
 from renderer.manifests.json_text import from_json_lines, from_json_object
@@ -20,10 +21,11 @@ _READERS: Final = {
     ".json": from_json_object,
     ".jsonl": from_json_lines,
     ".ndjson": from_json_lines,
-    ".csv": from_csv,
-    ".ffconcat": from_concat,
 }
-MANIFEST_SUFFIXES: Final = tuple(_READERS)
+_TABLES: Final = {".csv": from_csv, ".ffconcat": from_concat}
+MANIFEST_SUFFIXES: Final = (*_READERS, *_TABLES)
+_CUTS: Final = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029,;\t|"  # what may end a line or a cell
+_OWN_IMAGES: Final = 100_000  # in a file of the user's own, whose limits are checked later
 
 
 def read_manifest(path: Path, overrides: Mapping[str, Any] | None = None, *, max_bytes: int = MAX_BYTES) -> Fields:
@@ -49,19 +51,27 @@ def load_manifest(path: Path, overrides: Mapping[str, Any] | None = None, *, max
     return {**fields_of(_text(path, max_bytes), path.name), **(overrides or {})}
 
 
-def fields_of(text: str, name: str) -> Fields:
+def fields_of(text: str, name: str, max_images: int = _OWN_IMAGES) -> Fields:
     """Return the request's fields from the text of a manifest of that name.
+
+    Args:
+        max_images: how much it may hold follows from that; the images themselves are not counted here.
 
     Raises:
         ConfigError, InvalidRequest: as `read_manifest` does.
     """
-    reader = _READERS.get(Path(name).suffix.lower())
-    return (reader or (from_concat if is_concat(text) else from_json_object))(text)
+    suffix, most = Path(name).suffix.lower(), most_values(max_images)
+    table = _TABLES.get(suffix) or (from_concat if suffix not in _READERS and is_concat(text) else None)
+    if table is None:
+        return _READERS.get(suffix, from_json_object)(text, most)
+    if any(text.count(cut) > most for cut in _CUTS):
+        raise ConfigError(f"expected up to {most} lines and cells, found more")
+    return table(text)
 
 
 def is_manifest_name(name: str) -> bool:
     """Whether a file of that name may be a manifest, where a directory is searched for them."""
-    return not name.startswith(".") and Path(name).suffix.lower() in _READERS
+    return not name.startswith(".") and Path(name).suffix.lower() in MANIFEST_SUFFIXES
 
 
 def is_manifest(path: Path) -> bool:

@@ -8,13 +8,16 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-from pydantic_core import from_json
 from starlette.requests import ClientDisconnect, Request
 
+from protocol.documents import DocumentRefused, most_values, read_document
 from protocol.schema import Fault
 from renderer.errors import StillreelError
+from renderer.frontends.documents import cost_bytes, read_aside
 
 _PATIENCE_S: Final = 30.0
 _LEAST_RATE: Final = 16 * 1024  # bytes a second; whoever is slower only holds a connection
@@ -35,16 +38,25 @@ class Gone(Exception):
     """The client hung up before its request was whole; nobody reads an answer."""
 
 
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A body that was read: its document, None if it was empty, and how long its text was."""
+
+    document: Any
+    size_bytes: int
+
+
 class Bodies:
     """Reads bodies; all that are in memory at a time have room for two of the largest."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, max_images: int) -> None:
         self._max_bytes = max_bytes
+        self._most_values = most_values(max_images)
         self._held_bytes = 0
 
     @contextlib.asynccontextmanager
-    async def document(self, request: Request) -> AsyncIterator[Any]:
-        """Lend the JSON document of a request; None for an empty body.
+    async def document(self, request: Request) -> AsyncIterator[Body]:
+        """Lend the JSON document of a request.
 
         Raises:
             Refused: it is too large, too slow, or not JSON.
@@ -55,13 +67,21 @@ class Bodies:
         try:
             async for chunk in chunks(request, self._max_bytes):
                 content += chunk
-                self._held_bytes += len(chunk)
-                counted += len(chunk)
-                if self._held_bytes > 2 * self._max_bytes:
-                    raise Refused("shutting_down", "too many large requests are being read; send this one again")
-            yield _parse(bytes(content)) if content else None
+                counted += self._hold(len(chunk))
+            # What is made of it counts too; half the room is kept for what comes in.
+            counted += self._hold(min(cost_bytes(len(content), self._most_values), self._max_bytes // 2))
+            document = await read_aside(partial(_parse, content, self._most_values), len(content)) if content else None
+            size_bytes = len(content)
+            del content
+            yield Body(document, size_bytes)
         finally:
             self._held_bytes -= counted
+
+    def _hold(self, size_bytes: int) -> int:
+        if self._held_bytes + size_bytes > 2 * self._max_bytes:
+            raise Refused("shutting_down", "too many large requests are being read; send this one again")
+        self._held_bytes += size_bytes
+        return size_bytes
 
 
 async def chunks(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
@@ -94,8 +114,8 @@ async def chunks(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
         raise Gone from error
 
 
-def _parse(content: bytes) -> Any:
+def _parse(content: bytearray, most: int) -> Any:
     try:
-        return from_json(content, allow_inf_nan=False)
-    except ValueError as error:
-        raise Refused("parse_error", f"expected a JSON document in UTF-8: {error}") from error
+        return read_document(content, most)
+    except DocumentRefused as error:
+        raise Refused("parse_error", str(error)) from error

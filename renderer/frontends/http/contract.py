@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from protocol.schema import Fault
 from renderer.errors import JobNotFound, QueueFull, StillreelError
+from renderer.frontends.documents import read_aside
 from renderer.frontends.http import answers, videos
 from renderer.frontends.http.address import APP, ENDPOINT
 from renderer.frontends.http.bodies import Bodies, Gone
@@ -93,10 +95,12 @@ class Contract:
 
     async def _accept(self, request: Request, *, waits: bool = False) -> Job:
         caller = _caller(request)
-        async with self._parts.bodies.document(request) as document:
+        async with self._parts.bodies.document(request) as body:
+            document = body.document
             try:
                 self._check_queue(request)
-                wanted = render_request(document, request, caller)
+                read = partial(render_request, document, request, caller, self._parts.intake.max_images)
+                wanted = await read_aside(read, body.size_bytes)
                 with self._parts.uploads.taken(wanted, caller.links) as (wanted, files):
                     door = Door(caller.client, links=caller.links.base, owner=caller.owner, waits=waits)
                     job = await self._parts.intake.accept(wanted, door, files)

@@ -11,24 +11,30 @@ from typing import Any
 from pydantic import ValidationError
 from starlette.requests import Request
 
+from protocol.bounded import MAX_FAULTS, context_for
 from renderer.errors import InvalidRequest
 from renderer.frontends.http.answers import REQUEST_ID
 from renderer.frontends.http.links import Caller
 from renderer.frontends.http.schema import ImagesToVideoInput
+from renderer.intake import too_many_images
 
 _WORDS_MAX = 300
 
 
-def render_request(document: Any, request: Request, caller: Caller) -> ImagesToVideoInput:
+def render_request(document: Any, request: Request, caller: Caller, max_images: int) -> ImagesToVideoInput:
     """Validate a body with what came beside it.
 
+    Args:
+        max_images: more are not looked at.
+
     Raises:
-        InvalidRequest: every fault found is in `details`, with what was found.
+        TooManyImages: there are more.
+        InvalidRequest: the first twenty faults are in `details`, with what was found.
     """
     if isinstance(document, dict):
         document = {**_beside(request, caller), **document}
     try:
-        return ImagesToVideoInput.model_validate(document)
+        return ImagesToVideoInput.model_validate(document, context=context_for(max_images))
     except ValidationError as error:
         raise _invalid(error) from error
 
@@ -53,7 +59,10 @@ def _id_of(idempotency_key: str | None, caller: Caller) -> str | None:
 
 
 def _invalid(error: ValidationError) -> InvalidRequest:
-    faults = error.errors()
+    found = error.errors()
+    if (found[0]["loc"], found[0]["type"]) == (("images",), "too_long"):
+        return too_many_images(error)
+    faults = found[:MAX_FAULTS]
     details = tuple(
         {
             "loc": list(fault["loc"]),
@@ -66,7 +75,7 @@ def _invalid(error: ValidationError) -> InvalidRequest:
         for fault in faults
     )
     first = faults[0]
-    more = f"; {len(faults)} faults in all" if len(faults) > 1 else ""
+    more = f"; {len(found)} faults in all" if len(found) > 1 else ""
     return InvalidRequest(f"{_brief(first['msg'])}{more}", loc=first["loc"], details=details)
 
 

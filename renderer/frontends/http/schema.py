@@ -6,10 +6,11 @@ ignored.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WrapValidator
 from pydantic_core import PydanticKnownError
 
 from protocol import schema
+from protocol.bounded import a_few_at_a_time
 
 
 def _refuse_empty(images: tuple["ImageFrame", ...]) -> tuple["ImageFrame", ...]:
@@ -38,7 +39,9 @@ class ImagesToVideoInput(schema.RenderRequest):
 
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [EXAMPLE]})
 
-    images: Annotated[tuple[ImageFrame, ...], AfterValidator(_refuse_empty)] = Field(json_schema_extra={"minItems": 1})
+    images: Annotated[tuple[ImageFrame, ...], WrapValidator(a_few_at_a_time), AfterValidator(_refuse_empty)] = Field(
+        json_schema_extra={"minItems": 1}
+    )
 
 
 class ImagesToVideoOutput(schema.RenderResult):

@@ -4,13 +4,13 @@ Both send large files in parts. They begin to do so above the size that an image
 refused in words, and not supported.
 """
 
-import json
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from pydantic import ValidationError
 from starlette.responses import JSONResponse, Response
 
+from protocol.documents import read_document
 from renderer.frontends.http import schema
 from renderer.frontends.http.answers import error
 from renderer.frontends.http.bodies import Bodies, chunks
@@ -19,6 +19,7 @@ from renderer.frontends.http.links import CALLER, Caller
 from renderer.frontends.http.tokens import Tokens
 from renderer.frontends.http.uploads import AlreadyThere, Uploads, safe_name
 
+_LIFECYCLE_VALUES: Final = 100
 _FULL: Final[dict[int | str, dict[str, Any]]] = {
     507: {"model": schema.Fault, "description": "No room for more uploads"}
 }
@@ -64,9 +65,9 @@ class Storage:
 
     async def initiate(self, request: Request) -> Response:
         """Say where a file is to be sent, and under which url it can be named then."""
-        async with self._bodies.document(request) as document:
+        async with self._bodies.document(request) as body:
             try:
-                asked = schema.UploadRequest.model_validate({} if document is None else document)
+                asked = schema.UploadRequest.model_validate({} if body.document is None else body.document)
             except ValidationError:
                 return error(400, "expected an object with content_type and file_name", "bad_request")
         token, name, links = self._tokens.new_upload(), safe_name(asked.file_name), _caller(request).links
@@ -116,7 +117,7 @@ class Storage:
 def _life_s(request: Request) -> float | None:
     """Return the seconds that the client wants the file to be kept, if it says so."""
     try:
-        wanted = json.loads(request.headers.get("x-fal-object-lifecycle", "{}"))
+        wanted = read_document(request.headers.get("x-fal-object-lifecycle", "{}"), _LIFECYCLE_VALUES)
         life_s = wanted.get("expiration_duration_seconds")
     except (ValueError, AttributeError):
         return None

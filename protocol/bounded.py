@@ -1,0 +1,86 @@
+"""Validation that does not go on for ever: lists and objects of a stranger are looked at as far as that is of use.
+
+pydantic looks at everything and notes each fault that it finds, which takes kilobytes and microseconds a fault. Nobody
+reads more than a few: so what is too long is refused before its items are looked at, and the items are looked at a few
+at a time, until there are faults enough.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError, ValidationInfo, ValidatorFunctionWrapHandler
+from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError
+
+MAX_FAULTS: Final = 20
+"""Faults that an answer names."""
+
+MOST_ITEMS: Final = "most_items"
+"""What the limit on images, and on attachments, is called in pydantic's context of a validation."""
+
+NOT_ALL_SEEN: Final = "not_all_seen"
+"""The type of the note that says how far a list was looked at."""
+
+_AT_A_TIME: Final = 20
+_FIELDS_MAX: Final = 100
+
+
+def context_for(max_images: int) -> dict[str, Any]:
+    """Return the context that a validation with a limit on images, and as many attachments, takes."""
+    return {MOST_ITEMS: max_images}
+
+
+def a_few_at_a_time(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    """Validate a list in parts and stop when there are faults enough; a wrap validator for a tuple of any length.
+
+    Raises:
+        PydanticKnownError: it is too long; not one item was looked at.
+        ValidationError: of the first faults, at the places that pydantic would name.
+    """
+    if not isinstance(value, list | tuple):
+        return handler(value)
+    at_most((info.context or {}).get(MOST_ITEMS, len(value)))(value)
+    good: list[Any] = []
+    faults: list[InitErrorDetails] = []
+    for begin in range(0, len(value), _AT_A_TIME):
+        try:
+            good += handler(value[begin : begin + _AT_A_TIME])
+        except ValidationError as error:
+            faults += _moved(error, begin)
+        seen = min(begin + _AT_A_TIME, len(value))
+        if len(faults) >= MAX_FAULTS and seen < len(value):
+            words = "only the first {seen} of {items} were looked at, since they have faults enough"
+            note = PydanticCustomError(NOT_ALL_SEEN, words, {"seen": seen, "items": len(value)})
+            faults = [*faults[: MAX_FAULTS - 1], InitErrorDetails(type=note, input=None)]
+            break
+    if faults:
+        raise ValidationError.from_exception_data("list", faults)
+    return tuple(good)
+
+
+def at_most(most: int) -> Callable[[Any], Any]:
+    """Return a validator that refuses a list with more items, before they are looked at."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, list | tuple) and len(value) > most:
+            found = {"field_type": "List", "max_length": most, "actual_length": len(value)}
+            raise PydanticKnownError("too_long", found)
+        return value
+
+    return check
+
+
+def refuse_many_fields(value: Any) -> Any:
+    """Refuse an object with more fields than anybody has a use for; each unknown one would be a fault of its own."""
+    if isinstance(value, Mapping) and len(value) > _FIELDS_MAX:
+        raise ValueError(f"expected an object of up to {_FIELDS_MAX} fields, found {len(value)}")
+    return value
+
+
+def _moved(error: ValidationError, begin: int) -> list[InitErrorDetails]:
+    """Return the faults of a part of a list, with their places in the whole list."""
+    moved = []
+    for fault in error.errors(include_url=False)[:MAX_FAULTS]:
+        first, *rest = fault["loc"]
+        place = (begin + first, *rest) if isinstance(first, int) else fault["loc"]
+        moved.append(InitErrorDetails(type=fault["type"], loc=place, input=fault["input"], ctx=fault.get("ctx", {})))
+    return moved
