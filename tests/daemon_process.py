@@ -203,9 +203,13 @@ class DaemonProcess:
         return found
 
     def files(self) -> list[str]:
-        """What lies in the data directory and the temporary one, but for what outlives a job or the daemon."""
+        """What lies in the data directory and the temporary one, but for what outlives a job or the daemon.
+
+        A worker that lives has a file for what it says if it crashes.
+        """
         found = [*self.data_dir.rglob("*"), *self.temporary.rglob("*")]
-        return [path.name for path in found if path.is_file() and path.name not in _LASTING]
+        names = [path.name for path in found if path.is_file() and path.name not in _LASTING]
+        return [name for name in names if not name.startswith("crash-")]
 
     def state(self, request_id: str) -> str:
         return self.client.status(request_id).status

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import fcntl
 import os
-import re
 import signal
 import socket
 import sqlite3
@@ -22,9 +21,6 @@ import zmq.asyncio
 
 from protocol.client import Client
 from protocol.schema import Rendered
-from renderer.config import ServerSettings
-from renderer.errors import ConfigError
-from renderer.frontends.zmq_server import _bind
 from renderer.jobs.job import State
 from renderer.jobs.store import MIGRATIONS, JobStore
 from tests.daemon_process import Gate, Start, request, still, wait_until
@@ -273,22 +269,19 @@ def test_an_endpoint_that_is_taken_is_refused(refused: Refused) -> None:
         assert refused("--bind", endpoint) == f"error: server.bind: {endpoint}: Address already in use"
 
 
-def test_an_endpoint_that_others_could_reach_is_refused(refused: Refused) -> None:
-    words = "neither loopback nor ipc; other machines need CURVE keys, which this version does not have yet"
-    assert refused("--bind", "tcp://*:5590") == f"error: server.bind: tcp://*:5590 is {words}"
-
-
-@pytest.mark.parametrize("endpoint", ["tcp://0.0.0.0:*", "tcp://10.1.2.3:5590", "tcp://[::]:5590", "tcp://host:1"])
-def test_no_endpoint_that_others_could_reach_is_bound(endpoint: str) -> None:
-    words = rf"^server\.bind: {re.escape(endpoint)} is neither loopback nor ipc"
-    with zmq.asyncio.Context() as context, pytest.raises(ConfigError, match=words):
-        _bind(context, ServerSettings(bind=endpoint))
+@pytest.mark.parametrize(
+    "endpoint", ["tcp://*:5590", "tcp://0.0.0.0:*", "tcp://10.1.2.3:5590", "tcp://[::]:5590", "tcp://host:1"]
+)
+def test_an_endpoint_that_others_could_reach_is_refused_without_keys(endpoint: str, refused: Refused) -> None:
+    words = "lets other machines in, and there are no CURVE keys yet; make one first: stillreel keys curve NAME"
+    assert refused("--bind", endpoint) == f"error: server.bind: {endpoint} {words}"
 
 
 @pytest.mark.parametrize("endpoint", ["nonsense", "tcp://127.0.0.1", "tcp://[::1", "udp://127.0.0.1:5590", "ipc://"])
-def test_an_endpoint_that_is_none_is_refused(endpoint: str) -> None:
-    with zmq.asyncio.Context() as context, pytest.raises(ConfigError, match=rf"^server\.bind: {re.escape(endpoint)}"):
-        _bind(context, ServerSettings(bind=endpoint))
+def test_an_endpoint_that_is_none_is_refused(endpoint: str, refused: Refused) -> None:
+    words = refused("--bind", endpoint)
+    assert "server.bind: " in words
+    assert endpoint in words
 
 
 @pytest.mark.parametrize(

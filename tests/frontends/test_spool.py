@@ -327,7 +327,7 @@ def test_every_fault_of_a_manifest_is_listed(daemon: DaemonProcess, spool: Path)
 
 def test_what_is_no_manifest_stays_where_it_is(daemon: DaemonProcess, spool: Path) -> None:
     incoming = spool / "incoming"
-    names = {".hidden.json", "half.json.tmp", "half.json.part", "notes.txt", "list.jsonl", ".dir", "dir.tmp"}
+    names = {".hidden.json", "half.json.tmp", "half.json.part", "notes.txt", "list.xml", ".dir", "dir.tmp"}
     for name in names:
         (incoming / name).mkdir() if "dir" in name else (incoming / name).write_text("{}")
     (incoming / ".dir" / "manifest.json").write_text("{}")
