@@ -35,7 +35,7 @@ _POLICY: Final = (
 )
 _HEADERS: Final = {"content-security-policy": _POLICY, "cache-control": "no-cache"}
 _LOOK_S: Final = 0.5
-_HEARTBEAT_S: Final = 15.0
+_HEARTBEAT_S: Final = 10.0
 _SHOWN: Final = 50
 _EXAMINED_S: Final = 60.0
 
