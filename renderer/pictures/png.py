@@ -74,7 +74,7 @@ def read(data: bytes) -> npt.NDArray[Any] | None:
 
 def _facts(data: bytes) -> tuple[int, int, int, int]:
     if len(data) < 33 or data[12:16] != b"IHDR" or data[8:12] != b"\0\0\0\r":
-        raise DecodeFailed("expected a PNG whose first chunk is its header")
+        raise DecodeFailed("expected a whole PNG image, found a damaged one")
     width, height, depth, colour, *_ = struct.unpack(">IIBBBBB", data[16:29])
     if depth not in _DEPTHS.get(colour, ()):
         raise unsupported(f"PNG of {depth} bits and colour type {colour}, which the standard does not have")
