@@ -1,7 +1,8 @@
 """Small bodies that ask for much: a real daemon answers each at once, goes on answering others, and stays small.
 
-One trial that a loaded machine spoils proves nothing, so a body has three; what a body does to the daemon's loop it
-does every time.
+One trial that a loaded machine spoils proves nothing, so a body has five; what a body does to the daemon's loop it does
+every time. Where other processes hold the cores, the limits are multiplied by how much longer than its processor time a
+spin of this process takes: by one on a quiet machine.
 """
 
 import http.client
@@ -22,7 +23,7 @@ from protocol.client import Client
 from tests.daemon_process import DaemonProcess, starting, wait_until
 
 MIB = 1024 * 1024
-ANSWER_S, HEALTH_S, TRIALS = 1.0, 0.2, 3
+ANSWER_S, HEALTH_S, TRIALS = 1.0, 0.2, 5
 ROUTE = "/queue/fal-ai/ffmpeg-api/images-to-video"
 Send = Callable[[DaemonProcess, Path, bytes], tuple[float, bytes]]
 
@@ -104,6 +105,14 @@ def over_spool(_: DaemonProcess, spool: Path, body: bytes) -> tuple[float, bytes
     return time.monotonic() - sent, report.read_bytes()
 
 
+def load() -> float:
+    """Return how many times longer than on a quiet machine a process waits for its turn."""
+    began, used = time.monotonic(), time.process_time()
+    while time.process_time() - used < 0.1:
+        pass
+    return max(1.0, (time.monotonic() - began) / 0.1)
+
+
 def peak_bytes(daemon: DaemonProcess) -> int:
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{daemon.child.pid}/status").read_text())
     assert found
@@ -149,13 +158,15 @@ def test_a_body_that_asks_for_much_is_refused_at_once_and_silences_nobody(
         assert len(answer) <= 64 * 1024
         assert b'"message":' in answer.replace(b'": ', b'":')
         trials.append((round(took_s, 3), round(watch.longest_s, 3)))
-        if took_s < ANSWER_S and watch.longest_s < HEALTH_S:
+        share = load()
+        if took_s < ANSWER_S * share and watch.longest_s < HEALTH_S * share:
             break
     else:
         pytest.fail(f"(seconds to the answer, to the longest health): {trials}")
     assert peak_bytes(daemon) - before < 150 * MIB
 
 
+@pytest.mark.timeout(300)
 def test_a_manifest_over_which_the_daemon_died_twice_is_not_read_a_third_time(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     (spool / "incoming").mkdir(parents=True)
