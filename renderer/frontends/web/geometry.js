@@ -11,6 +11,10 @@ function round(value) {
 
 const evenNear = (side) => Math.max(2, 2 * round(side / 2));
 
+/** The canvas of this width, or of this height, in the still's shape. */
+const asWide = (still, width) => ({ width, height: evenNear((width * still.height) / still.width) });
+const asHigh = (still, height) => ({ width: evenNear((height * still.width) / still.height), height });
+
 /**
  * The size of the video: what was asked for, else the first still's; odd sides grow by one.
  *
@@ -18,8 +22,8 @@ const evenNear = (side) => Math.max(2, 2 * round(side / 2));
  */
 export function canvasFor(first, width, height) {
   if (width && height) return { width: evenUp(width), height: evenUp(height) };
-  if (width) return { width: evenUp(width), height: evenNear((width * first.height) / first.width) };
-  if (height) return { width: evenNear((height * first.width) / first.height), height: evenUp(height) };
+  if (width) return asWide(first, evenUp(width));
+  if (height) return asHigh(first, evenUp(height));
   return { width: evenUp(first.width), height: evenUp(first.height) };
 }
 
@@ -32,6 +36,11 @@ export function place(still, canvas, fit) {
   }
   if (fit === "stretch") return { crop: whole, box: [0, 0, canvas.width, canvas.height] };
   const ratios = [canvas.width / still.width, canvas.height / still.height];
+  const isThis = (other) => other.width === canvas.width && other.height === canvas.height;
+  // No bars where still and canvas differ in shape by rounding alone.
+  if (fit === "pad" && [asWide(still, canvas.width), asHigh(still, canvas.height)].some(isThis)) {
+    return { crop: whole, box: [0, 0, canvas.width, canvas.height] };
+  }
   if (fit === "pad") return { crop: whole, box: centred(scaled(still, Math.min(...ratios), canvas), canvas) };
   const scale = Math.max(...ratios);
   const width = Math.min(still.width, Math.max(1, round(canvas.width / scale)));
