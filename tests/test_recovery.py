@@ -173,7 +173,7 @@ def test_orphans_are_swept_and_videos_never_even_if_the_store_was_moved_away(sta
         path.rename(tmp_path / path.name)
     second = start(**ONE)
     assert videos(tmp_path) == ["old"]
-    assert second.files() == []
+    assert second.files() == ["0"]  # a store that knows no job may be the part that was lost: attachments stay
     assert [path.name for path in (data / "outputs").iterdir()] == ["old"]
     assert second.client.jobs() == []
     assert second.client.render(request(still(frames=5), request_id="old")).frames == 5
