@@ -1,27 +1,60 @@
 """A browser on the page of a real daemon: Debian's Chromium, driven by Playwright.
 
-Playwright's synchronous interface keeps an event loop in this thread for as long as it runs, so it lives as long as one
-module of tests, and these tests ask the daemon over HTTP only.
+Playwright's synchronous interface keeps an event loop in this thread for as long as it runs, so it lives as long as
+this package of tests, and these tests ask the daemon over HTTP only.
 """
 
 import json
 import shutil
 import subprocess
+import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.daemon_process import DaemonProcess, Start, starting
+from renderer.frontends.http.keys import KeyRing
+from renderer.frontends.http.tls import make_pair
+from tests.daemon_process import DaemonProcess, starting, wait_until
 
 LISTENING = ("--http", "127.0.0.1:0", "--workers", "1", "--allow-network", "127.0.0.0/8")
 PACKAGES = ("axe-core@4", "@fal-ai/client@1.10.1")
 Require = Callable[[str, object, str], None]
+Open = Callable[..., Any]
 
 
-@pytest.fixture(scope="module")
+@dataclass(frozen=True)
+class Caller:
+    """Who asks a daemon, and sees the jobs of its key only."""
+
+    daemon: DaemonProcess
+    key: str | None = None
+
+    @property
+    def http(self) -> str:
+        return self.daemon.http
+
+    def ask(self, path: str, body: object = None) -> Any:
+        """Ask as any other client does."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"Authorization": f"Key {self.key}"} if self.key else {}
+        request = urllib.request.Request(f"{self.http.rstrip('/')}/{path}", data, headers)
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+    def submit(self, body: object) -> str:
+        return str(self.ask("queue/fal-ai/ffmpeg-api/images-to-video", body)["request_id"])
+
+    def states(self) -> dict[str, str]:
+        """The state of every job by its id."""
+        return {job["request_id"]: job["state"] for job in self.ask("api/jobs?limit=50")["jobs"]}
+
+
+@pytest.fixture(scope="package")
 def browser(require: Require) -> Iterator[Any]:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     require("chromium", chromium, "Debian: chromium")
@@ -36,36 +69,56 @@ def browser(require: Require) -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    """A daemon for all tests of a module that do not mind what others have rendered."""
+@pytest.fixture(scope="package")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return make_pair(tmp_path_factory.mktemp("tls"))
+
+
+@pytest.fixture(scope="package")
+def shared(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Path]) -> Iterator[DaemonProcess]:
+    """A daemon for all tests that do not mind what others have rendered; it speaks HTTPS too."""
+    certificate_file, key = certificate
+    secure = ("--https", "127.0.0.1:0", "--tls-cert", certificate_file, "--tls-key", key)
     with starting(tmp_path_factory.mktemp("shared")) as start:
+        yield start(*LISTENING, *secure)
+
+
+@pytest.fixture(scope="package")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon that wants a key."""
+    place = tmp_path_factory.mktemp("locked")
+    KeyRing(place / "data").add("first")
+    with starting(place) as start:
         yield start(*LISTENING)
 
 
 @pytest.fixture
-def fresh(start: Start) -> DaemonProcess:
-    """A daemon that has no jobs yet, for one test."""
-    return start(*LISTENING)
+def fresh(locked: DaemonProcess) -> Caller:
+    """A client with a key of its own, so that it has no jobs yet."""
+    caller = Caller(locked, KeyRing(locked.data_dir).add(f"test-{uuid.uuid4().hex[:12]}"))
+    wait_until(lambda: _is_known(caller), "the daemon knows the new key")
+    return caller
 
 
 @pytest.fixture
-def open_page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+def open_page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Open]:
     """Return a function that opens the page in a browser of its own; the test fails if a console had an error.
 
-    The page is the fresh daemon's where the test asks for one.
+    It is the fresh client's page where the test asks for one.
     """
-    daemon = request.getfixturevalue("fresh" if "fresh" in request.fixturenames else "shared")
+    if "fresh" in request.fixturenames:
+        caller = request.getfixturevalue("fresh")
+    else:
+        caller = Caller(request.getfixturevalue("shared"))
     contexts, errors = [], []
 
     def open_page(**options: Any) -> Any:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        context.set_default_timeout(20_000)
+        context = new_context(browser, caller.key, **options)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda told: errors.append(told.text) if told.type in {"error", "warning"} else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(daemon.http)
+        page.goto(caller.http)
         page.wait_for_selector("#health-dot[data-state=ready]")
         return page
 
@@ -76,7 +129,15 @@ def open_page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Callable
 
 
 @pytest.fixture
-def page(open_page: Callable[..., Any]) -> Any:
+def unjudged(browser: Any) -> Iterator[Any]:
+    """A page whose console is not judged: what these tests do to it is an error in any browser."""
+    context = new_context(browser)
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def page(open_page: Open) -> Any:
     return open_page()
 
 
@@ -94,18 +155,20 @@ def npm_packages(require: Require, pytestconfig: pytest.Config) -> Path:
     return modules
 
 
-def ask(daemon: DaemonProcess, path: str, body: object = None) -> Any:
-    """Ask the daemon as any other client does."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(f"{daemon.http.rstrip('/')}/{path}", data)
-    with urllib.request.urlopen(request, timeout=20) as answer:
-        return json.load(answer)
+def new_context(browser: Any, key: str | None = None, **options: Any) -> Any:
+    """Open a browser that nobody has used; it keeps a key as the page does."""
+    context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+    context.set_default_timeout(60_000)  # a machine may be slow; tests wait for states, never for times
+    if key:
+        context.add_init_script(
+            f"sessionStorage.getItem('stillreel.key') ?? sessionStorage.setItem('stillreel.key', '{key}')"
+        )
+    return context
 
 
-def submit(daemon: DaemonProcess, body: object) -> str:
-    return str(ask(daemon, "queue/fal-ai/ffmpeg-api/images-to-video", body)["request_id"])
-
-
-def states(daemon: DaemonProcess) -> dict[str, str]:
-    """The state of every job by its id."""
-    return {job["request_id"]: job["state"] for job in ask(daemon, "api/jobs?limit=50")["jobs"]}
+def _is_known(caller: Caller) -> bool:
+    try:
+        caller.ask("api/health")
+    except urllib.error.HTTPError:
+        return False
+    return True

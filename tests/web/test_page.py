@@ -6,8 +6,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.web.conftest import states
-
 RED, GREEN, BLUE = (200, 30, 40), (20, 160, 60), (30, 60, 190)
 NEARLY = 16  # a browser's canvas manages colours its own way; exact colours are another test's
 # Draws the video at given times to a canvas and returns the colour in the middle of each.
@@ -198,7 +196,7 @@ def test_what_cannot_be_sent_is_said_beside_the_field(page, fresh):
     page.locator("#render").click()
     assert page.locator("#fps").evaluate("(field) => field === document.activeElement")
     assert page.locator("#fps-fault").is_visible()
-    assert states(fresh) == {}
+    assert fresh.states() == {}
 
 
 def test_what_the_machine_can_do_is_told(page):

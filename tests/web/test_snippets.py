@@ -9,24 +9,9 @@ from typing import Any
 
 import pytest
 
-from renderer.frontends.http.tls import make_pair
-from tests.daemon_process import DaemonProcess, Start
-from tests.web.conftest import LISTENING
 from tests.web.test_page import BLUE, RED, add, file
 
 NAMES = ("one still.png", "it's two.png")
-
-
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    return make_pair(tmp_path)
-
-
-@pytest.fixture
-def fresh(start: Start, certificate: tuple[Path, Path]) -> DaemonProcess:
-    """A daemon that also speaks HTTPS, which fal_client asks for."""
-    certificate_file, key = certificate
-    return start(*LISTENING, "--https", "127.0.0.1:0", "--tls-cert", certificate_file, "--tls-key", key)
 
 
 @pytest.fixture
@@ -60,9 +45,9 @@ def test_curl(snippet, folder, require):
     assert '"frames":18' in run(["bash", "-euc", snippet("cURL")], folder).replace(" ", "")
 
 
-def test_python(snippet, folder, fresh, certificate):
+def test_python(snippet, folder, shared, certificate):
     pytest.importorskip("fal_client")
-    program = snippet("Python").replace("127.0.0.1:8443", fresh.https.removeprefix("https://"))
+    program = snippet("Python").replace("127.0.0.1:8443", shared.https.removeprefix("https://"))
     exports = [line for line in program.splitlines() if line.startswith("# export ")]
     environment = dict(word.split("=", 1) for line in exports for word in line.removeprefix("# export ").split())
     assert set(environment) == {"FAL_KEY", "SSL_CERT_FILE", "FAL_RUN_HOST", "FAL_QUEUE_RUN_HOST"}
@@ -76,8 +61,8 @@ def test_javascript(snippet, folder, npm_packages):
     assert run(["node", "ask.mjs"], folder).endswith(".mp4 18")
 
 
-def test_zeromq(snippet, folder, fresh):
-    program = snippet("ZeroMQ").replace("tcp://127.0.0.1:5590", fresh.endpoint)
+def test_zeromq(snippet, folder, shared):
+    program = snippet("ZeroMQ").replace("tcp://127.0.0.1:5590", shared.endpoint)
     assert run([sys.executable, "-c", program], folder).endswith(".mp4 18")
 
 
