@@ -29,6 +29,8 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 ResizeMode = Literal["pad", "crop", "stretch"]
+Scaling = Literal["auto", "lanczos", "area", "nearest"]
+CanvasChoice = Literal["first", "largest"]
 EncoderName = Literal["auto", "nvenc", "libx264"]
 Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 StateName = Literal["queued", "running", "done", "failed", "cancelled", "expired"]
@@ -125,9 +127,16 @@ class RenderRequest(_Strict):
     min_frames: Count | None = Field(
         None, description="frames that a still gets whose duration is shorter; the holds after it make up for them"
     )
-    width: Side | None = Field(None, description="output width; the first image's if neither side is given")
+    width: Side | None = Field(None, description="output width; that of the image that `canvas` names without a side")
     height: Side | None = Field(None, description="output height; follows the aspect ratio if only width is given")
+    canvas: CanvasChoice = Field(
+        "first", description="whose size or shape the video has: the first image's, or that with the most pixels"
+    )
     resize_mode: ResizeMode = "pad"
+    scaling: Scaling = Field(
+        "auto",
+        description="auto: by area where a side shrinks, Lanczos where it grows; nearest keeps the pixels of pixel art",
+    )
     upscale: bool = Field(True, description="false: a still smaller than the canvas keeps its size")
     background: str = Field("#000000", pattern=r"^#[0-9A-Fa-f]{6}$", description="bars, and what lies under alpha")
     crf: Quality = Field(20, description="lower is better; 0 is lossless, in a profile that few players know")

@@ -22,14 +22,17 @@ from renderer.cli_batch import batch
 from renderer.cli_fetch import fetched, place_to_fetch
 from renderer.cli_render import (
     Assignments,
+    CanvasOption,
     Fps,
     Gaps,
     Hold,
     KeepOrder,
     Overwrite,
+    ScalingOption,
     Sources,
     Start,
     asked,
+    assigned,
     render,
     with_warnings,
 )
@@ -186,6 +189,8 @@ def submit(
     *,
     hold: Hold = None,
     fps: Fps = None,
+    scaling: ScalingOption = None,
+    canvas: CanvasOption = None,
     assignments: Assignments = None,
     start: Start = None,
     gaps: Gaps = None,
@@ -200,7 +205,8 @@ def submit(
     """Give images or a manifest to a running daemon; local files go by absolute path and must lie under its roots."""
     if output is not None and not wait:
         raise ConfigError("expected --wait with -o; without it, fetch the video later: stillreel result ID -o FILE")
-    found = asked(sources, hold, fps, assignments, start, gaps, keep_order=keep_order)
+    fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas)
+    found = asked(sources, hold, fields, start, gaps, keep_order=keep_order)
     request = _absolute(found.fields, found.base)
     if not wait:
         terminal.show_warnings(found.warnings)

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from renderer import config
+from renderer.cli_render import CanvasOption, ScalingOption, assigned
 from renderer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ def batch(  # noqa: PLR0913 - a command has as many parameters as options
         str | None,
         typer.Option(metavar="FRAMES", help="Directories of images are videos too, each image held so: 24 or 1.5s."),
     ] = None,
+    scaling: ScalingOption = None,
+    canvas: CanvasOption = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of every request, as fps=30.")
     ] = None,
@@ -56,7 +59,7 @@ def batch(  # noqa: PLR0913 - a command has as many parameters as options
         workers=settings.engine.workers,
         shard=parse_shard(shard, os.environ) if shard else Shard(),
         hold=parse_hold(hold) if hold else None,
-        overrides=parse_overrides(assignments or ()),
+        overrides=parse_overrides(assigned(assignments, scaling=scaling, canvas=canvas)),
     )
     console = Console(stderr=True)
     with watching(console) as view:

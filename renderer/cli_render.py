@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,23 @@ from renderer.manifests.sources import Asked, GapRule, Wishes, ask
 from renderer.manifests.still import naming_its_file
 from renderer.scratch import scratch_dir
 
+
+class ScalingName(StrEnum):
+    """protocol.schema.Scaling, as choices of an option."""
+
+    AUTO = "auto"
+    LANCZOS = "lanczos"
+    AREA = "area"
+    NEAREST = "nearest"
+
+
+class CanvasName(StrEnum):
+    """protocol.schema.CanvasChoice, as choices of an option."""
+
+    FIRST = "first"
+    LARGEST = "largest"
+
+
 Sources = Annotated[
     list[str],
     typer.Argument(
@@ -31,6 +49,12 @@ Hold = Annotated[
     str | None, typer.Option(metavar="FRAMES", help="How long each image is shown: 24 or 1.5s; else for one frame.")
 ]
 Fps = Annotated[str | None, typer.Option(metavar="RATE", help="Frames per second: 30, 23.976, 30000/1001.")]
+ScalingOption = Annotated[
+    ScalingName | None, typer.Option("--scaling", help="How images are scaled; nearest keeps pixel art sharp.")
+]
+CanvasOption = Annotated[
+    CanvasName | None, typer.Option("--canvas", help="Whose size the video has: the first image's or the largest's.")
+]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the request, as crf=18.")
 ]
@@ -48,18 +72,16 @@ KeepOrder = Annotated[
 ]
 
 
-def asked(  # noqa: PLR0913 - as many as there are options
+def asked(
     sources: list[str],
     hold: str | None,
-    fps: str | None,
-    assignments: list[str] | None,
+    assignments: list[str],
     start: int | None,
     gaps: GapRule | None,
     *,
     keep_order: bool,
 ) -> Asked:
     """Read what was typed."""
-    pairs = [*(assignments or ()), *([f"fps={fps}"] if fps else ())]
     return ask(
         sources,
         Wishes(
@@ -67,9 +89,14 @@ def asked(  # noqa: PLR0913 - as many as there are options
             start=start,
             gaps=gaps,
             keeps_order=keep_order,
-            overrides=parse_overrides(pairs),
+            overrides=parse_overrides(assignments),
         ),
     )
+
+
+def assigned(assignments: list[str] | None, **options: str | None) -> list[str]:
+    """Return what `--set` says and what options of the fields' own names say, which win."""
+    return [*(assignments or ()), *(f"{name}={value}" for name, value in options.items() if value)]
 
 
 def render(  # noqa: PLR0913 - a command has as many parameters as options
@@ -80,6 +107,8 @@ def render(  # noqa: PLR0913 - a command has as many parameters as options
     ] = None,
     hold: Hold = None,
     fps: Fps = None,
+    scaling: ScalingOption = None,
+    canvas: CanvasOption = None,
     assignments: Assignments = None,
     start: Start = None,
     gaps: Gaps = None,
@@ -95,7 +124,8 @@ def render(  # noqa: PLR0913 - a command has as many parameters as options
         raise ConfigError(f"expected -o and a name for the video: {_typed(sources)}")
     settings = config.load(config_file)
     with written(output, overwrite=overwrite, as_json=as_json) as place:
-        found = asked(sources, hold, fps, assignments, start, gaps, keep_order=keep_order)
+        fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas)
+        found = asked(sources, hold, fields, start, gaps, keep_order=keep_order)
         if found.manifest:
             refuse_manifest(place, found.manifest)
         try:

@@ -21,18 +21,18 @@ from renderer.encode.lent import LentFrames
 from renderer.encode.plan import PlannedStill, StreamPlan, every_frame, held_coding, idrs_only, plan_stream
 from renderer.encode.probe import findings_here
 from renderer.encode.sequence import FrameSequence, sequence_for
-from renderer.errors import DeviceFailed, EncodeFailed, JobError, NotSupported, SessionsBusy
+from renderer.errors import DeviceFailed, EncodeFailed, NotSupported, SessionsBusy
 from renderer.geometry import Canvas, CanvasLimits, Size, canvas_for, even_up, largest_canvas
 from renderer.h264.bits import UnsupportedStream
 from renderer.h264.repeat import NeedsIdr
 from renderer.output.mp4 import Mp4Writer, VideoFacts
 from renderer.pictures.compose import Look
-from renderer.pictures.decode import read_size
-from renderer.pictures.fetch import Attachment, Fetcher
+from renderer.pictures.fetch import Attachment, Content, Fetcher
 from renderer.pictures.identity import identities
 from renderer.pictures.marks import Marks
+from renderer.pictures.measure import Measured, Measurer
 from renderer.pictures.memory import FrameStock
-from renderer.pictures.prepare import Content, Source, Stills
+from renderer.pictures.prepare import Source, Stills
 from renderer.stage_clock import StageClock
 from renderer.timeline import Timeline
 
@@ -137,7 +137,8 @@ def render(
     if open_encoder is None:
         gpus = findings_here(settings.nvenc) if request.encoder == "nvenc" and not settings.gpus else settings.gpus
         limits = limits.within(canvas_limits(request.encoder, gpus))
-    look, at_hand, warnings = _look(job, fetcher, settings, limits, marks or Marks())
+    measurer = Measurer(fetcher, settings.pictures, marks or Marks())
+    look, at_hand, warnings = _look(job, measurer, limits, _Voice(job, on_progress).say_again)
     pictures = identities([image.url for image in request.images], fetcher)
     if open_encoder is None:
         backend = choose(request.encoder, look.canvas, request.crf, settings)
@@ -185,9 +186,8 @@ class _Rendering:
     def attempt(self, plan: StreamPlan, backend: Backend, output: Path) -> VideoFacts:
         coded = [(index, still) for index, still in enumerate(plan.stills) if still.copy_of is None]
         images = self.job.request.images
-        progress = Progress(images=len(images), frames=self.job.timeline.frames, stage="rendering")
         sequence = sequence_for(plan)
-        voice = _Voice(self.on_progress, sequence, progress)
+        voice = _Voice(self.job, self.on_progress, lambda: sequence.frames_done)
         voice.say()
         stream = self._stream(plan, [still for _, still in coded])
         sources = [Source(images[index].url, index, self.pictures[index]) for index, _ in coded]
@@ -252,30 +252,26 @@ def _keyframe_interval(job: RenderJob) -> int:
 
 
 def _look(
-    job: RenderJob, fetcher: Fetcher, settings: RenderSettings, limits: CanvasLimits, marks: Marks
+    job: RenderJob, measurer: Measurer, limits: CanvasLimits, say: Callable[[], None]
 ) -> tuple[Look, dict[str, Content], list[ResultWarning]]:
     """Settle the canvas and how stills are put on it; return also what had to be fetched to know its size."""
     request = job.request
-    url = request.images[0].url
     at_hand: dict[str, Content] = {}
     warnings: list[ResultWarning] = []
     if request.width and request.height:
         canvas = Canvas(even_up(request.width), even_up(request.height))
     else:
-        try:
-            at_hand[url] = fetcher.fetch(url)
-            with marks.decoding(0):
-                first = read_size(at_hand[url], settings.pictures.max_image_pixels)
-        except JobError as error:
-            raise error.at("images", 0, "url") from error.__cause__
+        urls = [image.url for image in request.images]
+        found = measurer.largest(urls, say) if request.canvas == "largest" else measurer.first(urls)
+        at_hand = found.at_hand
         if request.width or request.height:
-            canvas = canvas_for(first, request.width, request.height)
+            canvas = canvas_for(found.size, request.width, request.height)
         else:
-            canvas = largest_canvas(first, limits)
-            warnings += _reduced(first, canvas)
+            canvas = largest_canvas(found.size, limits)
+            warnings += _reduced(found, canvas)
     _check_canvas(canvas, request, limits)
     red, green, blue = bytes.fromhex(request.background[1:])
-    look = Look(canvas, request.resize_mode, upscale=request.upscale, background=(red, green, blue))
+    look = Look(canvas, request.resize_mode, request.upscale, (red, green, blue), request.scaling)
     return look, at_hand, warnings
 
 
@@ -284,7 +280,7 @@ def _check_canvas(canvas: Canvas, request: RenderRequest, limits: CanvasLimits) 
     if limits.allow(canvas):
         return
     name = "width" if request.width else "height"
-    follows = "" if request.width and request.height else ", since the other side follows the first image"
+    follows = "" if request.width and request.height else f", since the other side follows the {request.canvas} image"
     raise NotSupported(
         f"this makes a video of {canvas}{follows}; expected up to {limits.width}x{limits.height} and "
         f"{limits.macroblocks} macroblocks of 16x16",
@@ -292,14 +288,15 @@ def _check_canvas(canvas: Canvas, request: RenderRequest, limits: CanvasLimits) 
     )
 
 
-def _reduced(first: Size, canvas: Canvas) -> list[ResultWarning]:
-    if canvas.pixels >= first.pixels:
+def _reduced(found: Measured, canvas: Canvas) -> list[ResultWarning]:
+    if canvas.pixels >= found.size.pixels:
         return []
+    which = "the first image" if found.image == 0 else "this image"
     words = (
-        f"the video is {canvas}, not {first} as the first image: the largest of this shape that H.264's levels, "
+        f"the video is {canvas}, not {found.size} as {which}: the largest of this shape that H.264's levels, "
         "the encoder and the server's limit for a side allow; width and height choose another size"
     )
-    return [ResultWarning(type="canvas_reduced", message=words, loc=("images", 0, "url"))]
+    return [ResultWarning(type="canvas_reduced", message=words, loc=("images", found.image, "url"))]
 
 
 def _enlarged(sizes: Mapping[int, Size], canvas: Canvas) -> list[ResultWarning]:
@@ -316,16 +313,16 @@ def _type_of(file_name: str) -> str:
 
 
 class _Voice:
-    """Tells progress, and tells it again while frames are coded, so that silence means that nothing moves."""
+    """Tells progress, and tells it again while work goes on, so that silence means that nothing moves."""
 
-    def __init__(self, on_progress: OnProgress, sequence: FrameSequence, progress: Progress) -> None:
+    def __init__(self, job: RenderJob, on_progress: OnProgress, frames_done: Callable[[], int] = lambda: 0) -> None:
         self._on_progress = on_progress
-        self._sequence = sequence
-        self._progress = progress
-        self._said_at = 0.0
+        self._frames_done = frames_done
+        self._progress = Progress(images=len(job.request.images), frames=job.timeline.frames, stage="rendering")
+        self._said_at = time.monotonic()
 
     def say(self, **changes: object) -> None:
-        self._progress = self._progress.model_copy(update={**changes, "frames_done": self._sequence.frames_done})
+        self._progress = self._progress.model_copy(update={**changes, "frames_done": self._frames_done()})
         self._said_at = time.monotonic()
         self._on_progress(self._progress)
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import av
 import pytest
+from PIL import Image
 
 from tests.cli_process import COMMAND, Ended, Terminal, failed, run
 from tests.daemon_process import DaemonProcess, Gate, Start, picture, request, starting, still
@@ -126,6 +127,15 @@ def test_images_are_rendered_as_they_lie(cli: Cli, tmp_path: Path) -> None:
     ended = cli("render", "img%d.ppm", "--gaps", "hold", "--set", "crf=30", "-o", "out.mov", "--json")
     assert json.loads(ended.stdout)["frames"] == 10
     assert "warning: 7 numbers are missing" in cli("render", "img%d.ppm", "-o", "out.mp4").stderr
+
+
+def test_scaling_and_canvas_are_options_and_win_over_set(cli: Cli, tmp_path: Path) -> None:
+    for name, size in (("a.png", (32, 16)), ("b.png", (64, 48))):
+        Image.new("RGB", size, (1, 2, 3)).save(tmp_path / name)
+    options = ("--canvas", "largest", "--scaling", "nearest", "--set", "canvas=first")
+    found = json.loads(cli("render", "a.png", "b.png", *options, "-o", "out.mp4", "--json").stdout)
+    assert (found["width"], found["height"]) == (64, 48)
+    assert cli("render", "a.png", "--scaling", "cubic", "-o", "out.mp4").returncode == 2
 
 
 def test_a_dash_writes_a_whole_video_to_stdout(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from renderer.errors import DecodeFailed, EncodeFailed, FetchFailed, ImageTooLar
 from renderer.geometry import Canvas
 from renderer.intake import Origin, parse_request, render_job
 from renderer.pipeline import RenderJob, render
+from tests.net.serving import sends, serving
 
 JobOf = Callable[..., RenderJob]
 
@@ -390,6 +391,57 @@ def test_a_picture_that_is_scaled_up_more_than_twice_is_told(job_of: JobOf, outp
     assert (
         warning.message == "this image of 64x48 is scaled up more than twice for a video of 640x480; so is 1 more image"
     )
+
+
+# The canvas of the largest.
+
+
+def test_the_largest_image_gives_the_canvas_wherever_it_stands(job_of, output: Path, write_image) -> None:
+    write_image("a.png", (64, 48))
+    write_image("b.png", (100, 30), colour=90)
+    turned = Image.Exif()
+    turned[274] = 6  # EXIF's orientation: lies on its side
+    write_image("turned.jpg", (40, 90), 50, exif=turned)
+    job = job_of("a.png", "turned.jpg", "b.png", "turned.jpg", canvas="largest")
+    facts = render(job, output, open_encoder=NullEncoder).facts
+    assert (facts.width, facts.height, facts.frames) == (90, 40, 4)
+    facts = render(job_of("a.png", "turned.jpg", canvas="largest", width=180), output, open_encoder=NullEncoder).facts
+    assert (facts.width, facts.height) == (180, 80)
+
+
+def test_of_images_with_as_many_pixels_the_first_gives_the_canvas(job_of, output: Path, write_image) -> None:
+    for name, size in (("a.png", (10, 10)), ("b.png", (60, 20)), ("c.png", (20, 60))):
+        write_image(name, size)
+    facts = render(job_of("a.png", "b.png", "c.png", canvas="largest"), output, open_encoder=NullEncoder).facts
+    assert (facts.width, facts.height) == (60, 20)
+
+
+def test_a_canvas_of_the_largest_that_is_reduced_names_that_image(job_of, output: Path, write_image) -> None:
+    write_image("a.png", (500, 400))
+    write_image("b.png", (1000, 400))
+    job = job_of("a.png", "b.png", canvas="largest")
+    report = render(job, output, RenderSettings(max_canvas_side=640), open_encoder=NullEncoder)
+    (warning,) = report.warnings
+    assert (warning.type, warning.loc) == ("canvas_reduced", ("images", 1, "url"))
+    assert warning.message.startswith("the video is 640x256, not 1000x400 as this image: ")
+
+
+def test_a_missing_image_is_named_when_the_largest_is_looked_for(job_of, output: Path, write_image) -> None:
+    write_image("a.png")
+    with pytest.raises(FetchFailed, match=r"images\[1\].url: no such file"):
+        render(job_of("a.png", "none.png", "none.png", canvas="largest"), output, open_encoder=NullEncoder)
+
+
+def test_a_download_is_made_once_though_the_largest_is_looked_for(tmp_path, output: Path, write_image) -> None:
+    write_image("a.png", (64, 48))
+    path = write_image("b.png", (100, 80), colour=90)
+    with serving({"/b.png": sends(path.read_bytes())}) as server:
+        fetch = FetchSettings(allow_networks=("127.0.0.0/8",))
+        request = parse_request({"images": [{"url": "a.png"}, {"url": server.url + "/b.png"}], "canvas": "largest"})
+        job = render_job(request, RequestLimits(), fetch, Origin(base=tmp_path))
+        facts = render(job, output, RenderSettings(fetch=fetch), open_encoder=NullEncoder).facts
+    assert (facts.width, facts.height) == (100, 80)
+    assert [path for path, _ in server.requests] == ["/b.png"]
 
 
 # Progress.

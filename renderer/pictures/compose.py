@@ -1,7 +1,9 @@
 """A picture becomes one NV12 frame: scaled, placed on the canvas, converted to BT.709 limited range, in place.
 
-Scaling works on the coded values, as browsers and ffmpeg do: by area where a side shrinks (no aliasing), by Lanczos of
-order 4 where it grows (sharp), each axis by its own rule.
+Scaling works on the coded values, as browsers and ffmpeg do. `auto`: by area where a side shrinks (no aliasing), by
+Lanczos of order 4 where it grows (sharp), each axis by its own rule. `area` is the mean of what an output pixel covers,
+also where it covers a part of one. `lanczos` is Pillow's of order 3, whose kernel widens as a side shrinks; OpenCV's
+does not, and aliases. `nearest` takes the pixel under the output pixel's middle.
 
 Colour: ITU-R BT.709-6, 3.3 and 3.4, matrix and 8-bit limited range: Y' = 16 + 219·E'Y, Cb and Cr = 128 + 224·E'. The
 three rows go through OpenCV's 3×3 SIMD transform with 10-bit fixed-point coefficients: off by 0.63 of a level at most
@@ -20,8 +22,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
-from protocol.schema import ResizeMode
+from protocol.schema import ResizeMode, Scaling
 from renderer.geometry import Canvas, Placement, Size, place
 from renderer.pictures.colour import Pixels, Rgb
 from renderer.pictures.decode import Picture
@@ -41,15 +44,21 @@ class Look:
     mode: ResizeMode = "pad"
     upscale: bool = True
     background: Rgb = (0, 0, 0)
+    scaling: Scaling = "auto"
 
     def place(self, still: Size) -> Placement:
         return place(still, self.canvas, self.mode, upscale=self.upscale)
 
 
 def needed_size(look: Look) -> Callable[[Size], Size]:
-    """Return what tells `decode` how large a still must be at least so that no detail of the canvas is lost."""
+    """Return what tells `decode` how large a still must be at least so that no detail of the canvas is lost.
+
+    A decoder that reads at a smaller scale takes means, as `area` does; the other two want every pixel.
+    """
 
     def needed(still: Size) -> Size:
+        if look.scaling in ("lanczos", "nearest"):
+            return still
         placement = look.place(still)
         crop_width, crop_height = placement.crop[2:]
         return Size(
@@ -98,7 +107,7 @@ def _on_canvas(picture: Picture, placement: Placement, look: Look) -> Pixels:
         return still
     bgr = _scratch.buffer("canvas", (canvas.height, canvas.width, 3))
     right, bottom = placement.x + size.width, placement.y + size.height
-    _scale_into(still, bgr[placement.y : bottom, placement.x : right])
+    _scale_into(still, bgr[placement.y : bottom, placement.x : right], look.scaling)
     if right == canvas.width - 1 and placement.x == 0:
         bgr[placement.y : bottom, right] = bgr[placement.y : bottom, right - 1]
         right += 1
@@ -130,26 +139,26 @@ def _reduced(start: int, end: int, side: int, reduction: int) -> tuple[int, int]
     return first, min(side, max(first + 1, round(end / reduction)))
 
 
-def _scale_into(still: Pixels, target: Pixels) -> None:
+def _scale_into(still: Pixels, target: Pixels, scaling: Scaling) -> None:
     rows, columns = still.shape[:2]
     to_rows, to_columns = target.shape[:2]
     if (rows, columns) == (to_rows, to_columns):
         target[:] = still
-        return
-    if (to_rows < rows and to_columns > columns) or (to_rows > rows and to_columns < columns):
-        still = np.asarray(
-            cv2.resize(still, (min(columns, to_columns), min(rows, to_rows)), interpolation=cv2.INTER_AREA), np.uint8
-        )
-    is_growing = to_rows > still.shape[0] or to_columns > still.shape[1]
-    _in_place(
-        cv2.resize(
-            still,
-            (to_columns, to_rows),
-            dst=target,
-            interpolation=cv2.INTER_LANCZOS4 if is_growing else cv2.INTER_AREA,
-        ),
-        target,
-    )
+    elif scaling == "lanczos":
+        target[:] = np.asarray(Image.fromarray(still).resize((to_columns, to_rows), Image.Resampling.LANCZOS))
+    elif scaling == "nearest":
+        _resize_into(still, target, cv2.INTER_NEAREST_EXACT)
+    else:
+        if (to_rows < rows and to_columns > columns) or (to_rows > rows and to_columns < columns):
+            smaller = (min(columns, to_columns), min(rows, to_rows))
+            still = np.asarray(cv2.resize(still, smaller, interpolation=cv2.INTER_AREA), np.uint8)
+        is_growing = to_rows > still.shape[0] or to_columns > still.shape[1]
+        _resize_into(still, target, cv2.INTER_LANCZOS4 if is_growing and scaling == "auto" else cv2.INTER_AREA)
+
+
+def _resize_into(still: Pixels, target: Pixels, interpolation: int) -> None:
+    rows, columns = target.shape[:2]
+    _in_place(cv2.resize(still, (columns, rows), dst=target, interpolation=interpolation), target)
 
 
 def _bt709() -> npt.NDArray[np.float32]:

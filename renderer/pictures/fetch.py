@@ -29,6 +29,8 @@ from renderer.net.addresses import Guard
 from renderer.pictures.colour import Pixels, to_8_bits
 from renderer.pictures.data_url import least_bytes, read_data
 
+Content = bytes | Pixels
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)  # RFC 3986, 3.1
 _TO_BGR = {"RGB": cv2.COLOR_RGB2BGR, "RGBA": cv2.COLOR_RGBA2BGRA}
 _CHUNK_BYTES = 1 << 20
@@ -90,7 +92,7 @@ class Fetcher:
         scheme, rest = self._split(url)
         self._check_by_scheme[scheme](rest)
 
-    def fetch(self, url: str) -> bytes | Pixels:
+    def fetch(self, url: str) -> Content:
         """Read the source.
 
         Returns:
@@ -251,7 +253,7 @@ class Fetcher:
             )
         return self._attachments[int(number)]
 
-    def _read_attachment(self, attachment: Attachment) -> bytes | Pixels:
+    def _read_attachment(self, attachment: Attachment) -> Content:
         try:
             with attachment.path.open("rb") as file:
                 if attachment.layout is None:
@@ -270,6 +272,10 @@ class Fetcher:
         from renderer.net.client import parse_http  # noqa: PLC0415 - as above
 
         parse_http(url)
+
+
+def is_download(url: str) -> bool:
+    return url[:8].lower().startswith(("http:", "https:"))
 
 
 def _path_of(rest: str) -> str:

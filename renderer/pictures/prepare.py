@@ -23,11 +23,9 @@ from renderer.geometry import Size
 from renderer.logs import current_job
 from renderer.pictures.compose import Look, compose, needed_size
 from renderer.pictures.decode import decode
-from renderer.pictures.fetch import Fetcher
+from renderer.pictures.fetch import Content, Fetcher
 from renderer.pictures.marks import Marks
 from renderer.pictures.memory import PLAIN_STOCK, FramePool, FrameStock, Lease
-
-Content = bytes | npt.NDArray[np.uint8]
 
 _MOST_THREADS = 4
 _FAR_ENLARGED = 2

@@ -91,6 +91,14 @@ def test_settings_that_change_the_video_change_its_name(tree: Tree, run: RunBatc
     assert {json.loads(path.read_text())["fps"] for path in tree.out.glob("*.json")} == {"24/1", "30/1"}
 
 
+def test_scaling_and_canvas_are_options_of_every_request(tree: Tree, run: RunBatch) -> None:
+    tree.manifest("a")
+    run()
+    assert run("--scaling", "nearest").counts() == (1, 0, 0)
+    assert run("--set", "scaling=nearest").counts() == (0, 1, 0)
+    assert run("--canvas", "largest").counts() == (1, 0, 0)
+
+
 def test_outputs_have_the_same_names_wherever_the_tree_is(tree: Tree, run: RunBatch, tmp_path: Path) -> None:
     tree.manifest("a")
     tree.manifest("sub/b")

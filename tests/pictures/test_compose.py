@@ -223,6 +223,74 @@ def test_a_scaled_photograph_keeps_its_mean() -> None:
         assert np.abs(shown(frame).reshape(-1, 3).mean(0) - mean).max() < 1.5
 
 
+def test_nearest_keeps_every_pixel_a_square_of_its_own_colour() -> None:
+    rgb = noise(20, 12)
+    squares = picture_of(rgb.repeat(3, 0).repeat(3, 1))
+    frame = composed(picture_of(rgb), Look(Canvas(60, 36), scaling="nearest"))
+    assert np.array_equal(frame, composed(squares, Look(Canvas(60, 36))))
+
+
+def test_nearest_takes_the_pixel_under_the_middle_and_no_mixture() -> None:
+    rgb = noise(37, 23)
+    for canvas in (Canvas(20, 50), Canvas(58, 10), Canvas(74, 46)):
+        rows = ((np.arange(canvas.height) + 0.5) * 23 / canvas.height).astype(int)
+        columns = ((np.arange(canvas.width) + 0.5) * 37 / canvas.width).astype(int)
+        taken = picture_of(rgb[rows][:, columns])
+        frame = composed(picture_of(rgb), Look(canvas, "stretch", scaling="nearest"))
+        assert np.array_equal(frame, composed(taken, Look(canvas)))
+
+
+def area_mean(rgb: Array, columns: int) -> Array:
+    """The mean of what each output column covers, in float64."""
+    edges = np.linspace(0, rgb.shape[1], columns + 1)
+    sums = np.concatenate([np.zeros((rgb.shape[0], 1, 3)), np.cumsum(rgb.astype(float), 1)], 1)
+    at = [
+        np.interp(edges, np.arange(sums.shape[1]), line) for line in np.moveaxis(sums, 1, 2).reshape(-1, sums.shape[1])
+    ]
+    means = np.diff(at, axis=1) / (rgb.shape[1] / columns)
+    return np.moveaxis(means.reshape(rgb.shape[0], 3, columns), 1, 2)
+
+
+@pytest.mark.parametrize("size", [(20, 12), (60, 44), (96, 10), (26, 90)])
+def test_area_is_the_mean_of_what_is_covered_in_both_directions(size: tuple[int, int]) -> None:
+    rgb = noise(37, 23)
+    canvas = Canvas(*size)
+    means = area_mean(area_mean(rgb, canvas.width).swapaxes(0, 1), canvas.height).swapaxes(0, 1)
+    frame = composed(picture_of(rgb), Look(canvas, "stretch", scaling="area"))
+    luma, _ = expected_nv12(means)
+    assert np.abs(frame[: canvas.height] - luma).max() <= 1.7  # two roundings to 8 bits come before the matrix
+
+
+def test_lanczos_shrinks_sharper_than_area_and_does_not_alias() -> None:
+    rgb = np.zeros((64, 64, 3), np.uint8)
+    rgb[:, ::2] = 255
+    frame = composed(picture_of(rgb), Look(Canvas(16, 16), scaling="lanczos"))
+    assert np.ptp(frame[:16, 2:-2].astype(int)) <= 6
+    edge = np.zeros((64, 64, 3), np.uint8)
+    edge[:, 30:] = 255
+    by_area, by_lanczos = (
+        composed(picture_of(edge), Look(Canvas(16, 16), scaling=scaling)) for scaling in ("area", "lanczos")
+    )
+    assert by_area[0, :7].max() == 16
+    assert 16 in by_lanczos[0, :7]  # it rings, as a sharp kernel does
+    assert by_lanczos[0, 8:].min() >= 230
+    assert not np.array_equal(by_lanczos, by_area)
+
+
+@pytest.mark.parametrize("scaling", ["auto", "lanczos", "area", "nearest"])
+def test_a_still_as_large_as_the_canvas_is_not_touched_by_any_scaling(scaling: Any) -> None:
+    rgb = noise(64, 48)
+    look = Look(Canvas(64, 48), scaling=scaling)
+    assert np.array_equal(composed(picture_of(rgb), look), composed(picture_of(rgb), Look(Canvas(64, 48))))
+
+
+@pytest.mark.parametrize(("scaling", "reduction"), [("auto", 4), ("area", 4), ("lanczos", 1), ("nearest", 1)])
+def test_a_jpeg_is_read_at_a_smaller_scale_only_for_scaling_that_takes_means(scaling: Any, reduction: int) -> None:
+    data = cv2.imencode(".jpg", noise(400, 320))[1].tobytes()
+    needed = needed_size(Look(Canvas(100, 80), scaling=scaling))
+    assert decode(data, background=(0, 0, 0), max_pixels=10**7, needed=needed).reduction == reduction
+
+
 # Pictures read at a reduced scale.
 
 

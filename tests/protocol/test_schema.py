@@ -30,6 +30,8 @@ def test_defaults_are_the_documented_ones():
     assert request().model_dump(exclude={"images"}) == {
         "fps": 24,
         "min_frames": None,
+        "canvas": "first",
+        "scaling": "auto",
         "width": None,
         "height": None,
         "resize_mode": "pad",
