@@ -37,7 +37,7 @@ def a_few_at_a_time(value: Any, handler: ValidatorFunctionWrapHandler, info: Val
         ValidationError: of the first faults, at the places that pydantic would name.
     """
     if not isinstance(value, list | tuple):
-        return handler(value)
+        raise PydanticKnownError("list_type")  # a client knows lists and no tuples
     at_most((info.context or {}).get(MOST_ITEMS, len(value)))(value)
     good: list[Any] = []
     faults: list[InitErrorDetails] = []

@@ -22,6 +22,7 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from protocol.bounded import a_few_at_a_time, at_most, refuse_many_fields
+from protocol.errors import dotted
 
 FPS_MIN, FPS_MAX = 1, 120
 AUTO_FPS = "auto"
@@ -36,36 +37,48 @@ Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 StateName = Literal["queued", "running", "done", "failed", "cancelled", "expired"]
 
 _FPS_TEXT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,12})?|[0-9]{1,6}/[0-9]{1,4}")
-_FPS_EXPECTED = 'expected a number, a fraction such as "30000/1001", or "auto"'
 
 
-def _refuse_boolean(value: object) -> object:
-    """JSON's true is Python's 1; nobody who writes it means a number."""
-    if isinstance(value, bool):
-        raise ValueError("expected a number, found a boolean")  # noqa: TRY004 - pydantic turns ValueError into a fault
-    return value
+def _no_boolean(kind: Literal["int_type", "float_type"]) -> BeforeValidator:
+    """Return what refuses a boolean for a number: JSON's true is Python's 1, and nobody who writes it means that."""
+
+    def check(value: object) -> object:
+        if isinstance(value, bool):
+            raise PydanticKnownError(kind)
+        return value
+
+    return BeforeValidator(check)
 
 
 def _check_fps(value: object) -> object:
-    """Checked before the union is tried, so that the fault is at "fps" and not at each of its three types."""
+    """Refuse what is no rate, by the types that pydantic has for the faults of a number.
+
+    It comes before the union is tried, so that the fault is at "fps" and not at each of its three types.
+    """
     if value == AUTO_FPS:
         return value
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(_FPS_EXPECTED)  # noqa: TRY004 - pydantic turns ValueError into a fault
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("expected a finite number")
-    # The pattern comes before Fraction: that would take "1e999999999" and compute it.
-    if isinstance(value, str) and not _FPS_TEXT.fullmatch(value):
-        raise ValueError(_FPS_EXPECTED)
-    try:
-        rate = Fraction(str(value))
-    except ZeroDivisionError as error:
-        raise ValueError(_FPS_EXPECTED) from error
-    if not FPS_MIN <= rate <= FPS_MAX:
-        raise ValueError(f"expected {FPS_MIN} to {FPS_MAX} frames per second, found {value}")
+    rate = _rate(value)
+    if rate < FPS_MIN:
+        raise PydanticKnownError("greater_than_equal", {"ge": FPS_MIN})
+    if rate > FPS_MAX:
+        raise PydanticKnownError("less_than_equal", {"le": FPS_MAX})
     if "/" in str(value) and rate.denominator > 1001:
         raise ValueError(f"expected a fraction with a denominator up to 1001, found {value}")
     return value
+
+
+def _rate(value: object) -> Fraction:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise PydanticKnownError("float_type")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticKnownError("finite_number")
+    # The pattern comes before Fraction: that would take "1e999999999" and compute it.
+    if isinstance(value, str) and not _FPS_TEXT.fullmatch(value):
+        raise PydanticKnownError("float_parsing")
+    try:
+        return Fraction(str(value))
+    except ZeroDivisionError as error:
+        raise PydanticKnownError("float_parsing") from error
 
 
 # Lengths are checked after the items: pydantic counts a tuple's good items only, so that one bad image in a list of one
@@ -83,10 +96,10 @@ def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 # The upper end keeps sums and products of hostile counts printable; the server's limits are far below it.
-Count = Annotated[int, Field(ge=1, le=2**31 - 1), BeforeValidator(_refuse_boolean)]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), BeforeValidator(_refuse_boolean)]
-Side = Annotated[int, Field(ge=2, le=2**31 - 1), BeforeValidator(_refuse_boolean)]
-Quality = Annotated[int, Field(ge=0, le=51), BeforeValidator(_refuse_boolean)]
+Count = Annotated[int, Field(ge=1, le=2**31 - 1), _no_boolean("int_type")]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), _no_boolean("float_type")]
+Side = Annotated[int, Field(ge=2, le=2**31 - 1), _no_boolean("int_type")]
+Quality = Annotated[int, Field(ge=0, le=51), _no_boolean("int_type")]
 Fps = Annotated[int | float | str, BeforeValidator(_check_fps)]
 
 
@@ -220,6 +233,9 @@ class ResultWarning(BaseModel):
     type: str = Field(description='a word for programs, such as "canvas_reduced" or "image_enlarged"')
     message: str
     loc: tuple[str | int, ...] = Field((), description="the field of the request that it is about")
+
+    def __str__(self) -> str:
+        return f"{dotted(self.loc)}: {self.message}" if self.loc else self.message
 
 
 class RenderResult(BaseModel):

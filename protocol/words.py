@@ -18,8 +18,19 @@ from protocol.errors import Loc, dotted
 
 _FOUND_MAX, _NAME_MAX, _WORDS_MAX = 80, 100, 400
 
+
+class _Json(reprlib.Repr):
+    """Writes values as Python does, but for those that JSON has other words for."""
+
+    def repr_bool(self, value: bool, _level: int) -> str:
+        return "true" if value else "false"
+
+    def repr_NoneType(self, _value: None, _level: int) -> str:  # noqa: N802 - called by the name of its type
+        return "null"
+
+
 # Values are anybody's, and may be long: they are not written out to be cut then.
-_REPR = reprlib.Repr()
+_REPR = _Json()
 _REPR.maxlevel = 4
 _REPR.maxlist = _REPR.maxdict = _REPR.maxtuple = 30
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 3 * _FOUND_MAX
@@ -52,6 +63,12 @@ _EXPECTED = {
     "tuple_type": "expected a list",
 }
 
+# The same for fields that take more than one kind of value, by name.
+_RATE = 'expected a number, a fraction such as "30000/1001", or "auto"'
+_RATES = "expected 1 to 120 frames per second"
+_EXPECTED_OF = {
+    "fps": {"float_parsing": _RATE, "float_type": _RATE, "greater_than_equal": _RATES, "less_than_equal": _RATES}
+}
 
 # The same where the context says what was found, too.
 _COMPLETE = {
@@ -63,11 +80,19 @@ _COMPLETE = {
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """One fault: where, in which words, and pydantic's type of it."""
+    """One fault: where, in which words, and what pydantic says of it to programs.
+
+    Attributes:
+        type: pydantic's own.
+        context: pydantic's, such as the limit that a number is above.
+        found: what stands at the place.
+    """
 
     loc: Loc
     words: str
     type: str
+    context: dict[str, Any]
+    found: object
 
     def __str__(self) -> str:
         return f"{dotted(self.loc)}: {self.words}" if self.loc else self.words
@@ -80,7 +105,10 @@ def wrongs_in(error: ValidationError, model: type[BaseModel]) -> list[Wrong]:
         model: what was validated; its fields are what a misspelt one may have meant.
     """
     found = error.errors(include_url=False)
-    return [Wrong(_cut(each["loc"]), _brief(_words(each, model)), each["type"]) for each in found]
+    return [
+        Wrong(_cut(each["loc"]), _brief(_words(each, model)), each["type"], each.get("ctx", {}), each["input"])
+        for each in found
+    ]
 
 
 def _cut(loc: Loc) -> Loc:
@@ -116,7 +144,7 @@ def _words(fault: ErrorDetails, model: type[BaseModel]) -> str:
         return str(context["error"]) if "error" in context else fault["msg"].removeprefix("Value error, ")
     if kind in _COMPLETE:
         return _COMPLETE[kind].format(**context)
-    expected = _EXPECTED.get(kind)
+    expected = _EXPECTED_OF.get(str(fault["loc"][-1]) if fault["loc"] else "", {}).get(kind) or _EXPECTED.get(kind)
     return f"{expected.format(**context) if expected else fault['msg']}, found {short(fault['input'])}"
 
 

@@ -37,6 +37,7 @@ Every leaf names its row of protocol/errors.py in `kind`. Messages say what was 
 where, and stands before the message when it is shown. None may hold a path or a secret of the server.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from protocol.errors import ERRORS, Loc, dotted
@@ -74,13 +75,30 @@ class JobError(StillreelError):
 
 
 class InvalidRequest(JobError):
-    """A field is wrong; `details` lists every fault found, as dicts with "loc", "msg" and "type"."""
+    """A field is wrong.
+
+    Attributes:
+        details: every fault found, as dicts with "loc", "msg" and "type".
+    """
 
     kind = "invalid_params"
 
-    def __init__(self, message: str, *, loc: Loc = (), details: tuple[dict[str, Any], ...] = ()) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        loc: Loc = (),
+        details: tuple[dict[str, Any], ...] = (),
+        context: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Remember what is wrong.
+
+        Args:
+            context: of the one fault that there is, what pydantic tells programs of such a one, as {"le": 120}.
+        """
         super().__init__(message, loc=loc)
-        self.details = details
+        alone = {"loc": list(loc), "msg": message, "type": self.kind, "ctx": context}
+        self.details: tuple[dict[str, Any], ...] = details or ((alone,) if context else ())
 
     def fault(self) -> Fault:
         return super().fault().model_copy(update={"errors": self.details})

@@ -10,7 +10,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 
 from protocol.bounded import MAX_FAULTS, context_for
-from protocol.schema import PixelLayout, RenderParams, RenderRequest
+from protocol.schema import PixelLayout, RenderParams, RenderRequest, ResultWarning
 from protocol.words import listed, wrongs_in
 from renderer.config import FetchSettings, RequestLimits
 from renderer.devices import NvencFindings
@@ -73,6 +73,7 @@ class Door:
         links: the url that links to files begin with for this client, for its webhook.
         owner: the key that it came with, which alone may ask for its job; empty where none is needed.
         waits: the job is for the connection that waits for it, and for nobody once that is dropped.
+        warnings: what it has noticed of the request, for the result.
     """
 
     client: str
@@ -82,6 +83,7 @@ class Door:
     links: str | None = None
     owner: str = ""
     waits: bool = False
+    warnings: tuple[ResultWarning, ...] = ()
 
 
 def parse_request(params: Mapping[str, Any], max_images: int | None = None) -> RenderRequest:
@@ -102,21 +104,17 @@ def parse_request(params: Mapping[str, Any], max_images: int | None = None) -> R
 def invalid(error: ValidationError, model: type[BaseModel]) -> InvalidRequest:
     """Turn pydantic's findings into our error; every one keeps pydantic's own type."""
     wrongs = wrongs_in(error, model)
-    if (wrongs[0].loc, wrongs[0].type) == (("images",), "too_long"):
-        return too_many_images(error)
-    told = wrongs[:MAX_FAULTS]
+    first, told = wrongs[0], wrongs[:MAX_FAULTS]
+    if (first.loc, first.type) == (("images",), "too_long"):
+        return _too_many(first.context["max_length"], first.context["actual_length"])
     details = tuple({"loc": list(each.loc), "msg": each.words, "type": each.type} for each in told)
-    return InvalidRequest(listed(wrongs), loc=wrongs[0].loc, details=details)
-
-
-def too_many_images(error: ValidationError) -> TooManyImages:
-    """Return what a validation that began with too many images is to end in."""
-    found = error.errors(include_url=False)[0]["ctx"]
-    return _too_many(found["max_length"], found["actual_length"])
+    return InvalidRequest(listed(wrongs), loc=first.loc, details=details)
 
 
 def _too_many(most: int, found: int) -> TooManyImages:
-    return TooManyImages(f"expected up to {most} images, found {found} (limits.max_images)", loc=("images",))
+    context = {"field_type": "List", "max_length": most, "actual_length": found}
+    words = f"expected up to {most} images, found {found} (limits.max_images)"
+    return TooManyImages(words, loc=("images",), context=context)
 
 
 def render_job(
@@ -173,12 +171,14 @@ def _check_length(line: Timeline, limits: RequestLimits) -> None:
         raise LimitExceeded(
             f"expected up to {limits.max_frames} frames in all, found {line.frames} (limits.max_frames)",
             loc=("images",),
+            context={"le": limits.max_frames},
         )
     if line.duration_s > Fraction(limits.max_duration_s):
         raise LimitExceeded(
             f"expected up to {limits.max_duration_s:g} s in all, "
             f"found {float(line.duration_s):.3f} s (limits.max_duration_s)",
             loc=("images",),
+            context={"le": limits.max_duration_s},
         )
 
 
@@ -187,7 +187,9 @@ def _check_sides(request: RenderRequest, limits: RequestLimits) -> None:
         side = getattr(request, name)
         if side is not None and side > limits.max_canvas_side:
             raise LimitExceeded(
-                f"expected up to {limits.max_canvas_side}, found {side} (limits.max_canvas_side)", loc=(name,)
+                f"expected up to {limits.max_canvas_side}, found {side} (limits.max_canvas_side)",
+                loc=(name,),
+                context={"le": limits.max_canvas_side},
             )
     _refuse_canvas(request, canvas_limits("libx264", None), "H.264 has no level for more")
 
@@ -276,6 +278,7 @@ class Intake:
             try:
                 saved = tuple(Attachment(files.path_of(index), layout) for index, layout in enumerate(layouts))
                 work = await self._work(request, Origin(saved, door.base, callees=self._callees))
+                work = replace(work, warnings=door.warnings)
                 work = await asyncio.to_thread(files.save, work, attachments, Fetcher(self._fetch))
                 kept = files.directory if work.attachments else None
                 hook = Hook(request.webhook_url, door.links) if request.webhook_url else None

@@ -54,6 +54,7 @@ class RenderJob:
     Attributes:
         base: directory that relative paths start from, such as a manifest's; None for none.
         any_path: local files need not lie under an allowed root; the command line's own jobs only.
+        warnings: what was noticed of the request before it became a job.
     """
 
     request: RenderRequest
@@ -61,6 +62,7 @@ class RenderJob:
     attachments: tuple[Attachment, ...] = ()
     base: Path | None = None
     any_path: bool = False
+    warnings: tuple[ResultWarning, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,9 +148,9 @@ def render(
         backend = Backend("libx264", open_encoder, NO_GPU_ENCODER if request.encoder == "auto" else None)
     rendering = _Rendering(job, settings, fetcher, look, at_hand, pictures, clock, on_progress, marks)
     facts, plan, backend = rendering.complete(backend, output)
-    warnings += _enlarged(rendering.enlarged, look.canvas)
+    warnings = [*job.warnings, *warnings, *_enlarged(rendering.enlarged, look.canvas)]
     for warning in warnings:
-        log.info("%s", warning.message, extra={"action": warning.type})
+        log.info("%s", warning, extra={"action": "warned", "warning": warning.type})
     return RenderReport(facts, backend.name, backend.reason, plan.encoded_reason, clock.report(), tuple(warnings))
 
 

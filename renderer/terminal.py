@@ -19,7 +19,6 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from protocol.errors import dotted
 from protocol.schema import JobStatus, Progress, RenderResult, ResultWarning
 from renderer.redaction import printable
 
@@ -125,8 +124,7 @@ def show_result(made: RenderResult, *, as_json: bool, on_stderr: bool = False) -
 def show_warnings(warnings: Iterable[ResultWarning]) -> None:
     """Print on stderr what one might not expect of a video."""
     for warning in warnings:
-        where = f"{dotted(warning.loc)}: " if warning.loc else ""
-        err.print(Text.assemble(("warning:", "yellow"), " ", printable(where + warning.message)), soft_wrap=True)
+        err.print(Text.assemble(("warning:", "yellow"), " ", printable(str(warning))), soft_wrap=True)
 
 
 def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:

@@ -357,7 +357,7 @@ def test_what_a_result_warns_of_stands_in_the_jobs_log(job_of: JobOf, output: Pa
     caplog.set_level("INFO")
     write_image("a.png", (1000, 400))
     render(job_of("a.png"), output, RenderSettings(max_canvas_side=640), open_encoder=NullEncoder)
-    (record,) = [record for record in caplog.records if getattr(record, "action", "") == "canvas_reduced"]
+    (record,) = [record for record in caplog.records if getattr(record, "action", "") == "warned"]
     assert "the video is 640x256" in record.getMessage()
 
 

@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from protocol.schema import Fault, PixelLayout, Progress, RenderRequest, RenderResult
+from protocol.schema import Fault, PixelLayout, Progress, RenderRequest, RenderResult, ResultWarning
 from renderer.errors import StoreFailed
 from renderer.jobs.files import Files
 from renderer.jobs.job import Job, State
@@ -34,6 +34,7 @@ def work_document(work: RenderJob) -> str:
             "attachments": [_layout(attachment) for attachment in work.attachments],
             "base": str(work.base) if work.base else None,
             "any_path": work.any_path,
+            "warnings": [warning.model_dump(mode="json") for warning in work.warnings],
         },
         separators=(",", ":"),
     )
@@ -58,6 +59,8 @@ def read_work(document: str, files: Files) -> RenderJob:
             ),
             base=Path(fields["base"]) if fields["base"] else None,
             any_path=fields["any_path"],
+            # Earlier versions kept none.
+            warnings=tuple(ResultWarning.model_validate(warning) for warning in fields.get("warnings", ())),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise StoreFailed("the job cannot be read back from the store") from error

@@ -141,13 +141,13 @@ FAULTS: list[tuple[dict[str, Any], list[Any], str]] = [
     ({}, ["body", "images"], "missing"),
     ({"images": [{"url": "a.png", "frames": 0}]}, ["body", "images", 0, "frames"], "greater_than_equal"),
     ({"images": [still()], "width": 99999}, ["body", "width"], "less_than_equal"),
-    ({"images": [still()], "fps": 1000}, ["body", "fps"], "value_error"),
+    ({"images": [still()], "fps": 1000}, ["body", "fps"], "less_than_equal"),
     ({"images": [still(), {"url": "nowhere.png"}]}, ["body", "images", 1, "url"], "file_download_error"),
     ({"images": [still(), {"url": "http://10.0.0.1/a.png"}]}, ["body", "images", 1, "url"], "file_download_error"),
     ({"images": [{"url": "data:image/png;base64,AAAA"}]}, ["body", "images", 0, "url"], "unsupported_image_format"),
     ({"images": [{"url": "data:image/png;base64,iVBORw0KGgo="}]}, ["body", "images", 0, "url"], "image_load_error"),
     ({"images": [still()], "request_id": "../x"}, ["body", "request_id"], "string_pattern_mismatch"),
-    ([], ["body"], "model_type"),
+    ([], ["body"], "model_attributes_type"),
 ]
 
 
@@ -162,6 +162,180 @@ def test_a_fault_is_a_list_that_names_the_field_and_a_message(
     assert fault["msg"]
     assert {"ctx", "input"} <= fault.keys()
     assert fault["msg"] in response.json()["message"]
+
+
+# What FastAPI says of a body whose models are those of the hosted service: `images: list[ImageFrame]`, `frames: int`
+# from 1, `fps: float` from 1 to 120. The words are ours.
+LIKE_THERE: list[tuple[dict[str, Any], list[Any], str, dict[str, Any], str]] = [
+    ({"images": {"url": "a"}}, ["body", "images"], "list_type", {}, "expected a list, found {'url': 'a'}"),
+    ({"images": "a.png"}, ["body", "images"], "list_type", {}, "expected a list, found 'a.png'"),
+    ({"images": None}, ["body", "images"], "list_type", {}, "expected a list, found null"),
+    ({"images": ["a"]}, ["body", "images", 0], "model_attributes_type", {}, "expected an object, found 'a'"),
+    ({"images": [{"frames": 1}]}, ["body", "images", 0, "url"], "missing", {}, "expected a value, found none"),
+    ({"images": [{"url": 7}]}, ["body", "images", 0, "url"], "string_type", {}, "expected text, found 7"),
+    (
+        {"images": [{"url": "a", "frames": "x"}]},
+        ["body", "images", 0, "frames"],
+        "int_parsing",
+        {},
+        "expected a whole number, found 'x'",
+    ),
+    (
+        {"images": [{"url": "a", "frames": 1.5}]},
+        ["body", "images", 0, "frames"],
+        "int_from_float",
+        {},
+        "expected a whole number, found 1.5",
+    ),
+    (
+        {"images": [{"url": "a", "frames": None}]},
+        ["body", "images", 0, "frames"],
+        "int_type",
+        {},
+        "expected a whole number, found null",
+    ),
+    (
+        {"images": [{"url": "a", "frames": True}]},
+        ["body", "images", 0, "frames"],
+        "int_type",
+        {},
+        "expected a whole number, found true",
+    ),
+    (
+        {"images": [{"url": "a", "frames": 0}]},
+        ["body", "images", 0, "frames"],
+        "greater_than_equal",
+        {"ge": 1},
+        "expected at least 1, found 0",
+    ),
+    (
+        {"images": [still()], "fps": 0},
+        ["body", "fps"],
+        "greater_than_equal",
+        {"ge": 1},
+        "expected 1 to 120 frames per second, found 0",
+    ),
+    (
+        {"images": [still()], "fps": "240"},
+        ["body", "fps"],
+        "less_than_equal",
+        {"le": 120},
+        "expected 1 to 120 frames per second, found '240'",
+    ),
+    (
+        {"images": [still()], "fps": "fast"},
+        ["body", "fps"],
+        "float_parsing",
+        {},
+        'expected a number, a fraction such as "30000/1001", or "auto", found \'fast\'',
+    ),
+    (
+        {"images": [still()], "fps": None},
+        ["body", "fps"],
+        "float_type",
+        {},
+        'expected a number, a fraction such as "30000/1001", or "auto", found null',
+    ),
+    (
+        {"images": [still(frames=2**31 - 1)]},
+        ["body", "images"],
+        "less_than_equal",
+        {"le": 1_000_000},
+        "expected up to 1000000 frames in all, found 2147483647 (limits.max_frames)",
+    ),
+    (
+        {"images": [still(), *([{"url": "a"}] * 20_000)]},
+        ["body", "images"],
+        "sequence_too_long",
+        {"field_type": "List", "max_length": 10_000, "actual_length": 20_001},
+        "expected up to 10000 images, found 20001 (limits.max_images)",
+    ),
+    (
+        {"images": []},
+        ["body", "images"],
+        "sequence_too_short",
+        {"field_type": "List", "min_length": 1, "actual_length": 0},
+        "expected at least 1, found 0",
+    ),
+    (
+        {"images": [still()], "resize_mode": "fit"},
+        ["body", "resize_mode"],
+        "literal_error",
+        {"expected": "'pad', 'crop' or 'stretch'"},
+        "expected 'pad', 'crop' or 'stretch', found 'fit'",
+    ),
+    (
+        {"images": [{"url": "a", "frames": 1, "duration": 1}]},
+        ["body", "images", 0],
+        "value_error",
+        {"error": "expected frames or duration, found both"},
+        "expected frames or duration, found both",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "loc", "kind", "context", "words"), LIKE_THERE, ids=[f"{n}-{case[2]}" for n, case in enumerate(LIKE_THERE)]
+)
+def test_types_and_contexts_are_those_of_the_hosted_services_models_and_the_words_are_ours(
+    served: Served, body: Any, loc: list[Any], kind: str, context: dict[str, Any], words: str
+) -> None:
+    response = served.http.post(RUN, json=body)
+    assert response.status_code == 422
+    [fault] = response.json()["detail"]
+    assert (fault["loc"], fault["type"], fault["ctx"], fault["msg"]) == (loc, kind, context, words)
+    assert "errors.pydantic.dev" not in response.text
+
+
+def test_every_fault_of_a_body_is_told_in_its_message(served: Served) -> None:
+    response = served.http.post(RUN, json={"images": [{"frames": 0}, "a"], "fps": 1000})
+    assert response.json()["message"] == (
+        "images[0].url: expected a value, found none; images[0].frames: expected at least 1, found 0; "
+        "images[1]: expected an object, found 'a'; fps: expected 1 to 120 frames per second, found 1000"
+    )
+    assert len(response.json()["detail"]) == 4
+
+
+def test_a_query_of_the_pages_that_is_wrong_is_told_in_our_words(served: Served) -> None:
+    response = served.http.get("/api/jobs", params={"limit": "many"})
+    assert response.status_code == 422
+    assert response.json()["message"] == "query.limit: expected a whole number, found 'many'"
+    assert response.json()["detail"][0]["type"] == "int_parsing"
+
+
+# What is ignored, as there, and told, as only here.
+
+
+def test_a_misspelt_field_is_ignored_and_told_with_what_may_be_meant(served: Served) -> None:
+    body = {"images": [{"url": still()["url"], "frame": 48}], "FPS": 12, "loop": True}
+    made = served.http.post(RUN, json=body).json()
+    assert (made["frames"], made["fps"]) == (1, "24/1")
+    assert [(each["type"], each["loc"], each["message"]) for each in made["warnings"]] == [
+        ("field_ignored", ["FPS"], "no such field, so it was ignored; did you mean fps?"),
+        ("field_ignored", ["loop"], "no such field, so it was ignored"),
+        ("field_ignored", ["images", 0, "frame"], "no such field, so it was ignored; did you mean frames?"),
+    ]
+
+
+def test_the_log_of_a_job_names_the_fields_that_were_ignored(served: Served) -> None:
+    made = served.http.post(RUN, json={"images": [{**still(), "frame": 48}]}).json()
+    lines = served.status(made["request_id"], logs=1).json()["logs"]
+    assert "images[0].frame: no such field, so it was ignored; did you mean frames?" in [
+        line["message"] for line in lines
+    ]
+
+
+def test_many_ignored_fields_are_counted_and_few_are_named(served: Served) -> None:
+    images = [{**still(), "x" * 200: n} for n in range(50)]
+    warnings = served.http.post(RUN, json={"images": images}).json()["warnings"]
+    assert len(warnings) == 21
+    assert warnings[19]["loc"] == ["images", 19, "x" * 100]
+    assert warnings[20]["message"] == "30 more fields were ignored"
+
+
+def test_fields_that_are_known_bring_no_warning(served: Served) -> None:
+    body = {"images": [still(frames=2)], "fps": 12, "crf": 18, "metadata": {"frame": 1}}
+    assert served.http.post(RUN, json=body, headers={"x-fal-queue-priority": "low"}).json()["warnings"] == []
 
 
 def test_the_result_of_a_request_that_failed_later_is_the_same_fault(served: Served) -> None:
@@ -282,7 +456,7 @@ def test_the_status_stream_brings_every_log_line_once_and_ends(served: Served, g
                 gate.open()
     assert [event["status"] for event in events][-1] == "COMPLETED"
     words = [line["message"].split()[0] for event in events for line in event["logs"]]
-    assert words == ["accepted:", "done"]
+    assert words == ["accepted:", "images[0].url:", "done"]  # the second warns of a picture that is scaled up
 
 
 @pytest.mark.parametrize("event_at", range(1, 31))

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse
 
 from protocol.errors import ERRORS, Loc, dotted
 from protocol.schema import Fault
-from renderer.config import FetchSettings, PictureSettings, RequestLimits
+from renderer.config import FetchSettings, PictureSettings
 from renderer.frontends.http.links import Links
 from renderer.jobs.job import WORDS, Job
 
@@ -47,16 +47,13 @@ def error(status: int, words: str, error_type: str, headers: Mapping[str, str] |
 
 
 class Faults:
-    """Writes faults as bodies; knows the limits that they name."""
+    """Writes faults as bodies; knows the limits that jobs which were accepted may run into."""
 
-    def __init__(self, limits: RequestLimits, fetch: FetchSettings, pictures: PictureSettings) -> None:
+    def __init__(self, fetch: FetchSettings, pictures: PictureSettings) -> None:
         self._contexts: dict[str, dict[str, Any]] = {
             "file_too_large": {"max_size": fetch.max_image_bytes},
             "image_too_large": {"max_pixels": pictures.max_image_pixels},
-            "sequence_too_long": {"max_length": limits.max_images},
         }
-        side = {"le": limits.max_canvas_side}
-        self._sides: dict[Loc, dict[str, Any]] = {("width",): side, ("height",): side}
 
     def answer(self, fault: Fault, document: object = None, request_id: str | None = None) -> JSONResponse:
         """Return the answer to a request that has failed.
@@ -93,13 +90,11 @@ class Faults:
             "loc": ["body", *loc],
             "msg": each["msg"],
             "type": kind,
-            "ctx": each.get("ctx") or self._sides.get(loc) or self._contexts.get(kind, {}),
+            "ctx": each.get("ctx") or self._contexts.get(kind, {}),
             "input": shortened(each["input"] if "input" in each else at(document, loc)),
         }
         if kind in _EXPLAINED_THERE:
             entry["url"] = f"https://docs.fal.ai/errors#{kind}"
-        elif "url" in each:
-            entry["url"] = each["url"]
         return entry
 
 

@@ -100,9 +100,10 @@ class Contract:
             try:
                 self._check_queue(request)
                 read = partial(render_request, document, request, caller, self._parts.intake.max_images)
-                wanted = await read_aside(read, body.size_bytes)
+                wanted, warnings = await read_aside(read, body.size_bytes)
                 with self._parts.uploads.taken(wanted, caller.links) as (wanted, files):
-                    door = Door(caller.client, links=caller.links.base, owner=caller.owner, waits=waits)
+                    links = caller.links.base
+                    door = Door(caller.client, links=links, owner=caller.owner, waits=waits, warnings=warnings)
                     job = await self._parts.intake.accept(wanted, door, files)
             except StillreelError as error:
                 raise Failed(error.fault(), document) from error

@@ -49,7 +49,7 @@ class HttpDoor:
             self._uploads = Uploads(data_dir / "uploads", settings.retention)
             self._closing = asyncio.Event()
             bodies = Bodies(settings.http.max_body_bytes, settings.limits.max_images)
-            faults = Faults(settings.limits, settings.fetch, settings.pictures)
+            faults = Faults(settings.fetch, settings.pictures)
             logs = JobLogReader(data_dir / "logs")
             contract = Contract(Parts(engine, intake, bodies, faults, logs, tokens, self._uploads, self._closing))
             storage = Storage(self._uploads, tokens, bodies, settings.fetch.max_image_bytes)

@@ -10,7 +10,18 @@ from typing import Any, Final
 
 from renderer.job_logs import LOG_NAME, below
 
-_TOLD: Final = {"accepted", "begun", "setback", "holds_encoded", "retention", "done", "failed", "cancelled", "expired"}
+_TOLD: Final = {
+    "accepted",
+    "begun",
+    "setback",
+    "holds_encoded",
+    "warned",
+    "retention",
+    "done",
+    "failed",
+    "cancelled",
+    "expired",
+}
 _LEVELS: Final = {"INFO": "INFO", "WARNING": "WARN", "ERROR": "ERROR"}
 _KEPT = 256
 

@@ -24,6 +24,7 @@ from renderer.frontends.http.answers import error
 from renderer.frontends.http.described import REFUSALS
 from renderer.frontends.http.files import unless_known
 from renderer.frontends.http.links import CALLER, Caller
+from renderer.intake import invalid
 from renderer.jobs.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -81,8 +82,7 @@ class Page:
         try:
             query = JobsQuery.model_validate({"limit": limit, "states": wanted})
         except ValidationError as failed:
-            first = failed.errors()[0]
-            raise InvalidRequest(first["msg"], loc=("query", *first["loc"])) from failed
+            raise _of_query(invalid(failed, JobsQuery)) from failed
         return JSONResponse(
             {"jobs": [job.model_dump(mode="json") for job in self._engine.jobs(query, _owner(request))]}
         )
@@ -135,6 +135,11 @@ class Page:
 def _owner(request: Request) -> str:
     caller: Caller = request.scope[CALLER]
     return caller.owner
+
+
+def _of_query(fault: InvalidRequest) -> InvalidRequest:
+    details = tuple({**each, "loc": ["query", *each["loc"]]} for each in fault.details)
+    return InvalidRequest(fault.message, loc=("query", *fault.loc), details=details)
 
 
 def _without_paths(words: str) -> str:

@@ -150,7 +150,7 @@ def webhooks(settings: Settings, data_dir: Path, engine: Engine, hooks: HookStor
         ConfigError: a secret of the data directory cannot be read or made.
     """
     guard = Guard(settings.webhooks.allow_networks)
-    faults = Faults(settings.limits, settings.fetch, settings.pictures)
+    faults = Faults(settings.fetch, settings.pictures)
     outcomes = Outcomes(engine, Tokens(data_dir), faults, settings.http.public_url)
     return Webhooks(settings.webhooks, hooks, guard, outcomes, Signer(data_dir))
 
