@@ -177,6 +177,20 @@ def test_workers_and_encoders_give_way_to_the_daemon(start: Start, gate: Gate) -
     assert daemon.client.wait("one").frames == 4
 
 
+def test_a_daemon_that_is_ready_answers_while_its_workers_are_still_starting(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys, time\nif 'forkserver' in ' '.join(sys.orig_argv): time.sleep(3)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    daemon = start()
+    with Client(daemon.endpoint, patience_s=2.5) as client:
+        assert client.health().jobs_running == 0
+        assert daemon.workers() == []
+        assert client.render(request()).frames == 2
+
+
 def test_libraries_in_workers_and_encoders_are_told_to_start_no_threads(start: Start, gate: Gate) -> None:
     daemon = start()
     daemon.client.submit(gate.request(request_id="one"))

@@ -148,7 +148,9 @@ class _Batch:
         slot: Slot | None = None
         try:
             while (ready := await self._waiting.get()) is not None:
-                slot = slot or Slot(self._settings.engine, progress_address)
+                if slot is None:
+                    slot = Slot(self._settings.engine, progress_address)
+                    await slot.prepare()
                 await self._render(ready, slot)
         finally:
             if slot is not None:

@@ -59,7 +59,7 @@ class Watch:
 
 
 class Slot:
-    """A worker process that is given one job at a time."""
+    """A worker process that is given one job at a time; `prepare()` starts it."""
 
     def __init__(self, settings: EngineSettings, progress_address: str, watch: Watch | None = None) -> None:
         watch = watch or Watch()

@@ -68,7 +68,7 @@ class Worker:
     """One worker process and the way to it."""
 
     def __init__(self, progress_address: str, settings: EngineSettings, log_settings: WorkerLog | None = None) -> None:
-        """Start the process.
+        """Prepare what the process needs; `restart()` starts it.
 
         Args:
             progress_address: name of the datagram socket that progress is sent to.
@@ -83,14 +83,19 @@ class Worker:
         self._said = Said()
         self._lock = threading.Lock()  # a restart and a close may come from two threads
         self._is_closed = False
-        self._pool = self._start()
+        self._pool: ProcessPool | None = None
 
     def run(self, order: Order, timeout_s: float) -> "Future[RenderReport | Fault]":
         """Begin a job.
 
         The future ends with a report, with a fault if the job failed, with TimeoutError when the time is up, or with
         another exception when the process died. After either exception, or a cancel, call `stop()`.
+
+        Raises:
+            RuntimeError: there is no process.
         """
+        if self._pool is None:
+            raise RuntimeError("no process was started")
         self._said.job(order.job_id)
         future: Future[RenderReport | Fault] = self._pool.schedule(run, args=(order,), timeout=timeout_s)
         future.add_done_callback(lambda _: self._said.job(None))
@@ -104,11 +109,14 @@ class Worker:
 
     @property
     def is_broken(self) -> bool:
-        """Whether nothing can run, because the process died while it was idle or was stopped; call `restart()`."""
-        return not self._pool.active
+        """Whether nothing can run: the process was not started, died while it was idle, or was stopped."""
+        return self._pool is None or not self._pool.active
 
     def restart(self) -> None:
-        """Make sure that the process is gone, and start another unless closed; blocks until then.
+        """Make sure that no process is left, and start one unless closed.
+
+        Blocks for as long as that takes: the first one waits until the fork server has imported all it needs, which
+        takes seconds where the processor has other work.
 
         Raises:
             OSError, BrokenProcessPool: none can be started now.
@@ -131,6 +139,8 @@ class Worker:
             self._crash_report.unlink(missing_ok=True)
 
     def _kill(self) -> None:
+        if self._pool is None:
+            return
         self._pool.stop()  # type: ignore[no-untyped-call] # Pebble leaves this one untyped
         theirs, ours = self._lifeline
         ours.close()

@@ -24,6 +24,7 @@ def worker(**settings: Any) -> Iterator[Callable[..., Any]]:
     with tempfile.TemporaryDirectory(prefix="sr-") as scratch:
         process = Worker(f"{scratch}/progress", EngineSettings(**settings))
         try:
+            process.restart()
             yield lambda function, *args: process._pool.schedule(function, args=args).result(20)
         finally:
             process.close()

@@ -42,6 +42,7 @@ async def bench(directory: Path, **settings: Any) -> AsyncIterator[Bench]:
     with tempfile.TemporaryDirectory(prefix="sr-") as scratch:
         slot = Slot(EngineSettings(**settings), f"{scratch}/progress")
         try:
+            await slot.prepare()
             yield Bench(slot, directory)
         finally:
             await asyncio.to_thread(slot.close)
