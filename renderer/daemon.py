@@ -10,10 +10,11 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from protocol.schema import Health
 from renderer import descriptors
 from renderer.config import VERSION, Settings, render_settings
 from renderer.data_dir import STORE_NAME, daemon_id, data_dir, held, scratch, shut, shut_socket
@@ -35,7 +36,7 @@ from renderer.metrics import Snapshot
 from renderer.net.addresses import Guard
 from renderer.periodic import repeatedly
 from renderer.scrape import serve_metrics
-from renderer.start import check
+from renderer.start import allow_many_connections, check
 
 if TYPE_CHECKING:
     from renderer.frontends.http.door import Examine, HttpDoor
@@ -102,13 +103,15 @@ class _Daemon:
         loop.set_exception_handler(descriptors.pass_on)
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal)
+        http = self._http(engine, intake)
+        addresses = [*server.endpoints, *(http.addresses if http else [])]
+        self._say_start(addresses, engine.health())
+        allow_many_connections(settings)
         try:
             engine.recover()
         except StillreelError as error:
             raise ConfigError(f"server.data_dir: the jobs of the store could not be taken up: {error}") from error
         spool = await self._spool(engine, intake)
-        http = self._http(engine, intake)
-        addresses = [*server.endpoints, *(http.addresses if http else [])]
         keeping = Retention(settings.retention, self._store, self._places)
         parts: list[Callable[[], Coroutine[Any, Any, None]]] = [engine.run, keeping.run, server.serve]
         parts += [spool.serve] if spool else []
@@ -131,6 +134,20 @@ class _Daemon:
             for task in (draining, stopping, *answering, *serving):
                 task.cancel()
         log.info("stopped", extra={"action": "stop"})
+
+    def _say_start(self, addresses: Sequence[str], health: Health) -> None:
+        """Say in the log's first line what a reader of all others has to know."""
+        words = "stillreel %s listens on %s; data directory %s; encoder %s"
+        verdict = health.encoder + (f" ({health.encoder_reason})" if health.encoder_reason else "")
+        extra = {
+            "action": "start",
+            "version": VERSION,
+            "addresses": list(addresses),
+            "data_dir": str(self._data_dir),
+            "encoder": health.encoder,
+            "encoder_reason": health.encoder_reason,
+        }
+        log.info(words, VERSION, ", ".join(addresses), self._data_dir, verdict, extra=extra)
 
     async def _lasting(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Run a part that ends with the daemon only.
@@ -171,9 +188,11 @@ class _Daemon:
 
         async def look() -> None:
             seen[0] = None  # old figures are worse than none
-            seen[0] = engine.snapshot(time.monotonic() - began, spool.claims if spool else None)
+            claims, backlog = (spool.claims, spool.unclaimed) if spool else (None, None)
+            seen[0] = engine.snapshot(time.monotonic() - began, claims, backlog)
 
         engine.metrics.watch(lambda: seen[0])
+        engine.metrics.watch_processes()
         with contextlib.ExitStack() as open_port:
             if address:
                 server = open_port.enter_context(serve_metrics(engine.metrics, address))

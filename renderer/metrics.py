@@ -3,20 +3,23 @@
 Names follow https://prometheus.io/docs/practices/naming/: a prefix, base units, `_total` for what only grows. Every
 label has a fixed set of values, and the rest is "other": a label that clients can fill would grow without end. All
 values are there from the start, at zero, because a rate does not see the first event of a series that comes with it.
+What the system tells of the daemon's own process has the names that every Prometheus client gives it, `process_...`.
 """
 
 import logging
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info
+from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from protocol.errors import ERRORS
 from protocol.schema import RenderResult
 from renderer.config import VERSION
+from renderer.processes import resident_below
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +29,8 @@ ENCODERS: Final = ("nvenc", "libx264")
 STAGES: Final = ("stills", "stills_busy", "encode", "mux")
 PRIORITIES: Final = ("normal", "low")
 RESTARTS: Final = ("died", "timeout", "stalled", "cancelled")
+MANIFESTS: Final = ("done", "failed")
+WEBHOOKS: Final = ("acknowledged", "given_up")
 
 # From the work on one still to the longest job that the default limits allow; the wait for a worker may be longer.
 _WORK_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3600)
@@ -39,9 +44,14 @@ class Snapshot:
 
     Attributes:
         queued: jobs that wait, by priority.
+        oldest_queued_s: since the one of them that waits longest was accepted; 0 if none waits.
         outputs_bytes: size of the videos that the daemon keeps.
         uptime_s: since it began.
+        disk_free_bytes: on the disk of the videos; None where nobody can tell.
+        disk_min_free_bytes: with less than that no job is taken.
+        webhooks_pending: calls about jobs that have ended which nobody has acknowledged yet.
         spool_claims: manifests of the manifest directory that it has claimed; None without that door.
+        spool_backlog: manifests that nobody had claimed at the last look; None without that door.
     """
 
     is_ready: bool
@@ -50,7 +60,12 @@ class Snapshot:
     workers: int
     outputs_bytes: int
     uptime_s: float
+    oldest_queued_s: float = 0.0
+    disk_free_bytes: int | None = None
+    disk_min_free_bytes: int = 0
+    webhooks_pending: int = 0
     spool_claims: int | None = None
+    spool_backlog: int | None = None
 
 
 class Metrics:
@@ -68,6 +83,12 @@ class Metrics:
         self._frames = self._counter("video_frames", "Frames of the videos made")
         self._bytes = self._counter("video_bytes", "Bytes of the videos made")
         self._restarts = self._counter("worker_restarts", "Workers that had to be replaced, by reason", reason=RESTARTS)
+        self._webhooks = self._counter(
+            "webhooks_ended", "Webhooks that are called no more, by how that came", state=WEBHOOKS
+        )
+        self._manifests = self._counter(
+            "manifests_ended", "Manifests that came to their end, by the directory that they went to", state=MANIFESTS
+        )
         self._wait = self._histogram("queue_wait_seconds", "From acceptance to the last begin", _WAIT_S)
         self._job = self._histogram(
             "job_seconds", "From the last begin to the end, by last state", _WORK_S, state=STATES
@@ -84,6 +105,11 @@ class Metrics:
                 loop replaces as a whole is safe.
         """
         self.registry.register(_Gauges(snapshot))
+
+    def watch_processes(self) -> None:
+        """Show what the system tells of this process and of those below it; to be called once."""
+        ProcessCollector(registry=self.registry)
+        self.registry.register(_Workers())
 
     def accepted(self, client: str) -> None:
         """Args:
@@ -132,6 +158,18 @@ class Metrics:
         """
         self._restarts.labels(_one_of(RESTARTS, reason)).inc()
 
+    def webhook_ended(self, state: str) -> None:
+        """Args:
+        state: one of `WEBHOOKS`.
+        """
+        self._webhooks.labels(_one_of(WEBHOOKS, state)).inc()
+
+    def manifest_ended(self, state: str) -> None:
+        """Args:
+        state: one of `MANIFESTS`.
+        """
+        self._manifests.labels(_one_of(MANIFESTS, state)).inc()
+
     def _made(self, result: RenderResult) -> None:
         self._encoded.labels(_one_of(ENCODERS, result.encoder)).inc()
         self._fallbacks.inc(result.fallback_reason is not None)
@@ -171,7 +209,7 @@ class _Gauges(Collector):
         self._snapshot = snapshot
 
     def describe(self) -> Iterable[Metric]:
-        return _gauges(Snapshot(False, {}, 0, 0, 0, 0, 0))
+        return _gauges(Snapshot(False, {}, 0, 0, 0, 0, disk_free_bytes=0, spool_claims=0, spool_backlog=0))
 
     def collect(self) -> Iterable[Metric]:
         try:
@@ -180,6 +218,14 @@ class _Gauges(Collector):
         except Exception:
             log.warning("the gauges could not be read", exc_info=True, extra={"action": "scrape_failed"})
             return ()
+
+
+class _Workers(Collector):
+    """What the processes below this one take, read in each scrape."""
+
+    def collect(self) -> Iterable[Metric]:
+        words = "Memory that the workers and their encoders hold, pages that they share counted for each"
+        return [GaugeMetricFamily("stillreel_workers_resident_bytes", words, resident_below(os.getpid()))]
 
 
 def _gauges(now: Snapshot) -> list[Metric]:
@@ -193,7 +239,15 @@ def _gauges(now: Snapshot) -> list[Metric]:
         "ready": (_READY, now.is_ready),
         "jobs_running": ("Jobs that run", now.running),
         "workers": ("Jobs that may run at once", now.workers),
+        "oldest_queued_seconds": (
+            "Since the job that waits longest was accepted; 0 if none waits",
+            now.oldest_queued_s,
+        ),
+        "webhooks_pending": ("Webhooks of jobs that have ended which nobody has acknowledged", now.webhooks_pending),
         "spool_claims": ("Manifests that this daemon has claimed", now.spool_claims),
+        "spool_backlog": ("Manifests that nobody has claimed yet", now.spool_backlog),
+        "disk_free_bytes": ("Free on the disk that the videos are kept on", now.disk_free_bytes),
+        "disk_min_free_bytes": ("With less than that free no job is taken", now.disk_min_free_bytes),
         "outputs_bytes": ("Size of the videos that the daemon keeps", now.outputs_bytes),
         "uptime_seconds": ("Since the daemon began", now.uptime_s),
     }

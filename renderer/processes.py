@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
 
 @dataclass(frozen=True, slots=True)
 class Process:
@@ -15,6 +17,7 @@ class Process:
     Attributes:
         state: one letter; Z is a zombie, T one that was stopped.
         ticks: processor time that its threads took.
+        resident_bytes: memory that it holds, with what it shares.
     """
 
     pid: int
@@ -23,6 +26,7 @@ class Process:
     group: int
     session: int
     ticks: int
+    resident_bytes: int
 
 
 def listed() -> Iterator[Process]:
@@ -31,12 +35,24 @@ def listed() -> Iterator[Process]:
         with contextlib.suppress(OSError):
             state, *numbers = path.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
             parent, group, session = map(int, numbers[:3])
-            yield Process(int(path.parent.name), state, parent, group, session, int(numbers[10]) + int(numbers[11]))
+            ticks, resident_bytes = int(numbers[10]) + int(numbers[11]), int(numbers[20]) * _PAGE_BYTES
+            yield Process(int(path.parent.name), state, parent, group, session, ticks, resident_bytes)
 
 
 def group_ticks(group: int) -> int:
     """Return the processor time that the living processes of a group took."""
     return sum(process.ticks for process in listed() if process.group == group)
+
+
+def resident_below(ancestor: int) -> int:
+    """Return the memory that a process's children, their children and so on hold."""
+    children: dict[int, list[Process]] = {}
+    for process in listed():
+        children.setdefault(process.parent, []).append(process)
+    below = [*children.get(ancestor, ())]
+    for process in below:  # which grows meanwhile
+        below += children.pop(process.pid, ())
+    return sum(process.resident_bytes for process in below)
 
 
 def end_session(leader: int) -> None:

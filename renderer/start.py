@@ -58,7 +58,6 @@ def check(settings: Settings) -> Settings:
     _check_machine()
     _check_plain_encoding(ffmpeg, settings.encode)
     _give_freed_memory_back()
-    _allow_many_connections(settings)
     return _with_held_pictures_tested(settings)
 
 
@@ -109,8 +108,11 @@ def _check_room_for_processes() -> None:
             thread.join()
 
 
-def _allow_many_connections(settings: Settings) -> None:
-    """Every connection takes a descriptor, and the usual limit of 1024 is for programs that use select()."""
+def allow_many_connections(settings: Settings) -> None:
+    """Raise the limit on descriptors, for every connection takes one, and warn where it stays low.
+
+    The usual limit of 1024 is for programs that use select().
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

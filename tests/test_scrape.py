@@ -216,4 +216,4 @@ def test_many_scrapes_at_once_are_all_whole(metrics: Metrics, server: MetricsSer
     for thread in threads:
         thread.join()
     assert len(texts) == 10 * (CONNECTIONS // 2)
-    assert {len(list(text_string_to_metric_families(text))) for text in texts} == {20}
+    assert {len(list(text_string_to_metric_families(text))) for text in texts} == {25}

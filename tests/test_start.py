@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from protocol.errors import RemoteError
+from renderer.config import VERSION
 from tests.daemon_process import MARK, Start, marked, request, wait_until
 
 _AS_NOBODY = ("setpriv", "--reuid=65534", "--clear-groups", "--")
@@ -186,7 +187,11 @@ def test_too_few_descriptors_for_the_connections_are_said_at_the_start(start: St
     if wanted is None:
         pytest.skip("this user has no limit on descriptors")
     daemon = start("--http", "127.0.0.1:0", HTTP__MAX_CONNECTIONS=wanted)
-    assert f"{hard} files may be open at once, and {wanted} connections with " in daemon.words()
+    first, second = daemon.words().splitlines()[:2]
+    assert f"{hard} files may be open at once, and {wanted} connections with " in second
+    addresses = daemon.ready_line.partition(" ready on ")[2]
+    said = f"stillreel {VERSION} listens on {addresses}; data directory {daemon.data_dir}; encoder libx264 ("
+    assert said in first or said.replace("libx264 (", "nvenc") in first  # where there is a GPU
     assert soft <= hard
 
 

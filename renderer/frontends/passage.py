@@ -187,6 +187,7 @@ class Passage:
                 raise _Lost
             self.is_over = True
         self._tell(logging.INFO, "moved", "%r is in %s", end.name, ending)
+        self._engine.metrics.manifest_ended(ending)
         if ending == "done":
             self._engine.relocate(self.claim.job_id, end)
 

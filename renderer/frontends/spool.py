@@ -51,6 +51,7 @@ class Spool:
         self._adopted: list[Claim] = []
         self._passages: dict[Passage, asyncio.Task[None]] = {}
         self._backlog: deque[Waiting] = deque()
+        self.unclaimed = 0  # manifests in `incoming`, as far as we have looked
         self._refused: set[str] = set()
         self._has_news = True
         self._wake = asyncio.Event()
@@ -105,11 +106,10 @@ class Spool:
 
     async def _look_again(self, tasks: asyncio.TaskGroup) -> None:
         """Take nothing for granted: a notice may be lost, and a daemon's death gives none."""
-        self._has_news = True
-        self._backlog.clear()
         for claim in await asyncio.to_thread(self._claims.take_over, self._room()):
             log.warning("taken over: its owner is gone", extra={"job": claim.job_id, "action": "taken over"})
             self._begin(tasks, claim)
+        await self._read_incoming()
 
     async def _claim_what_fits(self, tasks: asyncio.TaskGroup) -> None:
         while self._room() and (found := await self._next()):
@@ -120,16 +120,21 @@ class Spool:
                     self._refused.add(found.entry)
                     log.warning("%r cannot be claimed: %s", found.entry, error.strerror, extra={"action": "refused"})
                 continue
+            self.unclaimed -= 1
             if claim:
                 self._begin(tasks, claim)
 
     async def _next(self) -> Waiting | None:
         """Return the oldest manifest that waits. The directory is read when there is news, not for every manifest."""
         if not self._backlog and self._has_news:
-            self._has_news = False
-            self._backlog.extend(await asyncio.to_thread(self._claims.waiting))
-            self._refused &= {found.entry for found in self._backlog}
+            await self._read_incoming()
         return self._backlog.popleft() if self._backlog else None
+
+    async def _read_incoming(self) -> None:
+        self._has_news = False  # what comes while it is read is news again
+        found = await asyncio.to_thread(self._claims.waiting)
+        self._backlog, self.unclaimed = deque(found), len(found)
+        self._refused &= {waiting.entry for waiting in found}
 
     async def _watch(self) -> None:
         """Hear of what comes into `incoming`; where that is not possible, looking again has to do."""

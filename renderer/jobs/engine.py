@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -215,17 +216,23 @@ class Engine:
             encoder_reason=refusal,
         )
 
-    def snapshot(self, uptime_s: float, spool_claims: int | None) -> Snapshot:
+    def snapshot(self, uptime_s: float, spool_claims: int | None, spool_backlog: int | None) -> Snapshot:
         """Return how the engine stands, for the metrics."""
-        waiting = [job.priority for job in self._ledger.unfinished() if job.state is State.QUEUED]
+        waiting = [job for job in self._ledger.unfinished() if job.state is State.QUEUED]
+        now = time.time()
         return Snapshot(
             is_ready=self.room() > 0,
-            queued={priority: waiting.count(priority) for priority in set(waiting)},
+            queued=Counter(job.priority for job in waiting),
             running=self._dispatcher.running,
             workers=self._settings.workers,
             outputs_bytes=self._ledger.store.video_bytes(),
             uptime_s=uptime_s,
+            oldest_queued_s=max([0.0, *(now - job.accepted_at for job in waiting)]),
+            disk_free_bytes=self._places.free_bytes(),
+            disk_min_free_bytes=self._settings.min_free_bytes,
+            webhooks_pending=self._ledger.store.webhooks_pending(),
             spool_claims=spool_claims,
+            spool_backlog=spool_backlog,
         )
 
     async def updates(self, job_id: str, heartbeat_s: float) -> AsyncIterator[Job]:

@@ -59,6 +59,12 @@ def wake(database: sqlite3.Connection, job_id: str, ended_at: float | None) -> N
     database.execute("UPDATE hooks SET ended_at = ?, due_at = ? WHERE job_id = ?", (ended_at, ended_at, job_id))
 
 
+def pending(database: sqlite3.Connection) -> int:
+    """Return how many calls about jobs that have ended are still to be made, or made again."""
+    [count] = database.execute("SELECT count(*) FROM hooks WHERE due_at IS NOT NULL").fetchone()
+    return int(count)
+
+
 class HookStore:
     """The calls that are to be made; raises what the store of jobs raises."""
 

@@ -62,6 +62,12 @@ class Places:
             return "is full" if is_full(error.errno) else f"cannot be written: {error.strerror}"
         return None
 
+    def free_bytes(self) -> int | None:
+        """Return how much is free on the disk of the videos; None if nobody can tell."""
+        with contextlib.suppress(OSError):
+            return shutil.disk_usage(self.outputs).free
+        return None
+
     def sweep(self, unfinished: Sequence[Job], known: Collection[str]) -> None:
         """Remove what no job owns: a daemon that was killed may have been about to make or to remove it.
 

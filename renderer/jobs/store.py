@@ -223,6 +223,10 @@ class JobStore:
                 self._database.execute("SELECT total(video_bytes) FROM jobs WHERE video_bytes > 0").fetchone()[0]
             )
 
+    def webhooks_pending(self) -> int:
+        with _translated():
+            return hooks.pending(self._database)
+
     def ids(self) -> set[str]:
         with _translated():
             return {row[0] for row in self._database.execute("SELECT id FROM jobs")}

@@ -106,6 +106,8 @@ def test_a_webhook_is_repeated_until_it_is_acknowledged(start: Start, receiver: 
     wait_until(lambda: len(receiver.calls) == 3, "three calls")
     time.sleep(1)
     assert len(receiver.calls) == 3
+    told = httpx.get(f"{daemon.http}/metrics").text.splitlines()
+    assert 'stillreel_webhooks_ended_total{state="acknowledged"} 1.0' in told
 
 
 def test_a_webhook_of_a_failed_request_brings_its_error(start: Start, receiver: Receiver) -> None:
@@ -213,6 +215,9 @@ def test_a_webhook_that_nobody_takes_is_given_up(start: Start, receiver: Receive
     count = len(receiver.calls)
     time.sleep(1)
     assert len(receiver.calls) == count
+    told = httpx.get(f"{daemon.http}/metrics").text.splitlines()
+    assert 'stillreel_webhooks_ended_total{state="given_up"} 1.0' in told
+    assert "stillreel_webhooks_pending 0.0" in told
 
 
 @pytest.mark.parametrize(

@@ -46,10 +46,12 @@ class Webhooks:
         guard: Guard,
         outcome: Callable[[Call], tuple[Job, dict[str, Any]]],
         signer: Signer,
+        ended: Callable[[str], None],
     ) -> None:
         """Args:
         guard: judges where a call may go.
         outcome: returns the job of a call and what the call says of it; raises JobNotFound.
+        ended: is told of every call that is made no more, one of `renderer.metrics.WEBHOOKS`.
         """
         self._settings = settings
         self._hooks = hooks
@@ -57,6 +59,7 @@ class Webhooks:
         self._resolver = Resolver(guard)
         self._outcome = outcome
         self._signer = signer
+        self._ended = ended
         self._calling: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -92,8 +95,8 @@ class Webhooks:
         try:
             try:
                 job, document = self._outcome(call)
-            except JobNotFound:  # forgotten since
-                self._hooks.remove(call.job_id)
+            except JobNotFound:
+                self._give_up(call, call.tries, "the job was forgotten meanwhile")
                 return
             await self._post(call, job, document)
         except StillreelError as error:  # the store; what is due stays so
@@ -118,11 +121,12 @@ class Webhooks:
             check_callee(call.hook.url, self._guard)  # again: the settings may have changed since it was accepted
             await post(call.hook.url, headers, body, self._resolver.addresses, self._settings.timeout_s)
         except FetchFailed as refused:
-            self._give_up(call, refused.message)
+            self._give_up(call, call.tries + 1, refused.message)
         except CallFailed as failed:
             self._retry(call, str(failed))
         else:
             self._hooks.remove(job.id)
+            self._ended("acknowledged")
             log.info("webhook acknowledged", extra={"job": job.id, "action": "webhook"})
 
     def _retry(self, call: Call, why: str) -> None:
@@ -130,17 +134,18 @@ class Webhooks:
         pause_s = min(settings.longest_pause_s, settings.first_pause_s * 2.0 ** min(call.tries, 60))
         next_at = time.time() + pause_s
         if next_at > call.ended_at + settings.give_up_s:
-            self._give_up(call, why)
+            self._give_up(call, call.tries + 1, why)
             return
         self._hooks.postpone(call.job_id, next_at)
         log.info(
             "webhook not acknowledged, again in %g s: %s", pause_s, why, extra={"job": call.job_id, "action": "webhook"}
         )
 
-    def _give_up(self, call: Call, why: str) -> None:
+    def _give_up(self, call: Call, calls: int, why: str) -> None:
         self._hooks.remove(call.job_id)
+        self._ended("given_up")
         words = "webhook given up after %d calls: %s"
-        log.warning(words, call.tries + 1, why, extra={"job": call.job_id, "action": "webhook_given_up"})
+        log.warning(words, calls, why, extra={"job": call.job_id, "action": "webhook_given_up"})
 
 
 def webhooks(settings: Settings, data_dir: Path, engine: Engine, hooks: HookStore) -> Webhooks:
@@ -152,7 +157,7 @@ def webhooks(settings: Settings, data_dir: Path, engine: Engine, hooks: HookStor
     guard = Guard(settings.webhooks.allow_networks)
     faults = Faults(settings.fetch, settings.pictures)
     outcomes = Outcomes(engine, Tokens(data_dir), faults, settings.http.public_url)
-    return Webhooks(settings.webhooks, hooks, guard, outcomes, Signer(data_dir))
+    return Webhooks(settings.webhooks, hooks, guard, outcomes, Signer(data_dir), engine.metrics.webhook_ended)
 
 
 class Outcomes:
