@@ -11,6 +11,7 @@ import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ from renderer.jobs.store import JobStore
 from renderer.metrics import Snapshot
 from renderer.net.addresses import Guard
 from renderer.periodic import repeatedly
-from renderer.scrape import serve_metrics
+from renderer.scrape import MetricsServer, serve_metrics
 from renderer.start import allow_many_connections, check
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 
 _GAUGES_S = 1.0
 _HTTP_CLOSE_S = 8.0
+Part = Callable[[], Coroutine[Any, Any, None]]
 
 
 def serve(settings: Settings, announce: Callable[[str], None], examine: "Examine" = tuple) -> None:
@@ -103,23 +105,43 @@ class _Daemon:
         loop.set_exception_handler(descriptors.pass_on)
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal)
-        http = self._http(engine, intake)
+        http, spool = self._http(engine, intake), self._spool(engine, intake)
         addresses = [*server.endpoints, *(http.addresses if http else [])]
-        self._say_start(addresses, engine.health())
-        allow_many_connections(settings)
+        keeping = Retention(settings.retention, self._store, self._places)
+        parts: list[Part] = [engine.run, keeping.run, server.serve]
+        parts += [spool.serve] if spool else []
+        parts += [webhooks(settings, self._data_dir, engine, self._store.hooks).run]
+        async with self._metrics(engine, spool) as port:  # the last that may not be had
+            self._say_start(addresses, engine.health(), port)
+            await self._take_up(engine, spool)
+            ready = partial(announce, f"stillreel {VERSION} ready on {', '.join(addresses)}")
+            await self._serve(engine, server, http, parts, ready)
+        log.info("stopped", extra={"action": "stop"})
+
+    async def _take_up(self, engine: Engine, spool: Spool | None) -> None:
+        """Go on where an earlier daemon has stopped."""
+        allow_many_connections(self._settings)
         try:
             engine.recover()
         except StillreelError as error:
             raise ConfigError(f"server.data_dir: the jobs of the store could not be taken up: {error}") from error
-        spool = await self._spool(engine, intake)
-        keeping = Retention(settings.retention, self._store, self._places)
-        parts: list[Callable[[], Coroutine[Any, Any, None]]] = [engine.run, keeping.run, server.serve]
-        parts += [spool.serve] if spool else []
-        parts += [webhooks(settings, self._data_dir, engine, self._store.hooks).run]
-        async with self._metrics(engine, spool), asyncio.TaskGroup() as tasks:
+        if spool:
+            await spool.adopt()
+
+    async def _serve(
+        self,
+        engine: Engine,
+        server: ZmqServer,
+        http: "HttpDoor | None",
+        parts: Sequence[Part],
+        ready: Callable[[], None],
+    ) -> None:
+        """Run all parts until a signal comes, then drain."""
+        settings = self._settings
+        async with asyncio.TaskGroup() as tasks:
             serving = [tasks.create_task(self._lasting(part)) for part in parts]
             answering = [tasks.create_task(self._lasting(http.serve))] if http else []
-            announce(f"stillreel {VERSION} ready on {', '.join(addresses)}")
+            ready()
             await self._drain.wait()
             words = "draining: jobs that run get up to %g s to end, others are kept; a second signal stops at once"
             log.info(words, settings.server.drain_timeout_s, extra={"action": "drain"})
@@ -133,12 +155,12 @@ class _Daemon:
             await server.close()
             for task in (draining, stopping, *answering, *serving):
                 task.cancel()
-        log.info("stopped", extra={"action": "stop"})
 
-    def _say_start(self, addresses: Sequence[str], health: Health) -> None:
+    def _say_start(self, addresses: Sequence[str], health: Health, port: MetricsServer | None) -> None:
         """Say in the log's first line what a reader of all others has to know."""
-        words = "stillreel %s listens on %s; data directory %s; encoder %s"
+        words = "stillreel %s listens on %s; data directory %s; encoder %s%s"
         verdict = health.encoder + (f" ({health.encoder_reason})" if health.encoder_reason else "")
+        metrics = f"; metrics at http://{port.address}/metrics" if port else ""
         extra = {
             "action": "start",
             "version": VERSION,
@@ -147,9 +169,9 @@ class _Daemon:
             "encoder": health.encoder,
             "encoder_reason": health.encoder_reason,
         }
-        log.info(words, VERSION, ", ".join(addresses), self._data_dir, verdict, extra=extra)
+        log.info(words, VERSION, ", ".join(addresses), self._data_dir, verdict, metrics, extra=extra)
 
-    async def _lasting(self, part: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def _lasting(self, part: Part) -> None:
         """Run a part that ends with the daemon only.
 
         Raises:
@@ -163,25 +185,23 @@ class _Daemon:
         if not self._drain.is_set():
             raise RuntimeError(f"{part.__qualname__} has ended, and the daemon cannot go on without it")
 
-    async def _spool(self, engine: Engine, intake: Intake) -> Spool | None:
+    def _spool(self, engine: Engine, intake: Intake) -> Spool | None:
         """Return the manifest directory's door, if there is one."""
         settings = self._settings
         if settings.spool.directory is None:
             return None
         known = daemon_id(self._data_dir)
-        spool = Spool(settings.spool, engine, intake, daemon_id=known, workers=settings.engine.workers)
-        await spool.adopt()
-        return spool
+        return Spool(settings.spool, engine, intake, daemon_id=known, workers=settings.engine.workers)
 
     @contextlib.asynccontextmanager
-    async def _metrics(self, engine: Engine, spool: Spool | None) -> AsyncIterator[None]:
+    async def _metrics(self, engine: Engine, spool: Spool | None) -> AsyncIterator[MetricsServer | None]:
         """Answer scrapes, on a port and threads of their own if that is wished for; the HTTP door has them as well.
 
         The gauges are read on this loop, once a second.
         """
         address = self._settings.observe.metrics
         if address is None and not self._has_http:
-            yield
+            yield None
             return
         began = time.monotonic()
         seen: list[Snapshot | None] = [None]
@@ -194,12 +214,10 @@ class _Daemon:
         engine.metrics.watch(lambda: seen[0])
         engine.metrics.watch_processes()
         with contextlib.ExitStack() as open_port:
-            if address:
-                server = open_port.enter_context(serve_metrics(engine.metrics, address))
-                log.info("metrics at http://%s/metrics", server.address, extra={"action": "metrics"})
+            port = open_port.enter_context(serve_metrics(engine.metrics, address)) if address else None
             looking = asyncio.create_task(repeatedly("reading the gauges", look, _GAUGES_S))
             try:
-                yield
+                yield port
             finally:
                 looking.cancel()
 
