@@ -1,9 +1,9 @@
-"""AVIF: its range, and limited-range pictures by libav with an exact conversion of ours (AV1 Image File Format 1.2).
+"""AVIF: its range, and limited-range and HDR pictures by libav, converted here exactly (AV1 Image File Format 1.2).
 
 Pillow's libavif converts with libyuv, whose coefficient for blue in limited range does not fit its signed byte: BT.709
 loses 12 levels of blue, BT.2020 16 (measured with Pillow 13, libavif 1.4.2). libav hands out the planes, and the
 conversion is ITU-T H.273's, 8.3, equations 20 to 40, in floats. Alpha is a picture of its own in the file, and still
-Pillow's.
+Pillow's. HDR pictures (PQ, HLG) go the same way, because Pillow hands out 8 bits.
 """
 
 import io
@@ -22,6 +22,7 @@ from PIL import Image
 from renderer.errors import DecodeFailed
 from renderer.pictures.exif import orientation_of
 from renderer.pictures.formats import Header, turned, unsupported
+from renderer.pictures.light import coding_of
 
 _NCLX: Final = re.compile(rb"colrnclx(..)(..)(..)(.)", re.DOTALL)  # ISO/IEC 14496-12, 12.1.5
 _GRID: Final = re.compile(rb"infe.{8}grid", re.DOTALL)
@@ -45,22 +46,24 @@ def read_header(data: bytes, image: Image.Image) -> Header:
         UnsupportedFormat: a picture of limited range in tiles.
     """
     nclx = _NCLX.search(data, 0, _HEAD_BYTES)
-    is_full = nclx is not None and bool(nclx[4][0] & 0x80)
-    if not is_full and _GRID.search(data, 0, _HEAD_BYTES):
-        raise unsupported("limited-range AVIF image in tiles")
+    profile = image.info.get("icc_profile") or None
+    coding = coding_of(*(int.from_bytes(each, "big") for each in nclx.groups()[:2])) if nclx and not profile else None
+    kind = "full-range" if nclx is not None and nclx[4][0] & 0x80 else "limited-range"
+    if coding is not None and coding.is_hdr:
+        kind = "HDR"
+    if kind != "full-range" and _GRID.search(data, 0, _HEAD_BYTES):
+        raise unsupported(f"{kind} AVIF image in tiles")
     # Pillow hands the file's irot and imir boxes over as EXIF.
     orientation = orientation_of(image.info.get("exif"))
     size = turned(*image.size, orientation)
-    return Header(
-        "AVIF", "full-range" if is_full else "limited-range", size, orientation, image.info.get("icc_profile") or None
-    )
+    return Header("AVIF", kind, size, orientation, profile, None if coding is None or coding.is_srgb else coding)
 
 
-def read_limited(data: bytes) -> npt.NDArray[Any]:
-    """Decode a picture that is not in full range, as far as its file tells.
+def read_planes(data: bytes, *, is_hdr: bool) -> npt.NDArray[Any]:
+    """Decode a picture of limited range, or of HDR.
 
     Returns:
-        uint8: (H, W, 3) BGR or, with alpha, (H, W, 4) BGRA.
+        uint8, in HDR uint16: (H, W, 3) BGR or, with alpha, (H, W, 4) BGRA.
 
     Raises:
         DecodeFailed: libav finds no picture.
@@ -77,15 +80,16 @@ def read_limited(data: bytes) -> npt.NDArray[Any]:
     if frame is None:
         raise DecodeFailed("expected a whole AVIF image, found one that ends early")
     matrix = struct.unpack(">H", nclx[3])[0] if nclx else int(frame.colorspace)
-    bgr = _bgr(frame, matrix)
+    bgr = _bgr(frame, matrix, np.dtype(np.uint16 if is_hdr else np.uint8))
     with Image.open(io.BytesIO(data), formats=("AVIF",)) as image:
         if image.mode != "RGBA":
             return bgr
         image.load()
-        return np.dstack([bgr, np.asarray(image)[..., 3]])
+        alpha = np.asarray(image)[..., 3].astype(bgr.dtype) * (np.iinfo(bgr.dtype).max // 255)
+        return np.dstack([bgr, alpha.astype(bgr.dtype)])
 
 
-def _bgr(frame: av.VideoFrame, matrix: int) -> npt.NDArray[np.uint8]:
+def _bgr(frame: av.VideoFrame, matrix: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     kind = _PLANAR.fullmatch(frame.format.name)
     if kind is None or (matrix not in _WEIGHTS and matrix != _IDENTITY):
         raise unsupported(f"AVIF image of {frame.format.name} samples and matrix {matrix}")
@@ -94,17 +98,17 @@ def _bgr(frame: av.VideoFrame, matrix: int) -> npt.NDArray[np.uint8]:
     is_limited = int(frame.color_range) == _LIMITED or int(frame.color_range) == 0
     if frame.format.name.startswith("gbrp"):
         green, blue, red = (_unit(plane, bits, 219, is_limited=is_limited) for plane in planes)
-        return _rounded(np.dstack([blue, green, red]))
+        return _rounded(np.dstack([blue, green, red]), dtype)
     if len(planes) == 1:
-        return _rounded(np.dstack([_unit(planes[0], bits, 219, is_limited=is_limited)] * 3))
+        return _rounded(np.dstack([_unit(planes[0], bits, 219, is_limited=is_limited)] * 3), dtype)
     rows, columns = planes[0].shape
     chroma = [_enlarged(plane, rows, columns) for plane in planes[1:]]
-    found = np.empty((rows, columns, 3), np.uint8)
+    found = np.empty((rows, columns, 3), dtype)
     for top in range(0, rows, _STRIP_ROWS):
         part = slice(top, top + _STRIP_ROWS)
         luma = _unit(planes[0][part], bits, 219, is_limited=is_limited)
         cb, cr = (_unit(plane[part], bits, 224, is_limited=is_limited, middle=128) for plane in chroma)
-        found[part] = _rounded(_to_bgr(luma, cb, cr, *_WEIGHTS[matrix or 2]))
+        found[part] = _rounded(_to_bgr(luma, cb, cr, *_WEIGHTS[matrix or 2]), dtype)
     return found
 
 
@@ -138,5 +142,5 @@ def _to_bgr(luma: Any, cb: Any, cr: Any, red_weight: float, blue_weight: float) 
     return np.dstack([blue, green, red])
 
 
-def _rounded(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    return np.asarray(np.rint(np.clip(values, 0, 1) * 255), np.uint8)
+def _rounded(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    return np.asarray(np.rint(np.clip(values, 0, 1) * np.iinfo(dtype).max), dtype)

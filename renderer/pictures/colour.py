@@ -7,8 +7,10 @@ sRGB can show stay exact, where perceptual tables would shift them all; matrix p
 have no perceptual tables anyway; and black point compensation keeps the shadows of print profiles apart.
 
 Alpha is composited on the coded sRGB values, as browsers do (W3C Compositing and Blending Level 1, 5.1), on 8-bit
-values. Float samples are linear light (Radiance, PFM, float TIFF) and are coded with IEC 61966-2-1; an embedded profile
-of theirs is not looked at. 16-bit samples become 8-bit ones by v / 257, rounded: 65535 is 255 and 257 is 1.
+values. Float samples are linear light (Radiance, PFM, OpenEXR, float TIFF) and are coded with IEC 61966-2-1; a profile
+embedded with them is not looked at. 16-bit samples become 8-bit ones by v / 257, rounded: 65535 is 255 and 257 is 1.
+
+Where a file says in other ways than by a profile what its samples stand for, `light` converts them.
 """
 
 import io
@@ -22,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image, ImageCms
 
 from renderer.errors import UnsupportedFormat
+from renderer.pictures.light import Coding, to_srgb
 
 Rgb = tuple[int, int, int]
 Pixels = npt.NDArray[np.uint8]
@@ -35,7 +38,7 @@ _STRIP_PIXELS = 1 << 16
 _SPACES = {b"RGB ": "RGB", b"GRAY": "L", b"CMYK": "CMYK"}
 
 
-def to_bgr(samples: Samples, *, background: Rgb, profile: bytes | None = None) -> Pixels:
+def to_bgr(samples: Samples, *, background: Rgb, profile: bytes | None = None, coding: Coding | None = None) -> Pixels:
     """Return the samples as sRGB, opaque.
 
     Args:
@@ -43,6 +46,7 @@ def to_bgr(samples: Samples, *, background: Rgb, profile: bytes | None = None) -
             uint16 (full scale) or float (linear light, 1.0 is white).
         background: R, G, B that lies under alpha.
         profile: the ICC profile that the samples were coded with; a broken one is ignored.
+        coding: how they stand for light, where there is no profile; None is sRGB.
 
     Returns:
         (H, W, 3) uint8, BGR, C-contiguous; `samples` themselves where nothing is to be done.
@@ -53,7 +57,8 @@ def to_bgr(samples: Samples, *, background: Rgb, profile: bytes | None = None) -
     if samples.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
         raise UnsupportedFormat(f"expected samples of 8 or 16 bits or floats, found {samples.dtype}")
     transform = _transform_for(samples, profile)
-    if transform is None and samples.dtype == np.uint8 and samples.ndim == 3 and samples.shape[2] == 3:
+    is_plain = transform is None and coding is None
+    if is_plain and samples.dtype == np.uint8 and samples.ndim == 3 and samples.shape[2] == 3:
         return np.ascontiguousarray(samples)
     rows, columns = samples.shape[:2]
     bgr = np.empty((rows, columns, 3), np.uint8)
@@ -61,10 +66,22 @@ def to_bgr(samples: Samples, *, background: Rgb, profile: bytes | None = None) -
     for top in range(0, rows, step):
         strip = samples[top : top + step]
         alpha = _alpha(strip)
-        colour = _coded(strip[..., :3] if strip.ndim == 3 else strip)
+        colour = strip[..., :3] if strip.ndim == 3 else strip
+        colour = _coded(colour) if coding is None else to_srgb(_in_three(colour), coding)
         colour = _grey_to_bgr(colour, transform) if colour.ndim == 2 else _converted(colour, transform)
         bgr[top : top + step] = colour if alpha is None else _over(colour, alpha, background)
     return bgr
+
+
+def straight(samples: Samples) -> Samples:
+    """Undo premultiplied alpha in (H, W, 4) samples; they are linear light where they are floats."""
+    alpha = samples[..., 3:].astype(np.float64)
+    most = 1.0 if samples.dtype.kind == "f" else float(np.iinfo(samples.dtype).max)
+    with np.errstate(all="ignore"):
+        colour = np.where(alpha > 0, samples[..., :3] * (most / alpha), 0)
+    if samples.dtype.kind == "u":
+        colour = np.rint(np.clip(colour, 0, most))
+    return np.concatenate([colour.astype(samples.dtype), samples[..., 3:]], axis=-1)
 
 
 def to_8_bits(samples: Samples) -> Pixels:
@@ -132,6 +149,10 @@ def _coded(strip: Samples) -> Pixels:
     linear = np.clip(np.nan_to_num(strip), 0.0, 1.0)
     coded = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.power(linear, 1 / 2.4) - 0.055)
     return np.asarray(np.rint(coded * 255), np.uint8)
+
+
+def _in_three(colour: Samples) -> Samples:
+    return np.repeat(colour[..., None], 3, -1) if colour.ndim == 2 else colour
 
 
 def _alpha(strip: Samples) -> Pixels | None:

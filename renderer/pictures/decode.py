@@ -16,7 +16,7 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
-from renderer.pictures import avif, bmp, jpeg2000, netpbm, png, tiff
+from renderer.pictures import avif, bmp, heic, jpeg2000, netpbm, png, tiff
 from renderer.pictures.colour import Pixels, Rgb, Samples, to_bgr, transform_to_srgb
 from renderer.pictures.formats import LIBAV, OURS, PILLOW, Header, load, turned
 from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header
@@ -88,7 +88,8 @@ def decode(
         if samples is None:
             raise DecodeFailed(f"expected a whole {header.format} image, found a damaged or truncated one")
         profile = None if header.kind.endswith("CMYK") else header.profile  # converted by whoever read it
-        pixels = _oriented(to_bgr(samples, background=background, profile=profile), header.orientation)
+        bgr = to_bgr(samples, background=background, profile=profile, coding=header.coding)
+        pixels = _oriented(bgr, header.orientation)
     _check_size(pixels, header.size, factor)
     return Picture(pixels, header.size, factor)
 
@@ -173,8 +174,11 @@ _READERS: Final[Mapping[str, Callable[[bytes, Header, int], Samples | None]]] = 
         bmp.read(data) if header.decoder == OURS else _read_plainly(data, header, factor)
     ),
     "AVIF": lambda data, header, factor: (
-        avif.read_limited(data) if header.decoder == LIBAV else _read_plainly(data, header, factor)
+        avif.read_planes(data, is_hdr=header.kind == "HDR")
+        if header.decoder == LIBAV
+        else _read_plainly(data, header, factor)
     ),
+    "HEIC": lambda data, header, _factor: heic.read(data, header),
     "JPEG 2000": lambda data, header, _factor: jpeg2000.read(data, header),
     "Netpbm": lambda data, _header, _factor: netpbm.read(data),
     "Radiance HDR": _read_plainly,

@@ -28,8 +28,9 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed, UnsupportedFormat
 from renderer.geometry import Size
+from renderer.pictures.light import Coding
 
-OPENCV, PILLOW, LIBAV, OURS = "OpenCV", "Pillow", "libav", "stillreel"
+OPENCV, PILLOW, LIBAV, LIBHEIF, OURS = "OpenCV", "Pillow", "libav", "libheif", "stillreel"
 
 _GREYS: Final = ("1-bit grey", "2-bit grey", "4-bit grey", "8-bit grey", "16-bit grey")
 _PALETTES: Final = ("1-bit palette", "2-bit palette", "4-bit palette", "8-bit palette")
@@ -60,7 +61,12 @@ DECODERS: Final[Mapping[str, Mapping[str, str]]] = {
         **{f"{bits}-bit {kind}": OPENCV if bits >= 8 else PILLOW for bits in range(1, 17) for kind in ("grey", "RGB")},
         **dict.fromkeys(("8-bit RGBA", "8-bit grey with alpha", "8-bit palette", "8-bit YCbCr"), PILLOW),
     },
-    "AVIF": {"full-range": PILLOW, "limited-range": LIBAV},
+    "AVIF": {"full-range": PILLOW, "limited-range": LIBAV, "HDR": LIBAV},
+    "HEIC": {
+        f"{bits}-bit {kind}": LIBHEIF
+        for bits in (8, 10, 12)
+        for kind in ("grey", "RGB", "RGBA", "premultiplied RGBA")
+    },
     "Radiance HDR": {"": OPENCV},
     "Sun raster": {"": PILLOW},
 }  # fmt: skip
@@ -71,7 +77,7 @@ READ_HERE: Final = ", ".join(sorted(DECODERS, key=str.lower)[:-1]) + " and WebP"
 _NAMES: Final = {
     name: re.compile(magic, re.DOTALL)
     for name, magic in {
-        "a HEIC image": rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1)",
+        "a HEIF image of a codec that is not read here": rb"....ftyp(?:mif1|msf1)",
         "camera raw (Canon CR3)": rb"....ftypcrx ",
         "a JPEG XL image": rb"\xff\x0a|\0\0\0\x0cJXL ",
         "an OpenEXR image": rb"\x76\x2f\x31\x01",
@@ -116,6 +122,7 @@ class Header:
         size: as it is shown, after orientation.
         orientation: EXIF 2.32, 4.6.4: what is still to be done to the decoded pixels, 1 to 8.
         profile: the embedded ICC profile.
+        coding: how the samples stand for light, where there is no profile and it is not sRGB's way.
     """
 
     format: str
@@ -123,6 +130,7 @@ class Header:
     size: Size
     orientation: int = 1
     profile: bytes | None = None
+    coding: Coding | None = None
 
     @property
     def decoder(self) -> str:

@@ -4,8 +4,7 @@ The limits are checked against this, before a decoder may allocate. Formats are 
 parser of the format so found gets to see the rest: Pillow knows dozens more, some of which start other programs. What
 the table of formats has no reader for is refused here, by name.
 
-PNG, TIFF, BMP, Netpbm and JPEG 2000 are parsed by modules of their own, because whole kinds of them are to be told
-apart; Pillow parses the rest.
+Formats of which whole kinds are to be told apart are parsed by modules of their own; Pillow parses the rest.
 
 EXIF orientation is taken from where it stands before the pixels; PNG's eXIf chunk after IDAT is not looked for.
 """
@@ -21,7 +20,7 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed, ImageTooLarge, StillreelError
 from renderer.geometry import Size
-from renderer.pictures import avif, bmp, jpeg2000, netpbm, png, tiff
+from renderer.pictures import avif, bmp, heic, jpeg2000, netpbm, png, tiff
 from renderer.pictures.exif import orientation_of
 from renderer.pictures.formats import Header, turned, unrecognised, unsupported
 
@@ -36,6 +35,7 @@ _MAGIC: Final = {
     "GIF": rb"GIF8[79]a",
     "BMP": rb"BM",
     "AVIF": rb"....ftyp(?:....){0,12}?avi[fs]",
+    "HEIC": rb"....ftyp(?:....){0,12}?(?:hei[cxms]|hev[cxms])",
     "JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n",
     "Netpbm": rb"P[1-6Ff]\s",
     "Radiance HDR": rb"#\?(?:RADIANCE|RGBE)\n",
@@ -167,6 +167,7 @@ _PARSERS: Final[Mapping[str, Callable[[bytes], Header]]] = {
     "GIF": _gif,
     "BMP": bmp.read_header,
     "AVIF": _avif,
+    "HEIC": heic.read_header,
     "JPEG 2000": jpeg2000.read_header,
     "Netpbm": netpbm.read_header,
     "Radiance HDR": _radiance,

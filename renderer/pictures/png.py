@@ -9,7 +9,7 @@ A colour key is looked for here, in the samples at their full depth: OpenCV lose
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import cv2
@@ -19,12 +19,16 @@ import numpy.typing as npt
 from renderer.errors import DecodeFailed
 from renderer.pictures.exif import orientation_of
 from renderer.pictures.formats import Header, turned, unsupported
+from renderer.pictures.light import BT709, Coding, Curve, Primaries, coding_of, is_triangle
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _MOST_CHUNKS: Final = 200_000
 _MOST_PROFILE_BYTES: Final = 16 << 20
 _COLOURS: Final = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 _DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+
+_TELLING: Final = (b"eXIf", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")  # of orientation and colour
+_UNIT, _SRGB_GAMMA, _MOST_GAMMA = 100_000, 45_455, 1_000_000
 
 Chunk = tuple[bytes, int, int]  # type, where it begins, how long its data is
 
@@ -37,17 +41,15 @@ def read_header(data: bytes) -> Header:
         UnsupportedFormat: there is no such kind of PNG.
     """
     width, height, depth, colour = _facts(data)
-    orientation, profile = 1, None
+    told: dict[bytes, bytes] = {}
     for kind, start, length in _chunks(data):
         if kind == b"IDAT":
             break
-        body = data[start + 8 : start + 8 + length]
-        if kind == b"eXIf":
-            orientation = orientation_of(body)
-        elif kind == b"iCCP" and profile is None:
-            profile = _unpacked_profile(body)
+        if kind in _TELLING:
+            told.setdefault(kind, data[start + 8 : start + 8 + length])
+    orientation = orientation_of(told.get(b"eXIf"))
     size = turned(width, height, orientation)
-    return Header("PNG", f"{depth}-bit {_COLOURS[colour]}", size, orientation, profile)
+    return Header("PNG", f"{depth}-bit {_COLOURS[colour]}", size, orientation, *_colour_of(told))
 
 
 def read(data: bytes) -> npt.NDArray[Any] | None:
@@ -98,6 +100,42 @@ def _chunks(data: bytes) -> Iterator[Chunk]:
         yield kind, place, length
         place += 12 + length
     raise DecodeFailed(f"expected a PNG of up to {_MOST_CHUNKS} chunks, found more")
+
+
+def _colour_of(told: Mapping[bytes, bytes]) -> tuple[bytes | None, Coding | None]:
+    """Return the profile or the coding: the first that is there and understood of cICP, iCCP, sRGB, gAMA with cHRM."""
+    coding = _code_points(told.get(b"cICP", b""))
+    profile = _unpacked_profile(told[b"iCCP"]) if coding is None and b"iCCP" in told else None
+    if coding is None and profile is None and b"sRGB" not in told:
+        coding = Coding(_gamma(told.get(b"gAMA", b"")), _primaries(told.get(b"cHRM", b"")))
+    return profile, None if coding is None or coding.is_srgb else coding
+
+
+def _code_points(body: bytes) -> Coding | None:
+    """Read cICP (PNG third edition, 11.3.2.6): primaries, transfer, matrix, which is 0 for RGB, and full range."""
+    if len(body) != 4 or body[2] != 0 or body[3] > 1:
+        return None
+    return coding_of(body[0], body[1], is_limited=body[3] == 0)
+
+
+def _gamma(body: bytes) -> Curve:
+    """Read gAMA (11.3.2.2); 1/2.2 is what writers of sRGB are told to write, and 1 is linear light."""
+    value = int.from_bytes(body, "big") if len(body) == 4 else _SRGB_GAMMA
+    if abs(value - _SRGB_GAMMA) <= _SRGB_GAMMA // 100 or not 0 < value <= _MOST_GAMMA:
+        return "sRGB"
+    return "linear" if value == _UNIT else _UNIT / value
+
+
+def _primaries(body: bytes) -> Primaries:
+    """Read cHRM (11.3.2.1): x and y of white, red, green and blue, in 100,000ths; nonsense is BT.709's."""
+    if len(body) != 32:
+        return BT709
+    values = [value / _UNIT for value in struct.unpack(">8I", body)]
+    white, red, green, blue = zip(values[::2], values[1::2], strict=True)
+    is_like_srgb = all(abs(x - y) < 0.002 for x, y in zip(values, (*BT709[3], *sum(BT709[:3], ())), strict=True))
+    if is_like_srgb or not is_triangle((red, green, blue, white)):
+        return BT709
+    return red, green, blue, white
 
 
 _END: Final = struct.pack(">I", 0) + b"IEND" + struct.pack(">I", zlib.crc32(b"IEND"))

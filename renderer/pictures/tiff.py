@@ -22,6 +22,7 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
+from renderer.pictures.colour import straight
 from renderer.pictures.formats import DECODERS, OPENCV, PILLOW, Header, load, turned, unsupported
 
 _TYPES: Final = {
@@ -120,7 +121,7 @@ def read(data: bytes, header: Header) -> npt.NDArray[Any] | None:
         samples = np.iinfo(samples.dtype).max - samples
     if header.kind.endswith("RGBX"):
         return np.ascontiguousarray(samples[..., :3])
-    return _straight(samples) if "premultiplied" in header.kind else samples
+    return straight(samples) if "premultiplied" in header.kind else samples
 
 
 def plain(data: bytes) -> bytes:
@@ -219,17 +220,6 @@ def _by_pillow(data: bytes, size: Size) -> npt.NDArray[Any]:
         is_translucent = image.mode in ("LA", "La", "RGBA", "RGBa")
         rgb = np.asarray(image.convert("RGBA" if is_translucent else "RGB"))
         return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGBA2BGRA if is_translucent else cv2.COLOR_RGB2BGR))
-
-
-def _straight(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Undo premultiplied alpha; the samples are linear light where they are floats."""
-    alpha = samples[..., 3:].astype(np.float64)
-    most = 1.0 if samples.dtype.kind == "f" else float(np.iinfo(samples.dtype).max)
-    with np.errstate(all="ignore"):
-        colour = np.where(alpha > 0, samples[..., :3] * (most / alpha), 0)
-    if samples.dtype.kind == "u":
-        colour = np.rint(np.clip(colour, 0, most))
-    return np.concatenate([colour.astype(samples.dtype), samples[..., 3:]], axis=-1)
 
 
 def _plain(data: bytes, file: _File, plane: int | None = None, planes: int = 1) -> bytes:

@@ -16,8 +16,13 @@ import cv2
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
+import pillow_heif
 import tifffile
 from PIL import Image
+
+from tests.pictures import standards
+from tests.pictures.conftest import P3 as P3_COLUMNS
+from tests.pictures.conftest import rgb_profile
 
 Array = npt.NDArray[Any]
 
@@ -50,6 +55,11 @@ def grey() -> Array:
     return gradient()[..., 0]
 
 
+def mild() -> Array:
+    """The gradient in colours that BT.709 has too when they are BT.2020's: beyond them a codec's loss looks large."""
+    return 0.3 + 0.4 * grey()[..., None] + 0.06 * (gradient() - 0.5)
+
+
 def opacity() -> Array:
     """(H, W) float: transparent above, opaque below."""
     return np.tile(np.linspace(0, 1, HEIGHT)[:, None], (1, WIDTH))
@@ -73,7 +83,10 @@ def coded(linear: Array) -> Array:
 
 def samples() -> Iterator[Sample]:
     """Yield the whole matrix."""
-    for family in (png, apng, tiff, tiff_refused, bmp, netpbm, jpeg2000, avif, webp, gif, jpeg, others, refused):
+    families = (
+        png, png_colour, apng, tiff, tiff_refused, bmp, netpbm, jpeg2000, avif, heic, webp, gif, jpeg, others, refused,
+    )  # fmt: skip
+    for family in families:
         yield from family()
 
 
@@ -153,6 +166,65 @@ def png() -> Iterator[Sample]:
     body = packed_rows(rgb, 8, lead=b"\0")
     noise = [chunk(b"zzZz", b"x")] * 500
     yield Sample("png rgb many unknown chunks", png_file(8, 2, body, *noise), as_shown(rgb, 255))
+
+
+def png_colour() -> Iterator[Sample]:
+    """Chunks that say what the samples stand for: PNG third edition, 11.3.2."""
+    for depth in (8, 16):
+        most = (1 << depth) - 1
+        rgb, one = quantised(gradient(), depth), quantised(grey(), depth)
+        body, seen = packed_rows(rgb, depth, lead=b"\0"), rgb / most
+
+        def colour(*chunks: bytes, depth: int = depth, body: bytes = body) -> bytes:
+            return png_file(depth, 2, body, *chunks)
+
+        pq, hlg, p3, srgb = (
+            chunk(b"cICP", bytes(points)) for points in ((9, 16, 0, 1), (9, 18, 0, 1), (12, 13, 0, 1), (1, 13, 0, 1))
+        )
+        linear, usual, steep = (chunk(b"gAMA", struct.pack(">I", gamma)) for gamma in (100000, 45455, 55556))
+        rec709, of_p3 = (
+            chunk(b"cHRM", struct.pack(">8I", 31270, 32900, *(round(each * 1e5) for point in points for each in point)))
+            for points in (standards.BT709, standards.P3)
+        )
+        said, plain = chunk(b"sRGB", b"\0"), as_shown(seen)
+        profile = chunk(b"iCCP", b"p\0\0" + zlib.compress(rgb_profile(P3_COLUMNS)))
+        wide = standards.shown_p3(seen)
+        name = f"png colour {depth}"
+        yield Sample(f"{name} pq", colour(pq), standards.shown_pq(seen))
+        yield Sample(f"{name} hlg", colour(hlg), standards.shown_hlg(seen))
+        yield Sample(f"{name} p3", colour(p3), wide)
+        yield Sample(f"{name} gamma 1", colour(linear), as_shown(coded(seen)))
+        yield Sample(f"{name} gamma 1.8", colour(steep), as_shown(coded(seen**1.8)))
+        yield Sample(f"{name} gamma 2.2 is srgb", colour(usual, rec709), plain)
+        yield Sample(f"{name} primaries", colour(usual, of_p3), wide)
+        yield Sample(
+            f"{name} gamma and primaries",
+            colour(linear, of_p3),
+            255 * standards.srgb(standards.converted(seen, standards.P3)),
+        )
+        yield Sample(f"{name} cicp over all", colour(srgb, profile, said, linear, of_p3), plain)
+        yield Sample(
+            f"{name} cicp with a matrix, so srgb", colour(chunk(b"cICP", b"\x09\x10\x01\1"), said, linear), plain
+        )
+        if depth == 8:
+            unknown = chunk(b"cICP", b"\x0c\x7f\0\1")
+            yield Sample(f"{name} profile over srgb", colour(profile, said, linear), wide)
+            yield Sample(f"{name} cicp unknown, so profile", colour(unknown, profile, linear), wide)
+        yield Sample(f"{name} srgb over gamma", colour(said, linear, of_p3), plain)
+        yield Sample(f"{name} broken profile, so srgb", colour(chunk(b"iCCP", b"p\0\0x"), said, linear), plain)
+        yield Sample(f"{name} nonsense", colour(chunk(b"gAMA", bytes(4)), chunk(b"cHRM", bytes(32))), plain)
+        narrow = np.rint((16 + 219 * gradient()) * (1 << (depth - 8))).astype(np.uint32)
+        yield Sample(
+            f"{name} narrow",
+            png_file(depth, 2, packed_rows(narrow, depth, lead=b"\0"), chunk(b"cICP", b"\1\1\0\0")),
+            as_shown((narrow / (1 << (depth - 8)) - 16) / 219),
+        )
+        body = packed_rows(one, depth, lead=b"\0")
+        yield Sample(f"{name} grey gamma 1", png_file(depth, 0, body, linear), as_shown(coded(one / most)))
+        yield Sample(f"{name} grey pq", png_file(depth, 0, body, pq), standards.shown_pq(np.dstack([one / most] * 3)))
+        rgba = np.dstack([rgb, quantised(opacity(), depth)])
+        over = as_shown(coded(seen)) * (rgba[..., 3:] / most)
+        yield Sample(f"{name} rgba gamma 1", png_file(depth, 6, packed_rows(rgba, depth, lead=b"\0"), linear), over)
 
 
 def frame_control(sequence: int, width: int = WIDTH, height: int = HEIGHT, left: int = 0, top: int = 0) -> bytes:
@@ -647,6 +719,73 @@ def avif() -> Iterator[Sample]:
         data = imagecodecs.avif_encode(values, level=100, bitspersample=bits)
         yield Sample(f"avif {bits}", bytes(data), as_shown(values, (1 << bits) - 1))
 
+    p3 = bytes(imagecodecs.avif_encode(quantised(gradient(), 8).astype(np.uint8), level=100, primaries=12, transfer=13))
+    yield Sample("avif p3", p3, standards.shown_p3(quantised(gradient(), 8) / 255))
+    for bits, (name, transfer, shown) in itertools.product(
+        (10, 12), (("pq", 16, standards.shown_pq), ("hlg", 18, standards.shown_hlg))
+    ):
+        values = quantised(mild(), bits).astype(np.uint16)
+        data = imagecodecs.avif_encode(values, level=100, bitspersample=bits, primaries=9, transfer=transfer, matrix=9)
+        yield Sample(f"avif {name} {bits}", bytes(data), shown(values / ((1 << bits) - 1)))
+
+
+# HEIC: ISO/IEC 23008-12, made by pillow_heif.
+
+
+def heic_file(mode: str, values: Array, **options: Any) -> bytes:
+    file = io.BytesIO()
+    options = {"quality": 100, "chroma": "444"} | options
+    pillow_heif.encode(
+        mode, (values.shape[1], values.shape[0]), np.ascontiguousarray(values).tobytes(), file, **options
+    )
+    return file.getvalue()
+
+
+def heic() -> Iterator[Sample]:
+    rgb, one, alpha = gradient(), grey(), opacity()
+    seen = as_shown(rgb)
+    for bits, depth, suffix in ((8, 8, ""), (10, 16, ";16"), (12, 16, ";16")):
+
+        def made(mode: str, values: Array, bits: int = bits, depth: int = depth, **options: Any) -> bytes:
+            return heic_file(mode, quantised(values, depth).astype(f"u{depth // 8}"), bit_depth=bits, **options)
+
+        yield Sample(f"heic {bits}", made(f"RGB{suffix}", rgb), seen)
+        white = np.ones_like(rgb)
+        yield Sample(f"heic {bits} white", made(f"RGB{suffix}", white), 255 * white)
+        yield Sample(f"heic {bits} grey", made("I;16" if suffix else "L", one), as_shown(one))
+        four = np.dstack([rgb, alpha])
+        yield Sample(f"heic {bits} alpha", made(f"RGBA{suffix}", four), seen * alpha[..., None])
+        times = np.dstack([rgb * alpha[..., None], alpha])
+        yield Sample(f"heic {bits} premultiplied", made(f"RGBa{suffix}", times), seen * alpha[..., None])
+        for matrix, full in itertools.product((1, 6, 9), (0, 1)):
+            told = {"matrix_coefficients": matrix, "full_range_flag": full, "color_primaries": 1}
+            yield Sample(f"heic {bits} matrix {matrix} range {full}", made(f"RGB{suffix}", rgb, **told), seen)
+        if bits > 8:
+            hdr = {"matrix_coefficients": 9, "color_primaries": 9, "full_range_flag": 0}
+            pq, hlg = (made("RGB;16", mild(), transfer_characteristics=transfer, **hdr) for transfer in (16, 18))
+            yield Sample(f"heic {bits} pq", pq, standards.shown_pq(mild()))
+            yield Sample(f"heic {bits} hlg", hlg, standards.shown_hlg(mild()))
+    sixteen = quantised(rgb, 16).astype(np.uint16)
+    p3 = heic_file("RGB;16", sixteen, bit_depth=10, color_primaries=12, transfer_characteristics=13)
+    yield Sample("heic p3", p3, standards.shown_p3(rgb))
+    # Of halved chroma what two pixels by two share is right in every decoder, however it enlarges.
+    blocks = quantised(rgb[::2, ::2].repeat(2, 0).repeat(2, 1)[:44, :60], 8).astype(np.uint8)
+    yield Sample("heic 4:2:0", heic_file("RGB", blocks, chroma="420"), as_shown(blocks, 255))
+    wide = np.tile(blocks, (4, 4, 1))
+    yield Sample("heic in tiles", heic_file("RGB", wide, chroma="420", tile_size=64), as_shown(wide, 255))
+    turns = {
+        2: wide[:, ::-1],
+        3: wide[::-1, ::-1],
+        5: wide.transpose(1, 0, 2),
+        6: np.rot90(wide, -1),
+        8: np.rot90(wide),
+    }
+    for orientation, turned in turns.items():
+        exif = Image.Exif()
+        exif[274] = orientation  # written as the boxes irot and imir
+        data = heic_file("RGB", wide, tile_size=128, exif=exif.tobytes())
+        yield Sample(f"heic turned {orientation}", data, as_shown(turned, 255))
+
 
 def webp() -> Iterator[Sample]:
     rgb = quantised(gradient(), 8).astype(np.uint8)
@@ -743,7 +882,7 @@ def others() -> Iterator[Sample]:
 
 def refused() -> Iterator[Sample]:
     for words, head in {
-        "HEIC": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "HEIF image of a codec": b"\0\0\0\x18ftypmif1\0\0\0\0mif1vvic",
         "JPEG XL": b"\xff\x0a\xfa\x1f",
         "OpenEXR": b"\x76\x2f\x31\x01\2\0\0\0",
         "Photoshop": b"8BPS\0\1",

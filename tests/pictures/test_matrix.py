@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from renderer.errors import DecodeFailed, JobError, UnsupportedFormat
+from renderer.errors import DecodeFailed, ImageTooLarge, JobError, UnsupportedFormat
 from renderer.pictures.decode import decode, read_size
-from tests.pictures.matrix import Sample, samples
+from renderer.pictures.formats import DECODERS
+from renderer.pictures.header import read_header
+from tests.pictures.matrix import HEIGHT, WIDTH, Sample, samples
 
 SAMPLES = list(samples())
 
@@ -18,8 +20,8 @@ def test_a_file_shows_what_it_holds(sample: Sample) -> None:
     assert found.shape == sample.shows.shape
     difference = np.abs(found - sample.shows)
     assert difference.mean() <= 1
-    # Radiance's shared exponent leaves a dim channel few steps beside a bright one; AVIF is lossy.
-    assert difference.max() <= (9 if sample.name.startswith(("hdr", "avif")) else 2)
+    # Radiance's shared exponent leaves a dim channel few steps beside a bright one; AVIF and HEIC are lossy.
+    assert difference.max() <= (9 if sample.name.startswith(("hdr", "avif", "heic")) else 2)
     assert read_size(sample.data, 10**7) == picture.size
 
 
@@ -29,3 +31,12 @@ def test_a_file_that_nobody_reads_right_is_refused_by_name(sample: Sample) -> No
         decode(sample.data, background=(0, 0, 0), max_pixels=10**7)
     assert type(caught.value) is (UnsupportedFormat if sample.refusal else DecodeFailed)
     assert sample.refusal in caught.value.message
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_the_limit_on_pixels_is_checked_from_the_header(name: str) -> None:
+    sample = next(
+        sample for sample in SAMPLES if sample.shows is not None and read_header(sample.data, 10**8).format == name
+    )
+    with pytest.raises(ImageTooLarge):
+        decode(sample.data, background=(0, 0, 0), max_pixels=WIDTH * HEIGHT - 1000)

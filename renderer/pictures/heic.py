@@ -1,0 +1,55 @@
+"""HEIC, what phones make: HEVC pictures in a HEIF container (ISO/IEC 23008-12), by libheif.
+
+libheif puts tiles together, turns and mirrors as the file's own boxes say (EXIF's orientation is information only,
+6.5.10), converts to RGB by the file's matrix and range, and joins alpha. Its pixels come at their own depth.
+"""
+
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pillow_heif
+
+from renderer.geometry import Size
+from renderer.pictures.colour import straight
+from renderer.pictures.formats import Header
+from renderer.pictures.light import Coding, coding_of
+
+pillow_heif.options.DECODE_THREADS = 1  # stills are worked on side by side
+pillow_heif.options.THUMBNAILS = pillow_heif.options.DEPTH_IMAGES = pillow_heif.options.AUX_IMAGES = False
+
+_KINDS: Final = {
+    "L": "grey", "I": "grey", "RGB": "RGB", "RGBA": "RGBA", "RGBa": "premultiplied RGBA", "LA": "grey with alpha",
+}  # fmt: skip
+
+
+def read_header(data: bytes) -> Header:
+    """Parse the boxes; no pixel is decoded."""
+    image = _open(data)
+    mode = image.mode.partition(";")[0]
+    kind = f"{image.info.get('bit_depth', 8)}-bit {_KINDS.get(mode, mode)}"
+    profile = image.info.get("icc_profile") or None
+    return Header("HEIC", kind, Size(*image.size), 1, profile, None if profile else _coding(image))
+
+
+def read(data: bytes, header: Header) -> npt.NDArray[Any]:
+    """Decode the primary picture, turned already.
+
+    Returns:
+        uint8 or uint16: (H, W), (H, W, 3) BGR or (H, W, 4) BGRA with straight alpha.
+    """
+    samples = np.asarray(_open(data))
+    if samples.ndim == 2:
+        return samples
+    samples = samples[..., (2, 1, 0, *range(3, samples.shape[2]))]
+    return straight(samples) if "premultiplied" in header.kind else np.ascontiguousarray(samples)
+
+
+def _open(data: bytes) -> pillow_heif.HeifFile:
+    return pillow_heif.open_heif(data, convert_hdr_to_8bit=False)
+
+
+def _coding(image: pillow_heif.HeifFile) -> Coding | None:
+    told = image.info.get("nclx_profile")
+    coding = coding_of(told["color_primaries"], told["transfer_characteristics"]) if told else None
+    return None if coding is None or coding.is_srgb else coding
