@@ -105,7 +105,7 @@ class _Daemon:
         loop.set_exception_handler(descriptors.pass_on)
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal)
-        http, spool = self._http(engine, intake), self._spool(engine, intake)
+        http, spool = self._http(engine, intake, server), self._spool(engine, intake)
         addresses = [*server.endpoints, *(http.addresses if http else [])]
         keeping = Retention(settings.retention, self._store, self._places)
         parts: list[Part] = [engine.run, keeping.run, server.serve]
@@ -226,14 +226,15 @@ class _Daemon:
         http = self._settings.http
         return http.bind is not None or http.tls_bind is not None
 
-    def _http(self, engine: Engine, intake: Intake) -> "HttpDoor | None":
+    def _http(self, engine: Engine, intake: Intake, server: ZmqServer) -> "HttpDoor | None":
         """Return the HTTP door, bound, if there is one."""
         settings = self._settings
         if not self._has_http:
             return None
-        from renderer.frontends.http.door import HttpDoor  # noqa: PLC0415 - FastAPI takes 300 ms that others do not need
+        from renderer.frontends.http.door import HttpDoor, ZmqAddress  # noqa: PLC0415 - FastAPI takes 300 ms that others do not need
 
-        return HttpDoor(settings, self._data_dir, engine, intake, metrics=engine.metrics, examine=self._examine)
+        zmq = ZmqAddress(server.endpoints, server.asks_for_keys)
+        return HttpDoor(settings, self._data_dir, engine, intake, zmq=zmq, examine=self._examine)
 
     def _on_signal(self) -> None:
         if self._drain.is_set():

@@ -35,6 +35,7 @@ _LASTING = {
     "id",
     "reserve",
     "log.jsonl",
+    "request.json",
     "jobs.sqlite3",
     "jobs.sqlite3-wal",
     "jobs.sqlite3-shm",

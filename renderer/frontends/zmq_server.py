@@ -101,6 +101,11 @@ class ZmqServer:
             "health": self._health,
         }
 
+    @property
+    def asks_for_keys(self) -> bool:
+        """Whether clients at the first endpoint need a CURVE key."""
+        return self._keyed is not None
+
     async def serve(self) -> None:
         """Answer until cancelled."""
         async with asyncio.TaskGroup() as serving:

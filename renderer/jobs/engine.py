@@ -22,7 +22,7 @@ from renderer.errors import (
     ShuttingDown,
     StorageFull,
 )
-from renderer.jobs import outcome
+from renderer.jobs import asked, outcome
 from renderer.jobs.dispatch import Dispatcher
 from renderer.jobs.job import Job, State, Submission, owner_of
 from renderer.jobs.ledger import Ledger
@@ -132,6 +132,7 @@ class Engine:
             start_by=now + request.start_timeout if request.start_timeout else None,
         )
         self._ledger.add(job, wanted.work, wanted.hook)
+        asked.keep(self._places.logs / job.id, request)
         self.metrics.accepted(job.client)
         self._dispatcher.await_turn(job)
         words = "accepted: %d images, %d frames"

@@ -61,7 +61,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
         DecodeFailed: the header is damaged.
         ImageTooLarge: there are more than `max_pixels` pixels.
     """
-    name = _recognise(data)
+    name = recognise(data)
     with parsing(name):
         header = _PARSERS[name](data)
     check_pixels(header.size, max_pixels)
@@ -92,7 +92,15 @@ def open_with_pillow(data: bytes, name: str) -> Image.Image:
     return Image.open(io.BytesIO(data), formats=formats)
 
 
-def _recognise(data: bytes) -> str:
+def recognise(data: bytes) -> str:
+    """Return which format of the table a file begins like; nothing is parsed.
+
+    Args:
+        data: the file, or its first few thousand bytes.
+
+    Raises:
+        UnsupportedFormat: none; the words name what it is.
+    """
     for name, magic in _FORMATS.items():
         if magic.match(data):
             return name

@@ -6,7 +6,7 @@ import time
 import httpx
 import pytest
 
-from tests.daemon_process import Gate, Start, request, wait_until
+from tests.daemon_process import Gate, Start, request, still, wait_until
 from tests.served import RUN, Served
 
 
@@ -96,3 +96,50 @@ def test_probes_and_metrics_tell_how_the_daemon_stands(start: Start, gate: Gate)
         assert refused.status_code == 429
         assert refused.json()["error_type"] == "queue_full"
         wait_until(lambda: "stillreel_jobs_running 1.0" in client.get("/metrics").text, "the gauge")
+
+
+def test_a_job_is_told_with_its_request_its_course_and_its_warnings(served: Served) -> None:
+    secret = "https://me:word@127.0.0.1:9/a.png?signature=abc"
+    images = [still(frames=3), {"url": secret, "duration": 0.5}]
+    failed = served.submit({"images": images, "fps": 12, "metadata": {"mine": 1}, "on_error": "x"})["request_id"]
+    wait_until(lambda: served.status(failed).json()["status"] == "COMPLETED", "the job has ended")
+    found = served.http.get(f"/api/jobs/{failed}").json()
+    assert (found["job"]["request_id"], found["job"]["state"]) == (failed, "failed")
+    assert found["request"]["fps"] == 12
+    assert [set(image) for image in found["request"]["images"]] == [{"url", "frames"}, {"url", "duration"}]
+    assert not any(word in json.dumps(found["request"]) for word in ("word", "abc", "mine", "base64"))
+    assert found["log"][0]["message"].startswith("accepted: ")
+    small = served.http.post(RUN, json={"images": [still()], "width": 640}).headers["x-fal-request-id"]
+    assert [each["type"] for each in served.http.get(f"/api/jobs/{small}").json()["warnings"]] == ["image_enlarged"]
+    assert served.http.get("/api/jobs/nobody").status_code == 404
+
+
+def test_of_many_stills_the_first_are_told(served: Served) -> None:
+    made = served.http.post(RUN, json=request(*[still(frames=1)] * 203)).headers["x-fal-request-id"]
+    found = served.http.get(f"/api/jobs/{made}").json()["request"]
+    assert (len(found["images"]), found["images_left_out"]) == (200, 3)
+
+
+def test_what_the_page_may_offer_is_told(served: Served) -> None:
+    about = served.http.get("/api/about").json()
+    assert about["encoders"] == ["auto", "libx264"]
+    assert (about["zmq"], about["zmq_needs_key"]) == ([served.daemon.endpoint], False)
+    assert about["https"] == served.daemon.https
+    assert about["max_image_bytes"] > 1_000_000
+    assert about["max_images"] > 100
+
+
+@pytest.mark.parametrize(
+    ("beginning", "told"),
+    [
+        (b"\x89PNG\r\n\x1a\nnothing more", {"format": "PNG", "message": None}),
+        (b"%PDF-1.7", {"format": None, "message": "a PDF document"}),
+        (b"<svg xmlns=''>", {"format": None, "message": "an SVG drawing"}),
+        (b"", {"format": None, "message": "an empty file"}),
+    ],
+)
+def test_a_file_is_told_by_its_beginning(served: Served, beginning: bytes, told: dict[str, str | None]) -> None:
+    found = served.http.post("/api/recognise", content=beginning).json()
+    assert found["format"] == told["format"]
+    assert (found["message"] or "").endswith(f"found {told['message']}" if told["message"] else "")
+    assert served.http.post("/api/recognise", content=b"\x89PNG\r\n\x1a\n" + bytes(20_000)).status_code == 413

@@ -13,6 +13,7 @@ from typing import Any
 from protocol.schema import Fault, File, Progress, RenderParams, RenderResult
 from renderer.config import EncodeSettings, EngineSettings, FetchSettings, RenderSettings, RequestLimits
 from renderer.intake import Door, Intake, render_job
+from renderer.jobs import asked
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, State, Submission
 from renderer.jobs.outcome import Places
@@ -148,11 +149,11 @@ def make_places(directory: Path, scratch: Path) -> Places:
 
 
 def left(directory: Path) -> list[str]:
-    """The files below, the store's own left out."""
+    """The files below, the store's own left out, and what a job was asked for, which goes with its log."""
     return sorted(
         str(path.relative_to(directory))
         for path in directory.rglob("*")
-        if path.is_file() and not path.name.startswith(("jobs.sqlite3", "reserve"))
+        if path.is_file() and not path.name.startswith(("jobs.sqlite3", "reserve", asked.NAME))
     )
 
 

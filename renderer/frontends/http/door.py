@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from renderer.frontends.http.health import Standing
 from renderer.frontends.http.job_log import JobLogReader
 from renderer.frontends.http.keys import KeyRing
 from renderer.frontends.http.page import Page
+from renderer.frontends.http.schema import About
 from renderer.frontends.http.server import Listeners
 from renderer.frontends.http.signing import Signer
 from renderer.frontends.http.storage import Storage
@@ -23,20 +25,35 @@ from renderer.frontends.http.tokens import Tokens
 from renderer.frontends.http.uploads import Uploads
 from renderer.intake import Intake
 from renderer.jobs.engine import Engine
-from renderer.metrics import Metrics
 
 Examine = Callable[[], Sequence[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True)
+class ZmqAddress:
+    """Where the ZeroMQ door is, and whether its first endpoint asks for CURVE keys."""
+
+    endpoints: Sequence[str]
+    asks_for_keys: bool
 
 
 class HttpDoor:
     """Answers HTTP and HTTPS over the same engine as the other doors."""
 
     def __init__(
-        self, settings: Settings, data_dir: Path, engine: Engine, intake: Intake, *, metrics: Metrics, examine: Examine
+        self,
+        settings: Settings,
+        data_dir: Path,
+        engine: Engine,
+        intake: Intake,
+        *,
+        zmq: ZmqAddress,
+        examine: Examine,
     ) -> None:
         """Bind the ports.
 
         Args:
+            zmq: where else this daemon answers, for the page.
             examine: says what works on this machine; called on a thread.
 
         Raises:
@@ -54,7 +71,9 @@ class HttpDoor:
             contract = Contract(Parts(engine, intake, bodies, faults, logs, tokens, self._uploads, self._closing))
             storage = Storage(self._uploads, tokens, bodies, settings.fetch.max_image_bytes)
             files = Files(engine, tokens, self._uploads)
-            page, standing = Page(engine, examine, self._closing), Standing(engine, metrics, Signer(data_dir))
+            about = _about(settings, engine, zmq, self._listeners.addresses)
+            page = Page(engine, about, logs, examine, self._closing)
+            standing = Standing(engine, engine.metrics, Signer(data_dir))
             routers = [part.routes for part in (contract, storage, files, standing, page)]
             needs_key = self._listeners.is_open_to_others
             app = Polled(app_of_routes.build(routers, faults), contract)
@@ -79,3 +98,15 @@ class HttpDoor:
         """Take nothing new; `serve` ends soon."""
         self._closing.set()
         self._listeners.close()
+
+
+def _about(settings: Settings, engine: Engine, zmq: ZmqAddress, addresses: Sequence[str]) -> About:
+    """Return what the page may offer: a daemon that runs has libx264, for it was tried before it began."""
+    return About(
+        max_image_bytes=settings.fetch.max_image_bytes,
+        max_images=settings.limits.max_images,
+        encoders=["auto", *dict.fromkeys([engine.health().encoder, "libx264"])],
+        zmq=list(zmq.endpoints),
+        zmq_needs_key=zmq.asks_for_keys,
+        https=next((address for address in addresses if address.startswith("https://")), None),
+    )

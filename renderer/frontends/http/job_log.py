@@ -32,12 +32,12 @@ class JobLogReader:
     """Reads the logs of jobs; what was read is kept until the file grows, for clients ask ten times a second."""
 
     def __init__(self, logs: Path) -> None:
-        self._directory_of = below(logs)
+        self.directory_of = below(logs)
         self._read: OrderedDict[str, tuple[int, Lines]] = OrderedDict()
 
     def lines(self, job_id: str) -> Lines:
         """Return what a client may read so far; empty if there is nothing."""
-        directory = self._directory_of(job_id)
+        directory = self.directory_of(job_id)
         try:
             size_bytes = (directory / LOG_NAME).stat().st_size if directory else 0
             known = self._read.get(job_id)

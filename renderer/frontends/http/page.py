@@ -1,4 +1,4 @@
-"""What the page is made of, and what it asks: its files, the jobs as they change, and what this machine can do.
+"""What the page is made of, and what it asks: its files, the jobs as they change, and what this daemon can do.
 
 The page comes with a policy that lets it load and ask nothing but this server.
 """
@@ -19,13 +19,18 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from protocol.schema import Health, Jobs, JobsQuery
-from renderer.errors import InvalidRequest, StillreelError
+from renderer.errors import InvalidRequest, JobNotFound, StillreelError, UnsupportedFormat
 from renderer.frontends.http.answers import error
+from renderer.frontends.http.bodies import chunks
 from renderer.frontends.http.described import REFUSALS
 from renderer.frontends.http.files import unless_known
+from renderer.frontends.http.job_log import JobLogReader
 from renderer.frontends.http.links import CALLER, Caller
+from renderer.frontends.http.schema import About, Details, Recognised, Unknown
 from renderer.intake import invalid
+from renderer.jobs import asked
 from renderer.jobs.engine import Engine
+from renderer.pictures.header import recognise
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +44,7 @@ _LOOK_S: Final = 0.5
 _HEARTBEAT_S: Final = 10.0
 _SHOWN: Final = 50
 _EXAMINED_S: Final = 60.0
+_BEGINNING_BYTES: Final = 16 * 1024  # of a file, to tell what it is
 
 Findings = Sequence[dict[str, Any]]
 
@@ -46,11 +52,18 @@ Findings = Sequence[dict[str, Any]]
 class Page:
     """Answers to the page."""
 
-    def __init__(self, engine: Engine, examine: Callable[[], Findings], closing: asyncio.Event) -> None:
-        """Args:
-        examine: says what works on this machine; takes seconds, so it runs on a thread.
+    def __init__(
+        self, engine: Engine, about: About, logs: JobLogReader, examine: Callable[[], Findings], closing: asyncio.Event
+    ) -> None:
+        """Make the routes.
+
+        Args:
+            about: what does not change while the daemon runs.
+            examine: says what works on this machine; takes seconds, so it runs on a thread.
         """
         self._engine = engine
+        self._about = about
+        self._logs = logs
         self._examine = examine
         self._closing = closing
         self._findings: tuple[float, Findings] | None = None
@@ -60,6 +73,9 @@ class Page:
         add = self.routes.add_api_route
         described: dict[int | str, dict[str, Any]] = {200: {"model": Jobs}, 422: REFUSALS[422], 401: REFUSALS[401]}
         add("/api/jobs", self.jobs, methods=["GET"], response_model=None, responses=described)
+        add("/api/jobs/{request_id}", self.job, methods=["GET"], response_model=None, responses=_DETAILS)
+        add("/api/about", self.about, methods=["GET"], response_model=None, responses={200: {"model": About}})
+        add("/api/recognise", self.recognise, methods=["POST"], response_model=None, **_RECOGNISING)
         add("/api/health", self.health, methods=["GET"], response_model=None, responses={200: {"model": Health}})
         add("/api/events", self.events, methods=["GET"], response_model=None, responses=_STREAM)
         add("/api/doctor", self.doctor, methods=["GET"], response_model=None)
@@ -86,6 +102,34 @@ class Page:
         return JSONResponse(
             {"jobs": [job.model_dump(mode="json") for job in self._engine.jobs(query, _owner(request))]}
         )
+
+    async def job(self, request: Request, request_id: str) -> Response:
+        """Tell what was asked for, how it went, and what is noteworthy about the video."""
+        caller: Caller = request.scope[CALLER]
+        try:
+            job = self._engine.job(caller.job_id(request_id))
+        except JobNotFound:
+            return JSONResponse({"status": "NOT_FOUND"}, 404)
+        found = Details(
+            job=self._engine.status(job),
+            request=asked.read(self._logs.directory_of(job.id)),
+            log=self._logs.lines(job.id),
+            warnings=list(job.result.warnings) if job.result else [],
+        )
+        return JSONResponse(found.model_dump(mode="json"))
+
+    async def about(self) -> Response:
+        """Say what the page may offer."""
+        return JSONResponse(self._about.model_dump())
+
+    async def recognise(self, request: Request) -> Response:
+        """Say what a file is by its first bytes, which are the body: so it need not be sent to be refused."""
+        beginning = b"".join([chunk async for chunk in chunks(request, _BEGINNING_BYTES)])
+        try:
+            found = Recognised(format=recognise(beginning))
+        except UnsupportedFormat as refused:
+            found = Recognised(message=refused.message)
+        return JSONResponse(found.model_dump())
 
     async def health(self) -> Response:
         """Say how the daemon stands."""
@@ -147,6 +191,17 @@ def _without_paths(words: str) -> str:
     return re.sub(r"(?:/[^\s/:]+)+/([^\s/:]+)", r"\1", words)
 
 
+_DETAILS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"model": Details},
+    401: REFUSALS[401],
+    404: {"model": Unknown, "description": "Unknown, or forgotten since"},
+}
+_RECOGNISING: Final[dict[str, Any]] = {
+    "responses": {200: {"model": Recognised}, **{code: REFUSALS[code] for code in (400, 401, 403, 413)}},
+    "openapi_extra": {
+        "requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
+    },
+}
 _STREAM: Final[dict[int | str, dict[str, Any]]] = {
     200: {"content": {"text/event-stream": {}}, "description": "Events named `jobs`, each with a list of jobs"}
 }

@@ -140,3 +140,32 @@ class UploadToken(BaseModel):
 
 class Uploaded(BaseModel):
     access_url: str
+
+
+class About(BaseModel):
+    """What the page offers, and refuses before it is sent."""
+
+    max_image_bytes: int
+    max_images: int
+    encoders: list[str] = Field(description="what `encoder` may be here")
+    zmq: list[str] = Field(description="the ZeroMQ endpoints")
+    zmq_needs_key: bool = Field(description="whether the first of them wants a CURVE key")
+    https: str | None = Field(None, description="the address that also speaks HTTPS")
+
+
+class Recognised(BaseModel):
+    """What a file is, by how it begins."""
+
+    format: str | None = Field(None, description="absent: it is not read here")
+    message: str | None = Field(None, description="why it is not read here")
+
+
+class Details(BaseModel):
+    """One job, with what a person wants to know of it."""
+
+    job: schema.JobStatus
+    request: dict[str, Any] | None = Field(
+        None, description="as it was sent, without secrets; of many stills the first only"
+    )
+    log: list[LogLine] = Field(description="the course of events")
+    warnings: list[schema.ResultWarning] = Field([], description="what its client might not expect of the video")

@@ -1,0 +1,61 @@
+"""What a job was asked for, kept for people beside its log.
+
+The store lets go of a request when its job ends, for it may hold a whole picture. What is kept here is what a person
+wants to read again: the settings, and where the first stills came from, without the secrets that a url may hold. It
+goes with the job's log.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any, Final
+
+from protocol.schema import RenderRequest
+from renderer.disk import open_private
+from renderer.redaction import printable, redact
+
+NAME: Final = "request.json"
+
+_STILLS: Final = 200
+_URL_CHARACTERS: Final = 300
+_LEFT_OUT: Final = {
+    "images",
+    "metadata",
+    "webhook_url",
+    "request_id",
+}  # what a client says to itself, or is told anyway
+
+
+def keep(directory: Path, request: RenderRequest) -> None:
+    """Write down a request; one that cannot be written is lost, because the job is worth more than its description.
+
+    Args:
+        directory: of the job's log; made if it is not there.
+    """
+    with contextlib.suppress(OSError):
+        directory.mkdir(mode=0o700, exist_ok=True)
+        with open(directory / NAME, "x", opener=open_private, encoding="utf-8") as file:  # Path.open has no opener
+            json.dump(described(request), file)
+
+
+def read(directory: Path | None) -> dict[str, Any] | None:
+    """Return what was written down of a request; None if there is nothing, or it was cut short."""
+    try:
+        found = json.loads((directory / NAME).read_bytes()) if directory else None
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def described(request: RenderRequest) -> dict[str, Any]:
+    """Return a request as a document that a person may read: no defaults, no secrets, and a bounded size."""
+    settings = request.model_dump(mode="json", exclude_defaults=True, exclude=_LEFT_OUT)
+    stills = request.images[:_STILLS]
+    left_out = len(request.images) - len(stills)
+    images = [{"url": _shown(still.url), **still.model_dump(exclude={"url"}, exclude_unset=True)} for still in stills]
+    return {"images": images, **({"images_left_out": left_out} if left_out else {}), **settings}
+
+
+def _shown(url: str) -> str:
+    text = printable(redact(url[: 4 * _URL_CHARACTERS]))
+    return text if len(text) <= _URL_CHARACTERS else f"{text[:_URL_CHARACTERS]}…"
