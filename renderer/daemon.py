@@ -36,6 +36,7 @@ from renderer.jobs.store import JobStore
 from renderer.metrics import Snapshot
 from renderer.net.addresses import Guard
 from renderer.periodic import repeatedly
+from renderer.processes import adopt_orphans, end_orphans
 from renderer.scrape import MetricsServer, serve_metrics
 from renderer.start import allow_many_connections, check
 
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _GAUGES_S = 1.0
+_ORPHANS_S = 10.0
 _HTTP_CLOSE_S = 8.0
 Part = Callable[[], Coroutine[Any, Any, None]]
 
@@ -60,6 +62,7 @@ def serve(settings: Settings, announce: Callable[[str], None], examine: "Examine
         ConfigError: it cannot start; the message says which setting to change.
     """
     settings, gpus = with_gpus_tested(check(settings))
+    adopt_orphans()
     with held(data_dir(settings.server)) as data, scratch(data) as sockets:
         store = JobStore(data / STORE_NAME)
         places = Places(data / "outputs", data / "attachments", data / "logs", sockets)
@@ -69,6 +72,15 @@ def serve(settings: Settings, announce: Callable[[str], None], examine: "Examine
                 asyncio.run(_Daemon(settings, gpus, store, places, data, examine).run(announce))
         finally:
             store.close()
+
+
+async def _end_orphans() -> None:
+    """End now and then what workers have left, for a living orphan is handed on without a signal."""
+
+    async def look() -> None:
+        end_orphans()  # always on the loop: two at once could take each other's numbers
+
+    await repeatedly("ending what workers have left", look, _ORPHANS_S)
 
 
 class _Daemon:
@@ -105,10 +117,11 @@ class _Daemon:
         loop.set_exception_handler(descriptors.pass_on)
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._on_signal)
+        loop.add_signal_handler(signal.SIGCHLD, end_orphans)
         http, spool = self._http(engine, intake, server), self._spool(engine, intake)
         addresses = [*server.endpoints, *(http.addresses if http else [])]
         keeping = Retention(settings.retention, self._store, self._places)
-        parts: list[Part] = [engine.run, keeping.run, server.serve]
+        parts: list[Part] = [engine.run, keeping.run, server.serve, _end_orphans]
         parts += [spool.serve] if spool else []
         parts += [webhooks(settings, self._data_dir, engine, self._store.hooks).run]
         async with self._metrics(engine, spool) as port:  # the last that may not be had

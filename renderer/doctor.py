@@ -21,6 +21,7 @@ from renderer.encode.x264 import X264Encoder
 from renderer.errors import ConfigError, StillreelError
 from renderer.intake import Origin, render_job
 from renderer.jobs.confinement import no_new_privs_refusal
+from renderer.lifeline import answer
 from renderer.pictures.memory import pinned_memory
 from renderer.pipeline import render
 from renderer.scratch import scratch_dir
@@ -89,10 +90,10 @@ def _no_new_privs() -> Finding:
 
 def _ffmpeg_version(settings: Settings) -> str:
     ffmpeg = find_ffmpeg(settings.encode)
-    told = subprocess.run([ffmpeg, "-hide_banner", "-version"], capture_output=True, text=True, timeout=20, check=True)
-    encoders = subprocess.run(
-        [ffmpeg, "-hide_banner", "-encoders"], capture_output=True, text=True, timeout=20, check=True
-    )
+    told = answer([ffmpeg, "-hide_banner", "-version"], timeout_s=20)
+    encoders = answer([ffmpeg, "-hide_banner", "-encoders"], timeout_s=20)
+    for asked in (told, encoders):
+        asked.check_returncode()
     if "libx264" not in encoders.stdout:
         raise ConfigError(f"{ffmpeg} has no libx264")
     return f"{' '.join(told.stdout.split()[:3])} at {ffmpeg}"

@@ -1,13 +1,21 @@
-"""The machine's processes as the kernel lists them: whose they are, and what processor time they took (proc(5))."""
+"""The machine's processes as the kernel lists them: whose they are, and what processor time they took (proc(5)).
+
+Which ones are left over is told by session and group. Workers lead sessions of their own, and whatever is begun in this
+process by way of `subprocess` or multiprocessing is of its session and either of its group or the leader of another. So
+a child that is neither was not begun here but handed on by a parent that has died, and nobody else waits for its end.
+"""
 
 import contextlib
+import ctypes
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_PR_SET_CHILD_SUBREAPER = 36  # prctl.h of Linux
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +41,22 @@ def listed() -> Iterator[Process]:
     """Return what runs now; nothing where there is no /proc."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            state, *numbers = path.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
-            parent, group, session = map(int, numbers[:3])
-            ticks, resident_bytes = int(numbers[10]) + int(numbers[11]), int(numbers[20]) * _PAGE_BYTES
-            yield Process(int(path.parent.name), state, parent, group, session, ticks, resident_bytes)
+            yield _read(path)
+
+
+def _children() -> Iterator[Process]:
+    """Return this process's children, dead or alive; one may be missed while another ends."""
+    for path in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for pid in path.read_text(encoding="ascii").split():
+                yield _read(Path(f"/proc/{pid}/stat"))
+
+
+def _read(path: Path) -> Process:
+    state, *numbers = path.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    parent, group, session = map(int, numbers[:3])
+    ticks, resident_bytes = int(numbers[10]) + int(numbers[11]), int(numbers[20]) * _PAGE_BYTES
+    return Process(int(path.parent.name), state, parent, group, session, ticks, resident_bytes)
 
 
 def group_ticks(group: int) -> int:
@@ -70,6 +90,28 @@ def end_session(leader: int) -> None:
         if process.parent == os.getpid():  # as process 1 of a container
             with contextlib.suppress(OSError):
                 os.waitpid(process.pid, 0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of what this process's descendants leave behind, in place of process 1."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def end_orphans() -> None:
+    """Kill the processes that were left to this one, and wait for those that are dead.
+
+    As process 1 of a container it is left others as well, such as those of somebody who looks around in there. Those
+    are waited for only.
+    """
+    group, session = os.getpgrp(), os.getsid(0)
+    for process in _children():
+        if process.session == session and process.group in (group, process.pid):
+            continue
+        with contextlib.suppress(OSError):
+            if os.getpid() != 1:
+                os.kill(process.pid, signal.SIGKILL)
+            os.waitpid(process.pid, os.WNOHANG)
 
 
 def first_to_kill(pid: int, score: int) -> None:

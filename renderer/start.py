@@ -29,6 +29,7 @@ from renderer.encode.selftest import refusal
 from renderer.encode.x264 import AccessUnitSplitter, X264Encoder
 from renderer.errors import ConfigError
 from renderer.geometry import Canvas
+from renderer.lifeline import Child
 
 log = logging.getLogger(__name__)
 
@@ -152,20 +153,13 @@ def _check_plain_encoding(ffmpeg: str, settings: EncodeSettings) -> None:
         pictures.write(bytes([128]) * (_CANVAS.width * _CANVAS.height * 3 // 2 * _PICTURES))
         pictures.seek(0)
         try:
-            child = subprocess.Popen(
-                arguments(ffmpeg, stream, settings.threads),
-                stdin=pictures,
-                stdout=subprocess.PIPE,
-                stderr=words,
-                start_new_session=True,  # so that what it begins can be ended with it
-            )
+            child = Child(arguments(ffmpeg, stream, settings.threads), stdin=pictures, stderr=words)
         except OSError as error:
             raise ConfigError(f"encode.ffmpeg: {ffmpeg} cannot be run: {error.strerror}") from error
         try:
             made = _output(child, settings.probe_timeout_s)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)
+            child.end()
             code = child.wait()
         words.seek(0)
         said = " ".join(words.read().decode(errors="replace").split())[-_LAST_WORDS:] or "nothing"
@@ -178,7 +172,7 @@ def _check_plain_encoding(ffmpeg: str, settings: EncodeSettings) -> None:
         raise ConfigError(f"encode.ffmpeg: {ffmpeg} cannot encode with libx264 ({found}); it said {said}")
 
 
-def _output(child: "subprocess.Popen[bytes]", timeout_s: float) -> bytes | None:
+def _output(child: Child, timeout_s: float) -> bytes | None:
     """Return what a child writes until it ends; None if that takes too long or is too much."""
     assert child.stdout is not None  # noqa: S101 - it is a pipe
     made, ends_at = bytearray(), time.monotonic() + timeout_s

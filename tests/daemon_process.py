@@ -143,11 +143,14 @@ class DaemonProcess:
         arguments: Sequence[str | Path] = (),
         environment: Mapping[str, object] | None = None,
         bind: str = "tcp://127.0.0.1:*",
+        *,
+        prefix: Sequence[str] = (),
     ) -> None:
         """Start it and wait for its ready line.
 
         Args:
             environment: settings, as "ENGINE__WORKERS": 2.
+            prefix: a command that the daemon is the argument of.
         """
         self.data_dir = directory / "data"
         self.temporary = Path(tempfile.mkdtemp(prefix="sr-"))  # short: sockets lie in it
@@ -158,7 +161,7 @@ class DaemonProcess:
         command = [sys.executable, "-m", "renderer", "serve", "--bind", bind, "--data-dir", self.data_dir, *arguments]
         with self.log.open("w") as log:
             self.child = subprocess.Popen(
-                [*map(str, command)],
+                [*prefix, *map(str, command)],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,

@@ -14,6 +14,7 @@ from renderer.encode.nvenc import NvencEncoder
 from renderer.encode.nvenc_session import Opening
 from renderer.encode.probe import find
 from renderer.encode.selftest import refusal
+from renderer.lifeline import answer
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +26,8 @@ def nvenc_refusal(settings: NvencSettings) -> str | None:
     """
     command = [sys.executable, "-m", __name__]
     try:
-        done = subprocess.run(
-            command,
-            input=settings.model_dump_json(),
-            capture_output=True,
-            text=True,
-            timeout=2 * settings.probe_timeout_s + settings.session_timeout_s,
-            check=False,
-        )
+        limit_s = 2 * settings.probe_timeout_s + settings.session_timeout_s
+        done = answer(command, timeout_s=limit_s, told=settings.model_dump_json())
     except subprocess.TimeoutExpired:
         return "the self-test of held pictures did not end"
     if done.returncode:

@@ -29,6 +29,7 @@ from renderer.disk import put
 from renderer.encode import probing
 from renderer.encode.nvenc_errors import ALL_SESSIONS_TAKEN, NO_ENGINE, code_name
 from renderer.h264.bits import NalType, nal_type, split_nals
+from renderer.lifeline import answer
 
 log = logging.getLogger(__name__)
 
@@ -116,15 +117,7 @@ def _ask(what: str, settings: NvencSettings, **environment: str) -> dict[str, An
     """
     command = [sys.executable, "-P", str(Path(probing.__file__)), what]
     try:
-        done = subprocess.run(
-            command,
-            env={**os.environ, **environment},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=settings.probe_timeout_s,
-            check=False,
-        )
+        done = answer(command, timeout_s=settings.probe_timeout_s, environment={**os.environ, **environment})
     except subprocess.TimeoutExpired:
         raise _Refused(f"did not end within {settings.probe_timeout_s:g} s") from None
     except OSError as error:

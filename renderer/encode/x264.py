@@ -11,7 +11,6 @@ import logging
 import os
 import select
 import shlex
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from renderer.encode.base import AccessUnit, Nv12Frame, StreamSettings, check_fr
 from renderer.encode.ffmpeg import arguments, find_ffmpeg
 from renderer.errors import EncodeFailed
 from renderer.h264.repeat import is_idr
+from renderer.lifeline import Child
 from renderer.pictures.memory import PLAIN_STOCK, FrameStock
 from renderer.processes import first_to_kill, group_ticks
 
@@ -82,14 +82,7 @@ class X264Encoder:
         command = arguments(find_ffmpeg(settings), stream, settings.threads)
         log.debug("starting %s", shlex.join(command), extra={"action": "start_encoder"})
         try:
-            self._child = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
-                process_group=0,  # so that the whole group can be killed; of the worker's session, which ends with it
-            )
+            self._child = Child(command)
         except OSError as error:
             raise EncodeFailed(f"ffmpeg could not be started: {error.strerror}") from error
         first_to_kill(self._child.pid, _OOM_SCORE)
@@ -145,18 +138,13 @@ class X264Encoder:
         for pipe in self._pipes:
             with contextlib.suppress(OSError):
                 pipe.close()
-        if self._child.returncode is None:
-            self._kill_group()
-            self._child.wait()
-
-    def _kill_group(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.end()
+        self._child.wait()
 
     def _reap(self, timeout_s: float | None = None) -> int:
-        """Wait for the child's end, then end what it started: at once, while nobody else can have got its number."""
+        """Wait for the child's end, then end what it started."""
         code = self._child.wait(timeout_s)
-        self._kill_group()
+        self._child.end()
         return code
 
     def _exchange(self, picture: memoryview) -> list[AccessUnit]:
@@ -227,7 +215,7 @@ class X264Encoder:
             try:
                 self._reap(0.2)  # one that is just dying gets to tell its own exit code
             except subprocess.TimeoutExpired:
-                self._kill_group()
+                self._child.end()
         while not self._pipes[2].closed and time.monotonic() < deadline:
             if not self._poll.poll(100):
                 break

@@ -5,8 +5,8 @@ locked pipes, and a worker that is killed while it holds a lock would take its n
 from a server process that has imported OpenCV and libav already, so a new one is there in milliseconds.
 
 A worker holds one end of a pipe, its lifeline, whose other end only the daemon has: when the daemon goes, however it
-goes, so does the worker, and its ffmpeg with it. PR_SET_PDEATHSIG alone is not enough, for the parent is the fork
-server, and that lives as long as any worker does.
+goes, so does the worker, and its ffmpeg with it (lifeline.py). It goes with the fork server too, since without that
+nobody would learn of its end.
 """
 
 import contextlib
@@ -36,6 +36,7 @@ from renderer.job_logs import WorkerLog, configure_worker
 from renderer.jobs.confinement import limit_process, overwrite_memory
 from renderer.jobs.progress import ProgressSender
 from renderer.jobs.said import Said, turn_to
+from renderer.lifeline import tie
 from renderer.logs import process_job
 from renderer.pictures.marks import MOST_THREADS, Cell, Marks
 from renderer.pipeline import RenderJob, RenderReport, render
@@ -46,6 +47,7 @@ log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = 300  # before the daemon, after the encoders
 _LAST_WORDS_S = 1.0  # a process that a library has begun may hold the pipe open
+_imported_by = os.getpid()  # the fork server, which all its workers have this from
 _JOBS_PER_PROCESS = 500  # a fresh process now and then, against leaks in native code
 
 
@@ -161,7 +163,7 @@ class Worker:
         self.marks.clear()
         self._crash_report.write_bytes(b"")
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([__name__])
+        context.set_forkserver_preload(["renderer.jobs.fork_server"])
         self._lifeline = context.Pipe(duplex=False)
         heard, self._words = context.Pipe(duplex=False)
         self._said.listen(heard)
@@ -184,8 +186,8 @@ def _ready() -> None:
 
 _report_progress: Callable[[str, Progress], None] = lambda _job_id, _progress: None  # noqa: E731 - replaced by begin()
 
-
 _marks = Marks()
+_lifeline: Connection  # must not be closed
 
 
 def begin(
@@ -201,8 +203,8 @@ def begin(
     Args:
         pipes: the lifeline, and where to say what libraries say.
     """
-    global _report_progress, _marks  # noqa: PLW0603 - one process, one worker
-    lifeline, words = pipes
+    global _report_progress, _marks, _lifeline  # noqa: PLW0603 - one process, one worker
+    _lifeline, words = pipes
     configure_worker(log_settings, turn_to(words))
     _marks = Marks(cells)
     # Names the thread that a fault has happened on. Pebble replaces a process at once, so what the last one left stays.
@@ -214,10 +216,11 @@ def begin(
     os.nice(settings.worker_nice)  # a daemon that waits for a core behind its own workers answers nobody in time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains
     signal.signal(signal.SIGTERM, lambda *_: _end())
-    # Before the limit below: a thread that lacks memory to begin leaves its starter waiting for ever.
-    threading.Thread(target=_die_with, args=(lifeline,), name="lifeline", daemon=True).start()
+    tie(_lifeline.fileno(), os.getpid())
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # prctl(2): die with the parent, kill -9 or not
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the fork server has one thread
+        if _imported_by not in (os.getpid(), os.getppid()):
+            _end()  # it has died before that
         limit = _mapped_bytes() + settings.worker_memory_bytes
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     limit_process(settings.worker_file_bytes)
@@ -232,19 +235,8 @@ def _mapped_bytes() -> int:
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
 
 
-def _die_with(lifeline: Connection) -> None:
-    """Wait for the end of a pipe that nothing is ever written to."""
-    with contextlib.suppress(EOFError, OSError):
-        lifeline.recv_bytes()
-    _end()
-
-
 def _end() -> None:
-    """End at once, the encoder first: ffmpeg whose input ends goes on for seconds with the frames it has taken."""
-    for children in Path("/proc/self/task").glob("*/children"):
-        for pid in children.read_text(encoding="ascii").split():
-            with contextlib.suppress(OSError):
-                os.kill(int(pid), signal.SIGKILL)
+    """End at once; whatever is to be given back is given back to the kernel."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,0 +1,31 @@
+"""What the server that workers are forked from does before the first one; nobody else may import this.
+
+It imports what a worker needs. And it ends with those who use it, who all hold the other end of the only pipe that
+multiprocessing gives it: it watches that itself, but not while it is stopped.
+"""
+
+import fcntl
+import os
+import stat
+from pathlib import Path
+
+import renderer.jobs.worker  # noqa: F401 - so that no worker has to
+from renderer.lifeline import tie
+
+
+def _inherited_pipes() -> list[int]:
+    """Return the pipes beyond stderr that this process reads from."""
+    numbers = [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
+    return [number for number in numbers if number > 2 and _is_read_from(number)]
+
+
+def _is_read_from(number: int) -> bool:
+    try:
+        is_pipe = stat.S_ISFIFO(os.fstat(number).st_mode)
+        return is_pipe and fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+    except OSError:  # the one that the directory was read by
+        return False
+
+
+for _pipe in _inherited_pipes():
+    tie(_pipe, os.getpid())
