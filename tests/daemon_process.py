@@ -44,7 +44,7 @@ _LASTING = {
 }
 
 
-def wait_until(is_so: Callable[[], object], what: str, deadline_s: float = 15) -> None:
+def wait_until(is_so: Callable[[], object], what: str, deadline_s: float = 45) -> None:
     """Poll until a condition holds; fail with its name if it never does."""
     deadline = time.monotonic() + deadline_s
     while not is_so():
@@ -227,7 +227,7 @@ class DaemonProcess:
     def stop(self) -> int:
         """Ask it to end, and return its exit code."""
         self.signal()
-        return self.child.wait(15)
+        return self.child.wait(45)
 
     def close(self) -> None:
         """End it and all that stems from it, and remove its temporary directory."""

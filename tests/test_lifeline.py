@@ -57,7 +57,7 @@ class Lingering:
 
     def running(self) -> list[psutil.Process]:
         """Wait until all three run, and return it with the one in its group."""
-        wait_until(lambda: len(list(self._notes.glob("*/*"))) == 3, "it runs", 30)
+        wait_until(lambda: len(list(self._notes.glob("*/*"))) == 3, "it runs")
         return [psutil.Process(int(path.name)) for path in self._group.iterdir()]
 
     def escaped(self) -> psutil.Process:
@@ -233,7 +233,7 @@ def test_as_process_1_a_daemon_waits_for_all_that_die(
     lingering.becomes_ffmpeg()
     assert daemon.client.render(request(request_id="b")).frames == 2
     first.terminate()
-    assert daemon.child.wait(15) == 0
+    assert daemon.child.wait(45) == 0
 
 
 def of_the_encoder(daemon: DaemonProcess) -> list[psutil.Process]:
