@@ -33,6 +33,7 @@ ResizeMode = Literal["pad", "crop", "stretch"]
 Scaling = Literal["auto", "lanczos", "area", "nearest"]
 CanvasChoice = Literal["first", "largest"]
 EncoderName = Literal["auto", "nvenc", "libx264"]
+OnError = Literal["fail", "skip", "hold"]
 Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 StateName = Literal["queued", "running", "done", "failed", "cancelled", "expired"]
 
@@ -152,6 +153,11 @@ class RenderRequest(_Strict):
     )
     upscale: bool = Field(True, description="false: a still smaller than the canvas keeps its size")
     background: str = Field("#000000", pattern=r"^#[0-9A-Fa-f]{6}$", description="bars, and what lies under alpha")
+    on_error: OnError = Field(
+        "fail",
+        description="an image that cannot be had: the job fails, it is left out with its time, or the image before is "
+        "shown for its time",
+    )
     crf: Quality = Field(20, description="lower is better; 0 is lossless, in a profile that few players know")
     preset: Preset = Field("veryfast", description="slower presets make smaller files")
     encoder: EncoderName = "auto"

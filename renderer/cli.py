@@ -27,6 +27,7 @@ from renderer.cli_render import (
     Gaps,
     Hold,
     KeepOrder,
+    OnErrorOption,
     Overwrite,
     ScalingOption,
     Sources,
@@ -191,6 +192,7 @@ def submit(
     fps: Fps = None,
     scaling: ScalingOption = None,
     canvas: CanvasOption = None,
+    on_error: OnErrorOption = None,
     assignments: Assignments = None,
     start: Start = None,
     gaps: Gaps = None,
@@ -205,7 +207,7 @@ def submit(
     """Give images or a manifest to a running daemon; local files go by absolute path and must lie under its roots."""
     if output is not None and not wait:
         raise ConfigError("expected --wait with -o; without it, fetch the video later: stillreel result ID -o FILE")
-    fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas)
+    fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas, on_error=on_error)
     found = asked(sources, hold, fields, start, gaps, keep_order=keep_order)
     request = _absolute(found.fields, found.base)
     if not wait:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from renderer import config
-from renderer.cli_render import CanvasOption, ScalingOption, assigned
+from renderer.cli_render import CanvasOption, OnErrorOption, ScalingOption, assigned
 from renderer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def batch(  # noqa: PLR0913 - a command has as many parameters as options
     ] = None,
     scaling: ScalingOption = None,
     canvas: CanvasOption = None,
+    on_error: OnErrorOption = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of every request, as fps=30.")
     ] = None,
@@ -59,7 +60,7 @@ def batch(  # noqa: PLR0913 - a command has as many parameters as options
         workers=settings.engine.workers,
         shard=parse_shard(shard, os.environ) if shard else Shard(),
         hold=parse_hold(hold) if hold else None,
-        overrides=parse_overrides(assigned(assignments, scaling=scaling, canvas=canvas)),
+        overrides=parse_overrides(assigned(assignments, scaling=scaling, canvas=canvas, on_error=on_error)),
     )
     console = Console(stderr=True)
     with watching(console) as view:
@@ -99,6 +100,9 @@ def _document(plan: "Plan", tally: "Tally") -> dict[str, Any]:
         "shard": str(plan.shard),
         "failures": [
             {"manifest": as_text(each.name), "error": each.fault.model_dump(mode="json")} for each in tally.failures
+        ],
+        "warnings": [
+            {"manifest": as_text(each.name), "warning": each.warning.model_dump(mode="json")} for each in tally.warnings
         ],
         "left_out": [{"file": as_text(each.name), "why": each.why} for each in tally.left_out],
     }

@@ -17,7 +17,7 @@ from renderer.errors import ConfigError, JobError, OutputFailed
 from renderer.manifests.directory import parse_hold
 from renderer.manifests.overrides import parse_overrides
 from renderer.manifests.sources import Asked, GapRule, Wishes, ask
-from renderer.manifests.still import naming_its_file
+from renderer.manifests.still import naming_its_files, warning_with_files
 from renderer.scratch import scratch_dir
 
 
@@ -37,6 +37,14 @@ class CanvasName(StrEnum):
     LARGEST = "largest"
 
 
+class OnErrorName(StrEnum):
+    """protocol.schema.OnError, as choices of an option."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+    HOLD = "hold"
+
+
 Sources = Annotated[
     list[str],
     typer.Argument(
@@ -54,6 +62,13 @@ ScalingOption = Annotated[
 ]
 CanvasOption = Annotated[
     CanvasName | None, typer.Option("--canvas", help="Whose size the video has: the first image's or the largest's.")
+]
+OnErrorOption = Annotated[
+    OnErrorName | None,
+    typer.Option(
+        "--on-error",
+        help="An image that cannot be had: the job fails, it is left out, or the one before is held for its time.",
+    ),
 ]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the request, as crf=18.")
@@ -109,6 +124,7 @@ def render(  # noqa: PLR0913 - a command has as many parameters as options
     fps: Fps = None,
     scaling: ScalingOption = None,
     canvas: CanvasOption = None,
+    on_error: OnErrorOption = None,
     assignments: Assignments = None,
     start: Start = None,
     gaps: Gaps = None,
@@ -124,7 +140,7 @@ def render(  # noqa: PLR0913 - a command has as many parameters as options
         raise ConfigError(f"expected -o and a name for the video: {_typed(sources)}")
     settings = config.load(config_file)
     with written(output, overwrite=overwrite, as_json=as_json) as place:
-        fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas)
+        fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas, on_error=on_error)
         found = asked(sources, hold, fields, start, gaps, keep_order=keep_order)
         if found.manifest:
             refuse_manifest(place, found.manifest)
@@ -132,13 +148,14 @@ def render(  # noqa: PLR0913 - a command has as many parameters as options
             with terminal.progress_bar(quiet=as_json) as show:
                 result = render_here(found.fields, place, base=found.base, settings=settings, on_progress=show)
         except JobError as error:
-            raise naming_its_file(error, found.fields) from error.__cause__
+            raise naming_its_files(error, found.fields) from error.__cause__
     terminal.show_result(with_warnings(result, found), as_json=as_json, on_stderr=str(output) == "-")
 
 
 def with_warnings(result: RenderResult, found: Asked) -> RenderResult:
-    """Add to a result what was noticed before its request was made."""
-    return result.model_copy(update={"warnings": (*found.warnings, *result.warnings)})
+    """Add to a result what was noticed before its request was made, and name the files that it warns of."""
+    warnings = warning_with_files(result.warnings, found.fields)
+    return result.model_copy(update={"warnings": (*found.warnings, *warnings)})
 
 
 @contextmanager

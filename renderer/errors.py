@@ -71,7 +71,31 @@ class StillreelError(Exception):
 
 
 class JobError(StillreelError):
+    """The request is at fault.
+
+    Attributes:
+        others: faults that were found with it, each with its own place.
+        rest: what is to be said of faults that are not among them.
+    """
+
     kind = "invalid_params"
+
+    def __init__(self, message: str, *, loc: Loc = ()) -> None:
+        super().__init__(message, loc=loc)
+        self.others: tuple[JobError, ...] = ()
+        self.rest = ""
+
+    def __str__(self) -> str:
+        return "; ".join([super().__str__(), *map(str, self.others), *filter(None, [self.rest])])
+
+    def fault(self) -> Fault:
+        """Return the error as the value that is stored and sent; to try again helps only if it helps every fault."""
+        fault = super().fault()
+        if not self.others:
+            return fault
+        errors = tuple({"loc": list(each.loc), "msg": each.message, "type": each.kind} for each in (self, *self.others))
+        is_retryable = fault.retryable and all(each.fault().retryable for each in self.others)
+        return fault.model_copy(update={"errors": errors, "retryable": is_retryable})
 
 
 class InvalidRequest(JobError):
@@ -101,7 +125,7 @@ class InvalidRequest(JobError):
         self.details: tuple[dict[str, Any], ...] = details or ((alone,) if context else ())
 
     def fault(self) -> Fault:
-        return super().fault().model_copy(update={"errors": self.details})
+        return super().fault().model_copy(update={"errors": self.details}) if self.details else super().fault()
 
 
 class LimitExceeded(InvalidRequest):

@@ -40,6 +40,7 @@ from renderer.net.addresses import Guard
 from renderer.net.callee import check_callee
 from renderer.pictures.fetch import Attachment, Fetcher
 from renderer.pipeline import RenderJob
+from renderer.reel import together
 from renderer.timeline import Timeline, check_timecode, timeline_of
 
 if TYPE_CHECKING:
@@ -135,15 +136,25 @@ def render_job(
     _check_length(line, limits)
     _check_sides(request, limits)
     fetcher = Fetcher(fetch, base=origin.base, attachments=origin.attachments, any_path=origin.any_path)
-    checked = set()
-    for index, image in enumerate(request.images):
-        if image.url not in checked:
-            checked.add(image.url)
-            try:
-                fetcher.check(image.url)
-            except JobError as error:
-                raise error.at("images", index, "url") from error.__cause__
+    _check_sources(request, fetcher)
     return RenderJob(request, line, origin.attachments, origin.base, origin.any_path)
+
+
+def _check_sources(request: RenderRequest, fetcher: Fetcher) -> None:
+    """Refuse sources that cannot be had whatever they hold; those that may be done without are left to the worker."""
+    faults: dict[str, JobError] = {}
+    for url in dict.fromkeys(image.url for image in request.images):
+        try:
+            fetcher.check(url)
+        except JobError as error:
+            faults[url] = error
+            if request.on_error == "fail" and len(faults) == MAX_FAULTS:
+                break
+    if faults and (request.on_error == "fail" or all(image.url in faults for image in request.images)):
+        is_all = request.on_error != "fail" or len(faults) < MAX_FAULTS
+        places = [image.url for image in request.images]
+        found = [(places.index(url), error) for url, error in faults.items()]
+        raise together(found, is_all=is_all) from found[0][1].__cause__
 
 
 def _refuse_what_is_not_there(request: RenderRequest, origin: Origin) -> None:

@@ -2,17 +2,19 @@
 
 Each still is coded once and its hold is synthesised, if the plan of the stream says so; else every frame is coded. A
 stream that turns out to be of a shape that cannot be held is begun again, every frame coded. Who encodes is chosen by
-`encode.choice`; where the choice was left to us and the GPU fails, libx264 begins the job again.
+`encode.choice`; where the choice was left to us and the GPU fails, libx264 begins the job again. So is a job begun
+again without the images that cannot be had, if its request wants the others shown.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
+from protocol.bounded import MAX_FAULTS
 from protocol.schema import File, Progress, RenderRequest, RenderResult, ResultWarning
 from renderer.config import RenderSettings
 from renderer.encode.base import AccessUnit, StreamSettings
@@ -21,18 +23,19 @@ from renderer.encode.lent import LentFrames
 from renderer.encode.plan import PlannedStill, StreamPlan, every_frame, held_coding, idrs_only, plan_stream
 from renderer.encode.probe import findings_here
 from renderer.encode.sequence import FrameSequence, sequence_for
-from renderer.errors import DeviceFailed, EncodeFailed, NotSupported, SessionsBusy
+from renderer.errors import DeviceFailed, EncodeFailed, JobError, NotSupported, SessionsBusy
 from renderer.geometry import Canvas, CanvasLimits, Size, canvas_for, even_up, largest_canvas
 from renderer.h264.bits import UnsupportedStream
 from renderer.h264.repeat import NeedsIdr
 from renderer.output.mp4 import Mp4Writer, VideoFacts
 from renderer.pictures.compose import Look
 from renderer.pictures.fetch import Attachment, Content, Fetcher
-from renderer.pictures.identity import identities
+from renderer.pictures.load import Loader
 from renderer.pictures.marks import Marks
 from renderer.pictures.measure import Measured, Measurer
-from renderer.pictures.memory import FrameStock
-from renderer.pictures.prepare import Source, Stills
+from renderer.pictures.prepare import Stills
+from renderer.pictures.survey import is_of_image, unreadable
+from renderer.reel import Reel, reel_of, together, warnings_of
 from renderer.stage_clock import StageClock
 from renderer.timeline import Timeline
 
@@ -131,46 +134,116 @@ def render(
         SessionsBusy: the request names nvenc, and all its sessions are in use.
         BackendError: encoding or writing failed. In both cases nothing is left behind.
     """
-    settings = settings or RenderSettings()
-    clock = StageClock()
-    fetcher = Fetcher(settings.fetch, base=job.base, attachments=job.attachments, any_path=job.any_path)
-    request = job.request
-    limits = CanvasLimits(settings.max_canvas_side, settings.max_canvas_side)
-    if open_encoder is None:
-        gpus = findings_here(settings.nvenc) if request.encoder == "nvenc" and not settings.gpus else settings.gpus
-        limits = limits.within(canvas_limits(request.encoder, gpus))
-    measurer = Measurer(fetcher, settings.pictures, marks or Marks())
-    look, at_hand, warnings = _look(job, measurer, limits, _Voice(job, on_progress).say_again)
-    pictures = identities([image.url for image in request.images], fetcher)
-    if open_encoder is None:
-        backend = choose(request.encoder, look.canvas, request.crf, settings)
-    else:
-        backend = Backend("libx264", open_encoder, NO_GPU_ENCODER if request.encoder == "auto" else None)
-    rendering = _Rendering(job, settings, fetcher, look, at_hand, pictures, clock, on_progress, marks)
-    facts, plan, backend = rendering.complete(backend, output)
-    warnings = [*job.warnings, *warnings, *_enlarged(rendering.enlarged, look.canvas)]
-    for warning in warnings:
+    whole = _Whole(job, settings or RenderSettings(), on_progress, open_encoder, marks)
+    report = whole.render(output)
+    for warning in report.warnings:
         log.info("%s", warning, extra={"action": "warned", "warning": warning.type})
-    return RenderReport(facts, backend.name, backend.reason, plan.encoded_reason, clock.report(), tuple(warnings))
+    return report
+
+
+class _Whole:
+    """A job from its first attempt to its last: images that cannot be had are taken out, or all named, in between."""
+
+    def __init__(
+        self,
+        job: RenderJob,
+        settings: RenderSettings,
+        on_progress: OnProgress,
+        open_encoder: OpenEncoder | None,
+        marks: Marks | None,
+    ) -> None:
+        self._job = job
+        self._settings = settings
+        self._on_progress = on_progress
+        self._open_encoder = open_encoder
+        self._marks = marks
+        self._clock = StageClock()
+        self._fetcher = Fetcher(settings.fetch, base=job.base, attachments=job.attachments, any_path=job.any_path)
+        self._good: set[Hashable] = set()
+        self._limits = CanvasLimits(settings.max_canvas_side, settings.max_canvas_side)
+        if open_encoder is None:
+            encoder = job.request.encoder
+            gpus = findings_here(settings.nvenc) if encoder == "nvenc" and not settings.gpus else settings.gpus
+            self._limits = self._limits.within(canvas_limits(encoder, gpus))
+
+    def render(self, output: Path) -> RenderReport:
+        """Render what can be had of the job, if it says so, or else all."""
+        on_error = self._job.request.on_error
+        whole = reel_of(self._job.request, self._job.timeline, self._fetcher)
+        faults: dict[Hashable, JobError] = {}
+        reel = whole
+        while True:
+            try:
+                report = self._render(reel, output)
+            except JobError as error:
+                if not is_of_image(error):
+                    raise
+                faults |= self._faults(reel, error)
+                is_all = on_error != "fail" or len(faults) < MAX_FAULTS
+                if on_error == "fail" or all(source.picture in faults for source in whole.sources):
+                    raise together(whole.first_places(faults), is_all=is_all) from error.__cause__
+                reel = whole.without(faults, on_error)
+            else:
+                warnings = (*self._job.warnings, *warnings_of(whole, faults, on_error), *report.warnings)
+                return replace(report, warnings=warnings)
+
+    def _faults(self, reel: Reel, error: JobError) -> dict[Hashable, JobError]:
+        """Look at the stills that were not shown yet, after one of them could not be had."""
+        at = next(source.picture for source in reel.sources if source.image == error.loc[1])
+        voice = _Voice(reel, self._on_progress)
+        voice.say()
+        most = MAX_FAULTS if self._job.request.on_error == "fail" else len(reel.sources)
+        loader = Loader(self._fetcher, self._settings.pictures, self._marks)
+        found = unreadable(reel.sources, loader, {*self._good, at}, voice.say_again, most - 1)
+        self._good |= {source.picture for source in reel.sources} - {at, *found}
+        return {at: error, **found}
+
+    def _render(self, reel: Reel, output: Path) -> RenderReport:
+        request = self._job.request
+        measurer = Measurer(self._fetcher, self._settings.pictures, self._marks or Marks())
+        say = _Voice(reel, self._on_progress).say_again
+        look, at_hand, warnings = _look(request, reel, measurer, self._limits, say)
+        if self._open_encoder is None:
+            backend = choose(request.encoder, look.canvas, request.crf, self._settings)
+        else:
+            reason = NO_GPU_ENCODER if request.encoder == "auto" else None
+            backend = Backend("libx264", self._open_encoder, reason)
+        rendering = _Rendering(
+            request,
+            reel,
+            self._settings,
+            self._fetcher,
+            look,
+            at_hand,
+            self._clock,
+            self._on_progress,
+            self._marks,
+            self._good,
+        )
+        facts, plan, backend = rendering.complete(backend, output)
+        warnings += _enlarged(rendering.enlarged, look.canvas)
+        reasons = backend.reason, plan.encoded_reason
+        return RenderReport(facts, backend.name, *reasons, self._clock.report(), tuple(warnings))
 
 
 @dataclass(frozen=True, slots=True)
 class _Rendering:
-    """A job with everything at hand; may be attempted again under another plan or with another encoder."""
+    """Stills with everything at hand; may be attempted again under another plan or with another encoder."""
 
-    job: RenderJob
+    request: RenderRequest
+    reel: Reel
     settings: RenderSettings
     fetcher: Fetcher
     look: Look
     at_hand: dict[str, Content]
-    pictures: list[Hashable]
     clock: StageClock
     on_progress: OnProgress
     marks: Marks | None
+    good: set[Hashable]
     enlarged: dict[int, Size] = field(default_factory=dict)
 
     def complete(self, backend: Backend, output: Path) -> tuple[VideoFacts, StreamPlan, Backend]:
-        """Render the job; return with it the plan and the encoder that it came to in the end."""
+        """Render the stills; return with the facts the plan and the encoder that it came to in the end."""
         plan = self._plan(backend)
         while True:
             try:
@@ -178,7 +251,7 @@ class _Rendering:
             except UnsupportedStream as error:
                 if not plan.is_held:
                     raise EncodeFailed(f"the encoder's stream cannot be used: {error}") from error
-                plan = _plan_after(error, plan, self.job)
+                plan = _plan_after(error, plan, self.reel.timeline)
             except (DeviceFailed, SessionsBusy) as error:
                 other = backend.instead(error)
                 if other is None:
@@ -187,44 +260,41 @@ class _Rendering:
 
     def attempt(self, plan: StreamPlan, backend: Backend, output: Path) -> VideoFacts:
         coded = [(index, still) for index, still in enumerate(plan.stills) if still.copy_of is None]
-        images = self.job.request.images
         sequence = sequence_for(plan)
-        voice = _Voice(self.job, self.on_progress, lambda: sequence.frames_done)
+        voice = _Voice(self.reel, self.on_progress, lambda: sequence.frames_done)
         voice.say()
         stream = self._stream(plan, [still for _, still in coded])
-        sources = [Source(images[index].url, index, self.pictures[index]) for index, _ in coded]
+        sources = [self.reel.sources[index] for index, _ in coded]
         with (
             LentFrames() as lent,
             backend.open_encoder(stream, self.settings.encode) as encoder,
-            self._stills(sources, encoder.stock) as stills,
-            Mp4Writer(output, stream.fps, self.job.request.timecode) as video,
+            Loader(self.fetcher, self.settings.pictures, self.marks, self.at_hand) as loader,
+            Stills(sources, self.look, loader, self.settings.pictures, encoder.stock) as stills,
+            Mp4Writer(output, stream.fps, self.request.timecode) as video,
         ):
             for (index, still), lease in zip(coded, self.clock.timed("stills", stills), strict=True):
+                self.good.add(self.reel.sources[index].picture)
                 times = 1 if plan.is_held else still.hold
                 with lent.lend(lease, encoder, times):
                     for _ in range(times):
                         self._write(self.clock.time("encode", encoder.encode, lease.frame), sequence, video)
                         voice.say_again()
                 voice.say(images_done=index + 1)
-            voice.say(images_done=len(images), stage="finishing")
+            voice.say(images_done=len(self.reel.sources), stage="finishing")
             for unit in self.clock.timed("encode", encoder.flush()):
                 self._write([unit], sequence, video)
                 voice.say_again()
             video.extend(sequence.flush(), sequence.reordered)
-            self.clock.add("stills_busy", stills.busy_s)
+            self.clock.add("stills_busy", loader.busy_s)
             self.enlarged.update(stills.enlarged)
-            return self.clock.time("mux", video.commit, self.job.timeline.frames)
+            return self.clock.time("mux", video.commit, self.reel.timeline.frames)
 
     def _plan(self, backend: Backend) -> StreamPlan:
         rules = self.settings.nvenc if backend.nvenc else self.settings.encode
         if not rules.hold_pictures:
-            return every_frame(self.job.timeline.holds, rules.hold_pictures_refusal)
-        interval = _keyframe_interval(self.job)
-        return plan_stream(self.job.timeline, self.pictures, interval, self.job.request.preset)
-
-    def _stills(self, sources: Sequence[Source], stock: FrameStock) -> Stills:
-        settings, at_hand = self.settings.pictures, self.at_hand
-        return Stills(sources, self.look, self.fetcher, settings, at_hand=at_hand, stock=stock, marks=self.marks)
+            return every_frame(self.reel.timeline.holds, rules.hold_pictures_refusal)
+        pictures = [source.picture for source in self.reel.sources]
+        return plan_stream(self.reel.timeline, pictures, self._keyframe_interval, self.request.preset)
 
     def _write(self, units: Iterable[AccessUnit], sequence: FrameSequence, video: Mp4Writer) -> None:
         for unit in units:
@@ -232,39 +302,38 @@ class _Rendering:
             self.clock.time("mux", video.extend, samples, sequence.reordered)
 
     def _stream(self, plan: StreamPlan, coded: list[PlannedStill]) -> StreamSettings:
-        request, fps = self.job.request, self.job.timeline.fps
+        request = self.request
         held = held_coding(coded) if plan.is_held else None
-        interval = _keyframe_interval(self.job)
+        fps, interval = self.reel.timeline.fps, self._keyframe_interval
         return StreamSettings(self.look.canvas, fps, request.crf, request.preset, interval, held)
 
+    @property
+    def _keyframe_interval(self) -> int:
+        """The most frames from one sync sample to the next."""
+        frames = Fraction(str(self.request.max_keyframe_interval)) * self.reel.timeline.fps
+        return min(max(1, math.floor(frames)), _ENDLESS)
 
-def _plan_after(error: UnsupportedStream, plan: StreamPlan, job: RenderJob) -> StreamPlan:
+
+def _plan_after(error: UnsupportedStream, plan: StreamPlan, timeline: Timeline) -> StreamPlan:
     """Plan a stream again whose pictures could not be held."""
     again = idrs_only(plan)
     if isinstance(error, NeedsIdr) and again is not plan:
         log.info("every still becomes an IDR picture: %s", error, extra={"action": "idrs_only"})
         return again
     log.warning("holds are encoded frame by frame: %s", error, extra={"action": "holds_encoded"})
-    return every_frame(job.timeline.holds, f"the encoder's stream cannot be held: {error}")
-
-
-def _keyframe_interval(job: RenderJob) -> int:
-    """Return the most frames from one sync sample to the next."""
-    return min(max(1, math.floor(Fraction(str(job.request.max_keyframe_interval)) * job.timeline.fps)), _ENDLESS)
+    return every_frame(timeline.holds, f"the encoder's stream cannot be held: {error}")
 
 
 def _look(
-    job: RenderJob, measurer: Measurer, limits: CanvasLimits, say: Callable[[], None]
+    request: RenderRequest, reel: Reel, measurer: Measurer, limits: CanvasLimits, say: Callable[[], None]
 ) -> tuple[Look, dict[str, Content], list[ResultWarning]]:
     """Settle the canvas and how stills are put on it; return also what had to be fetched to know its size."""
-    request = job.request
     at_hand: dict[str, Content] = {}
     warnings: list[ResultWarning] = []
     if request.width and request.height:
         canvas = Canvas(even_up(request.width), even_up(request.height))
     else:
-        urls = [image.url for image in request.images]
-        found = measurer.largest(urls, say) if request.canvas == "largest" else measurer.first(urls)
+        found = measurer.largest(reel.sources, say) if request.canvas == "largest" else measurer.first(reel.sources)
         at_hand = found.at_hand
         if request.width or request.height:
             canvas = canvas_for(found.size, request.width, request.height)
@@ -317,10 +386,10 @@ def _type_of(file_name: str) -> str:
 class _Voice:
     """Tells progress, and tells it again while work goes on, so that silence means that nothing moves."""
 
-    def __init__(self, job: RenderJob, on_progress: OnProgress, frames_done: Callable[[], int] = lambda: 0) -> None:
+    def __init__(self, reel: Reel, on_progress: OnProgress, frames_done: Callable[[], int] = lambda: 0) -> None:
         self._on_progress = on_progress
         self._frames_done = frames_done
-        self._progress = Progress(images=len(job.request.images), frames=job.timeline.frames, stage="rendering")
+        self._progress = Progress(images=len(reel.sources), frames=reel.timeline.frames, stage="rendering")
         self._said_at = time.monotonic()
 
     def say(self, **changes: object) -> None:

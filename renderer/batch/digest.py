@@ -12,7 +12,7 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Final
 
 from renderer.config import EncodeSettings
-from renderer.errors import FetchFailed, JobError
+from renderer.errors import JobError
 from renderer.pictures.fetch import Fetcher
 from renderer.pipeline import RenderJob
 
@@ -22,6 +22,7 @@ OUTPUT_FORMAT: Final = 2
 # They decide when and for whom a video is made, not what is in it.
 _OUTSIDE: Final = {"images", "fps", "sync_mode", "priority", "start_timeout", "webhook_url"}
 _DIGITS: Final = 12
+_UNREADABLE: Final = "unreadable"
 _KNOWN_MAX: Final = 100_000
 
 FileState = tuple[int, int, int, int]
@@ -40,8 +41,9 @@ class Digests:
     def of_job(self, job: RenderJob, fetcher: Fetcher, encode: EncodeSettings) -> str:
         """Return the hash of a job.
 
+        An image that cannot be read counts as such, since what becomes of it is the renderer's to say.
+
         Raises:
-            JobError: an image cannot be read; `loc` says which.
             CancelledError: the pool was shut down meanwhile.
         """
         request = job.request
@@ -63,9 +65,6 @@ class Digests:
             raise CancelledError from error
         try:
             return [reading[url].result() for url in urls]
-        except JobError as error:
-            failed = next(url for url in reading if reading[url].done() and reading[url].exception() is error)
-            raise error.at("images", urls.index(failed), "url") from error.__cause__
         finally:
             for future in reading.values():
                 future.cancel()
@@ -74,8 +73,8 @@ class Digests:
         try:
             with fetcher.open_local(url) as handle:
                 return f"url:{_of_text(url)}" if handle is None else f"file:{self._of_file(handle)}"
-        except OSError as error:
-            raise FetchFailed("the file could not be read") from error
+        except (JobError, OSError):
+            return _UNREADABLE
 
     def _of_file(self, handle: int) -> str:
         state = os.fstat(handle)

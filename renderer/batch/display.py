@@ -142,6 +142,7 @@ def _counts(tally: Tally, width: int) -> Table:
         "done": Text(f"{tally.done:,}", style="green" if tally.done else ""),
         "skipped": Text(f"{tally.skipped:,}"),
         "failed": Text(f"{tally.failed:,}", style="bold red" if tally.failures else ""),
+        **({"warned": Text(f"{_warned(tally):,}", style="yellow")} if tally.warnings else {}),
         "left": Text("" if left is None else f"{left:,}"),
         "frames/s": Text("" if tally.frames_per_s is None else f"{tally.frames_per_s:,.0f}"),
         "elapsed": Text(clock(tally.elapsed_s)),
@@ -179,6 +180,7 @@ def summary(tally: Tally, shard: str | None = None) -> list[Text]:
     counts += [f"{tally.skipped:,} finished before"] if tally.skipped else []
     counts += [f"{tally.failed:,} failed"] if tally.failures else []
     counts += [f"{len(tally.left_out):,} left out"] if tally.left_out else []
+    counts += [f"{_warned(tally):,} with warnings"] if tally.warnings else []
     if tally.total == 0:
         counts = ["no manifest in it" if shard else "no manifest found; --hold takes directories of images too"]
     words = ", ".join(counts)
@@ -190,11 +192,20 @@ def summary(tally: Tally, shard: str | None = None) -> list[Text]:
     if tally.stopped:
         words = f"stopped: {words}; run it again to go on"
     lines = [Text(words, style="bold"), *(Text(f"failed: {_told(each)}", style="red") for each in tally.failures)]
-    named = [
-        Text(printable(f"left out: {each.name}: {each.why}"), style="yellow") for each in tally.left_out[:_NAMED_MAX]
-    ]
-    more = len(tally.left_out) - _NAMED_MAX
-    return [*lines, *named, *([Text(f"left out: {more:,} more; --json names all", style="yellow")] if more > 0 else [])]
+    notes = [f"left out: {each.name}: {each.why}" for each in tally.left_out]
+    notes_of_videos = [f"warning: {each.name}: {each.warning}" for each in tally.warnings]
+    return [*lines, *_named("left out", notes), *_named("warning", notes_of_videos)]
+
+
+def _named(what: str, notes: list[str]) -> list[Text]:
+    """Return the first few notes, and how many there are beside them."""
+    lines = [Text(printable(note), style="yellow") for note in notes[:_NAMED_MAX]]
+    more = len(notes) - len(lines)
+    return [*lines, *([Text(f"{what}: {more:,} more; --json names all", style="yellow")] if more > 0 else [])]
+
+
+def _warned(tally: Tally) -> int:
+    return len({each.name for each in tally.warnings})
 
 
 def clock(seconds: float) -> str:

@@ -15,7 +15,7 @@ from renderer.errors import ConfigError, InvalidRequest, JobError, NoManifest
 from renderer.intake import Origin, parse_request, render_job
 from renderer.manifests.directory import directory_manifest
 from renderer.manifests.read import load_manifest
-from renderer.manifests.still import Fields, naming_its_file
+from renderer.manifests.still import Fields, naming_its_files
 from renderer.pictures.fetch import Fetcher
 from renderer.pipeline import RenderJob
 
@@ -96,7 +96,7 @@ class Preparation:
             work = render_job(parse_request(fields), self._settings.limits, self._settings.fetch, origin)
             digest = self.digest(work)
         except JobError as error:
-            raise naming_its_file(error, fields) from error.__cause__
+            raise naming_its_files(error, fields) from error.__cause__
         output = output_for(self._plan.out, found.stem, digest)
         return Settled.SKIPPED if output.is_finished() else Ready(found, work, digest, output)
 

@@ -11,10 +11,10 @@ import logging
 import shutil
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from protocol.errors import dotted
 from protocol.schema import Fault, Progress
 from renderer.batch.discover import Found
 from renderer.batch.outputs import Output, as_text, printable
@@ -27,7 +27,7 @@ from renderer.errors import ConfigError, FetchFailed, OutputFailed, StillreelErr
 from renderer.jobs.progress import receiving
 from renderer.jobs.slot import Setback, Slot
 from renderer.jobs.worker import Order
-from renderer.manifests.still import url_at
+from renderer.manifests.still import Fields, naming_files, warning_with_files
 from renderer.pipeline import RenderReport
 from renderer.scratch import scratch_dir
 
@@ -161,18 +161,15 @@ class _Batch:
         rendered = self._unfinished / f"{key}.part"
         outcome = await self._attempts(ready, slot, Order(key, ready.work, rendered, self._render_settings))
         if isinstance(outcome, RenderReport):
+            outcome = replace(outcome, warnings=warning_with_files(outcome.warnings, _images_of(ready)))
             refused = await asyncio.to_thread(self._publish, ready, rendered, outcome)
             if refused is None:
                 self.tally.finish(key, outcome.facts.frames)
+                self.tally.warn(ready.found.name, outcome.warnings)
                 self._view.done(self.tally, ready.found.name, ready.output, outcome)
                 return
             outcome = refused
-        url = url_at(ready.work.request.model_dump(include={"images"}), outcome.loc)
-        place = f"{dotted(outcome.loc)}: "
-        if url and outcome.message.startswith(place):
-            named = f"{place}{url}: {outcome.message.removeprefix(place)}"
-            outcome = outcome.model_copy(update={"message": named})
-        self._fail(ready.found, outcome, key)
+        self._fail(ready.found, naming_files(outcome, _images_of(ready)), key)
 
     async def _attempts(self, ready: Ready, slot: Slot, order: Order) -> RenderReport | Fault:
         """Try until the video is made, or a worker has died over it too often."""
@@ -220,3 +217,7 @@ class _Batch:
         if key in self._slots:
             self._slots[key].heard()
             self.tally.advance(key, progress)
+
+
+def _images_of(ready: Ready) -> Fields:
+    return ready.work.request.model_dump(include={"images"})

@@ -1,11 +1,11 @@
 """How a batch is doing: counts, speed, and when it will be done."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from protocol.schema import Fault, Progress
+from protocol.schema import Fault, Progress, ResultWarning
 
 # Before this much is done, and for so long, a guess at the end would jump about.
 _LEAST_VIDEOS: Final = 0.1
@@ -28,6 +28,14 @@ class LeftOut:
 
     name: str
     why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """What one might not expect of a video."""
+
+    name: str
+    warning: ResultWarning
 
 
 @dataclass(slots=True)
@@ -63,6 +71,7 @@ class Tally:
     stopped: bool = False
     failures: list[Failure] = field(default_factory=list)
     left_out: list[LeftOut] = field(default_factory=list)
+    warnings: list[Warned] = field(default_factory=list)
     running: dict[str, Running] = field(default_factory=dict)
     _began: float = field(init=False)
     _rendering_since: float | None = None
@@ -113,6 +122,9 @@ class Tally:
         self.running.pop(key, None)
         self.done += 1
         self.frames += frames
+
+    def warn(self, name: str, warnings: Iterable[ResultWarning]) -> None:
+        self.warnings += [Warned(name, warning) for warning in warnings]
 
     def fail(self, failure: Failure, key: str | None = None) -> None:
         if key is not None:

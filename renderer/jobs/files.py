@@ -15,6 +15,7 @@ from renderer.disk import is_full, open_private, sync
 from renderer.errors import JobError, StorageFull, StoreFailed
 from renderer.pictures.fetch import Attachment, Fetcher
 from renderer.pipeline import RenderJob
+from renderer.reel import together
 
 Buffer = bytes | bytearray | memoryview
 Content = Buffer | Path  # a path: a file that is linked to, or copied where that is not possible
@@ -41,7 +42,7 @@ class Files:
             The job with its inline images named as attachments.
 
         Raises:
-            JobError: an inline image cannot be read; `loc` says which.
+            JobError: inline images cannot be read, and the job is to fail then.
             StorageFull, StoreFailed: the disk does not take it.
         """
         try:
@@ -62,22 +63,25 @@ class Files:
 
     def _save_inline(self, work: RenderJob, fetcher: Fetcher) -> RenderJob:
         names: dict[str, str] = {}
+        faults: dict[str, JobError] = {}
         saved = list(work.attachments)
-        images = []
-        for index, image in enumerate(work.request.images):
-            if image.url[:5].lower() != "data:":
-                images.append(image)
+        images = work.request.images
+        for url in dict.fromkeys(image.url for image in images if image.url[:5].lower() == "data:"):
+            try:
+                content = fetcher.fetch(url)
+            except JobError as error:
+                faults[url] = error
                 continue
-            if image.url not in names:
-                try:
-                    content = fetcher.fetch(image.url)
-                except JobError as error:
-                    raise error.at("images", index, "url") from error.__cause__
-                names[image.url] = f"cid:{len(saved)}"
-                saved.append(Attachment(self.path_of(len(saved))))
-                self._write(saved[-1].path, content if isinstance(content, bytes) else content.tobytes())
-            images.append(image.model_copy(update={"url": names[image.url]}))
-        request = work.request.model_copy(update={"images": tuple(images)})
+            names[url] = f"cid:{len(saved)}"
+            saved.append(Attachment(self.path_of(len(saved))))
+            self._write(saved[-1].path, content if isinstance(content, bytes) else content.tobytes())
+        if faults and work.request.on_error == "fail":
+            places = [image.url for image in images]
+            found = [(places.index(url), error) for url, error in faults.items()]
+            raise together(found, is_all=True) from found[0][1].__cause__
+        # What cannot be read stays as it is, for the worker to do without.
+        renamed = tuple(image.model_copy(update={"url": names.get(image.url, image.url)}) for image in images)
+        request = work.request.model_copy(update={"images": renamed})
         return replace(work, request=request, attachments=tuple(saved)) if names else work
 
     def _write(self, path: Path, content: Content) -> None:

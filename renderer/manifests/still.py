@@ -3,13 +3,13 @@
 Images that stand one a line are checked as they are read, because only then is the line's number known.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
 
 from protocol.errors import Loc, dotted
-from protocol.schema import ImageFrame
+from protocol.schema import Fault, ImageFrame, ResultWarning
 from protocol.words import listed, wrongs_in
 from renderer.errors import InvalidRequest, JobError
 
@@ -37,15 +37,36 @@ def faults_in(error: ValidationError, model: type[BaseModel]) -> str:
     return where + listed(wrongs)
 
 
-def naming_its_file(error: JobError, fields: Mapping[str, Any]) -> JobError:
-    """Say which file is meant, for the user of this machine, to whom its paths are no secret."""
-    url = url_at(fields, error.loc)
-    if url:
-        error.message = f"{url}: {error.message}"
+def naming_its_files(error: JobError, fields: Mapping[str, Any]) -> JobError:
+    """Say which files are meant, for the user of this machine, to whom its paths are no secret."""
+    for each in (error, *error.others):
+        if url := _url_at(fields, each.loc):
+            each.message = f"{url}: {each.message}"
     return error
 
 
-def url_at(fields: Mapping[str, Any], loc: Loc) -> str | None:
+def naming_files(fault: Fault, fields: Mapping[str, Any]) -> Fault:
+    """Say the same of an error that comes from a worker."""
+    message, errors = fault.message, []
+    for each in fault.errors or ({"loc": fault.loc, "msg": message.removeprefix(f"{dotted(fault.loc)}: ")},):
+        loc, words = tuple(each["loc"]), each["msg"]
+        named = f"{url}: {words}" if (url := _url_at(fields, loc)) else words
+        message = message.replace(f"{dotted(loc)}: {words}", f"{dotted(loc)}: {named}", 1)
+        errors.append({**each, "msg": named})
+    return fault.model_copy(update={"message": message, "errors": tuple(errors) if fault.errors else ()})
+
+
+def warning_with_files(warnings: Iterable[ResultWarning], fields: Mapping[str, Any]) -> tuple[ResultWarning, ...]:
+    """Say it of what a result warns of."""
+    return tuple(
+        warning.model_copy(update={"message": f"{url}: {warning.message}"})
+        if (url := _url_at(fields, warning.loc))
+        else warning
+        for warning in warnings
+    )
+
+
+def _url_at(fields: Mapping[str, Any], loc: Loc) -> str | None:
     """Return the url of the image that a fault lies in, cut to what a line can hold; None where it lies elsewhere.
 
     A picture that is written out in the request has no name that would help.

@@ -17,6 +17,7 @@ from renderer.geometry import Size
 from renderer.logs import current_job
 from renderer.pictures.decode import read_size
 from renderer.pictures.fetch import Content, Fetcher, is_download
+from renderer.pictures.load import Source
 from renderer.pictures.marks import Marks
 
 _KEPT_BYTES: Final = 64 << 20
@@ -45,16 +46,17 @@ class Measurer:
     settings: PictureSettings
     marks: Marks
 
-    def first(self, urls: Sequence[str]) -> Measured:
+    def first(self, sources: Sequence[Source]) -> Measured:
         """Measure the first still.
 
         Raises:
             JobError: it cannot be had; `loc` says where.
         """
-        content, size = self._measure(urls[0], 0)
-        return Measured(0, size, {urls[0]: content})
+        first = sources[0]
+        content, size = self._measure(first)
+        return Measured(first.image, size, {first.url: content})
 
-    def largest(self, urls: Sequence[str], say: Callable[[], None]) -> Measured:
+    def largest(self, sources: Sequence[Source], say: Callable[[], None]) -> Measured:
         """Measure every still; of several with the most pixels the first is taken.
 
         Args:
@@ -63,36 +65,36 @@ class Measurer:
         Raises:
             JobError: one cannot be had; `loc` names the first place that asks for it.
         """
-        places: dict[str, int] = {}
-        for place, url in enumerate(urls):
-            places.setdefault(url, place)
+        distinct: dict[str, Source] = {}
+        for source in sources:
+            distinct.setdefault(source.url, source)
         kept = _Kept()
 
-        def measured(url: str) -> Size:
-            content, size = self._measure(url, places[url])
-            if isinstance(content, bytes) and is_download(url):
-                kept.add(url, content)
+        def measured(source: Source) -> Size:
+            content, size = self._measure(source)
+            if isinstance(content, bytes) and is_download(source.url):
+                kept.add(source.url, content)
             return size
 
         initializer, arguments = current_job.set, (current_job.get(),)
         with ThreadPoolExecutor(_THREADS, "still", initializer=initializer, initargs=arguments) as threads:
-            found = Measured(0, Size(1, 1), kept.contents)
+            found = Measured(sources[0].image, Size(1, 1), kept.contents)
             try:
-                for url, size in zip(places, threads.map(measured, places), strict=True):
+                for source, size in zip(distinct.values(), threads.map(measured, distinct.values()), strict=True):
                     say()
-                    if places[url] == 0 or size.pixels > found.size.pixels:
-                        found = Measured(places[url], size, kept.contents)
+                    if source.image == found.image or size.pixels > found.size.pixels:
+                        found = Measured(source.image, size, kept.contents)
             finally:
                 threads.shutdown(cancel_futures=True)
         return found
 
-    def _measure(self, url: str, image: int) -> tuple[Content, Size]:
+    def _measure(self, source: Source) -> tuple[Content, Size]:
         try:
-            content = self.fetcher.fetch(url)
-            with self.marks.decoding(image):
+            content = self.fetcher.fetch(source.url)
+            with self.marks.decoding(source.image):
                 return content, read_size(content, self.settings.max_image_pixels)
         except JobError as error:
-            raise error.at("images", image, "url") from error.__cause__
+            raise error.at("images", source.image, "url") from error.__cause__
 
 
 class _Kept:

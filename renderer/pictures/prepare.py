@@ -1,109 +1,70 @@
 """Stills made ready ahead of the encoder: fetched, decoded and composed on a few threads, in order, a bounded number.
 
-OpenCV lets go of the GIL, so threads are enough. What bounds memory is the frame pool: a still under way owns one
-frame at most, and no more than `look_ahead` are under way, however long the job is. Each distinct source is fetched
-and decoded once per job: a frame whose still comes again later is kept on a shelf.
+What bounds memory is the frame pool: a still under way owns one frame at most, and no more than `look_ahead` are under
+way, however long the job is. Each distinct source is fetched and decoded once per attempt: a frame whose still comes
+again later is kept on a shelf.
 """
 
 import os
 import tempfile
 import time
 from collections import deque
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from renderer.config import PictureSettings
-from renderer.errors import JobCancelled, JobError, OutputFailed
+from renderer.errors import OutputFailed
 from renderer.geometry import Size
-from renderer.logs import current_job
 from renderer.pictures.compose import Look, compose, needed_size
-from renderer.pictures.decode import decode
-from renderer.pictures.fetch import Content, Fetcher
-from renderer.pictures.marks import Marks
+from renderer.pictures.load import Loader, Source
 from renderer.pictures.memory import PLAIN_STOCK, FramePool, FrameStock, Lease
 
-_MOST_THREADS = 4
 _FAR_ENLARGED = 2
-_LOOK_S = 1.0  # between looks at decoders that nobody outside watches
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where one still comes from.
-
-    Attributes:
-        image: its place in the request, for errors.
-        picture: equal for stills that show the same picture; from `identity.identities`.
-    """
-
-    url: str
-    image: int
-    picture: Hashable
 
 
 class Stills:
     """The stills of one job as NV12 frames, in order. Use as a context manager, iterate once, release every lease.
 
     Attributes:
-        busy_s: seconds that the threads have worked, added up.
         enlarged: sizes of the stills that were scaled up more than twice, by their places in the request.
     """
 
-    def __init__(  # noqa: PLR0913 - most of them by name
+    def __init__(
         self,
         sources: Sequence[Source],
         look: Look,
-        fetcher: Fetcher,
+        loader: Loader,
         settings: PictureSettings,
-        *,
-        at_hand: Mapping[str, Content],
         stock: FrameStock = PLAIN_STOCK,
-        marks: Marks | None = None,
     ) -> None:
-        """Start the threads.
+        """Make the frames.
 
         Args:
             sources: one per still; equal pictures where a still comes again.
             look: the canvas and how stills are put on it.
-            at_hand: what has been fetched already, by url.
+            loader: of the job; it is to end after the stills do.
             stock: what the frames are made of.
-            marks: where another process sees what is being decoded; without them decoders are watched from here.
         """
         self._sources = sources
-        self._at_hand = dict(at_hand)
         self._look = look
-        self._fetcher = fetcher
-        self._max_pixels = settings.max_image_pixels
-        self._is_over = False
-        self._marks = marks or Marks()
-        self._decode_limit_s = settings.decode_timeout_s if marks is None else None
-        threads = settings.decoding_threads or min(_MOST_THREADS, os.cpu_count() or 1)
-        self._look_ahead = settings.look_ahead or 2 * threads
+        self._loader = loader
+        self._look_ahead = settings.look_ahead or 2 * loader.threads
         # One frame for each still under way, one at the encoder, one coming back from the shelf.
         count = self._look_ahead + 2 + stock.kept_by_encoder
         self._pool = FramePool(look.canvas.nv12_shape, count, stock.memory)
-        self._threads = ThreadPoolExecutor(threads, "still", initializer=current_job.set, initargs=(current_job.get(),))
         self._under_way: deque[Future[Lease]] = deque()
         self._shelf = _Shelf()
-        self._worked_s: deque[float] = deque()  # appending is safe from many threads, adding up is not
         self.enlarged: dict[int, Size] = {}
-
-    @property
-    def busy_s(self) -> float:
-        return sum(self._worked_s)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._is_over = True
         self._pool.close()
-        self._threads.shutdown(wait=False, cancel_futures=True)
         for still in self._under_way:
             still.add_done_callback(_release)  # of a job that ended early; a thread may still be composing
         self._shelf.close()
@@ -122,7 +83,7 @@ class Stills:
         for source in self._sources:
             self._fill(waiting)
             if first[source.picture] is source:
-                lease = self._wait(self._under_way.popleft())
+                lease = self._loader.finished(self._under_way.popleft())
                 if last[source.picture] is not source:
                     self._shelf.put(source.picture, lease.frame)
             else:
@@ -134,37 +95,10 @@ class Stills:
 
     def _fill(self, waiting: Iterator[Source]) -> None:
         while len(self._under_way) < self._look_ahead and (source := next(waiting, None)):
-            self._under_way.append(self._threads.submit(self._prepare, source))
-
-    def _wait(self, still: Future[Lease]) -> Lease:
-        limit_s = self._decode_limit_s
-        while limit_s is not None and not wait([still], min(limit_s, _LOOK_S)).done:
-            # That this thread runs means that none of them is only waiting for its turn at the interpreter.
-            late = [decoding for decoding in self._marks.inside() if decoding.since_s > limit_s]
-            if late:
-                raise late[0].timed_out(limit_s)
-        return still.result()
-
-    def _content(self, url: str) -> Content:
-        content = self._at_hand.pop(url, None)
-        return self._fetcher.fetch(url) if content is None else content
+            self._under_way.append(self._loader.begin(self._prepare, source))
 
     def _prepare(self, source: Source) -> Lease:
-        began = time.perf_counter()
-        try:
-            content = self._content(source.url)
-            with self._marks.decoding(source.image):
-                if self._is_over:  # looked at with the mark set: whoever sees no mark after the end may rely on it
-                    raise JobCancelled("the job ended before this image was decoded")
-                picture = decode(
-                    content,
-                    background=self._look.background,
-                    max_pixels=self._max_pixels,
-                    needed=needed_size(self._look),
-                )
-        except JobError as error:
-            raise error.at("images", source.image, "url") from error.__cause__
-        self._worked_s.append(time.perf_counter() - began)
+        picture = self._loader.load(source, self._look.background, needed_size(self._look))
         if self._look.place(picture.size).enlargement > _FAR_ENLARGED:
             self.enlarged[source.image] = picture.size
         lease = self._pool.lend()
@@ -174,7 +108,7 @@ class Stills:
         except BaseException:
             lease.release()
             raise
-        self._worked_s.append(time.perf_counter() - began)
+        self._loader.worked(began)
         return lease
 
 

@@ -13,7 +13,6 @@ from protocol.schema import RenderRequest
 from renderer.batch import digest as digest_module
 from renderer.batch.digest import Digests
 from renderer.config import EncodeSettings, FetchSettings, RequestLimits
-from renderer.errors import JobError
 from renderer.intake import Origin, parse_request, render_job
 from renderer.pictures.fetch import Fetcher
 from tests.daemon_process import wait_until
@@ -63,6 +62,7 @@ def test_the_defaults_are_those_of_this_output_format() -> None:
         "scaling": "auto",
         "upscale": True,
         "background": "#000000",
+        "on_error": "fail",
         "crf": 20,
         "preset": "veryfast",
         "encoder": "auto",
@@ -169,10 +169,12 @@ def test_a_pool_that_is_shut_down_ends_the_reading(digests: Digests, digest: Dig
         digest()
 
 
-def test_an_image_that_cannot_be_read_is_named(digest: Digest, tmp_path: Path) -> None:
-    with pytest.raises(JobError) as raised:
-        digest("a.png", "missing.png", "b.png", "missing.png")
-    assert str(raised.value) == "images[1].url: no such file"
-    (tmp_path / "directory").mkdir()
-    with pytest.raises(JobError, match=r"images\[0\].url: expected a regular file"):
-        digest("directory")
+def test_an_image_that_cannot_be_read_counts_as_such_and_is_the_renderers_to_name(
+    digest: Digest, tmp_path: Path
+) -> None:
+    missing = digest("a.png", "late.png")
+    (tmp_path / "late.png").mkdir()
+    assert digest("a.png", "late.png") == missing
+    (tmp_path / "late.png").rmdir()
+    (tmp_path / "late.png").write_bytes(b"third")
+    assert digest("a.png", "late.png") != missing

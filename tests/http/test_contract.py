@@ -303,6 +303,43 @@ def test_a_query_of_the_pages_that_is_wrong_is_told_in_our_words(served: Served)
     assert response.json()["detail"][0]["type"] == "int_parsing"
 
 
+# Images that cannot be had.
+
+BAD = ["data:image/png;base64,AAAA", "data:image/png;base64,iVBORw0KGgo=", "data:image/png;base64,%"]
+
+
+def test_all_images_that_cannot_be_had_are_entries_of_the_detail(served: Served) -> None:
+    body = {"images": [still(), {"url": BAD[0]}, still(), {"url": BAD[1]}]}
+    response = served.http.post(RUN, json=body)
+    assert response.status_code == 422
+    assert [(each["loc"], each["type"], each["input"]) for each in response.json()["detail"]] == [
+        (["body", "images", 1, "url"], "unsupported_image_format", BAD[0]),
+        (["body", "images", 3, "url"], "image_load_error", BAD[1]),
+    ]
+    for each in response.json()["detail"]:
+        assert f"{each['loc'][2]}].url: {each['msg']}" in response.json()["message"]
+
+
+def test_images_that_are_no_urls_are_refused_together_before_a_job_is_made_of_them(served: Served) -> None:
+    body = {"images": [{"url": "ftp://a/b.png"}, still(), {"url": "../b.png"}, {"url": BAD[2]}]}
+    response = served.http.post(QUEUE, json=body)
+    assert response.status_code == 422
+    assert [each["loc"][2] for each in response.json()["detail"]] == [0, 2]
+
+
+@pytest.mark.parametrize(("on_error", "frames", "kind"), [("skip", 4, "image_skipped"), ("hold", 9, "image_held")])
+def test_bad_images_are_done_without_if_the_request_says_so(
+    served: Served, on_error: str, frames: int, kind: str
+) -> None:
+    images = [{**still(), "frames": 2}, *({"url": url, "frames": 1} for url in BAD), {"url": "../x", "frames": 2}]
+    body = {"images": [*images, {**still(), "frames": 2}], "on_error": on_error, "width": 16, "height": 12}
+    made = served.http.post(RUN, json=body).json()
+    assert made["frames"] == frames
+    assert [(each["type"], each["loc"]) for each in made["warnings"]] == [
+        (kind, ["images", place, "url"]) for place in (1, 2, 3, 4)
+    ]
+
+
 # What is ignored, as there, and told, as only here.
 
 

@@ -12,6 +12,7 @@ import struct
 import sys
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -192,8 +193,12 @@ def test_what_a_job_that_ended_early_left_in_a_decoder_does_not_meet_the_next_jo
     asyncio.run(scenario())
 
 
-def test_without_a_worker_a_decoder_that_takes_too_long_ends_the_job(tmp_path: Path, slow: Path) -> None:
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_without_a_worker_a_decoder_that_takes_too_long_ends_the_job(tmp_path: Path, slow: Path, on_error: str) -> None:
+    """Whatever is to become of bad images: the thread that it keeps cannot be had back."""
     late = order(still(), {"url": str(slow)}, directory=tmp_path, decode_timeout_s=0.2)
+    request = late.work.request.model_copy(update={"on_error": on_error})
+    late = replace(late, work=replace(late.work, request=request))
     with pytest.raises(DecodeTimedOut, match=r"images\[1\]\.url: expected an image that is decoded within 0\.2 s"):
         render(late.work, late.output, late.settings)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,117 @@
+"""The stills that a video shows: all of a request's, or those that can be had, and what is said of the others.
+
+An image that cannot be had is taken out of the reel before the stream is planned anew, never out of a stream that has
+begun: so the stills that are left are held and coded as if nobody had asked for the others.
+"""
+
+import copy
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from operator import itemgetter
+from typing import Final
+
+from protocol.bounded import MAX_FAULTS
+from protocol.schema import OnError, RenderRequest, ResultWarning
+from renderer.errors import JobError
+from renderer.pictures.fetch import Fetcher
+from renderer.pictures.identity import identities
+from renderer.pictures.load import Source
+from renderer.timeline import Timeline
+
+_WARNED: Final = {"skip": "image_skipped", "hold": "image_held"}
+Faults = Mapping[Hashable, JobError]
+
+
+@dataclass(frozen=True, slots=True)
+class Reel:
+    """Stills in order, one hold of the timeline for each."""
+
+    sources: tuple[Source, ...]
+    timeline: Timeline
+
+    def first_places(self, faults: Faults) -> list[tuple[int, JobError]]:
+        """Return where in the request each picture at fault comes first, with its fault."""
+        places: dict[Hashable, int] = {}
+        for source in self.sources:
+            places.setdefault(source.picture, source.image)
+        return sorted(((places[picture], error) for picture, error in faults.items()), key=itemgetter(0))
+
+    def without(self, faults: Faults, on_error: OnError) -> "Reel":
+        """Take pictures out; their time goes with them, or to the still before, for the first ones to that behind.
+
+        Args:
+            faults: by picture; at least one picture of the reel is not among them.
+        """
+        good = [place for place, source in enumerate(self.sources) if source.picture not in faults]
+        holds = self.timeline.holds
+        if on_error == "hold":
+            starts = [0, *accumulate(holds)]
+            ends = [*(starts[place] for place in good[1:]), starts[-1]]
+            kept = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+        else:
+            kept = [holds[place] for place in good]
+        return Reel(tuple(self.sources[place] for place in good), replace(self.timeline, holds=tuple(kept)))
+
+
+def reel_of(request: RenderRequest, timeline: Timeline, fetcher: Fetcher) -> Reel:
+    """Return all stills of a request."""
+    urls = [image.url for image in request.images]
+    pictures = identities(urls, fetcher)
+    return Reel(tuple(Source(url, place, pictures[place]) for place, url in enumerate(urls)), timeline)
+
+
+def together(faults: Sequence[tuple[int, JobError]], *, is_all: bool) -> JobError:
+    """Return one error for all images that cannot be had: the first of them, with the others beside it.
+
+    Args:
+        faults: by place in the request, in order; of a picture that comes again the first place.
+        is_all: no image is left that might be at fault as well.
+    """
+    first, *others = [_at(place, error) for place, error in faults[:MAX_FAULTS]]
+    left = len(faults) - MAX_FAULTS
+    first.others = tuple(others)
+    if not is_all:
+        first.rest = "those behind them were not looked at"
+    elif left > 0:
+        first.rest = _counted(left, "is at fault, too", "are at fault, too")
+    return first
+
+
+def warnings_of(reel: Reel, faults: Faults, on_error: OnError) -> list[ResultWarning]:
+    """Say what became of the images that cannot be had: of the first few one by one, and how many others there are."""
+    if on_error == "fail" or not faults:
+        return []
+    kind = _WARNED[on_error]
+    gone = [(source.image, faults[source.picture]) for source in reel.sources if source.picture in faults]
+    first = next(source.image for source in reel.sources if source.picture not in faults)
+    words = _words_for(on_error, first)
+    warnings = [
+        ResultWarning(
+            type=kind,
+            message=f"{words(place)}: {error.message}",
+            loc=("images", place, "url"),
+        )
+        for place, error in gone[:MAX_FAULTS]
+    ]
+    if left := len(gone) - len(warnings):
+        words_for_rest = _counted(left, "is not shown, either", "are not shown, either")
+        warnings.append(ResultWarning(type=kind, message=words_for_rest, loc=("images",)))
+    return warnings
+
+
+def _words_for(on_error: OnError, first_shown: int) -> Callable[[int], str]:
+    if on_error == "skip":
+        return lambda _: "this image is left out, with its time"
+    return lambda image: f"the image {'after' if image < first_shown else 'before'} it is shown for its time"
+
+
+def _at(place: int, error: JobError) -> JobError:
+    """Return the error for one of the places that show its picture."""
+    found = copy.copy(error)
+    found.loc = ("images", place, "url")
+    return found
+
+
+def _counted(count: int, one: str, more: str) -> str:
+    return f"1 more image {one}" if count == 1 else f"{count} more images {more}"
