@@ -101,7 +101,7 @@ def test_probes_and_metrics_tell_how_the_daemon_stands(start: Start, gate: Gate)
 def test_a_job_is_told_with_its_request_its_course_and_its_warnings(served: Served) -> None:
     secret = "https://me:word@127.0.0.1:9/a.png?signature=abc"
     images = [still(frames=3), {"url": secret, "duration": 0.5}]
-    failed = served.submit({"images": images, "fps": 12, "metadata": {"mine": 1}, "on_error": "x"})["request_id"]
+    failed = served.submit({"images": images, "fps": 12, "metadata": {"mine": 1}, "caption": "x"})["request_id"]
     wait_until(lambda: served.status(failed).json()["status"] == "COMPLETED", "the job has ended")
     found = served.http.get(f"/api/jobs/{failed}").json()
     assert (found["job"]["request_id"], found["job"]["state"]) == (failed, "failed")
