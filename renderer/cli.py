@@ -152,7 +152,7 @@ def serve(
     log_format: Annotated[str | None, typer.Option(metavar="text|json", help="How the log is written.")] = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Run the daemon; a line on stdout says when it is ready. SIGTERM drains, a second one stops at once."""
+    """Run the daemon; a line on stdout says when it is ready. SIGTERM or SIGHUP drains, a second one stops at once."""
     from renderer.daemon import serve as serve_until_stopped  # noqa: PLC0415 - the client commands stay quick
 
     settings = config.load(

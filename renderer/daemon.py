@@ -1,17 +1,15 @@
 """The daemon's life: start, serve, drain, stop.
 
 Starting fails early and in words: the endpoint, the directories and the encoder are tried before the ready line. The
-first SIGTERM or SIGINT drains: no job is begun, those that run come to their end, and what waits is kept for the next
-daemon. The second stops at once, and what ran is kept as well.
+first SIGTERM, SIGINT or SIGHUP drains: no job is begun, those that run come to their end, and what waits is kept for
+the next daemon. The second stops at once, and what ran is kept as well.
 """
 
 import asyncio
 import contextlib
 import logging
-import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +36,8 @@ from renderer.net.addresses import Guard
 from renderer.periodic import repeatedly
 from renderer.processes import adopt_orphans, end_orphans
 from renderer.scrape import MetricsServer, serve_metrics
-from renderer.start import allow_many_connections, check
+from renderer.service_manager import ServiceManager
+from renderer.start import allow_many_connections, check, stopping_signals
 
 if TYPE_CHECKING:
     from renderer.frontends.http.door import Examine, HttpDoor
@@ -101,6 +100,7 @@ class _Daemon:
         self._examine = examine
         self._drain = asyncio.Event()
         self._stop = asyncio.Event()
+        self._manager = ServiceManager()
 
     async def run(self, announce: Callable[[str], None]) -> None:
         settings = self._settings
@@ -115,7 +115,7 @@ class _Daemon:
             shut_socket(self._data_dir, endpoint)
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(descriptors.pass_on)
-        for signum in (signal.SIGTERM, signal.SIGINT):
+        for signum in stopping_signals():
             loop.add_signal_handler(signum, self._on_signal)
         loop.add_signal_handler(signal.SIGCHLD, end_orphans)
         http, spool = self._http(engine, intake, server), self._spool(engine, intake)
@@ -127,7 +127,11 @@ class _Daemon:
         async with self._metrics(engine, spool) as port:  # the last that may not be had
             self._say_start(addresses, engine.health(), port)
             await self._take_up(engine, spool)
-            ready = partial(announce, f"stillreel {VERSION} ready on {', '.join(addresses)}")
+
+            def ready() -> None:
+                announce(f"stillreel {VERSION} ready on {', '.join(addresses)}")
+                self._manager.tell("READY=1", f"ready on {', '.join(addresses)}")
+
             await self._serve(engine, server, http, parts, ready)
         log.info("stopped", extra={"action": "stop"})
 
@@ -156,6 +160,7 @@ class _Daemon:
             answering = [tasks.create_task(self._lasting(http.serve))] if http else []
             ready()
             await self._drain.wait()
+            self._manager.tell("STOPPING=1", "draining: jobs that run come to their end")
             words = "draining: jobs that run get up to %g s to end, others are kept; a second signal stops at once"
             log.info(words, settings.server.drain_timeout_s, extra={"action": "drain"})
             draining = tasks.create_task(engine.drain(settings.server.drain_timeout_s))

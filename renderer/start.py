@@ -49,7 +49,9 @@ def check(settings: Settings) -> Settings:
     Raises:
         ConfigError: what is missing, in one line.
     """
-    signal.signal(signal.SIGTERM, _leave)  # until the daemon drains, so that nothing that is tried is left behind
+    for number in stopping_signals():
+        if number != signal.SIGINT:  # which raises KeyboardInterrupt
+            signal.signal(number, _leave)  # until the daemon drains, so that nothing that is tried is left behind
     ffmpeg = find_ffmpeg(settings.encode)
     if shutil.which(ffmpeg) is None:
         raise ConfigError(f"encode.ffmpeg: {ffmpeg} is no program that can be run")
@@ -60,6 +62,12 @@ def check(settings: Settings) -> Settings:
     _check_plain_encoding(ffmpeg, settings.encode)
     _give_freed_memory_back()
     return _with_held_pictures_tested(settings)
+
+
+def stopping_signals() -> list[signal.Signals]:
+    """Return the signals that ask a daemon to stop: SIGHUP among them, unless nohup(1) or the like has it ignored."""
+    asking = [signal.SIGTERM, signal.SIGINT]
+    return asking if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else [*asking, signal.SIGHUP]
 
 
 def _leave(number: int, _: object) -> NoReturn:
