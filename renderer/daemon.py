@@ -8,6 +8,7 @@ the next daemon. The second stops at once, and what ran is kept as well.
 import asyncio
 import contextlib
 import logging
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path

@@ -1,11 +1,13 @@
 """What the server that workers are forked from does before the first one; nobody else may import this.
 
 It imports what a worker needs. And it ends with those who use it, who all hold the other end of the only pipe that
-multiprocessing gives it: it watches that itself, but not while it is stopped.
+multiprocessing gives it: it watches that itself, but not while it is stopped. A terminal that is closed must not end it
+before that, for its daemon drains then; Ctrl-C does not either, but that multiprocessing sees to.
 """
 
 import fcntl
 import os
+import signal
 import stat
 from pathlib import Path
 
@@ -27,5 +29,6 @@ def _is_read_from(number: int) -> bool:
         return False
 
 
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
 for _pipe in _inherited_pipes():
     tie(_pipe, os.getpid())
