@@ -16,7 +16,7 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
-from renderer.pictures import avif, bmp, heic, jpeg2000, netpbm, png, tiff
+from renderer.pictures import avif, bmp, exr, heic, jpeg2000, netpbm, png, tiff
 from renderer.pictures.colour import Pixels, Rgb, Samples, to_bgr, transform_to_srgb
 from renderer.pictures.formats import LIBAV, OURS, PILLOW, Header, load, turned
 from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header
@@ -179,6 +179,7 @@ _READERS: Final[Mapping[str, Callable[[bytes, Header, int], Samples | None]]] = 
         else _read_plainly(data, header, factor)
     ),
     "HEIC": lambda data, header, _factor: heic.read(data, header),
+    "OpenEXR": lambda data, _header, _factor: exr.read(data),
     "JPEG 2000": lambda data, header, _factor: jpeg2000.read(data, header),
     "Netpbm": lambda data, _header, _factor: netpbm.read(data),
     "Radiance HDR": _read_plainly,

@@ -57,6 +57,7 @@ DECODERS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "BMP": {**dict.fromkeys(_BMP_DEPTHS, OURS), "run-length coded 4-bit": PILLOW, "run-length coded 8-bit": PILLOW},
     "Netpbm": dict.fromkeys(("bitmap", "grey", "RGB", "float grey", "float RGB"), OURS),
+    "OpenEXR": {f"{depth} {kind}": LIBAV for depth in ("half", "float") for kind in ("grey", "RGB", "RGBA")},
     "JPEG 2000": {
         **{f"{bits}-bit {kind}": OPENCV if bits >= 8 else PILLOW for bits in range(1, 17) for kind in ("grey", "RGB")},
         **dict.fromkeys(("8-bit RGBA", "8-bit grey with alpha", "8-bit palette", "8-bit YCbCr"), PILLOW),
@@ -80,7 +81,6 @@ _NAMES: Final = {
         "a HEIF image of a codec that is not read here": rb"....ftyp(?:mif1|msf1)",
         "camera raw (Canon CR3)": rb"....ftypcrx ",
         "a JPEG XL image": rb"\xff\x0a|\0\0\0\x0cJXL ",
-        "an OpenEXR image": rb"\x76\x2f\x31\x01",
         "a Photoshop document": rb"8BPS",
         "an icon or a cursor (ICO, CUR)": rb"\0\0[\x01\x02]\0[^\0]",
         "a DPX image": rb"SDPX|XPDS",

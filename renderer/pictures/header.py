@@ -20,7 +20,7 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed, ImageTooLarge, StillreelError
 from renderer.geometry import Size
-from renderer.pictures import avif, bmp, heic, jpeg2000, netpbm, png, tiff
+from renderer.pictures import avif, bmp, exr, heic, jpeg2000, netpbm, png, tiff
 from renderer.pictures.exif import orientation_of
 from renderer.pictures.formats import Header, turned, unrecognised, unsupported
 
@@ -36,6 +36,7 @@ _MAGIC: Final = {
     "BMP": rb"BM",
     "AVIF": rb"....ftyp(?:....){0,12}?avi[fs]",
     "HEIC": rb"....ftyp(?:....){0,12}?(?:hei[cxms]|hev[cxms])",
+    "OpenEXR": rb"\x76\x2f\x31\x01",
     "JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n",
     "Netpbm": rb"P[1-6Ff]\s",
     "Radiance HDR": rb"#\?(?:RADIANCE|RGBE)\n",
@@ -176,6 +177,7 @@ _PARSERS: Final[Mapping[str, Callable[[bytes], Header]]] = {
     "BMP": bmp.read_header,
     "AVIF": _avif,
     "HEIC": heic.read_header,
+    "OpenEXR": exr.read_header,
     "JPEG 2000": jpeg2000.read_header,
     "Netpbm": netpbm.read_header,
     "Radiance HDR": _radiance,

@@ -77,11 +77,16 @@ def coding_of(primaries: int, transfer: int, *, is_limited: bool = False) -> Cod
 
 
 def is_triangle(primaries: Primaries) -> bool:
-    """Whether light can be made of such primaries: none lies on the line of the others, and white is inside."""
-    if any(not 0 < y <= 1 or not 0 <= x <= 1 for x, y in primaries):
+    """Whether light can be made of such primaries: none lies on the line of the others, and white is inside.
+
+    They need not be real: the blue of ACES has a negative y.
+    """
+    points = np.array(primaries)
+    if not (np.abs(points) <= 2).all() or (np.abs(points[:, 1]) < 1e-4).any():
         return False
-    columns = np.stack([_xyz(point) for point in primaries[:3]], 1)
-    return bool(abs(np.linalg.det(columns)) > 1e-4 and (np.linalg.solve(columns, _xyz(primaries[3])) > 0).all())
+    red, green, blue, white = (np.array([x, y, 1 - x - y]) for x, y in primaries)
+    columns = np.stack([red, green, blue], 1)
+    return bool(abs(np.linalg.det(columns)) > 1e-3 and (np.linalg.solve(columns, white) > 0).all())
 
 
 def to_srgb(samples: Values, coding: Coding) -> npt.NDArray[np.uint8]:

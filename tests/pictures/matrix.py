@@ -7,6 +7,7 @@ Where a codec is lossy, the picture is what an independent decoder (imagecodecs)
 import io
 import itertools
 import struct
+import tempfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import cv2
 import imagecodecs
 import numpy as np
 import numpy.typing as npt
+import OpenEXR
 import pillow_heif
 import tifffile
 from PIL import Image
@@ -84,7 +86,8 @@ def coded(linear: Array) -> Array:
 def samples() -> Iterator[Sample]:
     """Yield the whole matrix."""
     families = (
-        png, png_colour, apng, tiff, tiff_refused, bmp, netpbm, jpeg2000, avif, heic, webp, gif, jpeg, others, refused,
+        png, png_colour, apng, tiff, tiff_refused, bmp, netpbm, jpeg2000, avif, heic, exr, webp, gif, jpeg, others,
+        refused,
     )  # fmt: skip
     for family in families:
         yield from family()
@@ -787,6 +790,93 @@ def heic() -> Iterator[Sample]:
         yield Sample(f"heic turned {orientation}", data, as_shown(turned, 255))
 
 
+# OpenEXR, made by its own library.
+
+
+def exr_file(channels: dict[str, Array], **header: Any) -> bytes:
+    return exr_parts([OpenEXR.Part({"type": OpenEXR.scanlineimage} | header, channels, "only")])
+
+
+def exr_parts(parts: Sequence[Any]) -> bytes:
+    with tempfile.NamedTemporaryFile(suffix=".exr") as file, OpenEXR.File(list(parts)) as image:
+        image.write(file.name)
+        return file.read()
+
+
+def named(values: Array, prefix: str = "") -> dict[str, Array]:
+    """Return the channels by the names that they have in a layer."""
+    return {
+        f"{prefix}{name}": np.ascontiguousarray(values[..., i]) for i, name in enumerate("RGBA"[: values.shape[-1]])
+    }
+
+
+def exr() -> Iterator[Sample]:
+    linear, one, alpha = gradient(), grey(), opacity()
+    shown = as_shown(coded(linear))
+    compressions = ("NO", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
+    for dtype, (compression, is_tiled) in itertools.product(
+        ("f2", "f4"), itertools.product(compressions, (False, True))
+    ):
+        tiles = {"type": OpenEXR.tiledimage, "tiles": OpenEXR.TileDescription()} if is_tiled else {}
+        options = {"compression": getattr(OpenEXR, f"{compression}_COMPRESSION"), **tiles}
+        name = f"exr {dtype} {compression}{' tiled' if is_tiled else ''}"
+        is_lossy = compression[0] in "BD"
+        yield Sample(f"{name} lossy" if is_lossy else name, exr_file(named(linear.astype(dtype)), **options), shown)
+    for dtype in ("f2", "f4"):
+        yield Sample(f"exr {dtype} grey", exr_file({"Y": one.astype(dtype)}), as_shown(coded(one)))
+        times = np.dstack([linear * alpha[..., None], alpha]).astype(dtype)
+        yield Sample(f"exr {dtype} associated alpha", exr_file(named(times)), shown * alpha[..., None])
+    half = linear.astype("f2")
+    bright = np.dstack([linear[..., 0] * 4, linear[..., 1] * 20, -linear[..., 2]])
+    yield Sample("exr beyond white", exr_file(named(bright.astype("f2"))), as_shown(coded(np.clip(bright, 0, 1))))
+    odd = linear.astype("f4")
+    odd[3, 5], odd[4, 6], odd[5, 7] = np.nan, np.inf, -np.inf
+    seen = shown.copy()
+    seen[3, 5], seen[4, 6], seen[5, 7] = 0, 255, 0
+    yield Sample("exr no numbers", exr_file(named(odd)), seen)
+    others = named(1 - half, "ViewLayer.Diffuse.") | {"ViewLayer.Depth.Z": half[..., 0]}
+    yield Sample("exr layers", exr_file(named(half, "ViewLayer.Combined.") | others), shown)
+    yield Sample("exr layer without a name first", exr_file(named(half) | named(1 - half, "A.")), shown)
+    parts = [
+        OpenEXR.Part({"type": OpenEXR.scanlineimage}, named(each), name)
+        for each, name in ((half, "a"), (1 - half, "b"))
+    ]
+    yield Sample("exr parts", exr_parts(parts), shown)
+    window = {"displayWindow": ((0, 0), (WIDTH - 1, HEIGHT - 1))}
+    inside = np.zeros_like(shown)
+    inside[5:40, 7:50] = shown[5:40, 7:50]
+    yield Sample(
+        "exr data in display", exr_file(named(half[5:40, 7:50]), dataWindow=((7, 5), (49, 39)), **window), inside
+    )
+    beyond = np.pad(half, ((10, 12), (8, 9), (0, 0)), constant_values=0.5)
+    box = ((-8, -10), (WIDTH + 8, HEIGHT + 11))
+    yield Sample("exr data beyond display", exr_file(named(beyond), dataWindow=box, **window), shown)
+    away = ((1000, 1000), (999 + WIDTH, 999 + HEIGHT))
+    yield Sample("exr data away from display", exr_file(named(half), dataWindow=away, **window), np.zeros_like(shown))
+    box = ((9, 20), (8 + WIDTH, 19 + HEIGHT))
+    yield Sample("exr display begins elsewhere", exr_file(named(half), dataWindow=box, displayWindow=box), shown)
+    box = ((-9, 20), (-10 + WIDTH, 19 + HEIGHT))
+    far = exr_file(named(half), dataWindow=box, displayWindow=box)
+    yield Sample("exr display begins below 0", far, None, "display window begins at -9, 20")
+    wide = exr_file(
+        named(half), chromaticities=tuple(part for point in (*standards.P3, standards.D65) for part in point)
+    )
+    yield Sample(
+        "exr chromaticities", wide, 255 * standards.srgb(standards.converted(half.astype(float), standards.P3))
+    )
+    aces = ((0.7347, 0.2653), (0.0, 1.0), (0.0001, -0.077))  # SMPTE ST 2065-1
+    white = np.ones_like(half)
+    said = tuple(part for point in (*aces, (0.32168, 0.33767)) for part in point)
+    yield Sample("exr white of aces", exr_file(named(white), chromaticities=said), np.full_like(shown, 255))
+    numbers = (linear * 1000).astype(np.uint32)
+    yield Sample("exr uint", exr_file(named(numbers)), None, "unsigned integer RGB OpenEXR")
+    yield Sample(
+        "exr depth alone", exr_file({"Z": half[..., 0]}), None, "without a layer of R, G and B or Y (it has Z)"
+    )
+    newer = exr_file(named(half), compression=OpenEXR.ZSTD_COMPRESSION)
+    yield Sample("exr zstandard", newer, None, "compression that is not known")
+
+
 def webp() -> Iterator[Sample]:
     rgb = quantised(gradient(), 8).astype(np.uint8)
     rgba = np.dstack([rgb, quantised(opacity(), 8).astype(np.uint8)])
@@ -884,7 +974,6 @@ def refused() -> Iterator[Sample]:
     for words, head in {
         "HEIF image of a codec": b"\0\0\0\x18ftypmif1\0\0\0\0mif1vvic",
         "JPEG XL": b"\xff\x0a\xfa\x1f",
-        "OpenEXR": b"\x76\x2f\x31\x01\2\0\0\0",
         "Photoshop": b"8BPS\0\1",
         "PDF": b"%PDF-1.7\n",
         "SVG": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
