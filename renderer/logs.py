@@ -29,7 +29,8 @@ _process_job: str | None = None
 _MAX_DEPTH = 6  # of lists and objects in extras; one that holds itself has no end
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "job", "action"}
 _HIDDEN = _STANDARD | {"exc", "color_message"}  # the second is uvicorn's message again, in colours
-JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")  # as in protocol.schema: fit for the name of a directory
+# A request_id as in protocol.schema, behind whose it is where a key owns the job; fit for the name of a directory.
+JOB_ID = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9._@-]{0,95}~)?[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 def configure(level: int | str, log_format: LogFormat = "text", stderr: TextIO | None = None) -> None:

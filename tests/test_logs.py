@@ -23,6 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from renderer.job_logs import LOG_NAME, JobLogs, WorkerLog, below, configure_worker
+from renderer.jobs.job import own_id
 from renderer.logs import JsonFormatter, TextFormatter, configure, current_job, job_context, process_job
 
 log = logging.getLogger("renderer.test_logs")
@@ -265,6 +266,16 @@ def test_each_line_goes_to_its_job(tmp_path: Path) -> None:
     assert messages(tmp_path / "b") == ["slow"]
     assert (lines(tmp_path / "a")[0]["job"], lines(tmp_path / "a")[0]["images"]) == ("a", 3)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+def test_the_job_of_a_key_has_its_log_too(tmp_path: Path) -> None:
+    owned = own_id("key.me@home", "my-job")
+    with JobLogs(below(tmp_path)):
+        log.info("accepted", extra={"job": owned})
+        log.info("nobody's", extra={"job": "../~a"})
+        log.info("nobody's", extra={"job": "a~b~c"})
+    assert messages(tmp_path / owned) == ["accepted"]
+    assert [path.name for path in tmp_path.iterdir()] == [owned]
 
 
 def test_nobody_else_may_read_it(tmp_path: Path) -> None:
