@@ -23,6 +23,7 @@ from tests.daemon_process import DaemonProcess, starting, wait_until
 
 LISTENING = ("--http", "127.0.0.1:0", "--workers", "1", "--allow-network", "127.0.0.0/8")
 PACKAGES = ("axe-core@4", "@fal-ai/client@1.10.1")
+MAX_IMAGE_BYTES = 100_000
 Require = Callable[[str, object, str], None]
 Open = Callable[..., Any]
 
@@ -85,11 +86,11 @@ def shared(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Pa
 
 @pytest.fixture(scope="package")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    """A daemon that wants a key."""
+    """A daemon that wants a key, and takes small images only."""
     place = tmp_path_factory.mktemp("locked")
     KeyRing(place / "data").add("first")
     with starting(place) as start:
-        yield start(*LISTENING)
+        yield start(*LISTENING, FETCH__MAX_IMAGE_BYTES=MAX_IMAGE_BYTES)
 
 
 @pytest.fixture

@@ -25,7 +25,12 @@ def test_axe_finds_nothing_serious(open_page, npm_packages):
     page.wait_for_selector(".finding")
     look("empty")
     three(page)
-    look("with stills")
+    page.set_input_files("#files", [{"name": "words.txt", "mimeType": "text/plain", "buffer": b"words"}])
+    page.get_by_label("Duplicate blue.png").click()
+    page.get_by_label("Select red.png", exact=True).check()
+    page.locator("#place").fill("9")
+    page.locator("#place").press("Enter")
+    look("with stills, one of them selected")
     page.get_by_label("Hold of green.png", exact=True).fill("none")
     page.locator("#fps").fill("0")
     look("with faults")
@@ -34,6 +39,8 @@ def test_axe_finds_nothing_serious(open_page, npm_packages):
     page.locator("#render").click()
     page.wait_for_selector("#video-panel:not([hidden])")
     page.wait_for_selector(".job[data-state=done]")
+    page.locator(".job [aria-expanded]").first.click()
+    page.wait_for_selector(".course li")
     look("done")
     assert {state: faults for state, faults in found.items() if faults} == {}
 

@@ -15,6 +15,7 @@ import renderer.frontends
 from protocol.schema import ImageFrame, RenderRequest
 from renderer.errors import InvalidRequest
 from renderer.geometry import Size, canvas_for, place
+from renderer.manifests.numbering import natural
 from renderer.timeline import frame_rate, timeline
 
 WEB = Path(renderer.frontends.__file__).parent / "web"
@@ -60,6 +61,7 @@ def node(require: Callable[[str, object, str], None]) -> Callable[[str, Any], An
     def run(expression: str, given: Any) -> Any:
         program = (
             f'import * as timeline from "{WEB / "timeline.js"}"; import * as geometry from "{WEB / "geometry.js"}";'
+            f'import * as order from "{WEB / "order.js"}";'
             'import { readFileSync } from "node:fs"; const given = JSON.parse(readFileSync(0, "utf8"));'
             f"console.log(JSON.stringify({expression}));"
         )
@@ -108,6 +110,30 @@ def test_the_duration_is_exact_or_says_that_it_is_not(node):
     given = [[180, "24"], [1351, "23.976"], [1, "24"], [24024, "23.976"], [1, "3"]]
     told = node("given.map(([frames, rate]) => timeline.seconds(frames, timeline.frameRate(rate)))", given)
     assert told == ["7.5", "≈ 56.347958", "≈ 0.041667", "1002.001", "≈ 0.333333"]
+
+
+def test_a_duration_is_in_minutes_from_the_first_minute_on(node):
+    given = ["7.5", "59.999", "60", "90.5", "≈ 3661.041667"]
+    told = node("given.map(timeline.duration)", given)
+    assert told == ["7.5 s", "59.999 s", "1:00", "1:30.5", "≈ 1:01:01.041667"]
+
+
+def test_a_hold_may_be_in_minutes(node):
+    given = ["1:30", "0:02.5", "1:02:07.5", "90", "1:60", "1:2", "1:75:00", ":30", "0:00"]
+    expression = """given.map((amount) => {
+        const laid = timeline.layOut([{amount, unit: "seconds"}], timeline.frameRate("10"));
+        return laid.faults.size ? null : [laid.frames, timeline.holdSeconds(amount)];
+    })"""
+    known = [[900, 90], [25, 2.5], [37275, 3727.5], [900, 90]]
+    assert node(expression, given) == [*known, None, None, None, None, None]
+
+
+def test_names_have_the_order_that_a_directory_is_rendered_in(node):
+    rng = random.Random(17)
+    pieces = ["img", "IMG", "f_", "-", " ", "7", "10", "010", "2", "-3", "１２", "٣", "é", ".png", "b", "९"]
+    names = ["".join(rng.choices(pieces, k=rng.randrange(1, 6))) for _ in range(300)]
+    told = node("order.sorted(given.map((name) => ({name})), 'name').map(({name}) => name)", names)
+    assert told == sorted(names, key=natural)
 
 
 def test_a_still_stands_where_the_daemon_puts_it(node):

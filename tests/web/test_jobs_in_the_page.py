@@ -86,14 +86,27 @@ def test_jobs_of_other_clients_appear_by_themselves_and_their_videos_can_be_seen
     assert facts(page)["Frames"] == "4exactly"
 
 
-def test_the_list_comes_back_when_the_daemon_does(start: Start, unjudged):
+def test_a_daemon_that_is_gone_is_told_in_words_and_its_job_is_found_again(start: Start, unjudged):
     daemon = start(*LISTENING)
     unjudged.goto(daemon.http)
     unjudged.wait_for_selector("#health-dot[data-state=ready]")
-    daemon.stop()
+    three(unjudged)
+    wait_until(daemon.workers, "there are workers")
+    for worker in daemon.workers():
+        worker.suspend()
+    unjudged.locator("#render").click()
+    unjudged.locator("#stage-words", has_text=UNDER_WAY).wait_for()
+
+    daemon.close()
+
+    unjudged.locator("#lost", has_text="The daemon does not answer").wait_for()
+    unjudged.locator("#stage-words", has_text="the job is looked for again").wait_for()
     unjudged.locator("#jobs-note", has_text="does not answer").wait_for()
+    assert unjudged.locator("#health").text_content() == "No answer"
     start("--http", daemon.http.removeprefix("http://").rstrip("/"), "--workers", "1")
-    unjudged.locator("#health", has_text="Ready").wait_for()
+    unjudged.wait_for_selector("#video-panel:not([hidden])")
+    assert facts(unjudged)["Frames"] == "72exactly"
+    assert unjudged.locator("#lost").is_hidden()
 
 
 def test_an_answer_that_is_lost_does_not_make_a_second_job(shared, unjudged):
@@ -132,3 +145,29 @@ def test_only_the_newest_jobs_are_shown_until_all_are_asked_for(page, fresh):
     page.locator("#all-jobs", has_text="Show 2 more").click()
     wait_until(lambda: page.locator(".job:visible").count() == 10, "all jobs are shown")
     assert page.locator("#all-jobs").is_hidden()
+
+
+def test_a_row_opens_what_was_asked_for_how_it_went_and_what_to_know_of_the_video(page, fresh):
+    made = fresh.submit(request(still(frames=9), width=640, height=480, crf=31))
+    page.locator(".job[data-state=done]").wait_for()
+    page.get_by_label(f"Details of {made}").click()
+    opened = page.locator(".job .details")
+    opened.locator(".course li", has_text="done in").wait_for()
+    assert opened.locator(".course li").first.text_content().endswith("accepted: 1 images, 9 frames")
+    assert '"frames":9' in opened.locator("pre").text_content()
+    assert '"crf": 31' in opened.locator("pre").text_content()
+    [warning] = opened.locator(".warnings li").all_text_contents()
+    assert "is scaled up more than twice" in warning
+    page.get_by_label(f"Show the video of {made}").click()
+    page.wait_for_selector("#video-panel:not([hidden])")
+    assert page.locator("#warnings li").all_text_contents() == [warning]
+    page.get_by_label(f"Details of {made}").click()
+    assert opened.is_hidden()
+
+
+def test_details_follow_a_job_that_moves_on(page, fresh, gate: Gate):
+    made = fresh.submit(gate.request())
+    page.get_by_label(f"Details of {made}").click()
+    page.locator(".course li", has_text="accepted").wait_for()
+    gate.open()
+    page.locator(".course li", has_text="done in").wait_for()

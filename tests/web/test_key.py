@@ -29,10 +29,14 @@ def test_with_the_key_everything_works_until_the_tab_is_closed(page, fresh):
     assert page.locator("#key").is_hidden()
 
 
-def test_a_wrong_key_is_asked_for_again_in_words(page, fresh):
+def test_a_wrong_key_is_told_as_such_and_asked_for_again(page, fresh):
+    assert page.locator("#health").text_content() == "A key is needed"
+    assert page.locator("#jobs-note").text_content() == "The daemon wants a key first."
     give(page, "sr_wrong")
     page.locator("#key-note", has_text="does not know this key").wait_for()
-    give(page, fresh.key)
+    give(page, "sr_schlüssel…")
+    page.locator("#key-note", has_text="one word of letters, digits").wait_for()
+    give(page, f"Key {fresh.key}")
     page.wait_for_selector("#health-dot[data-state=ready]")
 
 

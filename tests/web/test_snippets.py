@@ -45,9 +45,9 @@ def test_curl(snippet, folder, require):
     assert '"frames":18' in run(["bash", "-euc", snippet("cURL")], folder).replace(" ", "")
 
 
-def test_python(snippet, folder, shared, certificate):
+def test_python(snippet, folder, certificate):
     pytest.importorskip("fal_client")
-    program = snippet("Python").replace("127.0.0.1:8443", shared.https.removeprefix("https://"))
+    program = snippet("Python")
     exports = [line for line in program.splitlines() if line.startswith("# export ")]
     environment = dict(word.split("=", 1) for line in exports for word in line.removeprefix("# export ").split())
     assert set(environment) == {"FAL_KEY", "SSL_CERT_FILE", "FAL_RUN_HOST", "FAL_QUEUE_RUN_HOST"}
@@ -61,9 +61,8 @@ def test_javascript(snippet, folder, npm_packages):
     assert run(["node", "ask.mjs"], folder).endswith(".mp4 18")
 
 
-def test_zeromq(snippet, folder, shared):
-    program = snippet("ZeroMQ").replace("tcp://127.0.0.1:5590", shared.endpoint)
-    assert run([sys.executable, "-c", program], folder).endswith(".mp4 18")
+def test_zeromq(snippet, folder):
+    assert run([sys.executable, "-c", snippet("ZeroMQ")], folder).endswith(".mp4 18")
 
 
 def test_what_is_copied_is_what_is_shown(open_page):

@@ -3,12 +3,18 @@
 // What was uploaded is remembered for as long as the tab lives, so a page that is loaded again in mid-render still
 // shows the stills that are being rendered.
 
-import { announce, byId, plural } from "./dom.js";
+import { about } from "./about.js";
+import { Refused, refusalOf } from "./api.js";
+import { announce, byId, fileSize, make, plural, sentence } from "./dom.js";
 import { look } from "./pictures.js";
 import { reel } from "./reel.js";
 import { here } from "./video.js";
 
 const KEPT_REEL = "stillreel.reel";
+const FAMILIAR = /^image\/(png|jpeg|webp|gif|bmp|avif)$/; // what every browser shows, and the daemon reads
+const LEFT_OUT_SHOWN = 6;
+
+let leftOut = []; // of the files that came last: [name, words]
 
 export function setUpAdding() {
   const files = byId("files");
@@ -16,6 +22,11 @@ export function setUpAdding() {
   files.addEventListener("change", () => {
     add([...files.files]);
     files.value = "";
+  });
+  byId("left-out-close").addEventListener("click", () => {
+    leftOut = [];
+    tellLeftOut();
+    byId(reel.stills.length ? "add" : "choose").focus();
   });
   document.addEventListener("paste", (event) => {
     if (event.clipboardData.files.length) add([...event.clipboardData.files]);
@@ -42,26 +53,75 @@ function setUpDrop() {
   });
 }
 
-/** Take files in their order; what is surely no picture stays out. */
+/** Take files in their order; what cannot be read or is too much stays out, and is told. */
 function add(files) {
-  const pictures = files.filter(({ type }) => !type || type.startsWith("image/"));
   const wasEmpty = !reel.stills.length;
-  for (const file of pictures) measure(reel.add(file.name, file));
-  const left = files.length - pictures.length;
-  announce(
-    `${plural(pictures.length, "image")} added.${left ? ` ${plural(left, "file")} left out: no pictures.` : ""}`,
-  );
-  if (wasEmpty && pictures.length && document.activeElement === document.body)
+  leftOut = [];
+  const taken = files.filter((file) => {
+    const words = faultOf(file);
+    if (!words) measure(reel.add(file.name, file));
+    else leftOut.push([file.name, words]);
+    return !words;
+  });
+  tellLeftOut();
+  const out = leftOut.length ? ` ${plural(leftOut.length, "file")} left out.` : "";
+  announce(`${plural(taken.length, "image")} added.${out}`);
+  if (wasEmpty && taken.length && document.activeElement === document.body)
     byId("bench").focus({ preventScroll: true });
 }
 
+/** Why a file is not taken, as far as can be told without reading it; empty if it is. */
+function faultOf({ type, size }) {
+  if (type && !type.startsWith("image/") && type !== "application/octet-stream") return `not a picture (${type})`;
+  if (!size) return "an empty file";
+  if (size > about.max_image_bytes) {
+    return `${fileSize(size)}, and this daemon takes up to ${fileSize(about.max_image_bytes)}`;
+  }
+  return reel.stills.length >= about.max_images
+    ? `one too many: this daemon takes up to ${plural(about.max_images, "still")}`
+    : "";
+}
+
+/** Measure a still; what this browser cannot show is taken only if the daemon says that it reads it. */
 async function measure(still) {
   const seen = await look(still.file);
+  if (!seen || !FAMILIAR.test(still.file.type)) {
+    const words = await refusalOf(still.file).catch((error) => {
+      if (!(error instanceof Refused)) throw error;
+      return ""; // it is said when the still is rendered
+    });
+    if (words) return leave(still, words);
+  }
   reel.update(still.key, seen ?? { isUnreadable: true });
 }
 
+function leave(still, words) {
+  reel.discard(still.key);
+  leftOut.push([still.name, words]);
+  tellLeftOut();
+  announce(`${still.name} is left out: ${words}`);
+}
+
+function tellLeftOut() {
+  const [one] = leftOut;
+  byId("left-out").hidden = !one;
+  byId("left-out-title").textContent = leftOut.length > 1 ? `${plural(leftOut.length, "file")} left out` : "Left out";
+  const shown = leftOut.slice(0, LEFT_OUT_SHOWN);
+  const more = leftOut.length - shown.length;
+  byId("left-out-files").replaceChildren(
+    ...shown.map(([name, words]) => make("li", {}, make("strong", {}, `${name}: `), sentence(words))),
+    ...(more ? [make("li", {}, `And ${more} more.`)] : []),
+  );
+}
+
 function keep() {
-  const kept = reel.stills.filter(({ url }) => url).map(({ name, url, amount, unit }) => ({ name, url, amount, unit }));
+  const kept = reel.stills.filter(({ url }) => url).map(({ name, date, url, amount, unit }) => ({
+    name,
+    date,
+    url,
+    amount,
+    unit,
+  }));
   try {
     sessionStorage.setItem(KEPT_REEL, JSON.stringify(kept));
   } catch {

@@ -6,6 +6,8 @@
 const APP = "fal-ai/ffmpeg-api";
 const KEY = "stillreel.key";
 const LONGEST_PAUSE_MS = 10000;
+const SILENCE_MS = 40000; // the daemon says something every 16 s at least; a line that says less is dead
+const BEGINNING_BYTES = 8192; // of a file, by which the daemon tells what it is
 
 /** An answer that is no success. `faults` are [{loc, msg}], loc as in ["images", 3, "url"]. */
 export class Refused extends Error {
@@ -95,12 +97,22 @@ export async function cancel(id) {
   if (!response.ok && response.status !== 400) throw refusal(response.status, await response.json().catch(() => null));
 }
 
+/** Why the daemon does not read a file, by how it begins; empty if it does. */
+export async function refusalOf(file) {
+  let beginning;
+  try {
+    beginning = await file.slice(0, BEGINNING_BYTES).arrayBuffer();
+  } catch {
+    return "it cannot be read; is it a folder?";
+  }
+  const { message } = await json("api/recognise", { method: "POST", body: beginning });
+  return message ?? "";
+}
+
+export const about = () => json("api/about");
+export const details = (id) => json(`api/jobs/${encodeURIComponent(id)}`);
 export const doctor = () => json("api/doctor");
 export const health = () => json("api/health");
-export const jobs = async (limit) => listed(await json(`api/jobs?limit=${limit}`));
-
-const listed = (answer) => (Array.isArray(answer) ? answer : answer.jobs);
-
 /**
  * Call `each(jobs)` for every `jobs` event, for as long as the page lives; `linked(isUp)` when the line is lost or
  * back.
@@ -115,7 +127,7 @@ export async function watchJobs(each, linked) {
       linked(true);
       pause_ms = 500;
       for await (const event of events(response.body)) {
-        if (event.type === "jobs") each(listed(JSON.parse(event.data)));
+        if (event.type === "jobs") each(JSON.parse(event.data));
       }
     } catch (error) {
       if (!(error instanceof Refused || error instanceof TypeError)) throw error;
@@ -131,7 +143,9 @@ async function* events(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
+    const timer = setTimeout(() => reader.cancel(), SILENCE_MS); // ends the stream
     const { done, value } = await reader.read();
+    clearTimeout(timer);
     if (done) return;
     const blocks = (text + value).split(/\r\n\r\n|\n\n|\r\r/);
     text = blocks.pop();

@@ -2,7 +2,8 @@
 
 import { icon, iconButton, make, setText } from "./dom.js";
 import { reel } from "./reel.js";
-import { perSecond } from "./timeline.js";
+import { group } from "./selection.js";
+import { holdSeconds, perSecond } from "./timeline.js";
 
 const MOVES = {
   ArrowLeft: (at) => at - 1,
@@ -16,11 +17,11 @@ const MOVES = {
 /**
  * Make a card; returns its element and the parts that change.
  *
- * @param acts {show(index), step(key, index), remove(key)}: what its buttons and keys do.
+ * @param acts {show(index), step(key, from), choose(key, isChosen, isRange), duplicate(key), remove(keys)}: what its
+ *     buttons and keys do. `from` tells the new place from the old one.
  */
 export function card(still, acts) {
   const { key, name } = still;
-  const at = () => reel.index(key);
   const picture = make("img", { alt: "", draggable: "false" });
   const thumb = thumbButton(key, picture, acts);
   const amount = amountField(key, name);
@@ -28,31 +29,42 @@ export function card(still, acts) {
   const ordinal = make("span", { class: "ordinal", "aria-hidden": "true" });
   const facts = make("span", { class: "facts" });
   const fault = make("p", { class: "fault", id: `fault-${key}`, hidden: true });
-  const earlier = iconButton("earlier", `Move ${name} earlier`, () => acts.step(key, at() - 1));
-  const later = iconButton("later", `Move ${name} later`, () => acts.step(key, at() + 1));
-  const remove = iconButton("remove", `Remove ${name}`, () => acts.remove(key));
+  const earlier = iconButton("earlier", `Move ${name} earlier`, () => acts.step(key, MOVES.ArrowLeft));
+  const later = iconButton("later", `Move ${name} later`, () => acts.step(key, MOVES.ArrowRight));
+  const copy = iconButton("copy", `Duplicate ${name}`, () => acts.duplicate([key]));
+  const remove = iconButton("remove", `Remove ${name}`, () => acts.remove([key]));
+  const box = make("input", {
+    type: "checkbox",
+    "aria-label": `Select ${name}`,
+    onclick: (event) => acts.choose(key, box.checked, event.shiftKey),
+  });
   const element = make(
     "li",
     { class: "still", "data-key": key },
     thumb,
+    make("label", { class: "choose", title: "Select" }, box),
     ordinal,
     make("span", { class: "grip", "aria-hidden": "true", title: "Drag" }, icon("grip")),
     make("p", { class: "name", title: name }, make("span", {}, name), facts),
     make("div", { class: "hold" }, amount, unit),
-    make("div", { class: "acts" }, earlier, later, remove),
+    make("div", { class: "acts" }, earlier, later, copy, remove),
     fault,
   );
-  return { element, picture, thumb, amount, unit, ordinal, facts, fault, earlier, later };
+  return { element, picture, thumb, box, amount, unit, ordinal, facts, fault, earlier, later };
 }
 
-function thumbButton(key, picture, { show, step, remove }) {
+function thumbButton(key, picture, { show, step, choose, remove }) {
   const onkeydown = (event) => {
-    if (event.key === "Delete") return remove(key);
+    if (event.key === "Delete") return remove(group(key));
     if (!(event.key in MOVES) || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
-    step(key, MOVES[event.key](reel.index(key)));
+    step(key, MOVES[event.key]);
   };
-  const onclick = () => show(reel.index(key));
+  const onclick = (event) => {
+    if (event.shiftKey) return choose(key, true, true);
+    if (event.ctrlKey || event.metaKey) return choose(key, !reel.selected.has(key), false);
+    show(reel.index(key));
+  };
   const none = make("span", { class: "no-picture" }, icon("image"));
   return make(
     "button",
@@ -84,7 +96,7 @@ function unitField(still) {
 
 /** The same hold in the other unit, as near as that can say it. */
 function converted({ amount, unit }, to) {
-  const value = Number(amount);
+  const value = unit === "frames" ? Number(amount) : holdSeconds(amount);
   if (unit === to || !(value > 0)) return { unit: to, fault: "" };
   const rate = perSecond(reel.rate);
   const same = to === "frames" ? Math.max(1, Math.round(value * rate)) : Number((value / rate).toFixed(3));
@@ -93,13 +105,15 @@ function converted({ amount, unit }, to) {
 
 /** Bring a card up to date with its still, which is the one at index `at`. */
 export function refresh(parts, still, at, timeline) {
-  const { element, picture, thumb, amount, unit, ordinal, facts, fault, earlier, later } = parts;
+  const { element, picture, thumb, box, amount, unit, ordinal, facts, fault, earlier, later } = parts;
   const count = reel.stills.length;
   const size = sizeOf(still);
   setText(ordinal, String(at + 1));
   setText(facts, size);
   if (still.thumb && picture.getAttribute("src") !== still.thumb) picture.src = still.thumb;
   element.classList.toggle("has-picture", Boolean(still.thumb));
+  box.checked = reel.selected.has(still.key);
+  element.classList.toggle("is-selected", box.checked);
   const label = [`Still ${at + 1} of ${count}: ${still.name}`, size, "show in the preview"].filter(Boolean).join(", ");
   if (thumb.getAttribute("aria-label") !== label) thumb.setAttribute("aria-label", label);
   if (amount.value !== still.amount) amount.value = still.amount;

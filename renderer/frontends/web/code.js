@@ -1,5 +1,6 @@
 // The same request as code: four tabs, always as the page stands, and a button that copies.
 
+import { about, offers, reachable } from "./about.js";
 import { currentKey, keys } from "./api.js";
 import { announce, byId, make, setText } from "./dom.js";
 import { reel } from "./reel.js";
@@ -51,6 +52,7 @@ export function setUpCode() {
   byId("copy").addEventListener("click", copy);
   for (const what of ["stills", "settings"]) reel.addEventListener(what, write);
   keys.addEventListener("given", write);
+  offers.addEventListener("known", write);
   choose(0);
 }
 
@@ -75,7 +77,8 @@ function write() {
     : EXAMPLE;
   const base = new URL(".", location.href).href.slice(0, -1);
   const hasKey = Boolean(currentKey());
-  setText(byId("snippet-text"), SNIPPETS[shown].write({ ...asked, base, hasKey }));
+  const doors = { base, https: reachable(about.https), zmq: reachable(about.zmq[0]), zmqNeedsKey: about.zmq_needs_key };
+  setText(byId("snippet-text"), SNIPPETS[shown].write({ ...asked, ...doors, hasKey }));
 }
 
 async function copy() {

@@ -7,7 +7,7 @@ const THRESHOLD = 6; // pixels before a press becomes a drag
 const EDGE = 60; // pixels from the edge where the list, or the window, scrolls
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** Follow a press on `element`, an item of `list`; `dropped(index)` is called if it was dragged and let go. */
+/** Follow a press on `element`, an item of `list`; `dropped()` is called if it was dragged and let go. */
 export function startDrag(press, element, list, dropped) {
   const from = { x: press.pageX, y: press.pageY };
   const home = [...list.children].indexOf(element);
@@ -35,7 +35,7 @@ export function startDrag(press, element, list, dropped) {
     element.classList.remove("is-dragged");
     document.body.classList.remove("is-dragging");
     element.style.removeProperty("transform");
-    if (event.type === "pointerup") dropped([...list.children].indexOf(element));
+    if (event.type === "pointerup") dropped();
     else list.insertBefore(element, [...list.children].filter((other) => other !== element)[home] ?? null);
     swallowClick();
   };

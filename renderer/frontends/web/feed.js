@@ -2,35 +2,47 @@
 //
 // The ids are kept in the browser, so that a page that is loaded again finds the job that was running.
 
-import { jobs as listJobs, watchJobs } from "./api.js";
+import { details, keys, watchJobs } from "./api.js";
 
 const KEPT_IDS = "stillreel.jobs";
 const IDS_KEPT = 20;
-const LISTED_AT_MOST = 1000;
 
 class Feed extends EventTarget {
   jobs = []; // newest first
-  isUp = false;
+  link = "connecting"; // or "up", "lost", "locked" while the daemon waits for a key
   #first = new Promise((known) => (this.known = known));
 
   start() {
     watchJobs(
       (jobs) => this.#take(jobs),
-      (isUp) => {
-        this.isUp = isUp;
-        this.dispatchEvent(new Event("link"));
-      },
+      (isUp) => this.#note(isUp ? "up" : "lost"),
     );
+    keys.addEventListener("wanted", () => this.#note("locked"));
+    keys.addEventListener("given", () => this.#note("connecting"));
+  }
+
+  get isUp() {
+    return this.link === "up";
+  }
+
+  #note(link) {
+    this.link = link;
+    this.dispatchEvent(new Event("link"));
   }
 
   get(id) {
     return this.jobs.find((job) => job.request_id === id);
   }
 
-  /** A job wherever it is in the daemon's list; undefined if the daemon does not know it any more. */
+  /** A job, however many came after it; undefined if the daemon does not know it any more. */
   async find(id) {
     await this.#first;
-    return this.get(id) ?? (await listJobs(LISTED_AT_MOST)).find((job) => job.request_id === id);
+    try {
+      return this.get(id) ?? (await details(id)).job;
+    } catch (error) {
+      if (error.status === 404) return undefined;
+      throw error;
+    }
   }
 
   #take(jobs) {
@@ -43,7 +55,7 @@ class Feed extends EventTarget {
 
 export const feed = new Feed();
 
-/** The jobs that this browser asked for, the latest last: [{id, urls}]. */
+/** The jobs that this browser asked for, the latest last: [{id, urls}], and of that the request, as text. */
 export function remembered() {
   try {
     return JSON.parse(localStorage.getItem(KEPT_IDS)) ?? [];
@@ -52,9 +64,10 @@ export function remembered() {
   }
 }
 
-export function remember(id, urls) {
+export function remember(id, urls, asked) {
+  const before = remembered().map(({ id, urls }) => ({ id, urls }));
   try {
-    localStorage.setItem(KEPT_IDS, JSON.stringify([...remembered(), { id, urls }].slice(-IDS_KEPT)));
+    localStorage.setItem(KEPT_IDS, JSON.stringify([...before, { id, urls, asked }].slice(-IDS_KEPT)));
   } catch {
     // Without storage a reload does not find the job; the list of jobs below does.
   }

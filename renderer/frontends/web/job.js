@@ -1,6 +1,7 @@
 // One job as a row: its state, how far it is, how long it took, and what went wrong in words.
 
 import * as api from "./api.js";
+import { details } from "./details.js";
 import { announce, byId, make, plural, sentence, setText, took } from "./dom.js";
 import { showResult } from "./video.js";
 
@@ -30,6 +31,19 @@ export function row(id, isOwn) {
   const words = of("p", "fault", { hidden: true });
   const stop = button("Cancel", "Cancel", () => cancel(id, stop));
   const show = button("Show", "Show the video of", () => open(id, words));
+  const box = details(id);
+  const more = make(
+    "button",
+    {
+      type: "button",
+      class: "quiet",
+      "aria-label": `Details of ${id}`,
+      "aria-expanded": "false",
+      "aria-controls": box.element.id,
+      onclick: () => more.setAttribute("aria-expanded", String(box.toggle())),
+    },
+    "Details",
+  );
   const shownId = id.length > ID_SHOWN ? `${id.slice(0, 8)}…` : id;
   const own = isOwn ? make("span", { class: "own" }, "from here") : null;
   const element = make(
@@ -40,15 +54,17 @@ export function row(id, isOwn) {
     make("span", { class: "job-progress" }, what, bar),
     encoder,
     when,
-    make("span", { class: "job-acts" }, stop, show),
+    make("span", { class: "job-acts" }, stop, show, more),
     words,
+    box.element,
   );
-  return { element, state, what, bar, encoder, when, words, stop, show };
+  return { element, state, what, bar, encoder, when, words, stop, show, box };
 }
 
 /** Bring a row up to date. */
-export function refresh({ element, state, what, bar, encoder, when, words, stop, show }, job) {
+export function refresh({ element, state, what, bar, encoder, when, words, stop, show, box }, job) {
   const name = stateOf(job);
+  if (element.dataset.state && element.dataset.state !== name) box.refresh();
   const isUnderWay = name === "queued" || name === "running";
   element.dataset.state = name;
   setText(state, WORDS[name] ?? name);
@@ -97,7 +113,7 @@ async function cancel(id, button) {
 
 async function open(id, words) {
   try {
-    showResult(await api.result(id));
+    showResult(id, await api.result(id));
     byId("video-title").focus({ preventScroll: true });
   } catch (error) {
     setText(words, error.message);

@@ -5,6 +5,11 @@ import { feed, remembered } from "./feed.js";
 import { refresh, row, stateOf } from "./job.js";
 
 const SHOWN_AT_FIRST = 8;
+const NOTES = {
+  connecting: "Connecting.",
+  lost: "The daemon does not answer; trying again.",
+  locked: "The daemon wants a key first.",
+};
 const rows = new Map(); // request id -> {element, and the parts that change}
 let isShowingAll = false;
 
@@ -24,7 +29,7 @@ function showAll() {
 
 function update() {
   const { jobs } = feed;
-  setText(byId("jobs-note"), feed.isUp ? counted(jobs) : "The daemon does not answer; trying again.");
+  setText(byId("jobs-note"), NOTES[feed.link] ?? counted(jobs));
   byId("no-jobs").hidden = jobs.length > 0;
   for (const [id, { element }] of rows) {
     if (!feed.get(id)) {

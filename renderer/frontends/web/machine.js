@@ -15,7 +15,7 @@ export function setUpMachine() {
 async function showHealth() {
   if (!feed.isUp) {
     byId("health-dot").dataset.state = "away";
-    return setText(byId("health"), "Connecting");
+    return setText(byId("health"), { lost: "No answer", locked: "A key is needed" }[feed.link] ?? "Connecting");
   }
   try {
     const { status, ready, reasons, version, workers, encoder } = await health();

@@ -6,7 +6,7 @@ import { announce, byId, make, plural, setText } from "./dom.js";
 import { place } from "./geometry.js";
 import { preview as pictureOf } from "./pictures.js";
 import { reel } from "./reel.js";
-import { clock, perSecond, seconds, stillAt } from "./timeline.js";
+import { clock, duration, perSecond, seconds, stillAt } from "./timeline.js";
 
 const SCREEN_SIDE = 1280;
 const AHEAD = 3; // stills decoded before they are shown
@@ -118,7 +118,9 @@ function scrub(event) {
 function update() {
   const { stills, timeline, rate } = reel;
   setText(byId("total-frames"), plural(timeline.frames, "frame"));
-  setText(byId("total-seconds"), `${seconds(timeline.frames, rate)} s`);
+  const long = seconds(timeline.frames, rate);
+  setText(byId("total-seconds"), duration(long));
+  byId("total-seconds").title = `${long} seconds`;
   const segments = byId("segments");
   while (segments.children.length > stills.length) segments.lastChild.remove();
   stills.forEach((still, at) => {

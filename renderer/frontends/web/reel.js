@@ -1,12 +1,16 @@
 // What the page is about: the stills in their order, each with its hold, and how they are to be shown.
 //
 // The one place that changes them. Everything else listens: "stills" when one comes, goes, moves or is held otherwise,
-// "settings" when the output changes, "faults" when words beside a still change.
+// "settings" when the output changes, "faults" when words beside a still change, "selection" when stills are chosen.
+//
+// What changes many stills at once, or takes one away, is remembered first, and `undo` brings back what was there.
 
 import { canvasFor } from "./geometry.js";
-import { frameRate, layOut } from "./timeline.js";
+import { sorted } from "./order.js";
+import { frameRate, holdSeconds, layOut } from "./timeline.js";
 
 const KEPT_SETTINGS = "stillreel.settings";
+const STEPS_KEPT = 50; // that can be undone
 const FALLBACK_SIZE = { width: 1280, height: 720 }; // of the preview, while no still's size is known
 
 export const DEFAULTS = {
@@ -24,9 +28,11 @@ export const DEFAULTS = {
 let made = 0;
 
 class Reel extends EventTarget {
-  stills = []; // {key, name, file, url, width, height, thumb, amount, unit, fault}
+  stills = []; // {key, name, date, file, url, width, height, thumb, amount, unit, fault}
+  selected = new Set(); // keys
   settings = { ...DEFAULTS, ...kept() };
   #timeline = null;
+  #past = []; // before each step: {stills, and holds: [{still, amount, unit}] where the step changed them}
 
   get rate() {
     return frameRate(this.settings.fps) ?? frameRate(DEFAULTS.fps);
@@ -57,6 +63,7 @@ class Reel extends EventTarget {
       key: ++made,
       name,
       file,
+      date: file.lastModified ?? 0,
       url: null,
       width: 0,
       height: 0,
@@ -82,29 +89,84 @@ class Reel extends EventTarget {
     this.#tell("stills");
   }
 
-  /** Move a still to another place; returns whether it moved. */
-  move(key, to) {
-    const from = this.index(key);
-    const target = Math.max(0, Math.min(this.stills.length - 1, to));
-    if (from < 0 || from === target) return false;
-    this.stills.splice(target, 0, ...this.stills.splice(from, 1));
+  /** The stills that are chosen, in their order. */
+  get chosen() {
+    return this.stills.filter(({ key }) => this.selected.has(key));
+  }
+
+  select(keys) {
+    this.selected = new Set(keys);
+    this.#tell("selection");
+  }
+
+  /** Move stills, which stay in their order, to another place: the first of them; returns whether they moved. */
+  move(keys, to) {
+    const moving = this.stills.filter(({ key }) => keys.includes(key));
+    const others = this.stills.filter(({ key }) => !keys.includes(key));
+    const order = others.toSpliced(Math.max(0, Math.min(others.length, to)), 0, ...moving);
+    return this.#arrange(order);
+  }
+
+  /** Sort the stills that are chosen, on their places, or all if there are not two of them; returns whether any moved. */
+  sort(by) {
+    const few = this.selected.size > 1 ? this.chosen : this.stills;
+    const next = sorted(few, by).values();
+    return this.#arrange(this.stills.map((still) => (few.includes(still) ? next.next().value : still)));
+  }
+
+  /** Put copies of stills after the last of them; returns the keys of the copies. */
+  duplicate(keys) {
+    const wanted = this.stills.filter(({ key }) => keys.includes(key));
+    const copies = wanted.map((still) => ({ ...still, key: ++made, fault: "" }));
+    this.#arrange(this.stills.toSpliced(this.stills.indexOf(wanted.at(-1)) + 1, 0, ...copies));
+    return copies.map(({ key }) => key);
+  }
+
+  remove(keys) {
+    this.#arrange(this.stills.filter(({ key }) => !keys.includes(key)));
+  }
+
+  clear() {
+    this.#arrange([]);
+  }
+
+  /** Take out a still that should not have come in: no step back leads to it. */
+  discard(key) {
+    const isOther = (still) => still.key !== key;
+    this.#past = this.#past.map((was) => ({ ...was, stills: was.stills.filter(isOther) }));
+    this.stills = this.stills.filter(isOther);
+    this.#tell("stills");
+  }
+
+  /** Hold the stills that are chosen, or all if none is. */
+  hold(amount, unit) {
+    const held = this.selected.size ? this.chosen : this.stills;
+    this.#remember(held.map((still) => ({ still, amount: still.amount, unit: still.unit })));
+    for (const still of held) Object.assign(still, { amount, unit });
+    this.#tell("stills");
+  }
+
+  /** Bring back what was there before the last step; returns whether there was one. */
+  undo() {
+    const was = this.#past.pop();
+    if (!was) return false;
+    this.stills = was.stills;
+    for (const { still, amount, unit } of was.holds) Object.assign(still, { amount, unit });
     this.#tell("stills");
     return true;
   }
 
-  remove(key) {
-    this.stills = this.stills.filter((still) => still.key !== key);
-    this.#tell("stills");
+  #remember(holds = []) {
+    this.#past = [...this.#past, { stills: [...this.stills], holds }].slice(-STEPS_KEPT);
   }
 
-  clear() {
-    this.stills = [];
+  #arrange(order) {
+    const isSame = order.length === this.stills.length && order.every((still, at) => still === this.stills[at]);
+    if (isSame) return false;
+    this.#remember();
+    this.stills = order;
     this.#tell("stills");
-  }
-
-  holdAll(amount, unit) {
-    for (const still of this.stills) Object.assign(still, { amount, unit });
-    this.#tell("stills");
+    return true;
   }
 
   set(name, value) {
@@ -128,8 +190,8 @@ class Reel extends EventTarget {
     const { fps, fit, background, crf, preset, encoder } = this.settings;
     const { width, height } = this.sides;
     const images = this.stills.map((still) => {
-      const hold = Number(still.amount);
-      return { url: urlOf(still), ...(still.unit === "frames" ? { frames: hold } : { duration: hold }) };
+      const hold = still.unit === "frames" ? { frames: Number(still.amount) } : { duration: holdSeconds(still.amount) };
+      return { url: urlOf(still), ...hold };
     });
     const request = { images };
     if (frameRate(fps)) request.fps = fps.includes("/") ? fps.trim() : Number(fps);
@@ -144,7 +206,10 @@ class Reel extends EventTarget {
   }
 
   #tell(what) {
-    if (what !== "faults") this.#timeline = null;
+    if (what !== "faults" && what !== "selection") this.#timeline = null;
+    if (what === "stills" && this.chosen.length < this.selected.size) {
+      this.selected = new Set(this.chosen.map(({ key }) => key));
+    }
     this.dispatchEvent(new Event(what));
   }
 }

@@ -10,19 +10,23 @@ import { reel } from "./reel.js";
 import { newId, send, uploadAll } from "./sending.js";
 import { markSetting, settingAtFault } from "./settings.js";
 import { showFirstFault } from "./stills.js";
-import { showResult } from "./video.js";
+import { showing, showResult } from "./video.js";
+
+const GONE = "The daemon does not know this job any more: render again.";
+const AWAY = "The daemon does not answer; the job is looked for again as soon as it does";
 
 const UNFINISHED = new Set(["IN_QUEUE", "IN_PROGRESS"]);
 const ENDINGS = { cancelled: "Cancelled.", expired: "Given up: it did not start in time." };
 const LOOK_MS = 2000;
 
 let current = null; // {id, urls, isSent, isCancelled} from the press of the button until the job has ended
+let rendered = null; // {id, asked}: the job that was done last, and what it was asked for, as text
 
 export function setUpRender() {
   byId("render").addEventListener("click", start);
   byId("cancel").addEventListener("click", cancel);
   feed.addEventListener("jobs", () => current && follow(feed.get(current.id)));
-  feed.addEventListener("link", update);
+  feed.addEventListener("link", noteLink);
   for (const what of ["stills", "settings"]) reel.addEventListener(what, update);
   setInterval(lookElsewhere, LOOK_MS);
   update();
@@ -36,6 +40,24 @@ function update() {
   button.disabled = !stills.length || Boolean(current);
   const words = `${canvas.width} × ${canvas.height}, from ${plural(stills.length, "still")}`;
   setText(byId("render-note"), stills.length ? words : "Add images first.");
+  noteChange();
+}
+
+/** What the daemon would be asked now, as text; only what was uploaded has a place in it. */
+const asked = () => JSON.stringify(reel.request(({ url }) => url));
+
+/** "Done" goes when what was rendered is not what is there any more, and comes back when it is again. */
+function noteChange() {
+  if (!rendered) return;
+  const isStale = rendered.asked !== asked();
+  byId("stale").hidden = !isStale || !reel.stills.length || showing() !== rendered.id;
+  if (!current) byId("progress").hidden = isStale;
+}
+
+/** Say that the daemon is away while a job is under way; it is looked for when the line is up again. */
+function noteLink() {
+  update();
+  if (current?.isSent && feed.link === "lost") setText(byId("stage-words"), AWAY);
 }
 
 async function start() {
@@ -66,7 +88,8 @@ async function submit(run, stills, request) {
   if (run.isCancelled) return end("Cancelled.");
   run.urls = stills.map((still) => still.url);
   const images = request.images.map((image, at) => ({ ...image, url: run.urls[at] }));
-  remember(run.id, run.urls);
+  run.asked = JSON.stringify({ ...request, images });
+  remember(run.id, run.urls, run.asked);
   showProgress("Sending", 0);
   await send({ ...request, images, request_id: run.id });
   run.isSent = true;
@@ -85,12 +108,18 @@ async function resume() {
   follow(job);
 }
 
-/** A job that the feed does not show any more, because many came after it, is looked for among all. */
+/** A job that the feed does not show any more, because many came after it or the daemon lost it, is asked for. */
 async function lookElsewhere() {
   if (!current?.isSent || !feed.isUp || feed.get(current.id)) return;
-  const { id } = current;
-  const job = await feed.find(id).catch(() => undefined);
-  if (job && current?.id === id) follow(job);
+  const run = current;
+  try {
+    const job = await feed.find(run.id);
+    if (current !== run) return;
+    if (job) follow(job);
+    else fail(GONE, [], run.urls);
+  } catch (error) {
+    if (!(error instanceof api.Refused)) throw error; // it is looked for again
+  }
 }
 
 function follow(job) {
@@ -109,10 +138,13 @@ async function finish(run) {
   try {
     const result = await api.result(run.id);
     end(`Done in ${took(result.timings?.total ?? 0)}.`, true);
-    showResult(result, { isNew: !run.isOld });
+    showResult(run.id, result, { isNew: !run.isOld });
+    rendered = { id: run.id, asked: run.asked };
+    noteChange();
   } catch (error) {
     if (!(error instanceof api.Refused)) throw error;
-    fail(error.message, error.faults, run.urls);
+    if (error.status) return fail(error.message, error.faults, run.urls);
+    run.isEnding = false; // the daemon is away; when it is back, its job is found done again
   }
 }
 
@@ -148,11 +180,12 @@ function fail(message, faults, urls) {
   end("");
   const beside = new Map(reel.stills.filter(({ fault }) => fault).map(({ key, fault }) => [key, fault]));
   for (const { loc, msg } of faults) {
-    const still = loc[0] === "images" && reel.stills.find(({ url }) => url && url === urls[loc[1]]);
-    if (still) {
+    const stills = loc[0] === "images" ? reel.stills.filter(({ url }) => url && url === urls[loc[1]]) : [];
+    for (const still of stills) {
       beside.set(still.key, sentence(msg, false));
       still.url = null; // sent anew next time: it may be what was stored that is at fault
-    } else if (loc[0] !== "images") markSetting(loc[0], sentence(msg));
+    }
+    if (loc[0] !== "images") markSetting(loc[0], sentence(msg));
   }
   reel.setFaults(beside);
   const words = faults.length > 1 && beside.size > 1 ? `${plural(beside.size, "still")} could not be used.` : message;

@@ -22,7 +22,8 @@ export function newId() {
  * @param show called with words and a share from 0 to 1.
  */
 export async function uploadAll(stills, run, show) {
-  const waiting = stills.filter((still) => !still.url);
+  const files = new Set(); // copies of a still share its file, which is sent once
+  const waiting = stills.filter(({ url, file }) => !url && !files.has(file) && files.add(file));
   const count = waiting.length;
   const faults = new Map();
   const tell = () =>
@@ -33,6 +34,7 @@ export async function uploadAll(stills, run, show) {
       tell();
       const words = await upload(still);
       if (words) faults.set(still.key, words);
+      for (const copy of stills) if (copy.file === still.file) copy.url ??= still.url;
     }
   };
   await Promise.all(Array.from({ length: UPLOADS_AT_ONCE }, uploadSome));

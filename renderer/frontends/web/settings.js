@@ -1,5 +1,6 @@
 // The output's settings: every field keeps the reel up to date, and says what is wrong with it where it stands.
 
+import { about, offers } from "./about.js";
 import { byId, make, markFault, setText } from "./dom.js";
 import { reel } from "./reel.js";
 import { frameRate } from "./timeline.js";
@@ -27,6 +28,8 @@ const MAX_SIDE = 16384;
 
 export function setUpSettings() {
   for (const name of PRESETS) byId("preset").append(make("option", { value: name }, name));
+  offerEncoders();
+  offers.addEventListener("known", offerEncoders);
   const form = byId("settings");
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("input", ({ target }) => change(target));
@@ -38,6 +41,15 @@ export function setUpSettings() {
   byId("background-text").value = reel.settings.background;
   for (const what of ["stills", "settings"]) reel.addEventListener(what, update);
   update();
+}
+
+/** Offer the encoders that are here; one that was chosen elsewhere and is not here gives way. */
+function offerEncoders() {
+  const field = byId("encoder");
+  const names = about.encoders ?? [...new Set(["auto", reel.settings.encoder])];
+  field.replaceChildren(...names.map((value) => make("option", { value }, value)));
+  if (!names.includes(reel.settings.encoder)) reel.set("encoder", "auto");
+  field.value = reel.settings.encoder;
 }
 
 function change(field) {

@@ -40,11 +40,11 @@ ${body(request, upload, "")}
 JSON`;
 }
 
-function python({ request, files, base }) {
+function python({ request, files, base, https }) {
   const encode = (entry, at) => image(entry, `fal_client.encode_file(${JSON.stringify(files[at].name)})`);
-  const isSecure = base.startsWith("https://");
-  const door = isSecure ? base.slice("https://".length) : "127.0.0.1:8443";
-  const how = isSecure ? "" : `# fal_client speaks HTTPS only: start the daemon with --https ${door} too.\n`;
+  const secure = base.startsWith("https://") ? base : https;
+  const door = secure?.slice("https://".length) ?? "127.0.0.1:8443";
+  const how = secure ? "" : `# fal_client speaks HTTPS only: start the daemon with --https ${door} too.\n`;
   return `# pip install fal-client
 ${how}# export FAL_KEY=key SSL_CERT_FILE=cert.pem
 # export FAL_RUN_HOST=${door}/run FAL_QUEUE_RUN_HOST=${door}/queue
@@ -82,10 +82,12 @@ const { data } = await fal.subscribe("${APP}", {
 console.log(data.video.url, data.frames);`;
 }
 
-function zmq({ request, files }) {
+function zmq({ request, files, zmq = "tcp://127.0.0.1:5590", zmqNeedsKey }) {
   const attached = (entry, at) => image(entry, `"cid:${at}"`);
   const reads = files.map(({ name }) => `    Path(${JSON.stringify(name)}).read_bytes(),`);
-  return `from pathlib import Path
+  const curve = zmqNeedsKey ? `, curve="alice.curve"` : "";
+  const how = zmqNeedsKey ? `# alice.curve is made on the server: stillreel keys curve alice\n` : "";
+  return `${how}from pathlib import Path
 
 from protocol.client import Client
 
@@ -94,7 +96,7 @@ stills = [
 ${reads.join("\n")}
 ]
 
-with Client("tcp://127.0.0.1:5590") as client:
+with Client("${zmq}"${curve}) as client:
     result = client.render(request, attachments=stills)
 print(result.video.url, result.frames)`;
 }

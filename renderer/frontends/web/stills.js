@@ -8,6 +8,8 @@ import { announce, byId, plural, setText } from "./dom.js";
 import { startDrag } from "./drag.js";
 import { forget } from "./pictures.js";
 import { reel } from "./reel.js";
+import { choose, duplicate, group, remove } from "./selection.js";
+import { told } from "./undo.js";
 
 const MANY = 16; // more than that scroll in a box of their own, and what is below stays near
 
@@ -18,16 +20,19 @@ export function setUpStills({ show }) {
   list.addEventListener("pointerdown", (event) => {
     const element = event.target.closest(".still");
     const isHandle = event.target.closest(".grip") || (event.pointerType === "mouse" && event.target.closest(".thumb"));
-    if (element && isHandle && event.button === 0) startDrag(event, element, list, (to) => place(keyOf(element), to));
+    if (element && isHandle && event.button === 0) startDrag(event, element, list, () => drop(element, list));
   });
   byId("hold-all").addEventListener("submit", (event) => {
     event.preventDefault();
     const [amount, unit] = [byId("all-amount").value, byId("all-unit").value];
-    reel.holdAll(amount, unit);
-    announce(`Every still is held for ${amount} ${unit}.`);
+    reel.hold(amount, unit);
+    const held = reel.selected.size ? plural(reel.selected.size, "still") : "Every still";
+    told(`${held} ${reel.selected.size > 1 ? "are" : "is"} held for ${amount} ${unit}.`);
   });
   byId("clear").addEventListener("click", clear);
-  for (const what of ["stills", "settings", "faults"]) reel.addEventListener(what, () => update(list, show));
+  for (const what of ["stills", "settings", "faults", "selection"]) {
+    reel.addEventListener(what, () => update(list, show));
+  }
   update(list, show);
 }
 
@@ -36,28 +41,32 @@ const keyOf = (element) => Number(element.dataset.key);
 function clear() {
   const count = reel.stills.length;
   reel.clear();
-  announce(`${plural(count, "still")} removed.`);
+  told(`${plural(count, "still")} removed.`);
   byId("choose").focus();
 }
 
-function place(key, to) {
-  const still = reel.stills[reel.index(key)];
-  if (reel.move(key, to)) announce(`${still.name}: now ${reel.index(key) + 1} of ${reel.stills.length}.`);
+/** Put a card, and those that are chosen with it, behind the others that stand before it in the list. */
+function drop(element, list) {
+  const moving = group(keyOf(element));
+  const before = [...list.children].slice(0, [...list.children].indexOf(element));
+  place(keyOf(element), before.filter((card) => !moving.includes(keyOf(card))).length);
+  reel.dispatchEvent(new Event("selection")); // cards that were dragged and have not moved go back
 }
 
-function remove(key) {
-  const at = reel.index(key);
-  const { name } = reel.stills[at];
-  reel.remove(key);
-  announce(`${name} removed. ${plural(reel.stills.length, "still")} left.`);
-  const next = reel.stills[Math.min(at, reel.stills.length - 1)];
-  (next ? cards.get(next.key).thumb : byId("choose")).focus();
+function place(key, to) {
+  const { name } = reel.stills[reel.index(key)];
+  const moving = group(key);
+  if (!reel.move(moving, to)) return;
+  const what = moving.length > 1 ? plural(moving.length, "still") : name;
+  announce(`${what}: now ${reel.index(moving[0]) + 1} of ${reel.stills.length}.`);
 }
 
 /** Move and keep the focus where it is: moving an element in the document takes it away. */
-function step(key, to) {
+function step(key, from) {
   const held = document.activeElement;
-  place(key, to);
+  const moving = group(key);
+  const first = reel.stills.findIndex((still) => moving.includes(still.key));
+  place(key, from(first));
   const { earlier, later } = cards.get(key);
   const other = held === earlier ? later : earlier;
   (held.disabled ? other : held).focus();
@@ -74,7 +83,7 @@ function update(list, show) {
     }
   }
   stills.forEach((still, at) => {
-    if (!cards.has(still.key)) cards.set(still.key, card(still, { show, step, remove }));
+    if (!cards.has(still.key)) cards.set(still.key, card(still, { show, step, choose, duplicate, remove }));
     const parts = cards.get(still.key);
     // A card under the pointer stays where it is until it is dropped.
     if (list.children[at] !== parts.element && !list.querySelector(".is-dragged")) {

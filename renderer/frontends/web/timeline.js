@@ -4,6 +4,7 @@
 // the daemon does, sooner or later. The tests compare the two.
 
 const FPS_TEXT = /^(?:[0-9]{1,3}(?:\.[0-9]{1,12})?|[0-9]{1,6}\/[0-9]{1,4})$/;
+const CLOCK_TEXT = /^(?:([0-9]{1,3}):(?=[0-5][0-9]:))?([0-9]{1,5}):([0-5][0-9](?:\.[0-9]{0,12})?)$/; // 1:30, 1:02:07.5
 const SECONDS_TEXT = /^[0-9]{0,7}(?:\.[0-9]{0,12})?$/;
 const MAX_DENOMINATOR = 1001n;
 const NTSC_RATES = [24n, 30n, 48n, 60n, 120n].map((rate) => ratio(rate * 1000n, 1001n));
@@ -70,12 +71,24 @@ function rounded(written) {
 
 export const perSecond = (rate) => Number(rate.n) / Number(rate.d);
 
+/** Seconds as they were typed, without colons: "1:30.5" is "90.5". */
+function plain(amount) {
+  const text = String(amount).trim();
+  const [, hours = 0, minutes, rest] = CLOCK_TEXT.exec(text) ?? [];
+  if (!minutes) return text;
+  const [whole, decimals = ""] = rest.split(".");
+  return `${(Number(hours) * 60 + Number(minutes)) * 60 + Number(whole)}.${decimals}`;
+}
+
+export const holdSeconds = (amount) => Number(plain(amount));
+
 /** What is wrong with one hold as it was typed, in words; empty if nothing is. */
 function holdFault(amount, unit) {
   const text = String(amount).trim();
   if (!text) return unit === "frames" ? "Say how many frames." : "Say how many seconds.";
   if (unit === "frames") return /^0*[1-9][0-9]{0,6}$/.test(text) ? "" : "A whole number of frames, 1 or more.";
-  return SECONDS_TEXT.test(text) && decimal(text).n > 0n ? "" : "Seconds, more than 0.";
+  const value = plain(text);
+  return SECONDS_TEXT.test(value) && decimal(value).n > 0n ? "" : "Seconds, such as 2.5, or minutes, such as 1:30.";
 }
 
 /**
@@ -94,7 +107,7 @@ export function layOut(holds, rate) {
     const wrong = holdFault(amount, unit);
     if (wrong) faults.set(index, wrong);
     else {
-      const value = decimal(String(amount).trim());
+      const value = decimal(unit === "frames" ? String(amount).trim() : plain(amount));
       const frames = unit === "frames" ? value : { n: value.n * rate.n, d: value.d * rate.d };
       total = ratio(total.n * frames.d + frames.n * total.d, total.d * frames.d);
     }
@@ -129,10 +142,21 @@ export function seconds(frames, rate) {
 /** A position as a clock: 0:07.500, 1:02:07.500. */
 export function clock(frame, rate) {
   const millis = Number((BigInt(frame) * rate.d * 1000n) / rate.n);
-  const pad = (value, digits = 2) => String(value).padStart(digits, "0");
-  const [whole, hours] = [Math.floor(millis / 1000), Math.floor(millis / 3600000)];
-  const minutes = Math.floor(whole / 60) % 60;
-  return `${hours ? `${hours}:${pad(minutes)}` : minutes}:${pad(whole % 60)}.${pad(millis % 1000, 3)}`;
+  return `${minutes(Math.floor(millis / 1000))}.${String(millis % 1000).padStart(3, "0")}`;
+}
+
+/** Whole seconds as m:ss, or h:mm:ss. */
+export function minutes(whole) {
+  const pad = (value) => String(value).padStart(2, "0");
+  const hours = Math.floor(whole / 3600);
+  const of = Math.floor(whole / 60) % 60;
+  return `${hours ? `${hours}:${pad(of)}` : of}:${pad(whole % 60)}`;
+}
+
+/** How long something plays, from its seconds as text: "7.5 s", and from a minute on "1:30.5". */
+export function duration(text) {
+  const [, about, whole, decimals] = /^(≈ )?([0-9]+)(\.[0-9]+)?$/.exec(text);
+  return Number(whole) < 60 ? `${text} s` : `${about ?? ""}${minutes(Number(whole))}${decimals ?? ""}`;
 }
 
 /** A rate for people: 24, 23.976, 33.333. */

@@ -1,6 +1,7 @@
 // A finished video: it plays, it can be saved, and what is known about it stands beside it.
 
-import { announce, byId, fileSize, make, plural, took } from "./dom.js";
+import { announce, byId, fileSize, make, plural, sentence, took } from "./dom.js";
+import { duration } from "./timeline.js";
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -18,8 +19,15 @@ function source(url) {
   return URL.createObjectURL(new Blob([bytes], { type: head.slice("data:".length).split(";")[0] }));
 }
 
-/** Show a result; `isNew` says that it was just rendered, and brings it into view. */
-export function showResult(result, { isNew = true } = {}) {
+let shownId = null;
+
+/** The job whose video is shown; null before the first. */
+export const showing = () => shownId;
+
+/** Show the result of a job; `isNew` says that it was just rendered, and brings it into view. */
+export function showResult(id, result, { isNew = true } = {}) {
+  shownId = id;
+  byId("stale").hidden = true;
   const panel = byId("video-panel");
   const video = byId("video");
   const url = source(result.video.url);
@@ -33,26 +41,32 @@ export function showResult(result, { isNew = true } = {}) {
       make("dd", {}, value, note ? make("span", { class: note.length > 12 ? "note is-long" : "note" }, note) : null),
     ]),
   );
+  byId("warnings").replaceChildren(...warnings(result));
+  byId("warnings").hidden = !result.warnings?.length;
   panel.hidden = false;
   if (!isNew) return;
   panel.scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "nearest" });
   announce(`The video is there: ${plural(result.frames, "frame")}, ${result.duration} seconds.`);
 }
 
+/** What a result warns of, as items of a list. */
+export const warnings = (result) => (result.warnings ?? []).map(({ message }) => make("li", {}, sentence(message)));
+
 function facts(result) {
   const [n, d] = result.fps.split("/").map(Number);
   const rate = Number((n / (d || 1)).toFixed(3));
   const held = result.held_pictures === "synthesised" ? "coded once, repeated" : "coded frame by frame";
   const total_s = result.timings?.total;
+  const plays_s = Number(result.duration.toFixed(6));
+  const long = duration(String(plays_s));
   return [
     ["Frames", result.frames.toLocaleString("en"), "exactly"],
-    ["Duration", `${Number(result.duration.toFixed(6))} s`],
+    ["Duration", long, long.endsWith(" s") ? "" : `${plays_s} s`],
     ["Frame rate", `${rate} fps`, d > 1 ? `${n}/${d}` : ""],
     ["Size", `${result.width} × ${result.height}`],
     ["File", fileSize(result.video.file_size)],
     ["Encoder", result.encoder, result.fallback_reason ?? ""],
     ["Held pictures", held, result.held_pictures_reason ?? ""],
-    ...(result.warnings ?? []).map(({ message }) => ["Note", message]),
     ...(total_s === undefined ? [] : [["Rendered in", took(total_s)]]),
   ];
 }

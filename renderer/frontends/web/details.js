@@ -1,0 +1,51 @@
+// What a job was asked for and how it went, below its row: fetched when it is opened, and again when the job moves on.
+
+import * as api from "./api.js";
+import { make, plural } from "./dom.js";
+import { warnings } from "./video.js";
+
+/** Make a closed box; `toggle()` opens or closes it and returns whether it is open, `refresh()` reads it anew. */
+export function details(id) {
+  const element = make("div", { class: "details", id: `details-${id}`, hidden: true });
+  const refresh = async () => {
+    if (element.hidden) return;
+    try {
+      element.replaceChildren(...parts(await api.details(id)));
+    } catch (error) {
+      if (!(error instanceof api.Refused)) throw error;
+      element.replaceChildren(make("p", { class: "fault" }, error.status === 404 ? "It is forgotten." : error.message));
+    }
+  };
+  const toggle = () => {
+    element.hidden = !element.hidden;
+    refresh();
+    return !element.hidden;
+  };
+  return { element, refresh, toggle };
+}
+
+function parts({ job, request, log, warnings: found }) {
+  const lines = log.map(({ timestamp, level, message }) =>
+    make("li", { "data-level": level }, make("time", { datetime: timestamp }, clock(timestamp)), message),
+  );
+  return [
+    make("p", { class: "soft" }, `Job ${job.request_id}`),
+    ...(found.length ? [make("ul", { class: "warnings" }, ...warnings({ warnings: found }))] : []),
+    make("h3", {}, "Course"),
+    make("ol", { class: "course" }, ...(lines.length ? lines : [make("li", {}, "Nothing is written down.")])),
+    make("h3", {}, "Request"),
+    request
+      ? make("pre", { tabindex: "0", role: "region", "aria-label": `Request of ${job.request_id}` }, text(request))
+      : make("p", { class: "soft" }, "It is not kept."),
+  ];
+}
+
+const clock = (timestamp) => new Date(timestamp).toLocaleTimeString();
+
+/** A request as people read it: a line for each still. */
+function text({ images, images_left_out: left, ...settings }) {
+  const lines = images.map((image) => `    ${JSON.stringify(image)}`);
+  const others = Object.entries(settings).map(([name, value]) => `,\n  "${name}": ${JSON.stringify(value)}`);
+  const more = left ? `\n(and ${plural(left, "still")} more)` : "";
+  return `{\n  "images": [\n${lines.join(",\n")}\n  ]${others.join("")}\n}${more}`;
+}
