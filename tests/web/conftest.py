@@ -101,22 +101,33 @@ def fresh(locked: DaemonProcess) -> Caller:
     return caller
 
 
-@pytest.fixture
-def open_page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Open]:
-    """Return a function that opens the page in a browser of its own; the test fails if a console had an error.
+@pytest.fixture(scope="package")
+def used(browser: Any) -> Iterator[Any]:
+    """A browser that knows the page's files already; what a test leaves in it is cleared when the test ends."""
+    context = new_context(browser)
+    yield context
+    context.close()
 
-    It is the fresh client's page where the test asks for one.
+
+@pytest.fixture
+def open_page(browser: Any, used: Any, request: pytest.FixtureRequest) -> Iterator[Open]:
+    """Return a function that opens the page as for the first time; the test fails if a console had an error.
+
+    It is the fresh client's page where the test asks for one. Options ask for a browser of its own.
     """
     if "fresh" in request.fixturenames:
         caller = request.getfixturevalue("fresh")
     else:
         caller = Caller(request.getfixturevalue("shared"))
-    contexts, errors = [], []
+    contexts, pages, errors = [], [], []
 
     def open_page(**options: Any) -> Any:
-        context = new_context(browser, caller.key, **options)
-        contexts.append(context)
+        is_own = bool(options or caller.key)
+        context = new_context(browser, caller.key, **options) if is_own else used
+        if is_own:
+            contexts.append(context)
         page = context.new_page()
+        pages.append(page)
         page.on("console", lambda told: errors.append(told.text) if told.type in {"error", "warning"} else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(caller.http)
@@ -124,6 +135,9 @@ def open_page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Open]:
         return page
 
     yield open_page
+    for page in pages:
+        page.evaluate("localStorage.clear()")
+        page.close()
     for context in contexts:
         context.close()
     assert errors == []
