@@ -9,7 +9,7 @@ again without the images that cannot be had, if its request wants the others sho
 import logging
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -221,7 +221,7 @@ class _Whole:
             self._good,
         )
         facts, plan, backend = rendering.complete(backend, output)
-        warnings += _enlarged(rendering.enlarged, look.canvas)
+        warnings += [*_animated(rendering.animated), *_enlarged(rendering.enlarged, look.canvas)]
         reasons = backend.reason, plan.encoded_reason
         return RenderReport(facts, backend.name, *reasons, self._clock.report(), tuple(warnings))
 
@@ -241,6 +241,7 @@ class _Rendering:
     marks: Marks | None
     good: set[Hashable]
     enlarged: dict[int, Size] = field(default_factory=dict)
+    animated: set[int] = field(default_factory=set)
 
     def complete(self, backend: Backend, output: Path) -> tuple[VideoFacts, StreamPlan, Backend]:
         """Render the stills; return with the facts the plan and the encoder that it came to in the end."""
@@ -287,6 +288,7 @@ class _Rendering:
             video.extend(sequence.flush(), sequence.reordered)
             self.clock.add("stills_busy", loader.busy_s)
             self.enlarged.update(stills.enlarged)
+            self.animated.update(stills.animated)
             return self.clock.time("mux", video.commit, self.reel.timeline.frames)
 
     def _plan(self, backend: Backend) -> StreamPlan:
@@ -374,9 +376,20 @@ def _enlarged(sizes: Mapping[int, Size], canvas: Canvas) -> list[ResultWarning]:
     if not sizes:
         return []
     first = min(sizes)
-    others = {1: "", 2: "; so is 1 more image"}.get(len(sizes), f"; so are {len(sizes) - 1} more images")
-    words = f"this image of {sizes[first]} is scaled up more than twice for a video of {canvas}{others}"
+    words = f"this image of {sizes[first]} is scaled up more than twice for a video of {canvas}{_others(sizes)}"
     return [ResultWarning(type="image_enlarged", message=words, loc=("images", first, "url"))]
+
+
+def _animated(images: Collection[int]) -> list[ResultWarning]:
+    if not images:
+        return []
+    words = f"this image is an animation, of which only the first frame is shown{_others(images)}"
+    return [ResultWarning(type="image_animated", message=words, loc=("images", min(images), "url"))]
+
+
+def _others(images: Collection[int]) -> str:
+    """Return what is said of the images beside the first."""
+    return {1: "", 2: "; so is 1 more image"}.get(len(images), f"; so are {len(images) - 1} more images")
 
 
 def _type_of(file_name: str) -> str:

@@ -486,3 +486,31 @@ def test_an_encoder_in_a_child_gives_its_last_pictures_one_by_one(job_of, output
         arrived = [time.monotonic() - began for _ in encoder.flush()]
     assert len(arrived) == 12
     assert arrived[0] < arrived[-1] / 2
+
+
+# Animations.
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "avif"])
+def test_an_animation_is_shown_as_its_first_frame_and_the_result_says_so(
+    job_of: JobOf, output: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
+    caplog.set_level("INFO")
+    frames = [Image.new("RGB", (64, 48), (level,) * 3) for level in (40, 120, 200)]
+    frames[0].save(tmp_path / f"moves.{suffix}", save_all=True, append_images=frames[1:], duration=100)
+    frames[0].save(tmp_path / f"still.{suffix}", **({"save_all": True} if suffix != "avif" else {}))
+    report = render(job_of(f"still.{suffix}", f"moves.{suffix}", f"moves.{suffix}"), output, open_encoder=NullEncoder)
+    [warning] = report.warnings
+    assert (warning.type, warning.loc) == ("image_animated", ("images", 1, "url"))
+    assert warning.message == "this image is an animation, of which only the first frame is shown"
+    assert f"images[1].url: {warning.message}" in caplog.messages
+
+
+def test_a_gif_whose_second_frame_is_damaged_is_shown_without_a_word(
+    job_of: JobOf, output: Path, tmp_path: Path
+) -> None:
+    frames = [Image.effect_noise((64, 48), level) for level in (40, 200)]
+    frames[0].save(tmp_path / "one.gif")
+    first = (tmp_path / "one.gif").read_bytes()
+    (tmp_path / "cut.gif").write_bytes(first[:-1] + b"\x2c\x00")
+    assert render(job_of("cut.gif"), output, open_encoder=NullEncoder).warnings == ()

@@ -42,11 +42,13 @@ class Picture:
         size: what the file holds, after orientation.
         reduction: 1, 2, 4 or 8: each of `pixels` stands for a square of so many of the file's, the last ones partly
             outside it.
+        is_animated: it is the first frame of several.
     """
 
     pixels: Pixels
     size: Size
     reduction: int = 1
+    is_animated: bool = False
 
 
 def read_size(data: bytes | Pixels, max_pixels: int) -> Size:
@@ -91,7 +93,7 @@ def decode(
         bgr = to_bgr(samples, background=background, profile=profile, coding=header.coding)
         pixels = _oriented(bgr, header.orientation)
     _check_size(pixels, header.size, factor)
-    return Picture(pixels, header.size, factor)
+    return Picture(pixels, header.size, factor, header.is_animated)
 
 
 def _reduction(header: Header, needed: Callable[[Size], Size]) -> int:

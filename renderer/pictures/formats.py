@@ -123,6 +123,7 @@ class Header:
         orientation: EXIF 2.32, 4.6.4: what is still to be done to the decoded pixels, 1 to 8.
         profile: the embedded ICC profile.
         coding: how the samples stand for light, where there is no profile and it is not sRGB's way.
+        is_animated: there are more frames, which nobody here shows.
     """
 
     format: str
@@ -131,6 +132,7 @@ class Header:
     orientation: int = 1
     profile: bytes | None = None
     coding: Coding | None = None
+    is_animated: bool = False
 
     @property
     def decoder(self) -> str:

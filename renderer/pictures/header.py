@@ -13,7 +13,8 @@ import io
 import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Final
 
 from PIL import Image
@@ -137,17 +138,26 @@ def _check_jpeg(data: bytes) -> None:
 def _webp(data: bytes) -> Header:
     is_animated = data[12:16] == b"VP8X" and len(data) > 20 and bool(data[20] & 0x02)  # RFC 9649, 2.7
     with open_with_pillow(data, "WebP") as image:
-        return _by_pillow(image, "WebP", "animated" if is_animated else "still")
+        return replace(
+            _by_pillow(image, "WebP", "animated" if is_animated else "still"), is_animated=_has_more_frames(image)
+        )
 
 
 def _gif(data: bytes) -> Header:
     with open_with_pillow(data, "GIF") as image:
-        return _by_pillow(image, "GIF", "")
+        return replace(_by_pillow(image, "GIF", ""), is_animated=_has_more_frames(image))
 
 
 def _avif(data: bytes) -> Header:
     with open_with_pillow(data, "AVIF") as image:
-        return avif.read_header(data, image)
+        return replace(avif.read_header(data, image), is_animated=_has_more_frames(image))
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    """Whether there is a second frame; nothing is decoded for it, and damage behind the first is nobody's loss."""
+    with suppress(Exception):
+        return bool(getattr(image, "is_animated", False))
+    return False
 
 
 def _sun_raster(data: bytes) -> Header:

@@ -27,7 +27,8 @@ _MOST_PROFILE_BYTES: Final = 16 << 20
 _COLOURS: Final = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 _DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
-_TELLING: Final = (b"eXIf", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM")  # of orientation and colour
+# Of orientation, colour and animation.
+_TELLING: Final = (b"eXIf", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"acTL")
 _UNIT, _SRGB_GAMMA, _MOST_GAMMA = 100_000, 45_455, 1_000_000
 
 Chunk = tuple[bytes, int, int]  # type, where it begins, how long its data is
@@ -49,7 +50,9 @@ def read_header(data: bytes) -> Header:
             told.setdefault(kind, data[start + 8 : start + 8 + length])
     orientation = orientation_of(told.get(b"eXIf"))
     size = turned(width, height, orientation)
-    return Header("PNG", f"{depth}-bit {_COLOURS[colour]}", size, orientation, *_colour_of(told))
+    profile, coding = _colour_of(told)
+    frames = int.from_bytes(told.get(b"acTL", b"")[:4], "big")
+    return Header("PNG", f"{depth}-bit {_COLOURS[colour]}", size, orientation, profile, coding, frames > 1)
 
 
 def read(data: bytes) -> npt.NDArray[Any] | None:

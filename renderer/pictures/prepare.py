@@ -31,6 +31,7 @@ class Stills:
 
     Attributes:
         enlarged: sizes of the stills that were scaled up more than twice, by their places in the request.
+        animated: places of the animations, of which only the first frame is shown.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Stills:
         self._under_way: deque[Future[Lease]] = deque()
         self._shelf = _Shelf()
         self.enlarged: dict[int, Size] = {}
+        self.animated: set[int] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +101,8 @@ class Stills:
 
     def _prepare(self, source: Source) -> Lease:
         picture = self._loader.load(source, self._look.background, needed_size(self._look))
+        if picture.is_animated:
+            self.animated.add(source.image)
         if self._look.place(picture.size).enlargement > _FAR_ENLARGED:
             self.enlarged[source.image] = picture.size
         lease = self._pool.lend()
