@@ -20,7 +20,18 @@ from protocol.curve import read_curve_file
 from protocol.download import Download, whole_file
 from protocol.errors import ClientError, ClientTimeout, dotted
 from protocol.patience import Patience
-from protocol.schema import Health, Jobs, JobsQuery, JobStatus, Rendered, RenderRequest, StateName, VideoPart
+from protocol.schema import (
+    Health,
+    JobLog,
+    Jobs,
+    JobsQuery,
+    JobStatus,
+    LogLine,
+    Rendered,
+    RenderRequest,
+    StateName,
+    VideoPart,
+)
 from protocol.wire import Answer, Part
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5590"
@@ -147,6 +158,17 @@ class AsyncClient:
     async def cancel(self, request_id: str) -> JobStatus:
         """Ask for a job to end; one that is done stays as it is."""
         return _read(JobStatus, (await self._ask("cancel", {"request_id": request_id})).result)
+
+    async def logs(self, request_id: str) -> list[LogLine]:
+        """Return the course of a job, as its log tells it to clients."""
+        return list(_read(JobLog, (await self._ask("logs", {"request_id": request_id})).result).lines)
+
+    async def retry(self, request_id: str) -> JobStatus:
+        """Ask again for what a job was asked for that failed, expired or was cancelled; return the new job's status.
+
+        The server refuses, and says why, where the pictures went with the job.
+        """
+        return _read(JobStatus, (await self._ask("retry", {"request_id": request_id})).result)
 
     async def jobs(self, states: Iterable[StateName] = (), limit: int = 100) -> list[JobStatus]:
         """Return the newest jobs that the server knows of, in order of arrival.
@@ -283,6 +305,14 @@ class Client:
     def cancel(self, request_id: str) -> JobStatus:
         """Ask for a job to end."""
         return self._run(self._client.cancel(request_id))
+
+    def logs(self, request_id: str) -> list[LogLine]:
+        """Return the course of a job, as its log tells it to clients."""
+        return self._run(self._client.logs(request_id))
+
+    def retry(self, request_id: str) -> JobStatus:
+        """Ask once more for what a job was asked for; see AsyncClient.retry."""
+        return self._run(self._client.retry(request_id))
 
     def jobs(self, states: Iterable[StateName] = (), limit: int = 100) -> list[JobStatus]:
         """Return the newest jobs that the server knows of, in order of arrival; see AsyncClient.jobs."""

@@ -207,7 +207,7 @@ class RenderParams(RenderRequest):
 
 
 class RequestId(_Strict):
-    """The params of `status`, `result` and `cancel`."""
+    """The params of `status`, `result`, `cancel`, `logs` and `retry`."""
 
     request_id: str = Field(min_length=1, max_length=128)
 
@@ -236,7 +236,7 @@ class File(BaseModel):
 class ResultWarning(BaseModel):
     """Something about a finished video that its client might not expect."""
 
-    type: str = Field(description='a word for programs, such as "canvas_reduced" or "image_enlarged"')
+    type: str = Field(description='a word for programs, such as "image_animated" or "image_enlarged"')
     message: str
     loc: tuple[str | int, ...] = Field((), description="the field of the request that it is about")
 
@@ -328,6 +328,20 @@ class Jobs(BaseModel):
     """The answer to `jobs`."""
 
     jobs: tuple[JobStatus, ...]
+
+
+class LogLine(BaseModel):
+    """One event in the course of a job."""
+
+    message: str
+    timestamp: str = Field(description="ISO 8601, UTC")
+    level: Literal["INFO", "WARN", "ERROR"]
+
+
+class JobLog(BaseModel):
+    """The answer to `logs`: what a client may read of its job's log, in order; empty once the log was removed."""
+
+    lines: tuple[LogLine, ...]
 
 
 class Health(BaseModel):

@@ -276,6 +276,20 @@ def cancel(
             terminal.show_cancelled(cancel_all(client, is_sure=is_sure), as_json=as_json)
 
 
+@app.command("logs")
+def course(request_id: RequestId, connect: Connect = _ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
+    """Tell the course of a job: what became of it, and what one might not expect of its video."""
+    with _client(connect, curve) as client:
+        terminal.show_log(client.logs(request_id), as_json=as_json)
+
+
+@app.command()
+def retry(request_id: RequestId, connect: Connect = _ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
+    """Ask again, as a new job, for what a job that failed, expired or was cancelled was asked for."""
+    with _client(connect, curve) as client:
+        terminal.show_status(client.retry(request_id), as_json=as_json)
+
+
 @app.command()
 def jobs(
     state: Annotated[list[State] | None, typer.Option(help="Only those in this state; may be repeated.")] = None,

@@ -23,6 +23,7 @@ from renderer.encode.nvenc_selftest import with_gpus_tested
 from renderer.errors import ConfigError, StillreelError
 from renderer.frontends.curve import CurveRing
 from renderer.frontends.http.webhooks import webhooks
+from renderer.frontends.job_log import JobLogReader
 from renderer.frontends.spool import Spool
 from renderer.frontends.zmq_server import ZmqServer
 from renderer.intake import Intake
@@ -111,7 +112,8 @@ class _Daemon:
         engine = Engine(settings.engine, render, self._store, self._places, watch)
         callees = Guard(settings.webhooks.allow_networks)
         intake = Intake(settings.limits, settings.fetch, engine, self._places.attachments, self._gpus, callees=callees)
-        server = ZmqServer(settings.server, engine, intake, CurveRing(self._data_dir))
+        ring, logs = CurveRing(self._data_dir), JobLogReader(self._places.logs)
+        server = ZmqServer(settings.server, engine, intake, ring, logs)
         for endpoint in server.endpoints:
             shut_socket(self._data_dir, endpoint)
         loop = asyncio.get_running_loop()

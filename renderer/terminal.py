@@ -19,7 +19,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from protocol.schema import JobStatus, Progress, RenderResult, ResultWarning
+from protocol.schema import JobStatus, LogLine, Progress, RenderResult, ResultWarning
 from renderer.redaction import printable
 
 ShowProgress = Callable[[JobStatus | Progress], None]
@@ -125,6 +125,17 @@ def show_warnings(warnings: Iterable[ResultWarning]) -> None:
     """Print on stderr what one might not expect of a video."""
     for warning in warnings:
         err.print(Text.assemble(("warning:", "yellow"), " ", printable(str(warning))), soft_wrap=True)
+
+
+def show_log(lines: Sequence[LogLine], *, as_json: bool) -> None:
+    """Print a line per event."""
+    if as_json:
+        typer.echo(json.dumps([line.model_dump(mode="json") for line in lines], indent=2))
+        return
+    for line in lines:
+        typer.echo(printable(f"{line.timestamp} {line.level:<5} {line.message}"))
+    if not lines:
+        show_note("nothing is kept of the job's log")
 
 
 def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:

@@ -33,13 +33,24 @@ from pydantic import BaseModel, ValidationError
 from protocol import wire
 from protocol.bounded import context_for
 from protocol.keepalive import keep_alive
-from protocol.schema import Fault, JobsQuery, RenderParams, RenderResult, RequestId, VideoPart, VideoQuery
+from protocol.schema import (
+    Fault,
+    JobLog,
+    JobsQuery,
+    LogLine,
+    RenderParams,
+    RenderResult,
+    RequestId,
+    VideoPart,
+    VideoQuery,
+)
 from renderer.config import ServerSettings
 from renderer.descriptors import are_short, say_short
 from renderer.errors import ConfigError, InvalidRequest, JobNotFound, StillInProgress, StillreelError
 from renderer.frontends.curve import USER, WATCHED, Admission, CurveRing, ask_for_keys, watch_handshakes
 from renderer.frontends.documents import read_aside
 from renderer.frontends.exchange import Exchange, MessageLimits, Peer, Reply
+from renderer.frontends.job_log import JobLogReader
 from renderer.frontends.refusals import Refusals
 from renderer.intake import Door, Intake, invalid
 from renderer.jobs.engine import Engine
@@ -61,11 +72,14 @@ _Params = TypeVar("_Params", bound=BaseModel)
 class ZmqServer:
     """Answers JSON-RPC calls; protocol/wire.py says what they look like."""
 
-    def __init__(self, settings: ServerSettings, engine: Engine, intake: Intake, ring: CurveRing) -> None:
+    def __init__(
+        self, settings: ServerSettings, engine: Engine, intake: Intake, ring: CurveRing, logs: JobLogReader
+    ) -> None:
         """Bind the sockets; on the loop.
 
         Args:
             ring: who may come from other machines.
+            logs: of the jobs.
 
         Raises:
             ConfigError: an endpoint is malformed, taken, or lets others in while there are no keys.
@@ -74,6 +88,7 @@ class ZmqServer:
         self._limits = MessageLimits(settings.max_request_bytes, intake.max_images)
         self._engine = engine
         self._intake = intake
+        self._logs = logs
         self._tasks: set[asyncio.Task[None]] = set()
         self._refusals = Refusals()
         self._ring = ring
@@ -97,6 +112,8 @@ class ZmqServer:
             "result": self._result,
             "video": self._video,
             "cancel": self._cancel,
+            "logs": self._read_log,
+            "retry": self._retry,
             "jobs": self._jobs,
             "health": self._health,
         }
@@ -296,6 +313,17 @@ class ZmqServer:
     async def _cancel(self, exchange: Exchange) -> Reply:
         job = self._engine.cancel(self._job(exchange).id)
         return self._engine.status(job).model_dump(mode="json"), ()
+
+    async def _read_log(self, exchange: Exchange) -> Reply:
+        job = self._job(exchange)
+        lines = await asyncio.to_thread(self._logs.lines, job.id)
+        return JobLog(lines=tuple(LogLine.model_validate(line) for line in lines)).model_dump(mode="json"), ()
+
+    async def _retry(self, exchange: Exchange) -> Reply:
+        work = self._engine.work_again(self._job(exchange).id)
+        request = work.request.model_copy(update={"request_id": None})
+        door = Door(exchange.client, owner=exchange.peer.owner, warnings=work.warnings)
+        return self._engine.status(await self._intake.accept(request, door)).model_dump(mode="json"), ()
 
     async def _jobs(self, exchange: Exchange) -> Reply:
         statuses = self._engine.jobs(_parse(JobsQuery, exchange.params), exchange.peer.owner)

@@ -17,10 +17,12 @@ from protocol.schema import Health, JobsQuery, JobStatus, Progress
 from renderer.config import VERSION, EngineSettings, RenderSettings
 from renderer.errors import (
     JobCancelled,
+    NotSupported,
     QueueFull,
     RequestIdConflict,
     ShuttingDown,
     StorageFull,
+    StoreFailed,
 )
 from renderer.jobs import asked, outcome
 from renderer.jobs.dispatch import Dispatcher
@@ -30,7 +32,7 @@ from renderer.jobs.outcome import Places
 from renderer.jobs.slot import Setback, Watch
 from renderer.jobs.store import JobStore
 from renderer.metrics import Snapshot
-from renderer.pipeline import NO_GPU_ENCODER
+from renderer.pipeline import NO_GPU_ENCODER, RenderJob
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +140,29 @@ class Engine:
         words = "accepted: %d images, %d frames"
         log.info(words, job.progress.images, job.progress.frames, extra={"job": job.id, "action": "accepted"})
         return job, True
+
+    def work_again(self, job_id: str) -> RenderJob:
+        """Return what a job was made from that has ended without a video.
+
+        Raises:
+            JobNotFound: nobody has this id.
+            NotSupported: it cannot be made again; the words say why.
+        """
+        job = self.job(job_id)
+        reasons = {
+            "it has not ended; cancel it first, or wait for it": not job.is_finished,
+            "its video was made; ask for its result": job.state is State.DONE,
+            "its manifest is in the manifest directory; rename it into incoming again": job.is_kept_elsewhere,
+            "its pictures came with the request and went when it ended; send the request again": job.files is not None,
+        }
+        for reason, is_so in reasons.items():
+            if is_so:
+                raise NotSupported(reason, loc=("request_id",))
+        try:
+            return self._ledger.store.work(job_id)
+        except StoreFailed as error:
+            words = "its request is not kept any more; send the request again"
+            raise NotSupported(words, loc=("request_id",)) from error
 
     def check_room(self, owner: str = "") -> None:
         """Raises:

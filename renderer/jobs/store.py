@@ -5,7 +5,8 @@ disk before the answer leaves, and outlives a kill -9 and a power cut. A commit 
 the daemon's loop, where nothing else can come between a look and a write.
 
 The schema's version is SQLite's user_version; every entry of MIGRATIONS brings it up by one. What a job is made from
-(`work`) is the last column, because it is the largest and the least read, and is cleared when the job ends.
+(`work`) is the last column, because it is the largest and the least read, and is cleared when the job ends; but a job
+without a video that brought no pictures along keeps it, so that it can be retried.
 """
 
 import contextlib
@@ -70,6 +71,7 @@ MIGRATIONS: tuple[str, ...] = (
 
 _FULL = "the disk is full, so the job could not be stored; try again later"
 APPLICATION_ID = 0x5354524C  # "STRL": tells our file from another program's
+_MOST_KEPT = 1 << 20  # characters of a request that may be retried
 _INSERT = f"INSERT INTO jobs ({COLUMNS}, work) VALUES ({', '.join('?' for _ in COLUMNS.split(','))}, ?)"  # noqa: S608 - fixed column names
 _SETS = ", ".join(f"{name.strip()} = ?" for name in COLUMNS.split(","))
 _UNFINISHED = tuple(state.value for state in State if not state.is_last)
@@ -138,7 +140,7 @@ class JobStore:
             database.execute(_INSERT, (*job_row(job, self._root), None))
 
     def move(self, job: Job, before: State) -> None:
-        """Keep a job that has moved; in its last state it lets go of what it was made from.
+        """Keep a job that has moved; in its last state it lets go of what it was made from, unless it may be retried.
 
         Raises:
             StoreFailed: what is stored is not in the state `before`.
@@ -152,6 +154,8 @@ class JobStore:
 
     def _move(self, job: Job, before: State) -> None:
         forget = ", work = NULL" if job.is_finished else ""
+        if job.is_finished and job.state is not State.DONE and job.files is None and not job.is_kept_elsewhere:
+            forget = f", work = CASE WHEN length(work) <= {_MOST_KEPT} THEN work END"
         with self._transaction() as database:
             changed = database.execute(
                 f"UPDATE jobs SET {_SETS}{forget} WHERE id = ? AND state = ?",  # noqa: S608 - fixed column names
@@ -177,7 +181,7 @@ class JobStore:
         return found[0] if found else None
 
     def work(self, job_id: str) -> RenderJob:
-        """Return what an unfinished job is made from."""
+        """Return what a job is made from; of those that have ended only what may be retried is still known."""
         with _translated():
             row = self._database.execute("SELECT work, files FROM jobs WHERE id = ?", (job_id,)).fetchone()
         if row is None or row[0] is None:

@@ -159,6 +159,20 @@ def test_a_job_that_has_ended_lets_go_of_what_it_was_made_from(store: JobStore) 
         store.work("a")
 
 
+def test_a_job_that_failed_keeps_what_it_was_made_from_unless_pictures_came_along_or_it_is_large(
+    store: JobStore, tmp_path: Path
+) -> None:
+    for name, files, images in (("a", None, 2), ("b", tmp_path / "files", 2), ("c", None, 20_000)):
+        request = RenderParams.model_validate({"images": [{"url": f"{n:060}.png"} for n in range(images)]})
+        work = RenderJob(request, timeline(request.images, frame_rate(24)))
+        store.add(make_job(name, ord(name), files=files, state=State.RUNNING), work)
+        store.move(make_job(name, ord(name), files=files, state=State.FAILED, error=FAULT), State.RUNNING)
+    assert len(store.work("a").request.images) == 2
+    for name in ("b", "c"):
+        with pytest.raises(StoreFailed, match=f"job {name} has nothing in the store"):
+            store.work(name)
+
+
 def test_a_job_that_waits_again_keeps_what_it_is_made_from(store: JobStore) -> None:
     put(store, make_job(state=State.RUNNING))
     store.move(make_job(), State.RUNNING)

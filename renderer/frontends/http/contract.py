@@ -24,12 +24,12 @@ from renderer.frontends.http.address import APP, ENDPOINT
 from renderer.frontends.http.bodies import Bodies, Gone
 from renderer.frontends.http.described import CANCEL, REQUEST_BODY, RESULT, RUN, STATUS, STREAM, SUBMIT
 from renderer.frontends.http.inputs import Inputs
-from renderer.frontends.http.job_log import JobLogReader
 from renderer.frontends.http.links import CALLER, Caller
 from renderer.frontends.http.reading import render_request
 from renderer.frontends.http.tokens import Tokens
 from renderer.frontends.http.uploads import Uploads
 from renderer.frontends.http.waiting import Waiting
+from renderer.frontends.job_log import JobLogReader
 from renderer.intake import Door, Intake
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, State

@@ -14,7 +14,6 @@ from renderer.frontends.http.contract import Contract, Parts, Polled
 from renderer.frontends.http.files import Files
 from renderer.frontends.http.gate import Gate
 from renderer.frontends.http.health import Standing
-from renderer.frontends.http.job_log import JobLogReader
 from renderer.frontends.http.keys import KeyRing
 from renderer.frontends.http.page import Page
 from renderer.frontends.http.schema import About
@@ -23,6 +22,7 @@ from renderer.frontends.http.signing import Signer
 from renderer.frontends.http.storage import Storage
 from renderer.frontends.http.tokens import Tokens
 from renderer.frontends.http.uploads import Uploads
+from renderer.frontends.job_log import JobLogReader
 from renderer.intake import Intake
 from renderer.jobs.engine import Engine
 

@@ -24,9 +24,9 @@ from renderer.frontends.http.answers import error
 from renderer.frontends.http.bodies import chunks
 from renderer.frontends.http.described import REFUSALS
 from renderer.frontends.http.files import unless_known
-from renderer.frontends.http.job_log import JobLogReader
 from renderer.frontends.http.links import CALLER, Caller
 from renderer.frontends.http.schema import About, Details, Recognised, Unknown
+from renderer.frontends.job_log import JobLogReader
 from renderer.intake import invalid
 from renderer.jobs import asked
 from renderer.jobs.engine import Engine
