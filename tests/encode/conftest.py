@@ -14,10 +14,19 @@ import pytest
 
 from renderer.encode.base import StreamSettings
 from renderer.geometry import Canvas
-from tests.nvenc_standin.fixture import standin, standin_libraries
-from tests.nvenc_standin.process import Standin
+from tests.nvenc_standin.fixture import standin, standin_libraries, standin_parent
+from tests.nvenc_standin.process import Parent, Standin
 
-__all__ = ["found_once", "frame_of", "known", "nothing_left", "standin", "standin_libraries", "stream"]
+__all__ = [
+    "found_once",
+    "frame_of",
+    "known",
+    "nothing_left",
+    "standin",
+    "standin_libraries",
+    "standin_parent",
+    "stream",
+]
 
 Frame = npt.NDArray[np.uint8]
 
@@ -67,9 +76,9 @@ def nothing_left() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def found_once(standin_libraries: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def found_once(standin_parent: Parent, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A cache directory in which a good device is known, and what was found then; asked once for all tests."""
-    lent = Standin(standin_libraries, tmp_path_factory.mktemp("known"))
+    lent = Standin(standin_parent, tmp_path_factory.mktemp("known"))
     found = lent.ask("tests.encode.nvenc_children", "found")
     assert found["refusal"] is None
     assert lent.leaks() == []

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nvenc_standin.process import Standin, build
+from tests.nvenc_standin.process import Parent, Standin, build
 
 
 @pytest.fixture(scope="session")
@@ -20,10 +20,18 @@ def standin_libraries(tmp_path_factory: pytest.TempPathFactory, require: Callabl
         raise
 
 
+@pytest.fixture(scope="session")
+def standin_parent(standin_libraries: Path) -> Iterator[Parent]:
+    """Lend the process that makes children over the stand-in."""
+    parent = Parent(standin_libraries)
+    yield parent
+    parent.close()
+
+
 @pytest.fixture
-def standin(standin_libraries: Path, tmp_path: Path) -> Iterator[Standin]:
+def standin(standin_parent: Parent, tmp_path: Path) -> Iterator[Standin]:
     """Lend environments for children over the stand-in; at the end nothing that they took may be missing."""
-    lent = Standin(standin_libraries, tmp_path)
+    lent = Standin(standin_parent, tmp_path)
     yield lent
     if leaks := lent.leaks():
         pytest.fail("; ".join(leaks))

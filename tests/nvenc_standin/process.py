@@ -6,8 +6,11 @@ pytest's own process.
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +37,55 @@ def build(directory: Path) -> Path:
     return directory
 
 
+class Parent:
+    """The process that makes children over the stand-in; see child.py."""
+
+    def __init__(self, libraries: Path) -> None:
+        """Start it; it may import for a second.
+
+        Args:
+            libraries: where the stand-in's libraries lie, which children load like a driver's.
+        """
+        self.libraries = libraries
+        self._directory = tempfile.TemporaryDirectory(prefix="sr-")
+        self._address = str(Path(self._directory.name, "parent"))
+        command = [sys.executable, "-m", "tests.nvenc_standin.child", self._address]
+        environment = {**os.environ, "LD_LIBRARY_PATH": str(libraries)}
+        self._process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline() == b"ready\n"
+
+    def ask(self, question: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """Have a question answered by a child of its own, which is killed when its time is up.
+
+        Raises:
+            TimeoutError: it was.
+        """
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(timeout_s)
+            connection.connect(self._address)
+            connection.sendall(json.dumps(question).encode() + b"\n")
+            answer = connection.makefile("rb")
+            child = int(answer.readline())
+            try:
+                told: dict[str, Any] = json.loads(answer.read())
+            except TimeoutError:
+                os.kill(child, signal.SIGKILL)
+                raise
+            return told
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._directory.cleanup()
+
+
 class Standin:
     """Gives children their environment and keeps what they counted; call it with knobs."""
 
-    def __init__(self, libraries: Path, scratch: Path) -> None:
-        self._libraries = libraries
+    def __init__(self, parent: Parent, scratch: Path) -> None:
+        self._parent = parent
+        self._libraries = parent.libraries
         self._scratch = scratch
         self._stats = scratch / "standin-stats"
         self._journal = scratch / "standin-journal"
@@ -68,12 +115,10 @@ class Standin:
         Raises:
             AssertionError: the child failed; what it wrote is the message.
         """
-        command = [sys.executable, "-m", "tests.nvenc_standin.child", module, what, json.dumps(told)]
-        done = subprocess.run(
-            command, env=self(**(knobs or {})), capture_output=True, text=True, timeout=timeout_s, check=False
-        )
-        assert done.returncode == 0, f"{what} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        return json.loads(done.stdout.splitlines()[-1])
+        question = {"module": module, "what": what, "told": told, "environment": self(**(knobs or {}))}
+        done = self._parent.ask(question, timeout_s)
+        assert done["code"] == 0, f"{what} ended with {done['code']}:\n{done['stdout']}\n{done['stderr']}"
+        return json.loads(done["stdout"].splitlines()[-1])
 
     def counts(self) -> list[dict[str, int]]:
         """What the processes that have ended normally counted, those that opened nothing included."""
