@@ -173,6 +173,9 @@ class EngineSettings(_Part):
     worker_file_bytes: int = Field(
         64 * 1024 * MEBIBYTE, ge=MEBIBYTE, description="the largest file that a worker may write, such as a video"
     )
+    confine_workers: bool = Field(
+        True, description="a daemon's workers reach only the files that jobs need, where the kernel has Landlock"
+    )
     overwrite_memory: bool = Field(
         True, description="workers overwrite what they free, so that no decoder can show one picture in another's place"
     )

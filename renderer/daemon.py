@@ -66,9 +66,11 @@ def serve(settings: Settings, announce: Callable[[str], None], examine: "Examine
     adopt_orphans()
     with held(data_dir(settings.server)) as data, scratch(data) as sockets:
         store = JobStore(data / STORE_NAME)
-        places = Places(data / "outputs", data / "attachments", data / "logs", sockets)
+        spool = settings.spool.directory.expanduser().absolute() if settings.spool.directory else None
+        secret = (settings.http.tls_key,) if settings.http.tls_key else ()
+        places = Places(data / "outputs", data / "attachments", data / "logs", sockets, spool, secret)
         try:
-            shut(data, settings.spool.directory)
+            shut(data, spool)
             with JobLogs(below(places.logs)):
                 asyncio.run(_Daemon(settings, gpus, store, places, data, examine).run(announce))
         finally:

@@ -20,6 +20,7 @@ from renderer.encode.selftest import refusal
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import ConfigError, StillreelError
 from renderer.intake import Origin, render_job
+from renderer.jobs import landlock
 from renderer.jobs.confinement import no_new_privs_refusal
 from renderer.lifeline import answer
 from renderer.pictures.memory import pinned_memory
@@ -58,6 +59,7 @@ def examine(settings: Settings) -> list[Finding]:
         Finding("muxer", True, f"PyAV {av.__version__}"),
         _curve(),
         _no_new_privs(),
+        _landlock(settings),
         Finding("workers", True, f"{engine.workers} of {os.cpu_count()} cores, {engine.max_queued} jobs may wait"),
         Finding(
             "limits",
@@ -86,6 +88,11 @@ def _curve() -> Finding:
 def _no_new_privs() -> Finding:
     refused = no_new_privs_refusal()
     return Finding("no_new_privs", refused is None, refused or "workers gain no rights from programs", is_needed=False)
+
+
+def _landlock(settings: Settings) -> Finding:
+    refused = landlock.refusal() if settings.engine.confine_workers else "off (engine.confine_workers)"
+    return Finding("Landlock", refused is None, refused or "confines the files of a daemon's workers", is_needed=False)
 
 
 def _ffmpeg_version(settings: Settings) -> str:

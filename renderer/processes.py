@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+_OOM_SCORE = Path("/proc/self/oom_score_adj")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PR_SET_CHILD_SUBREAPER = 36  # prctl.h of Linux
 
@@ -114,13 +115,31 @@ def end_orphans() -> None:
             os.waitpid(process.pid, os.WNOHANG)
 
 
-def first_to_kill(pid: int, score: int) -> None:
-    """Let the kernel, when memory runs out, end this process before others, unless it would do so anyway.
+def first_to_kill(score: int) -> int | None:
+    """Let the kernel, when memory runs out, end this process before others; return its score of before if that rose.
 
     Args:
         score: 0 for a process like any other, 1000 for the first (proc(5), oom_score_adj).
     """
-    path = Path(f"/proc/{pid}/oom_score_adj")
-    with contextlib.suppress(OSError, ValueError):  # no Linux, a process that has ended, a confined worker
-        if int(path.read_text(encoding="ascii")) < score:
-            path.write_text(str(score), encoding="ascii")
+    with contextlib.suppress(OSError, ValueError):  # no Linux
+        before = int(_OOM_SCORE.read_text(encoding="ascii"))
+        if before < score:
+            _OOM_SCORE.write_text(str(score), encoding="ascii")
+            return before
+    return None
+
+
+@contextlib.contextmanager
+def starting_first_to_kill(score: int) -> Iterator[None]:
+    """Do the same for the processes that are begun meanwhile: they inherit it.
+
+    A confined worker may write to no other process's part of /proc. What this process had before it may have again:
+    the kernel lets nobody without rights go below what somebody with rights has set, and it was not below that.
+    """
+    before = first_to_kill(score)
+    try:
+        yield
+    finally:
+        if before is not None:
+            with contextlib.suppress(OSError):
+                _OOM_SCORE.write_text(str(before), encoding="ascii")

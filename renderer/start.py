@@ -22,13 +22,16 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final, NoReturn
 
-from renderer.config import EncodeSettings, Settings
+from renderer.config import EncodeSettings, Settings, render_settings
 from renderer.encode.base import StreamSettings
 from renderer.encode.ffmpeg import arguments, find_ffmpeg
 from renderer.encode.selftest import refusal
 from renderer.encode.x264 import AccessUnitSplitter, X264Encoder
 from renderer.errors import ConfigError
 from renderer.geometry import Canvas
+from renderer.jobs import landlock
+from renderer.jobs.landlock import Roots
+from renderer.jobs.reach import Reach
 from renderer.lifeline import Child
 
 log = logging.getLogger(__name__)
@@ -59,7 +62,7 @@ def check(settings: Settings) -> Settings:
         if not root.is_dir():
             raise ConfigError(f"fetch.allow_roots: {root} is no directory")
     _check_machine()
-    _check_plain_encoding(ffmpeg, settings.encode)
+    _check_plain_encoding(ffmpeg, settings)
     _give_freed_memory_back()
     return _with_held_pictures_tested(settings)
 
@@ -148,22 +151,38 @@ def _give_freed_memory_back() -> None:
 # The encoder.
 
 
-def _check_plain_encoding(ffmpeg: str, settings: EncodeSettings) -> None:
-    """Encode three pictures as a job without holds would, within `encode.probe_timeout_s` in all.
-
-    The child reads a file and not a pipe, and what it writes is bounded, so that nothing but the clock is waited for.
+def _check_plain_encoding(ffmpeg: str, settings: Settings) -> None:
+    """Encode three pictures as a worker would, with no more files than one may use.
 
     Raises:
         ConfigError: it cannot, with its last words.
+    """
+    is_confined = settings.engine.confine_workers and landlock.refusal() is None
+    roots = Reach(render_settings(settings))(None) if is_confined else None
+    trouble = _trouble(ffmpeg, settings.encode, roots)
+    if trouble and roots and _trouble(ffmpeg, settings.encode) is None:
+        trouble += "; it can with files that workers may not use: engine.confine_workers = false lets them"
+    if trouble:
+        raise ConfigError(f"encode.ffmpeg: {ffmpeg} {trouble}")
+
+
+def _trouble(ffmpeg: str, settings: EncodeSettings, roots: Roots | None = None) -> str | None:
+    """Encode as a job without holds would, within `encode.probe_timeout_s` in all, and say what is wrong, if anything.
+
+    The child reads a file and not a pipe, and what it writes is bounded, so that nothing but the clock is waited for.
     """
     stream = StreamSettings(_CANVAS, Fraction(24), crf=20, preset="ultrafast", keyframe_interval=240)
     with tempfile.TemporaryFile() as pictures, tempfile.TemporaryFile() as words:
         pictures.write(bytes([128]) * (_CANVAS.width * _CANVAS.height * 3 // 2 * _PICTURES))
         pictures.seek(0)
+
+        def begin() -> Child:
+            return Child(arguments(ffmpeg, stream, settings.threads), stdin=pictures, stderr=words)
+
         try:
-            child = Child(arguments(ffmpeg, stream, settings.threads), stdin=pictures, stderr=words)
+            child = begin() if roots is None else landlock.confined(roots, begin)
         except OSError as error:
-            raise ConfigError(f"encode.ffmpeg: {ffmpeg} cannot be run: {error.strerror}") from error
+            return f"cannot be run: {error.strerror}"
         try:
             made = _output(child, settings.probe_timeout_s)
         finally:
@@ -172,12 +191,12 @@ def _check_plain_encoding(ffmpeg: str, settings: EncodeSettings) -> None:
         words.seek(0)
         said = " ".join(words.read().decode(errors="replace").split())[-_LAST_WORDS:] or "nothing"
     if made is None:
-        raise ConfigError(f"encode.ffmpeg: {ffmpeg} does not end within {settings.probe_timeout_s:g} s; it said {said}")
+        return f"does not end within {settings.probe_timeout_s:g} s; it said {said}"
     splitter = AccessUnitSplitter()
     count = len(splitter.feed(made)) + len(splitter.finish())
-    if code != 0 or count != _PICTURES:
-        found = f"exit code {code}, {count} of {_PICTURES} pictures"
-        raise ConfigError(f"encode.ffmpeg: {ffmpeg} cannot encode with libx264 ({found}); it said {said}")
+    if code == 0 and count == _PICTURES:
+        return None
+    return f"cannot encode with libx264 (exit code {code}, {count} of {_PICTURES} pictures); it said {said}"
 
 
 def _output(child: Child, timeout_s: float) -> bytes | None:

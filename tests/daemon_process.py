@@ -213,7 +213,7 @@ class DaemonProcess:
         """
         found = [*self.data_dir.rglob("*"), *self.temporary.rglob("*")]
         names = [path.name for path in found if path.is_file() and path.name not in _LASTING]
-        return [name for name in names if not name.startswith("crash-")]
+        return [name for name in names if name != "crash"]
 
     def state(self, request_id: str) -> str:
         return self.client.status(request_id).status

@@ -5,6 +5,7 @@ import pytest
 
 from renderer.config import EncodeSettings, Settings
 from renderer.doctor import Finding, examine
+from renderer.jobs import landlock
 
 
 def by_name(settings: Settings) -> dict[str, Finding]:
@@ -29,6 +30,8 @@ def test_what_confines_workers_is_among_the_findings() -> None:
     findings = by_name(Settings())
     assert findings["no_new_privs"].found == "workers gain no rights from programs"
     assert not findings["no_new_privs"].is_needed
+    assert findings["Landlock"].found == (landlock.refusal() or "confines the files of a daemon's workers")
+    assert not findings["Landlock"].is_needed
 
 
 def test_what_is_not_there_says_why_and_is_not_needed() -> None:

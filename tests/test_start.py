@@ -16,7 +16,9 @@ import psutil
 import pytest
 
 from protocol.errors import RemoteError
-from renderer.config import VERSION
+from renderer.config import VERSION, EncodeSettings
+from renderer.encode.ffmpeg import find_ffmpeg
+from renderer.jobs import landlock
 from tests.daemon_process import MARK, Start, marked, request, wait_until
 
 _AS_NOBODY = ("setpriv", "--reuid=65534", "--clear-groups", "--")
@@ -98,6 +100,18 @@ def test_an_ffmpeg_that_cannot_encode_is_refused_with_its_last_words(
     line = refused(env={"STILLREEL_ENCODE__FFMPEG": str(ffmpeg)})
     assert line.startswith(f"error: encode.ffmpeg: {ffmpeg} cannot encode with libx264 (")
     assert words in line
+
+
+@pytest.mark.skipif(landlock.refusal() is not None, reason="this kernel has no Landlock")
+def test_an_ffmpeg_that_needs_files_which_workers_may_not_use_is_refused_and_says_so(
+    refused: Refused, tmp_path: Path, reachable: Path
+) -> None:
+    (reachable / "ffmpeg").symlink_to(find_ffmpeg(EncodeSettings()))
+    (reachable / "preset").touch()
+    ffmpeg = script(tmp_path, f'cat {reachable}/preset && exec {reachable}/ffmpeg "$@"')
+    line = refused(env={"STILLREEL_ENCODE__FFMPEG": str(ffmpeg)})
+    assert line.endswith("; it can with files that workers may not use: engine.confine_workers = false lets them")
+    assert "Permission denied" in line
 
 
 def test_an_ffmpeg_that_hangs_is_refused_within_its_time_and_ended(refused: Refused, tmp_path: Path) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +29,9 @@ def state_dir(settings: NvencSettings) -> Path:
         DeviceFailed: it cannot be made, or belongs to someone else.
     """
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    own = Path(runtime) / "stillreel" if runtime else Path(tempfile.gettempdir()) / f"stillreel-{os.getuid()}"
+    # Not tempfile's directory: a daemon and its workers have one of their own there, and this one is shared.
+    shared = Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108 - made for this user alone, and checked
+    own = Path(runtime) / "stillreel" if runtime else shared / f"stillreel-{os.getuid()}"
     path = settings.state_dir or own
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ from renderer.errors import EncodeFailed
 from renderer.h264.repeat import is_idr
 from renderer.lifeline import Child
 from renderer.pictures.memory import PLAIN_STOCK, FrameStock
-from renderer.processes import first_to_kill, group_ticks
+from renderer.processes import group_ticks, starting_first_to_kill
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +82,10 @@ class X264Encoder:
         command = arguments(find_ffmpeg(settings), stream, settings.threads)
         log.debug("starting %s", shlex.join(command), extra={"action": "start_encoder"})
         try:
-            self._child = Child(command)
+            with starting_first_to_kill(_OOM_SCORE):
+                self._child = Child(command)
         except OSError as error:
             raise EncodeFailed(f"ffmpeg could not be started: {error.strerror}") from error
-        first_to_kill(self._child.pid, _OOM_SCORE)
         self._pipes = _nonblocking(self._child)
         self._poll = select.poll()
         for pipe in self._pipes[1:]:

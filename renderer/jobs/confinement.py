@@ -40,6 +40,11 @@ def limit_process(file_bytes: int) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     limit = file_bytes if most == resource.RLIM_INFINITY else min(file_bytes, most)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    give_up_new_privileges()
+
+
+def give_up_new_privileges() -> None:
+    """Let no program that this thread begins gain rights; threads and processes that it begins inherit that."""
     if sys.platform == "linux" and _libc().prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise _failure("prctl(PR_SET_NO_NEW_PRIVS)")
 

@@ -15,12 +15,13 @@ from typing import ParamSpec
 from protocol.schema import Fault, Progress
 from renderer.config import EngineSettings, RenderSettings
 from renderer.errors import CapacityError, JobExpired, StillreelError, StoreFailed
-from renderer.jobs import outcome
+from renderer.jobs import landlock, outcome
 from renderer.jobs.job import Job, State
 from renderer.jobs.ledger import Ledger
 from renderer.jobs.outcome import Places
 from renderer.jobs.progress import receiving
 from renderer.jobs.queue import FairQueue
+from renderer.jobs.reach import Reach
 from renderer.jobs.slot import Ending, Setback, Slot, Watch
 from renderer.jobs.worker import Order
 
@@ -54,7 +55,10 @@ class Dispatcher:
     async def run(self) -> None:
         """Start the workers and give them jobs until cancelled; then kill them."""
         with receiving(self._progress_address, self._take_progress):
-            slots = [Slot(self._settings, self._progress_address, self._watch) for _ in range(self._settings.workers)]
+            reach = self._reach()
+            slots = [
+                Slot(self._settings, self._progress_address, self._watch, reach) for _ in range(self._settings.workers)
+            ]
             try:
                 async with asyncio.TaskGroup() as serving:
                     for slot in slots:
@@ -63,6 +67,15 @@ class Dispatcher:
                 for timer in self._timers.values():
                     timer.cancel()
                 await asyncio.shield(asyncio.gather(*(asyncio.to_thread(slot.close) for slot in slots)))
+
+    def _reach(self) -> Reach | None:
+        """Return what files workers may use; None for all that the daemon may."""
+        if not self._settings.confine_workers:
+            return None
+        if refused := landlock.refusal():
+            log.info("workers reach all files that the daemon does: %s", refused, extra={"action": "confine"})
+            return None
+        return self._places.reach(self._render)
 
     async def drain(self, timeout_s: float) -> None:
         """Begin no more jobs, and let those that run come to their end; what waits is kept for the next daemon."""

@@ -16,9 +16,11 @@ from pathlib import Path
 
 from protocol.errors import ERRORS
 from protocol.schema import Fault
+from renderer.config import RenderSettings
 from renderer.disk import is_full, sync
 from renderer.errors import WorkerLost
 from renderer.jobs.job import Job, State
+from renderer.jobs.reach import Reach
 from renderer.jobs.slot import Ending, Setback
 from renderer.jobs.worker import Order
 from renderer.output.mp4 import write_failure
@@ -39,13 +41,28 @@ class Places:
         outputs: one directory per job that is done, named by its id.
         attachments: one directory per job that brought files.
         logs: one directory per job, named by its id.
-        scratch: for the progress socket; its path is short.
+        scratch: for the progress socket and what workers keep for the time of a job; its path is short.
+        spool: the manifest directory, if there is one; its jobs have their videos there.
+        hidden: what workers must not read, beside what else the data directory holds.
     """
 
     outputs: Path
     attachments: Path
     logs: Path
     scratch: Path
+    spool: Path | None = None
+    hidden: tuple[Path, ...] = ()
+
+    def reach(self, render: RenderSettings) -> Reach:
+        """Return what workers may use."""
+        incoming = (self.spool / "incoming",) if self.spool else ()
+        active = (self.spool / "active",) if self.spool else ()
+        return Reach(
+            render,
+            read=(self.attachments, *incoming),
+            change=(self.outputs, self.logs, *active),
+            hidden=(self.outputs.parent, *self.hidden),
+        )
 
     def trouble(self, min_free_bytes: int) -> str | None:
         """Say what is wrong with the disk: less than this is free, or nothing can be written; None if all is well.

@@ -17,7 +17,7 @@ from protocol.schema import Fault
 from renderer.config import EngineSettings
 from renderer.errors import JobTimedOut
 from renderer.job_logs import WorkerLog
-from renderer.jobs.worker import Order, Worker
+from renderer.jobs.worker import Order, Reach, Worker
 from renderer.metrics import Metrics
 from renderer.pipeline import RenderReport
 
@@ -61,11 +61,17 @@ class Watch:
 class Slot:
     """A worker process that is given one job at a time; `prepare()` starts it."""
 
-    def __init__(self, settings: EngineSettings, progress_address: str, watch: Watch | None = None) -> None:
+    def __init__(
+        self,
+        settings: EngineSettings,
+        progress_address: str,
+        watch: Watch | None = None,
+        reach: Reach | None = None,
+    ) -> None:
         watch = watch or Watch()
         self._settings = settings
         self._metrics = watch.metrics
-        self._worker = Worker(progress_address, settings, watch.worker_log)
+        self._worker = Worker(progress_address, settings, watch.worker_log, reach)
         self._attempt: asyncio.Future[RenderReport | Fault] | None = None
         self._verdict: Ending | _Unclear | None = None
         self._reason = ""
@@ -79,7 +85,9 @@ class Slot:
         job is begun once more and decodes one image at a time: the one that is inside then is it.
         """
         self._verdict = None
-        if self._worker.marks.inside():  # of a job that ended early; what becomes of it must not be laid to this one
+        # Of a job that ended early; what becomes of it must not be laid to this one.
+        is_busy = bool(self._worker.marks.inside())
+        if not await asyncio.to_thread(self._worker.suits, order) or is_busy:
             await asyncio.to_thread(self._worker.stop)
             await self.prepare()
         ending = self._verdict or await self._offer(order)

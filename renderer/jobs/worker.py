@@ -17,13 +17,14 @@ import multiprocessing
 import os
 import re
 import resource
+import shutil
 import signal
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from renderer.config import EngineSettings, RenderSettings
 from renderer.errors import StillreelError
 from renderer.job_logs import WorkerLog, configure_worker
 from renderer.jobs.confinement import limit_process, overwrite_memory
+from renderer.jobs.landlock import Roots, confine, find
 from renderer.jobs.progress import ProgressSender
 from renderer.jobs.said import Said, turn_to
 from renderer.lifeline import tie
@@ -66,22 +68,51 @@ class Order:
     is_private: bool = False
 
 
+Reach = Callable[[Order | None], Roots]  # what a worker may use for an order, as it is now; None for one to come
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What every process of a worker is told when it begins.
+
+    Attributes:
+        temporary: the directory for its temporary files.
+    """
+
+    progress_address: str
+    settings: EngineSettings
+    log: WorkerLog
+    temporary: Path
+    crash_report: Path
+    roots: Roots | None = None
+
+
 class Worker:
     """One worker process and the way to it."""
 
-    def __init__(self, progress_address: str, settings: EngineSettings, log_settings: WorkerLog | None = None) -> None:
+    def __init__(
+        self,
+        progress_address: str,
+        settings: EngineSettings,
+        log_settings: WorkerLog | None = None,
+        reach: Reach | None = None,
+    ) -> None:
         """Prepare what the process needs; `restart()` starts it.
 
         Args:
             progress_address: name of the datagram socket that progress is sent to.
             settings: what a job may allocate, and how far it gives way to the daemon.
+            reach: the files that it may use; None for all that this user may.
         """
-        self._arguments = (progress_address, settings, log_settings or WorkerLog())
         self._cells = multiprocessing.get_context("forkserver").RawArray(Cell, MOST_THREADS)
         self.marks = Marks(self._cells)
-        file, path = tempfile.mkstemp(prefix="crash-", dir=Path(progress_address).parent)
-        os.close(file)
-        self._crash_report = Path(path)
+        self._directory = Path(tempfile.mkdtemp(prefix="worker-", dir=Path(progress_address).parent))
+        self._crash_report = self._directory / "crash"
+        self._crash_report.touch()
+        temporary = self._directory / "tmp"
+        temporary.mkdir()
+        self._reach = reach
+        self._terms = _Terms(progress_address, settings, log_settings or WorkerLog(), temporary, self._crash_report)
         self._said = Said()
         self._lock = threading.Lock()  # a restart and a close may come from two threads
         self._is_closed = False
@@ -102,6 +133,17 @@ class Worker:
         future: Future[RenderReport | Fault] = self._pool.schedule(run, args=(order,), timeout=timeout_s)
         future.add_done_callback(lambda _: self._said.job(None))
         return future
+
+    def suits(self, order: Order) -> bool:
+        """Whether the process may use what this order needs, as it lies now; the next one that is started may.
+
+        What a process may use is decided once and for the files that were there, and no name counts then: a directory
+        that was mounted or made anew since is out of its reach.
+        """
+        if self._reach is None:
+            return True
+        before, self._terms = self._terms.roots, replace(self._terms, roots=self._reach(order))
+        return before == self._terms.roots
 
     def crashed_thread(self) -> int | None:
         """Return the thread, as in `marks`, that took the process down by a fault of its own; None if unknown."""
@@ -138,7 +180,7 @@ class Worker:
         with self._lock:
             self._is_closed = True
             self._kill()
-            self._crash_report.unlink(missing_ok=True)
+            shutil.rmtree(self._directory, ignore_errors=True)
 
     def _kill(self) -> None:
         if self._pool is None:
@@ -162,6 +204,8 @@ class Worker:
     def _start(self) -> ProcessPool:
         self.marks.clear()
         self._crash_report.write_bytes(b"")
+        if self._reach and self._terms.roots is None:
+            self._terms = replace(self._terms, roots=self._reach(None))
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["renderer.jobs.fork_server"])
         self._lifeline = context.Pipe(duplex=False)
@@ -171,7 +215,7 @@ class Worker:
             max_workers=1,
             max_tasks=_JOBS_PER_PROCESS,
             initializer=begin,
-            initargs=(*self._arguments, (self._lifeline[0], self._words), self._cells, self._crash_report),
+            initargs=(self._terms, (self._lifeline[0], self._words), self._cells),
             context=context,
         )
         pool.schedule(_ready)
@@ -190,29 +234,23 @@ _marks = Marks()
 _lifeline: Connection  # must not be closed
 
 
-def begin(
-    progress_address: str,
-    settings: EngineSettings,
-    log_settings: WorkerLog,
-    pipes: tuple[Connection, Connection],
-    cells: "ctypes.Array[Cell]",
-    crash_report: Path,
-) -> None:
+def begin(terms: _Terms, pipes: tuple[Connection, Connection], cells: "ctypes.Array[Cell]") -> None:
     """Prepare a new worker process.
 
     Args:
         pipes: the lifeline, and where to say what libraries say.
     """
     global _report_progress, _marks, _lifeline  # noqa: PLW0603 - one process, one worker
+    settings = terms.settings
     _lifeline, words = pipes
-    configure_worker(log_settings, turn_to(words))
+    configure_worker(terms.log, turn_to(words))
     _marks = Marks(cells)
     # Names the thread that a fault has happened on. Pebble replaces a process at once, so what the last one left stays.
-    report = os.open(crash_report, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    report = os.open(terms.crash_report, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     faulthandler.enable(report, all_threads=True)
     os.setsid()  # so that whatever this process begins can be found when it is dead
     os.write(report, f"process {os.getpid()}\n".encode("ascii"))
-    first_to_kill(os.getpid(), _OOM_SCORE)
+    first_to_kill(_OOM_SCORE)
     os.nice(settings.worker_nice)  # a daemon that waits for a core behind its own workers answers nobody in time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains
     signal.signal(signal.SIGTERM, lambda *_: _end())
@@ -226,7 +264,18 @@ def begin(
     limit_process(settings.worker_file_bytes)
     if settings.overwrite_memory:
         overwrite_memory()
-    _report_progress = ProgressSender(progress_address)
+    if terms.roots is not None:
+        _confine(terms.roots, terms.temporary)  # before there is another thread, which would not be confined
+    _report_progress = ProgressSender(terms.progress_address)
+
+
+def _confine(roots: Roots, temporary: Path) -> None:
+    """Take away all files but these and the temporary ones."""
+    tempfile.tempdir = str(temporary)
+    try:
+        confine(roots | Roots(change=find(temporary)))
+    except OSError as error:
+        log.warning("a worker reaches all files that the daemon does: %s", error.strerror, extra={"action": "confine"})
 
 
 def _mapped_bytes() -> int:

@@ -87,8 +87,11 @@ class Standin:
         self._parent = parent
         self._libraries = parent.libraries
         self._scratch = scratch
-        self._stats = scratch / "standin-stats"
-        self._journal = scratch / "standin-journal"
+        # Where sessions are counted, which a daemon's workers may write to.
+        self._counted = scratch / "run" / "stillreel"
+        self._counted.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._stats = self._counted / "standin-stats"
+        self._journal = self._counted / "standin-journal"
 
     def __call__(self, **knobs: object) -> Environment:
         """Return an environment with the stand-in and these knobs, and with a cache of its own."""
@@ -103,7 +106,7 @@ class Standin:
 
     def seats(self, count: int) -> dict[str, object]:
         """Return the knobs that let all processes together open so many sessions."""
-        directory = self._scratch / "standin-seats"
+        directory = self._counted / "standin-seats"
         directory.mkdir(exist_ok=True)
         return {"max_sessions": count, "seats": directory}
 

@@ -1,0 +1,169 @@
+"""Which files the workers of a daemon may use: programs, what they read of the system, sources of jobs, and no secrets.
+
+Whoever runs code of their own in a worker can do more than use files (docs/security.md); this holds up a decoder or an
+encoder that has been led to open a file which is none of its business.
+
+The data directory holds the secrets of clients beside the places that workers need, and may lie anywhere. Landlock only
+knows what is allowed, so a directory that holds something hidden is not allowed as a whole: what is in it is, all but
+that. Files that come to it later count from the next job on, since what there is is looked up before each.
+"""
+
+import contextlib
+import functools
+import os
+import shutil
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from renderer.config import NvencSettings, RenderSettings
+from renderer.encode.ffmpeg import find_ffmpeg
+from renderer.encode.slots import state_dir
+from renderer.errors import StillreelError
+from renderer.jobs.landlock import Roots, find
+from renderer.jobs.worker import Order
+
+# Programs, libraries and what they read of the system; the last three are where NixOS, Guix and Homebrew keep theirs.
+_SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store", "/home/linuxbrew")
+_SYSTEM_READ: Final = ("/etc", "/proc", "/sys", "/dev/urandom", "/dev/random", "/dev/zero")
+_SYSTEM_CHANGED: Final = ("/dev/null", "/dev/shm", "/dev/dri", "/proc/self")  # noqa: S108 - named, not used
+_TOO_WIDE: Final = {Path("/"), Path("/run"), Path("/etc"), Path("/tmp"), Path("/var/tmp")}  # noqa: S108 - as above
+_BESIDE_BIN: Final = ("lib", "lib64", "share")
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What jobs with these settings may use.
+
+    Attributes:
+        read: what else is read.
+        change: where files are made, too.
+        hidden: files and directories that none of the others shows; what is named below one of them is not hidden.
+    """
+
+    settings: RenderSettings
+    read: tuple[Path, ...] = ()
+    change: tuple[Path, ...] = ()
+    hidden: tuple[Path, ...] = ()
+
+    def __call__(self, order: Order | None) -> Roots:
+        """Return what there is now of all that, and of what this order needs beside it; reads the file system."""
+        settings = self.settings
+        read = (*settings.fetch.allow_roots, *self.read)
+        changed = list(self.change)
+        if order is not None:  # of a manifest directory that the settings do not name any more
+            changed += _beyond(order.output.parent, self.change)
+            read += _beyond(order.work.base, (*read, *changed))
+        return Roots(
+            run=self._found(*map(Path, _SYSTEM), *_python(), *_libraries(), *_ffmpeg(settings)),
+            read=self._found(*map(Path, _SYSTEM_READ), *_certificates(settings), *_name_servers(), *read),
+            change=self._found(*map(Path, _SYSTEM_CHANGED), *_of_gpus(settings), *changed),
+        )
+
+    def _found(self, *places: Path) -> "frozenset[tuple[Path, int, int]]":
+        hidden = {_real(path) for path in self.hidden}
+        around = {parent for path in hidden for parent in path.parents}
+        return find(*(shown for place in dict.fromkeys(places) for shown in _shown(place, hidden, around)))
+
+
+def _shown(place: Path, hidden: set[Path], around: set[Path]) -> Iterator[Path]:
+    """Return what there is in a place but the hidden: itself, or what it holds.
+
+    Args:
+        around: the directories that hold something hidden.
+    """
+    real = _real(place)
+    if real in hidden:
+        return
+    if real in around:
+        with contextlib.suppress(OSError):
+            for path in real.iterdir():
+                if not path.is_symlink():  # what it leads to is somewhere else
+                    yield from _shown(path, hidden, around)
+    else:
+        yield place
+
+
+def _beyond(place: Path | None, others: Iterable[Path]) -> tuple[Path, ...]:
+    """Return the place unless it lies in one of the others."""
+    if place is None or any(_real(place).is_relative_to(_real(other)) for other in others):
+        return ()
+    return (place,)
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))
+
+
+@functools.cache
+def _python() -> tuple[Path, ...]:
+    """Return where this interpreter, the packages and we ourselves lie; some modules are imported at first use."""
+    return tuple(_of_python())
+
+
+def _of_python() -> Iterator[Path]:
+    ours = Path(__file__).parents[1]
+    yield from (Path(sys.prefix), Path(sys.base_prefix), ours, ours.parent / "protocol")
+    yield from (Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    yield from (Path(path) for path in sys.path if Path(path).name in {"site-packages", "dist-packages"})
+    yield from _listed_in("PYTHONPATH")
+    if site.ENABLE_USER_SITE:
+        yield Path(site.getusersitepackages())
+
+
+def _libraries() -> Iterator[Path]:
+    yield from _listed_in("LD_LIBRARY_PATH")
+
+
+def _listed_in(variable: str) -> Iterator[Path]:
+    return (Path(path) for path in os.environ.get(variable, "").split(os.pathsep) if path)
+
+
+def _ffmpeg(settings: RenderSettings) -> Iterator[Path]:
+    """Return the program and what usually lies beside it: libraries that are its own, or what it is a script for."""
+    with contextlib.suppress(StillreelError):  # said when it is to be run
+        found = shutil.which(find_ffmpeg(settings.encode))
+        for program in {Path(found), _real(Path(found))} if found else ():
+            yield program
+            beside = program.parent
+            if beside not in (_home(), *_TOO_WIDE):
+                yield beside
+            if beside.name == "bin":
+                yield from (beside.parent / name for name in _BESIDE_BIN)
+
+
+def _home() -> Path | None:
+    with contextlib.suppress(RuntimeError):  # a user without one
+        return Path.home()
+    return None
+
+
+def _certificates(settings: RenderSettings) -> Iterator[Path]:
+    if settings.fetch.ca_file:
+        yield settings.fetch.ca_file
+    yield from (Path(os.environ[name]) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name))
+
+
+def _name_servers() -> Iterator[Path]:
+    """Return the file, often a link to somewhere below /run, and its directory: it may be replaced while a job runs."""
+    real = _real(Path("/etc/resolv.conf"))
+    yield real
+    if real.parent not in _TOO_WIDE:
+        yield real.parent
+
+
+def _of_gpus(settings: RenderSettings) -> Iterator[Path]:
+    """Return the devices, what the driver shares between processes, and where sessions are counted."""
+    yield from (*Path("/dev").glob("nvidia*"), Path("/dev/dxg"))
+    yield Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))  # noqa: S108 - NVIDIA's default
+    if settings.gpus is None or settings.gpus.devices:
+        yield from _sessions(settings.nvenc)
+
+
+def _sessions(settings: NvencSettings) -> Iterator[Path]:
+    with contextlib.suppress(StillreelError):  # said when a GPU is to be used
+        yield state_dir(settings)
