@@ -20,7 +20,7 @@ Confined = Callable[[bool], DaemonProcess]
 def confined(start: Start, tmp_path: Path) -> Confined:
     """Start a daemon whose data directory holds its manifest directory and lies below an allowed root.
 
-    In place of ffmpeg it has a script that fails where the store can be read, which begins after the daemon's own trial.
+    In place of ffmpeg it has a script that fails where the store can be read; at the first start there is none yet.
     """
     store, ffmpeg = tmp_path / "data" / "jobs.sqlite3", tmp_path / "ffmpeg"
     ffmpeg.write_text(
@@ -43,7 +43,7 @@ def test_workers_read_what_jobs_name_and_no_store(confined: Confined, tmp_path: 
     assert daemon.client.render(request({"url": "later.ppm", "frames": 2})).frames == 2
     spool = tmp_path / "data" / "spool"
     put_bundle(spool, "b", request({"url": "b.ppm", "frames": 2}), {"b.ppm": picture((1, 2, 3))})
-    wait_until(lambda: (spool / "done" / "b" / "video.mp4").exists(), "the manifest is done", 30)
+    wait_until((spool / "done" / "b" / "video.mp4").exists, "the manifest is done", 30)
 
 
 @pytest.mark.logs_errors
