@@ -160,7 +160,7 @@ def _of_gpus(settings: RenderSettings) -> Iterator[Path]:
     """Return the devices, what the driver shares between processes, and where sessions are counted."""
     yield from (*Path("/dev").glob("nvidia*"), Path("/dev/dxg"))
     yield Path(os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps"))  # noqa: S108 - NVIDIA's default
-    if settings.gpus is None or settings.gpus.devices:
+    if settings.gpus is not None and settings.gpus.devices:
         yield from _sessions(settings.nvenc)
 
 

@@ -18,11 +18,11 @@ StartGpu = Callable[..., DaemonProcess]
 
 
 @pytest.fixture
-def start_gpu(start: Start, standin: Standin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StartGpu:
+def start_gpu(start: Start, standin: Standin, monkeypatch: pytest.MonkeyPatch) -> StartGpu:
     """Return a function that starts a daemon over a stand-in with two sessions: start_gpu(workers, knobs, **nvenc)."""
 
     def begin(workers: int, knobs: dict[str, object] | None = None, **settings: object) -> DaemonProcess:
-        ours = {"sessions_per_device": 2, "session_timeout_s": 60, "state_dir": tmp_path / "state", **settings}
+        ours = {"sessions_per_device": 2, "session_timeout_s": 60, "state_dir": standin.counted, **settings}
         for name, value in standin(**{**standin.seats(2), **(knobs or {})}).items():
             monkeypatch.setenv(name, value)
         return start("--workers", str(workers), **{f"NVENC__{name.upper()}": value for name, value in ours.items()})
@@ -71,23 +71,23 @@ def test_a_session_of_a_killed_worker_is_free_again(start_gpu: StartGpu, standin
     assert (result.encoder, result.frames) == ("nvenc", 5)
 
 
-def test_jobs_fall_back_when_no_session_comes_free(start_gpu: StartGpu, standin: Standin, tmp_path: Path) -> None:
+def test_jobs_fall_back_when_no_session_comes_free(start_gpu: StartGpu, standin: Standin) -> None:
     daemon = start_gpu(1, {"no_encoder": 21}, session_timeout_s=0.3)
     result = daemon.client.render(request(still(frames=5), **SIZE))
     assert (result.encoder, result.frames) == ("libx264", 5)
     assert "NV_ENC_ERR_INCOMPATIBLE_CLIENT_KEY (21)" in result.fallback_reason
-    assert not list((tmp_path / "state").glob("*.failed"))
+    assert not list(standin.counted.glob("*.failed"))
 
 
 @pytest.mark.usefixtures("known")
-def test_a_device_that_fails_costs_one_job_its_start(start_gpu: StartGpu, standin: Standin, tmp_path: Path) -> None:
+def test_a_device_that_fails_costs_one_job_its_start(start_gpu: StartGpu, standin: Standin) -> None:
     daemon = start_gpu(2, {"fail_after": 0})
     results = [daemon.client.render(request(still(frames=5), **SIZE))]
     opened = len(standin.journal())
     results += [daemon.client.render(request(still(frames=5), **SIZE)) for _ in range(3)]
     assert {(result.encoder, result.frames) for result in results} == {("libx264", 5)}
     assert len(standin.journal()) == opened
-    assert list((tmp_path / "state").glob("*.failed"))
+    assert list(standin.counted.glob("*.failed"))
 
 
 def test_nvenc_by_name_is_refused_at_once_with_the_probes_reason(start_gpu: StartGpu) -> None:

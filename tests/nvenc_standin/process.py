@@ -81,17 +81,21 @@ class Parent:
 
 
 class Standin:
-    """Gives children their environment and keeps what they counted; call it with knobs."""
+    """Gives children their environment and keeps what they counted; call it with knobs.
+
+    Attributes:
+        counted: where the stand-in counts, and sessions are counted too unless a setting says otherwise: of all
+            directories only this one is open to a daemon's workers.
+    """
 
     def __init__(self, parent: Parent, scratch: Path) -> None:
         self._parent = parent
         self._libraries = parent.libraries
         self._scratch = scratch
-        # Where sessions are counted, which a daemon's workers may write to.
-        self._counted = scratch / "run" / "stillreel"
-        self._counted.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._stats = self._counted / "standin-stats"
-        self._journal = self._counted / "standin-journal"
+        self.counted = scratch / "run" / "stillreel"
+        self.counted.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._stats = self.counted / "standin-stats"
+        self._journal = self.counted / "standin-journal"
 
     def __call__(self, **knobs: object) -> Environment:
         """Return an environment with the stand-in and these knobs, and with a cache of its own."""
@@ -106,7 +110,7 @@ class Standin:
 
     def seats(self, count: int) -> dict[str, object]:
         """Return the knobs that let all processes together open so many sessions."""
-        directory = self._counted / "standin-seats"
+        directory = self.counted / "standin-seats"
         directory.mkdir(exist_ok=True)
         return {"max_sessions": count, "seats": directory}
 
