@@ -19,7 +19,8 @@ from renderer.manifests.still import Fields, faults_in
 _SUFFIXES: Final = frozenset(
     {
         *(".avif", ".bmp", ".dib", ".gif", ".hdr", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
-        *(".exr", ".heic", ".heif", ".hif"),
+        *(".exr", ".heic", ".heif", ".hif", ".dpx", ".ico", ".cur", ".psb", ".psd"),
+        *(".icb", ".tga", ".vda", ".vst"),  # Truevision
         *(".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),  # JPEG 2000
         *(".pbm", ".pfm", ".pgm", ".pic", ".pnm", ".ppm", ".ras", ".sr", ".sun"),
     }
@@ -27,7 +28,7 @@ _SUFFIXES: Final = frozenset(
 # What people call pictures and nothing above covers: phones, cameras' raw files, films, programs that draw.
 _PICTURES_ELSEWHERE: Final = frozenset(
     {
-        *(".heics", ".jxl", ".jxr", ".dpx", ".cin", ".tga", ".ico", ".psd", ".psb"),
+        *(".heics", ".jxl", ".jxr", ".cin"),
         *(".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw"),
         *(".ai", ".eps", ".kra", ".svg", ".svgz", ".xcf"),
     }

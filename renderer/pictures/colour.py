@@ -125,6 +125,12 @@ def transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform |
         return None
 
 
+def cmyk_to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """Convert Pillow's CMYK by its profile, or plainly where there is none."""
+    transform = transform_to_srgb(profile, "CMYK") if profile else None
+    return transform.apply(image) if transform else image.convert("RGB")
+
+
 def _changes_nothing(transform: ImageCms.ImageCmsTransform, mode: str) -> bool:
     if mode == "CMYK":
         return False

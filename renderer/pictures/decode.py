@@ -16,8 +16,8 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
-from renderer.pictures import avif, bmp, exr, heic, jpeg2000, netpbm, png, tiff
-from renderer.pictures.colour import Pixels, Rgb, Samples, to_bgr, transform_to_srgb
+from renderer.pictures import avif, bmp, dpx, exr, heic, ico, jpeg2000, netpbm, png, psd, tga, tiff
+from renderer.pictures.colour import Pixels, Rgb, Samples, cmyk_to_rgb, to_bgr
 from renderer.pictures.formats import LIBAV, OURS, PILLOW, Header, load, turned
 from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header
 
@@ -121,7 +121,7 @@ def _read_with_pillow(data: bytes, header: Header) -> Samples:
     with open_with_pillow(data, header.format) as image:
         load(image, _stored(header))
         if image.mode == "CMYK":
-            return _swapped(_from_cmyk(image, header.profile))
+            return _swapped(cmyk_to_rgb(image, header.profile))
         if image.has_transparency_data:
             return _swapped(image.convert("RGBA"))
         return np.asarray(image) if image.mode == "L" else _swapped(image.convert("RGB"))
@@ -136,12 +136,12 @@ def _read_tiff(data: bytes, header: Header, _factor: int) -> Samples | None:
         return tiff.read(data, header)
     with Image.open(io.BytesIO(tiff.plain(data)), formats=("TIFF",)) as image:
         load(image, _stored(header))
-        return _swapped(_from_cmyk(image, header.profile))
+        return _swapped(cmyk_to_rgb(image, header.profile))
 
 
-def _from_cmyk(image: Image.Image, profile: bytes | None) -> Image.Image:
-    transform = transform_to_srgb(profile, "CMYK") if profile else None
-    return transform.apply(image) if transform else image.convert("RGB")
+def _read_psd(data: bytes, header: Header, _factor: int) -> Samples:
+    found = psd.read(data)
+    return _swapped(cmyk_to_rgb(found, header.profile)) if isinstance(found, Image.Image) else found
 
 
 def _swapped(image: Image.Image) -> Pixels:
@@ -186,4 +186,8 @@ _READERS: Final[Mapping[str, Callable[[bytes, Header, int], Samples | None]]] = 
     "Netpbm": lambda data, _header, _factor: netpbm.read(data),
     "Radiance HDR": _read_plainly,
     "Sun raster": _read_plainly,
+    "DPX": lambda data, _header, _factor: dpx.read(data),
+    "ICO": lambda data, _header, _factor: ico.read(data),
+    "Photoshop": _read_psd,
+    "TGA": lambda data, _header, _factor: tga.read(data),
 }

@@ -70,6 +70,23 @@ DECODERS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "Radiance HDR": {"": OPENCV},
     "Sun raster": {"": PILLOW},
+    "DPX": {
+        **dict.fromkeys(("8-bit grey", "12-bit grey", "16-bit grey"), OURS),
+        **{f"{bits}-bit {kind}": OURS for bits in (8, 10, 12, 16) for kind in ("RGB", "RGBA", "ABGR")},
+    },
+    "ICO": dict.fromkeys(("PNG", "1-bit palette", "4-bit palette", "8-bit palette", "16-bit RGB", "24-bit RGB",
+                          "32-bit RGB"), OURS),
+    "Photoshop": {
+        **dict.fromkeys(("1-bit bitmap", "8-bit palette", "8-bit CMYK", "8-bit duotone"), PILLOW),
+        **{f"{depth} {kind}": PILLOW if depth == "8-bit" else OPENCV
+           for depth in ("8-bit", "16-bit", "32-bit float") for kind in ("grey", "grey with alpha", "RGB", "RGBA")},
+    },
+    "TGA": {
+        f"{coded}{kind}": OURS
+        for coded in ("", "run-length coded ")
+        for kind in ("8-bit palette", "16-bit palette", "8-bit grey", "16-bit grey", "15-bit RGB", "16-bit RGB",
+                     "24-bit RGB", "32-bit RGB")
+    },
 }  # fmt: skip
 
 READ_HERE: Final = ", ".join(sorted(DECODERS, key=str.lower)[:-1]) + " and WebP"
@@ -81,9 +98,6 @@ _NAMES: Final = {
         "a HEIF image of a codec that is not read here": rb"....ftyp(?:mif1|msf1)",
         "camera raw (Canon CR3)": rb"....ftypcrx ",
         "a JPEG XL image": rb"\xff\x0a|\0\0\0\x0cJXL ",
-        "a Photoshop document": rb"8BPS",
-        "an icon or a cursor (ICO, CUR)": rb"\0\0[\x01\x02]\0[^\0]",
-        "a DPX image": rb"SDPX|XPDS",
         "a QOI image": rb"qoif",
         "a DirectDraw surface (DDS)": rb"DDS ",
         "a PCX image": rb"\x0a[\0-\x05]\x01[\x01\x02\x04\x08]",
@@ -155,8 +169,12 @@ def unrecognised(data: bytes) -> UnsupportedFormat:
     """Return the refusal of bytes that begin like no format of the table."""
     if not data:
         return unsupported("an empty file")
-    name = next((name for name, magic in _NAMES.items() if magic.match(data)), None)
-    return unsupported(name or f"{len(data)} bytes that begin like no format known")
+    return unsupported(name_elsewhere(data) or f"{len(data)} bytes that begin like no format known")
+
+
+def name_elsewhere(data: bytes) -> str | None:
+    """Return what bytes are called that begin like a format that is not in the table."""
+    return next((name for name, magic in _NAMES.items() if magic.match(data)), None)
 
 
 def turned(width: int, height: int, orientation: int) -> Size:

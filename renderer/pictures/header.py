@@ -21,9 +21,9 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed, ImageTooLarge, StillreelError
 from renderer.geometry import Size
-from renderer.pictures import avif, bmp, exr, heic, jpeg2000, netpbm, png, tiff
+from renderer.pictures import avif, bmp, dpx, exr, heic, ico, jpeg2000, netpbm, png, psd, tga, tiff
 from renderer.pictures.exif import orientation_of
-from renderer.pictures.formats import Header, turned, unrecognised, unsupported
+from renderer.pictures.formats import Header, name_elsewhere, turned, unrecognised, unsupported
 
 # Our own limit is checked below. Pillow's is a third of it, and warns on the way; it can only be set for the process.
 Image.MAX_IMAGE_PIXELS = None
@@ -42,6 +42,9 @@ _MAGIC: Final = {
     "Netpbm": rb"P[1-6Ff]\s",
     "Radiance HDR": rb"#\?(?:RADIANCE|RGBE)\n",
     "Sun raster": rb"\x59\xa6\x6a\x95",
+    "DPX": rb"SDPX|XPDS",
+    "ICO": rb"\0\0[\x01\x02]\0[^\0]",
+    "Photoshop": rb"8BPS\0[\x01\x02]",
 }
 _FORMATS: Final = {name: re.compile(magic, re.DOTALL) for name, magic in _MAGIC.items()}
 _PILLOW_NAMES: Final = {"WebP": "WEBP", "JPEG 2000": "JPEG2000", "Sun raster": "SUN"}
@@ -106,6 +109,8 @@ def recognise(data: bytes) -> str:
     for name, magic in _FORMATS.items():
         if magic.match(data):
             return name
+    if name_elsewhere(data) is None and tga.is_likely(data):  # which has no first bytes of its own
+        return "TGA"
     raise unrecognised(data)
 
 
@@ -192,4 +197,8 @@ _PARSERS: Final[Mapping[str, Callable[[bytes], Header]]] = {
     "Netpbm": netpbm.read_header,
     "Radiance HDR": _radiance,
     "Sun raster": _sun_raster,
+    "DPX": dpx.read_header,
+    "ICO": ico.read_header,
+    "Photoshop": psd.read_header,
+    "TGA": tga.read_header,
 }

@@ -129,6 +129,33 @@ def plain(data: bytes) -> bytes:
     return _plain(data, _parse(data))
 
 
+def under_grey_directory(
+    data: bytes,
+    size: Size,
+    bits: int,
+    *,
+    compression: int,
+    strips: Sequence[tuple[int, int]],
+    is_white_zero: bool = False,
+) -> bytes:
+    """Return bytes that hold one plane of samples, in big-endian order, as a grey TIFF of 32 bits: floats.
+
+    Args:
+        data: its first 8 bytes give way to a TIFF's.
+        compression: as TIFF counts them.
+        strips: of one row each, or a single one: where each begins, and its bytes.
+    """
+    rows = size.height if len(strips) == 1 else 1
+    entries = {
+        _WIDTH: (4, (size.width,)), _HEIGHT: (4, (size.height,)), _BITS: (3, (bits,)),
+        _COMPRESSION: (3, (compression,)),
+        _PHOTOMETRIC: (3, (_WHITE_IS_ZERO if is_white_zero else 1,)), _STRIPS: (4, tuple(start for start, _ in strips)),
+        _SAMPLES: (3, (1,)), 278: (4, (rows,)), _STRIP_BYTES: (4, tuple(length for _, length in strips)),
+        _FORMAT: (3, (3 if bits == 32 else 1,)),
+    }  # fmt: skip
+    return _with_directory(b"MM\0*" + data[4:], _File(">", is_big=False, entries={}), sorted(entries.items()))
+
+
 def _parse(data: bytes) -> _File:
     order = "<" if data[:2] == b"II" else ">"
     is_big = data[2:4] in (b"+\0", b"\0+")

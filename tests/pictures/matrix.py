@@ -87,7 +87,7 @@ def samples() -> Iterator[Sample]:
     """Yield the whole matrix."""
     families = (
         png, png_colour, apng, tiff, tiff_refused, bmp, netpbm, jpeg2000, avif, heic, exr, webp, gif, jpeg, others,
-        refused,
+        dpx, tga, ico, psd, refused,
     )  # fmt: skip
     for family in families:
         yield from family()
@@ -970,16 +970,283 @@ def others() -> Iterator[Sample]:
     )
 
 
+# DPX: SMPTE ST 268-1.
+
+
+def dpx_file(
+    body: bytes, bits: int, *, order: str = ">", descriptor: int = 50, transfer: int = 4, packing: int = 1,
+    orientation: int = 0, levels: tuple[int, int] = (0xFFFFFFFF, 0xFFFFFFFF), encoding: int = 0,
+) -> bytes:  # fmt: skip
+    head = bytearray(2048)
+    struct.pack_into(f"{order}4sI", head, 0, b"SDPX" if order == ">" else b"XPDS", 2048)
+    head[:4] = b"SDPX" if order == ">" else b"XPDS"
+    head[8:12] = b"V1.0"
+    struct.pack_into(f"{order}I", head, 16, 2048 + len(body))
+    struct.pack_into(f"{order}HHII", head, 768, orientation, 1, WIDTH, HEIGHT)
+    struct.pack_into(f"{order}IIfIfBBBBHHI", head, 780, 0, levels[0], 0, levels[1], 0, descriptor, transfer, 1, bits,
+                     packing, encoding, 2048)  # fmt: skip
+    return bytes(head) + body
+
+
+def dpx_rows(values: Array, bits: int, order: str, packing: int = 1) -> bytes:
+    rows = values.reshape(HEIGHT, -1).astype(np.uint32)
+    if bits == 10:
+        threes = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 3))).reshape(HEIGHT, -1, 3)
+        shifts = (22, 12, 2) if packing == 1 else (20, 10, 0)
+        words = sum(threes[..., index] << shift for index, shift in enumerate(shifts))
+        return np.asarray(words).astype(f"{order}u4").tobytes()
+    if bits == 12 and packing == 1:
+        rows = rows << 4
+    stored = rows.astype("u1" if bits == 8 else f"{order}u2")
+    return b"".join(row.tobytes() + bytes(-row.nbytes % 4) for row in stored)
+
+
+def dpx() -> Iterator[Sample]:
+    rgb, one, alpha = gradient(), grey(), opacity()
+    shown = as_shown(rgb)
+    for bits, order, packing in itertools.product((8, 10, 12, 16), "<>", (1, 2)):
+        if packing == 1 or bits in (10, 12):
+            name = f"dpx {bits} {'big' if order == '>' else 'little'} method {'AB'[packing - 1]}"
+            body = dpx_rows(quantised(rgb, bits), bits, order, packing)
+            yield Sample(f"{name} rgb", dpx_file(body, bits, order=order, packing=packing), shown)
+    for bits in (8, 10, 12, 16):
+        most = (1 << bits) - 1
+        four = np.dstack([rgb, alpha])
+        over = shown * alpha[..., None]
+        body = dpx_rows(quantised(four, bits), bits, ">")
+        yield Sample(f"dpx {bits} rgba", dpx_file(body, bits, descriptor=51), over)
+        body = dpx_rows(quantised(four[..., ::-1], bits), bits, ">")
+        yield Sample(f"dpx {bits} abgr", dpx_file(body, bits, descriptor=52), over)
+        body = dpx_rows(quantised(one, bits), bits, ">")
+        grey_file = dpx_file(body, bits, descriptor=6)
+        is_read = bits != 10  # whose samples writers put into a word from either end
+        yield Sample(
+            f"dpx {bits} grey", grey_file, as_shown(one) if is_read else None, "" if is_read else "10-bit grey DPX"
+        )
+        body = dpx_rows(quantised(rgb, bits), bits, ">")
+        yield Sample(
+            f"dpx {bits} linear", dpx_file(body, bits, transfer=2), as_shown(coded(quantised(rgb, bits) / most))
+        )
+        density = (quantised(rgb, bits) / most * 1023 - 685) * 0.002 / 0.6
+        least = 10 ** ((95 - 685) * 0.002 / 0.6)
+        light = np.clip((10**density - least) / (1 - least), 0, 1)
+        for transfer in (1, 3):
+            yield Sample(
+                f"dpx {bits} logarithmic {transfer}", dpx_file(body, bits, transfer=transfer), as_shown(coded(light))
+            )
+        scale = 1 << (bits - 8)
+        narrow = np.rint((16 + 219 * rgb) * scale).astype(np.uint32)
+        limited = dpx_file(dpx_rows(narrow, bits, ">"), bits, transfer=6, levels=(16 * scale, 235 * scale))
+        yield Sample(f"dpx {bits} limited range", limited, as_shown((narrow / scale - 16) / 219))
+    body = dpx_rows(quantised(rgb, 10), 10, ">")
+    for orientation, turned in ((1, shown[:, ::-1]), (2, shown[::-1]), (3, shown[::-1, ::-1])):
+        yield Sample(f"dpx turned {orientation}", dpx_file(body, 10, orientation=orientation), turned)
+    tight = quantised(rgb, 8).astype(np.uint8).tobytes()
+    yield Sample("dpx rows without padding", dpx_file(tight, 8), shown)
+    yield Sample("dpx white", dpx_file(dpx_rows(quantised(rgb * 0 + 1, 10), 10, ">"), 10), shown * 0 + 255)
+    yield Sample("dpx packed", dpx_file(body, 10, packing=0), None, "10-bit packed RGB DPX")
+    yield Sample("dpx run-length coded", dpx_file(body, 10, encoding=1), None, "run-length coded samples")
+    yield Sample("dpx of half chroma", dpx_file(body, 10, descriptor=100), None, "DPX image of descriptor 100")
+    yield Sample("dpx of depth", dpx_file(body, 10, transfer=11), None, "transfer 11")
+
+
+# TGA: Truevision, version 2.0.
+
+
+def tga_file(
+    kind: int, bits: int, values: Array, *, flags: int = 0x20, palette: bytes = b"", entry_bits: int = 0, first: int = 0
+) -> bytes:
+    entries = len(palette) // ((entry_bits + 7) // 8) if palette else 0
+    head = struct.pack(
+        "<BBBHHBHHHHBB", 5, bool(palette), kind, first, entries, entry_bits, 0, 0, WIDTH, HEIGHT, bits, flags
+    )
+    stored = values[:, ::-1] if flags & 0x10 else values
+    stored = stored if flags & 0x20 else stored[::-1]
+    pixels = [pixel.tobytes() for pixel in stored.reshape(HEIGHT * WIDTH, -1)]
+    body = b"".join(pixels) if kind < 8 else b"".join(tga_packets(pixels))
+    return head + b"hello" + palette + body
+
+
+def tga_packets(pixels: list[bytes]) -> Iterator[bytes]:
+    """Pairs of alike pixels become runs, all else stays; neither begins anew at the end of a row."""
+    for start in range(0, len(pixels), 7):
+        part = pixels[start : start + 7]
+        yield (
+            bytes((len(part) - 1 | 0x80,)) + part[0]
+            if len(set(part)) == 1
+            else bytes((len(part) - 1,)) + b"".join(part)
+        )
+
+
+def fives(rgb: Array) -> Array:
+    red, green, blue = np.moveaxis(np.rint(rgb * 31).astype(np.uint16), -1, 0)
+    return red << 10 | green << 5 | blue
+
+
+def tga() -> Iterator[Sample]:
+    rgb, alpha = gradient(), quantised(opacity(), 8).astype(np.uint8)
+    bgr = quantised(rgb, 8).astype(np.uint8)[..., ::-1]
+    shown = as_shown(bgr[..., ::-1], 255)
+    one = np.repeat(quantised(grey()[:, ::8], 8), 8, axis=1)[:, :WIDTH].astype(np.uint8)  # with runs
+    of_five = as_shown(np.rint(rgb * 31) / 31)
+    for coding, runs in ((0, ""), (8, " coded")):
+        for flags in (0, 0x10, 0x20, 0x30):
+            yield Sample(f"tga 24 flags {flags}{runs}", tga_file(2 + coding, 24, bgr, flags=flags), shown)
+        four = np.dstack([bgr, alpha])
+        yield Sample(
+            f"tga 32 alpha{runs}", tga_file(2 + coding, 32, four, flags=0x28), shown * (alpha / 255)[..., None]
+        )
+        yield Sample(f"tga 32 without alpha{runs}", tga_file(2 + coding, 32, four), shown)
+        yield Sample(f"tga 16{runs}", tga_file(2 + coding, 16, fives(rgb).astype("<u2")), of_five)
+        yield Sample(f"tga 15{runs}", tga_file(2 + coding, 15, fives(rgb).astype("<u2")), of_five)
+        yield Sample(f"tga grey{runs}", tga_file(3 + coding, 8, one), as_shown(one, 255))
+        both = np.dstack([one, alpha])
+        over = as_shown(one, 255) * (alpha / 255)[..., None]
+        yield Sample(f"tga grey alpha{runs}", tga_file(3 + coding, 16, both, flags=0x28), over)
+        colours = np.random.default_rng(4).integers(0, 256, (256, 4), dtype=np.uint8)
+        for entry_bits in (24, 32):
+            palette = np.ascontiguousarray(colours[:, : entry_bits // 8]).tobytes()
+            data = tga_file(1 + coding, 8, one, palette=palette, entry_bits=entry_bits)
+            yield Sample(f"tga palette of {entry_bits}{runs}", data, colours[one][..., 2::-1].astype(float))
+        sixteen = fives(colours[:, 2::-1] / 255)
+        for entry_bits in (15, 16):
+            data = tga_file(1 + coding, 8, one, palette=sixteen.astype("<u2").tobytes(), entry_bits=entry_bits)
+            seen = np.rint(np.rint(colours[one][..., 2::-1] / 255 * 31) / 31 * 255)
+            yield Sample(f"tga palette of {entry_bits}{runs}", data, seen)
+        index = one.astype("<u2") + 300
+        data = tga_file(1 + coding, 16, index, palette=colours[:, :3].tobytes(), entry_bits=24, first=300)
+        yield Sample(f"tga palette of many{runs}", data, colours[one][..., 2::-1].astype(float))
+    signed = tga_file(2, 24, bgr) + bytes(8) + b"TRUEVISION-XFILE.\0"
+    yield Sample("tga version 2", signed, shown)
+    yield Sample("tga names a colour too many", tga_file(1, 8, one, palette=bytes(30), entry_bits=24), None, "")
+
+
+# ICO and CUR: the bitmaps' own headers, and PNG.
+
+
+def icon(*pictures: tuple[bytes, int, int], kind: int = 1) -> bytes:
+    """Put pictures with the bits and the side that their directory names into a file."""
+    place = 6 + 16 * len(pictures)
+    directory = body = b""
+    for data, bits, side in pictures:
+        height = HEIGHT if side == WIDTH else side % 256
+        directory += struct.pack("<BBBBHHII", side % 256, height, 0, 0, 1, bits, len(data), place + len(body))
+        body += data
+    return struct.pack("<HHH", 0, kind, len(pictures)) + directory + body
+
+
+def icon_bitmap(bits: int, rows: bytes, clear: Array, palette: bytes = b"") -> bytes:
+    head = struct.pack("<IiiHHIIiiII", 40, WIDTH, 2 * HEIGHT, 1, bits, 0, 0, 0, 0, 0, 0)
+    return head + palette + rows + bmp_rows(clear, 1)
+
+
+def ico() -> Iterator[Sample]:
+    rgb = quantised(gradient(), 8).astype(np.uint8)
+    shown, alpha = as_shown(rgb, 255), quantised(opacity(), 8).astype(np.uint8)
+    clear = (np.indices((HEIGHT, WIDTH)).sum(0) // 8 % 2).astype(np.uint8)
+    seen = np.where(clear[..., None], 0, shown)
+    over = shown * (alpha / 255)[..., None]
+    bgra = np.dstack([rgb[..., ::-1], alpha])
+    large = icon_bitmap(32, bgra[::-1].tobytes(), clear)
+    yield Sample("ico 32", icon((large, 32, 61)), over)
+    opaque = np.dstack([rgb[..., ::-1], alpha * 0])
+    yield Sample("ico 32 without alpha", icon((icon_bitmap(32, opaque[::-1].tobytes(), clear), 32, 61)), seen)
+    body = bmp_rows(rgb[..., ::-1].reshape(HEIGHT, -1), 24)
+    yield Sample("ico 24", icon((icon_bitmap(24, body, clear), 24, 61)), seen)
+    body = bmp_rows(fives(gradient()), 16)
+    of_five = np.where(clear[..., None], 0, as_shown(np.rint(gradient() * 31) / 31))
+    yield Sample("ico 16", icon((icon_bitmap(16, body, clear), 16, 61)), of_five)
+    for bits in (1, 4, 8):
+        index = quantised(grey(), bits)
+        palette = np.random.default_rng(bits).integers(0, 256, (1 << bits, 3), dtype=np.uint8)
+        four = np.hstack([palette[:, ::-1], np.zeros((1 << bits, 1), np.uint8)]).tobytes()
+        small = icon_bitmap(bits, bmp_rows(index, bits), clear, four)
+        yield Sample(
+            f"ico {bits}", icon((small, bits, 61)), np.where(clear[..., None], 0, palette[index]).astype(float)
+        )
+    png_body = png_file(8, 6, packed_rows(np.dstack([rgb, alpha]), 8, lead=b"\0"))
+    yield Sample("ico png", icon((png_body, 32, 61)), over)
+    other = png_file(8, 2, packed_rows(255 - rgb, 8, lead=b"\0"))
+    yield Sample("ico of several", icon((other, 32, 16), (png_body, 32, 61), (other, 8, 61), (other, 32, 32)), over)
+    yield Sample("ico cursor", icon((png_body, 7, 61), kind=2), over)
+    yield Sample("ico of 256", icon((other, 32, 48), (png_body, 32, 256)), over)
+    yield Sample("ico without pictures", b"\0\0\1\0\1\0" + bytes(8), None)
+
+
+# PSD: Adobe, "Photoshop File Formats".
+
+
+def psd_file(
+    mode: int, planes: Sequence[Array], *, coding: int = 0, palette: bytes = b"", resources: bytes = b"",
+    layers: bytes = b"", version: int = 1, bits: int | None = None,
+) -> bytes:  # fmt: skip
+    bits = bits or planes[0].dtype.itemsize * 8
+    head = struct.pack(">4sH6xHIIHH", b"8BPS", version, len(planes), HEIGHT, WIDTH, bits, mode)
+    big = [plane.astype(plane.dtype.newbyteorder(">")) if bits > 1 else np.packbits(plane, axis=1) for plane in planes]
+    rows = [row.tobytes() for plane in big for row in plane]
+    counts = b""
+    if coding == 1:
+        rows = [bytes(imagecodecs.packbits_encode(row)) for row in rows]
+        counts = b"".join(struct.pack(">I" if version == 2 else ">H", len(row)) for row in rows)
+    parts = [struct.pack(">I", len(part)) + part for part in (palette, resources)]
+    parts.append(struct.pack(">Q" if version == 2 else ">I", len(layers)) + layers)
+    return head + b"".join(parts) + struct.pack(">H", coding) + counts + b"".join(rows)
+
+
+def psd() -> Iterator[Sample]:
+    rgb, one, alpha = gradient(), grey(), opacity()
+    transparent = struct.pack(">Ih", 2, -1)
+    for (dtype, bits), coding, version in itertools.product((("u1", 8), ("u2", 16), ("f4", 32)), (0, 1), (1, 2)):
+        most = 1 if bits == 32 else (1 << bits) - 1
+
+        def stored(values: Array, most: int = most, dtype: str = dtype) -> Array:
+            return (values if most == 1 else np.rint(values * most)).astype(dtype)
+
+        def seen(values: Array, most: int = most) -> Array:
+            return as_shown(coded(values) if most == 1 else values)
+
+        name = f"psd {bits}{' packed' if coding else ''}{' large' if version == 2 else ''}"
+        more: dict[str, Any] = {"coding": coding, "version": version}
+        planes = list(np.moveaxis(rgb, -1, 0))
+        yield Sample(f"{name} rgb", psd_file(3, [stored(plane) for plane in planes], **more), seen(rgb))
+        yield Sample(f"{name} grey", psd_file(1, [stored(one)], **more), seen(one))
+        if version == 1:
+            yield Sample(
+                f"{name} rgb and a selection", psd_file(3, [*map(stored, planes), stored(alpha)], **more), seen(rgb)
+            )
+            whites = [stored(plane * alpha + 1 - alpha) for plane in planes]
+            data = psd_file(3, [*whites, stored(alpha)], layers=transparent, **more)
+            yield Sample(f"{name} rgb transparent", data, seen(rgb) * alpha[..., None])
+            both = [stored(one * alpha + 1 - alpha), stored(alpha)]
+            data = psd_file(1, both, layers=transparent, **more)
+            yield Sample(f"{name} grey transparent", data, seen(one) * alpha[..., None])
+    chequer = (np.indices((HEIGHT, WIDTH)).sum(0) // 8 % 2).astype(np.uint8)
+    eight = [quantised(plane, 8).astype(np.uint8) for plane in np.moveaxis(rgb, -1, 0)]
+    for coding in (0, 1):
+        yield Sample(f"psd bitmap {coding}", psd_file(0, [chequer], coding=coding, bits=1), as_shown(1 - chequer))
+        palette = np.random.default_rng(6).integers(0, 256, (256, 3), dtype=np.uint8)
+        data = psd_file(2, eight[:1], coding=coding, palette=palette.T.tobytes())
+        yield Sample(f"psd palette {coding}", data, palette[eight[0]].astype(float))
+        yield Sample(
+            f"psd duotone {coding}", psd_file(8, eight[:1], coding=coding, palette=bytes(20)), as_shown(eight[0], 255)
+        )
+        inks = [*eight, np.full_like(eight[0], 255)]  # 255 is no ink
+        yield Sample(f"psd cmyk {coding}", psd_file(4, inks, coding=coding), as_shown(np.dstack(eight), 255))
+    profile = rgb_profile(P3_COLUMNS)
+    resource = b"8BIM" + struct.pack(">H", 1000) + b"\x03abc" + struct.pack(">I", 3) + b"xyz\0"
+    resource += b"8BIM" + struct.pack(">H", 1039) + b"\0\0" + struct.pack(">I", len(profile)) + profile
+    yield Sample("psd profile", psd_file(3, eight, resources=resource), standards.shown_p3(np.dstack(eight) / 255))
+    yield Sample("psd lab", psd_file(9, eight), None, "8-bit Lab Photoshop")
+    yield Sample("psd zip", psd_file(3, eight, coding=2), None, "compression that is not known")
+
+
 def refused() -> Iterator[Sample]:
     for words, head in {
         "HEIF image of a codec": b"\0\0\0\x18ftypmif1\0\0\0\0mif1vvic",
         "JPEG XL": b"\xff\x0a\xfa\x1f",
-        "Photoshop": b"8BPS\0\1",
         "PDF": b"%PDF-1.7\n",
         "SVG": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
         "HTML": b"<!DOCTYPE html><html></html>",
-        "icon": b"\0\0\1\0\1\0\x10\x10",
-        "DPX": b"SDPX\0\0\x20\0",
         "camera raw (Fujifilm RAF)": b"FUJIFILMCCD-RAW 0201",
         "camera raw (Canon CR3)": b"\0\0\0\x18ftypcrx \0\0\0\1crx isom",
         "camera raw (Olympus ORF)": b"IIRO\x08\0\0\0",

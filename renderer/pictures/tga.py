@@ -1,0 +1,154 @@
+"""TGA, read here: palettes, RGB and grey, run-length coded or not (Truevision TGA file format specification 2.0).
+
+The format has no magic number: a file is one if its header makes sense and it is long enough, or if it ends in the
+signature of version 2. Run-length coding is undone packet by packet into the rows that the other files hold.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from renderer.errors import DecodeFailed
+from renderer.geometry import Size
+from renderer.pictures.formats import Header
+
+_HEADER_BYTES: Final = 18
+_SIGNATURE: Final = b"TRUEVISION-XFILE.\0"
+_PALETTE, _RGB, _GREY, _RUNS = 1, 2, 3, 8
+_DEPTHS: Final = {_PALETTE: (8, 16), _RGB: (15, 16, 24, 32), _GREY: (8, 16)}
+_ENTRY_DEPTHS: Final = (15, 16, 24, 32)
+_FROM_RIGHT, _FROM_TOP = 0x10, 0x20
+_COLOURS: Final = {_PALETTE: "palette", _RGB: "RGB", _GREY: "grey"}
+
+
+@dataclass(frozen=True, slots=True)
+class _Info:
+    colour: int
+    is_coded: bool
+    first_entry: int
+    entries: int
+    entry_bits: int
+    size: Size
+    bits: int
+    flags: int
+    palette_at: int
+
+    @property
+    def pixel_bytes(self) -> int:
+        return (self.bits + 7) // 8
+
+    @property
+    def start(self) -> int:
+        return self.palette_at + self.entries * ((self.entry_bits + 7) // 8)
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.flags & 0x0F > 0
+
+
+def is_likely(data: bytes) -> bool:
+    """Whether the bytes are a TGA, as far as they tell."""
+    info = _parse(data)
+    if info is None:
+        return False
+    row_bytes = info.size.width * info.pixel_bytes
+    least = info.size.height * ((info.size.width + 127) // 128 * 2 if info.is_coded else row_bytes)
+    return data.endswith(_SIGNATURE) or len(data) >= info.start + least
+
+
+def read_header(data: bytes) -> Header:
+    info = _known(data)
+    coded = "run-length coded " if info.is_coded else ""
+    return Header("TGA", f"{coded}{info.bits}-bit {_COLOURS[info.colour]}", info.size)
+
+
+def read(data: bytes) -> npt.NDArray[np.uint8]:
+    """Decode the rows.
+
+    Returns:
+        (H, W), (H, W, 3) BGR or (H, W, 4) BGRA.
+
+    Raises:
+        DecodeFailed: the file ends early, or names a colour that its palette does not have.
+    """
+    info = _known(data)
+    size_bytes = info.size.pixels * info.pixel_bytes
+    body = _uncoded(data, info, size_bytes) if info.is_coded else data[info.start : info.start + size_bytes]
+    if len(body) < size_bytes:
+        raise DecodeFailed("expected a whole TGA image, found one that ends early")
+    values = np.frombuffer(body, np.uint8, size_bytes).reshape(info.size.height, info.size.width, info.pixel_bytes)
+    values = values if info.flags & _FROM_TOP else values[::-1]
+    values = values[:, ::-1] if info.flags & _FROM_RIGHT else values
+    if info.colour == _PALETTE:
+        return _looked_up(values, data, info)
+    if info.colour == _GREY:
+        grey = values[..., 0]
+        return np.dstack([grey, grey, grey, values[..., 1]]) if info.bits == 16 and info.has_alpha else grey
+    return _colours(values, info.bits, has_alpha=info.has_alpha)
+
+
+def _known(data: bytes) -> _Info:
+    info = _parse(data)
+    if info is None:
+        raise DecodeFailed("expected a whole TGA image, found a damaged one")
+    return info
+
+
+def _parse(data: bytes) -> _Info | None:
+    if len(data) < _HEADER_BYTES:
+        return None
+    id_bytes, has_palette, kind, first, entries, entry_bits, _, _, width, height, bits, flags = struct.unpack_from(
+        "<BBBHHBHHHHBB", data
+    )
+    colour = kind & ~_RUNS
+    if has_palette > 1 or bits not in _DEPTHS.get(colour, ()) or not width or not height or flags & 0xC0:
+        return None
+    if has_palette and entry_bits not in _ENTRY_DEPTHS:
+        return None
+    if (colour == _PALETTE and not (has_palette and entries)) or flags & 0x0F > 8:
+        return None
+    if not has_palette:
+        first = entries = entry_bits = 0
+    size, palette_at = Size(width, height), _HEADER_BYTES + id_bytes
+    return _Info(colour, bool(kind & _RUNS), first, entries, entry_bits, size, bits, flags, palette_at)
+
+
+def _uncoded(data: bytes, info: _Info, size_bytes: int) -> bytes:
+    place, step = info.start, info.pixel_bytes
+    parts: list[bytes] = []
+    found = 0
+    while found < size_bytes and place < len(data):
+        count = (data[place] & 0x7F) + 1
+        is_run = data[place] & 0x80
+        taken = data[place + 1 : place + 1 + (step if is_run else count * step)]
+        place += 1 + len(taken)
+        parts.append(taken * count if is_run else taken)
+        found += len(parts[-1])
+    return b"".join(parts)
+
+
+def _looked_up(values: npt.NDArray[np.uint8], data: bytes, info: _Info) -> npt.NDArray[np.uint8]:
+    each = (info.entry_bits + 7) // 8
+    if len(data) < info.start:
+        raise DecodeFailed("expected a whole TGA image, found one that ends early")
+    raw = np.frombuffer(data, np.uint8, info.entries * each, info.palette_at).reshape(1, info.entries, each)
+    palette = _colours(raw, info.entry_bits, has_alpha=info.has_alpha)[0]
+    index = values[..., 0].astype(np.int64)
+    if info.bits == 16:
+        index += values[..., 1].astype(np.int64) << 8
+    index -= info.first_entry
+    if index.min() < 0 or index.max() >= info.entries:
+        raise DecodeFailed(f"expected a TGA image of {info.entries} colours, found one that names another")
+    return np.take(palette, index, axis=0)
+
+
+def _colours(values: npt.NDArray[np.uint8], bits: int, *, has_alpha: bool) -> npt.NDArray[np.uint8]:
+    """Return (H, W, 3) BGR or, where 32 bits have alpha, (H, W, 4) BGRA; the odd bit of 16 is no use to anybody."""
+    if bits >= 24:
+        return np.ascontiguousarray(values[..., : 4 if bits == 32 and has_alpha else 3])
+    both: npt.NDArray[Any] = values[..., 0].astype(np.uint16) | values[..., 1].astype(np.uint16) << 8
+    fives = np.stack([both >> shift & 31 for shift in (0, 5, 10)], -1)
+    return np.asarray(np.rint(fives * (255 / 31)), np.uint8)

@@ -1,0 +1,57 @@
+"""What is read here by ourselves is what libav and Pillow read: our own files could share our own misunderstanding."""
+
+import io
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from renderer.pictures.decode import decode
+from tests.pictures.matrix import Sample, dpx, ico, psd, tga
+
+# What the others do otherwise, each with its reason.
+_OTHERWISE = (
+    "linear", "logarithmic", "limited",  # libav shows every sample as it is coded
+    "turned", "abgr",  # and turns nothing, and does not know the descriptor
+    "transparent", "alpha", "rgba", "large",  # alpha goes over a background of ours; libav knows no large documents
+    "psd 32", "profile", "duotone", "bitmap 1", "cmyk", "selection",  # the others know none of these, or all as alpha
+    "flags 16", "flags 48", "palette of many", "tga 15", "palette of 15",  # libav does not turn these, or refuses them
+)  # fmt: skip
+# Pillow takes alpha of 0 at its word, a cursor's or a mistaken directory ill, and of two pictures of one size that with
+# fewer bits.
+_ICONS_OTHERWISE = ("ico 32 without alpha", "ico cursor", "ico of 256", "ico of several")
+
+
+def by_libav(data: bytes, name: str) -> npt.NDArray[np.uint8]:
+    codec = av.CodecContext.create({"dpx": "dpx", "tga": "targa", "psd": "psd"}[name], "r")
+    (frame,) = codec.decode(av.Packet(data))
+    return frame.reformat(format="rgb24").to_ndarray()
+
+
+def by_pillow(data: bytes) -> npt.NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data), formats=["ICO", "CUR"]) as image:
+        rgba = image.convert("RGBA")
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", rgba.size, (0, 0, 0, 255)), rgba).convert("RGB"))
+
+
+COMPARED = [
+    sample
+    for family in (dpx, tga, psd)
+    for sample in family()
+    if sample.shows is not None and not any(words in sample.name for words in _OTHERWISE)
+]
+ICONS = [sample for sample in ico() if sample.shows is not None and sample.name not in _ICONS_OTHERWISE]
+
+
+@pytest.mark.parametrize("sample", COMPARED, ids=lambda sample: sample.name)
+def test_libav_shows_the_same(sample: Sample) -> None:
+    found = decode(sample.data, background=(0, 0, 0), max_pixels=10**7).pixels[..., ::-1].astype(int)
+    assert np.abs(found - by_libav(sample.data, sample.name.split()[0])).mean() <= 1
+
+
+@pytest.mark.parametrize("sample", ICONS, ids=lambda sample: sample.name)
+def test_pillow_shows_the_same_icon(sample: Sample) -> None:
+    found = decode(sample.data, background=(0, 0, 0), max_pixels=10**7).pixels[..., ::-1].astype(int)
+    assert np.abs(found - by_pillow(sample.data)).mean() <= 1
