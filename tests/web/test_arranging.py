@@ -1,5 +1,6 @@
 """Many stills arranged at once: sorted, chosen, copied, moved, held and removed; and every step undone."""
 
+import shutil
 from typing import Any
 
 import pytest
@@ -112,6 +113,18 @@ def test_copies_are_sent_once_and_rendered_twice(page):
     rendered(page)
     assert page.locator("#facts dd").first.text_content() == "48exactly"
     assert len(sent) == 1
+
+
+def test_stills_that_the_daemon_keeps_no_longer_are_sent_again(unjudged, shared):
+    unjudged.goto(shared.http)  # the refusal that makes the page send them again is an error in any console
+    three(unjudged)
+    rendered(unjudged)
+    for upload in (shared.data_dir / "uploads").iterdir():
+        shutil.rmtree(upload)
+    unjudged.get_by_label("Move blue.png earlier").click()
+    rendered(unjudged)
+    assert unjudged.locator("#render-fault").is_hidden()
+    assert unjudged.locator("#facts dd").first.text_content() == "72exactly"
 
 
 def test_all_are_chosen_and_let_go_of_by_keys(page):

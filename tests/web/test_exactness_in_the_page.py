@@ -61,7 +61,8 @@ def node(require: Callable[[str, object, str], None]) -> Callable[[str, Any], An
     def run(expression: str, given: Any) -> Any:
         program = (
             f'import * as timeline from "{WEB / "timeline.js"}"; import * as geometry from "{WEB / "geometry.js"}";'
-            f'import * as order from "{WEB / "order.js"}";'
+            f'import * as order from "{WEB / "order.js"}"; import {{ SNIPPETS }} from "{WEB / "snippets.js"}";'
+            f'import {{ reachable }} from "{WEB / "about.js"}"; globalThis.location = {{ hostname: "studio" }};'
             'import { readFileSync } from "node:fs"; const given = JSON.parse(readFileSync(0, "utf8"));'
             f"console.log(JSON.stringify({expression}));"
         )
@@ -134,6 +135,25 @@ def test_names_have_the_order_that_a_directory_is_rendered_in(node):
     names = ["".join(rng.choices(pieces, k=rng.randrange(1, 6))) for _ in range(300)]
     told = node("order.sorted(given.map((name) => ({name})), 'name').map(({name}) => name)", names)
     assert told == sorted(names, key=natural)
+
+
+def test_an_address_that_means_every_interface_is_the_pages_own_host(node):
+    given = [
+        "tcp://0.0.0.0:5590",
+        "tcp://[::]:5590",
+        "tcp://127.0.0.1:5590",
+        "ipc:///run/s.sock",
+        "https://0.0.0.0:8443",
+    ]
+    expected = ["tcp://studio:5590", "tcp://studio:5590", *given[2:4], "https://studio:8443"]
+    assert node("given.map(reachable)", given) == expected
+
+
+def test_a_snippet_says_that_a_key_is_needed_where_one_is(node):
+    given = {"request": {"images": [{"url": "a.png", "frames": 1}]}, "files": [{"name": "a.png"}]}
+    written = node("[true, false].map((zmqNeedsKey) => SNIPPETS[3].write({...given, zmqNeedsKey}))", given)
+    assert ['curve="alice.curve"' in text for text in written] == [True, False]
+    assert "stillreel keys curve alice" in written[0]
 
 
 def test_a_still_stands_where_the_daemon_puts_it(node):

@@ -9,7 +9,7 @@ const LONGEST_PAUSE_MS = 10000;
 const SILENCE_MS = 40000; // the daemon says something every 16 s at least; a line that says less is dead
 const BEGINNING_BYTES = 8192; // of a file, by which the daemon tells what it is
 
-/** An answer that is no success. `faults` are [{loc, msg}], loc as in ["images", 3, "url"]. */
+/** An answer that is no success. `faults` are [{loc, msg, type}], loc as in ["images", 3, "url"]. */
 export class Refused extends Error {
   constructor(status, words, faults = []) {
     super(words);
@@ -65,7 +65,11 @@ async function json(path, options) {
 function refusal(status, body) {
   const detail = body?.detail;
   if (Array.isArray(detail)) {
-    const faults = detail.map(({ loc = [], msg }) => ({ loc: loc[0] === "body" ? loc.slice(1) : loc, msg }));
+    const faults = detail.map(({ loc = [], msg, type }) => ({
+      loc: loc[0] === "body" ? loc.slice(1) : loc,
+      msg,
+      type,
+    }));
     return new Refused(status, body.message ?? faults.map((fault) => fault.msg).join("; "), faults);
   }
   const words = typeof detail === "string" ? detail : body?.message;

@@ -101,29 +101,32 @@ class Reel extends EventTarget {
 
   /** Move stills, which stay in their order, to another place: the first of them; returns whether they moved. */
   move(keys, to) {
-    const moving = this.stills.filter(({ key }) => keys.includes(key));
-    const others = this.stills.filter(({ key }) => !keys.includes(key));
+    const chosen = new Set(keys);
+    const moving = this.stills.filter(({ key }) => chosen.has(key));
+    const others = this.stills.filter(({ key }) => !chosen.has(key));
     const order = others.toSpliced(Math.max(0, Math.min(others.length, to)), 0, ...moving);
     return this.#arrange(order);
   }
 
   /** Sort the stills that are chosen, on their places, or all if there are not two of them; returns whether any moved. */
   sort(by) {
-    const few = this.selected.size > 1 ? this.chosen : this.stills;
-    const next = sorted(few, by).values();
-    return this.#arrange(this.stills.map((still) => (few.includes(still) ? next.next().value : still)));
+    const few = new Set(this.selected.size > 1 ? this.chosen : this.stills);
+    const next = sorted([...few], by).values();
+    return this.#arrange(this.stills.map((still) => (few.has(still) ? next.next().value : still)));
   }
 
   /** Put copies of stills after the last of them; returns the keys of the copies. */
   duplicate(keys) {
-    const wanted = this.stills.filter(({ key }) => keys.includes(key));
+    const chosen = new Set(keys);
+    const wanted = this.stills.filter(({ key }) => chosen.has(key));
     const copies = wanted.map((still) => ({ ...still, key: ++made, fault: "" }));
     this.#arrange(this.stills.toSpliced(this.stills.indexOf(wanted.at(-1)) + 1, 0, ...copies));
     return copies.map(({ key }) => key);
   }
 
   remove(keys) {
-    this.#arrange(this.stills.filter(({ key }) => !keys.includes(key)));
+    const chosen = new Set(keys);
+    this.#arrange(this.stills.filter(({ key }) => !chosen.has(key)));
   }
 
   clear() {

@@ -91,11 +91,22 @@ async function submit(run, stills, request) {
   run.asked = JSON.stringify({ ...request, images });
   remember(run.id, run.urls, run.asked);
   showProgress("Sending", 0);
-  await send({ ...request, images, request_id: run.id });
+  try {
+    await send({ ...request, images, request_id: run.id });
+  } catch (error) {
+    if (run.isRepeated || !isForgotten(error)) throw error;
+    run.isRepeated = true;
+    for (const still of stills) still.url = null;
+    return submit(run, stills, request);
+  }
   run.isSent = true;
   if (run.isCancelled) await api.cancel(run.id);
   if (current === run) announce("The job was accepted.");
 }
+
+/** Whether a request was refused because what was uploaded is not there any more: uploads are kept for some time only. */
+const isForgotten = ({ faults = [] }) =>
+  faults.some(({ loc, type }) => loc[0] === "images" && type === "file_download_error");
 
 /** After the page was loaded again: the job that was asked for last, if the daemon still knows it. */
 async function resume() {
