@@ -179,7 +179,7 @@ class EngineSettings(_Part):
     overwrite_memory: bool = Field(
         True, description="workers overwrite what they free, so that no decoder can show one picture in another's place"
     )
-    progress_timeout_s: float = Field(300, gt=0, description="seconds without progress before a job is stopped")
+    progress_timeout_s: float = Field(300, gt=0, description="seconds without progress or work before a job is stopped")
     attempts: int = Field(3, ge=1, description="times a job is begun before a dying worker fails it")
     retry_pause_s: float = Field(1, ge=0, description="before the second attempt; four times as long before the third")
 

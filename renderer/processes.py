@@ -10,10 +10,11 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _OOM_SCORE = Path("/proc/self/oom_score_adj")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _PR_SET_CHILD_SUBREAPER = 36  # prctl.h of Linux
@@ -25,7 +26,7 @@ class Process:
 
     Attributes:
         state: one letter; Z is a zombie, T one that was stopped.
-        ticks: processor time that its threads took.
+        ticks: processor time that its threads took, and those that it has waited for.
         resident_bytes: memory that it holds, with what it shares.
     """
 
@@ -56,13 +57,26 @@ def _children() -> Iterator[Process]:
 def _read(path: Path) -> Process:
     state, *numbers = path.read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
     parent, group, session = map(int, numbers[:3])
-    ticks, resident_bytes = int(numbers[10]) + int(numbers[11]), int(numbers[20]) * _PAGE_BYTES
+    ticks, resident_bytes = sum(map(int, numbers[10:14])), int(numbers[20]) * _PAGE_BYTES
     return Process(int(path.parent.name), state, parent, group, session, ticks, resident_bytes)
 
 
 def group_ticks(group: int) -> int:
     """Return the processor time that the living processes of a group took."""
     return sum(process.ticks for process in listed() if process.group == group)
+
+
+def session_ticks(leaders: Collection[int]) -> int:
+    """Return the processor time that the living processes of these sessions took."""
+    return sum(process.ticks for process in listed() if process.session in leaders)
+
+
+def is_stopped(pid: int) -> bool:
+    """Say whether a signal has stopped a process; one that has ended is not stopped."""
+    try:
+        return _read(Path(f"/proc/{pid}/stat")).state == "T"
+    except OSError:
+        return False
 
 
 def resident_below(ancestor: int) -> int:

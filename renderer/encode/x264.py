@@ -125,11 +125,7 @@ class X264Encoder:
         for unit in self._drain():
             self._units_out += 1
             yield unit
-        try:
-            code = self._reap(self._stall_timeout_s)
-        except subprocess.TimeoutExpired:
-            raise self._failure("did not exit after its last byte") from None
-        if code != 0:
+        if self._exit_code() != 0:
             raise self._failure("did not end well")
         if self._units_out != self._frames_in:
             raise self._failure(f"made {self._units_out} access units for {self._frames_in} frames")
@@ -140,6 +136,18 @@ class X264Encoder:
                 pipe.close()
         self._child.end()
         self._child.wait()
+
+    def _exit_code(self) -> int:
+        """Wait for the child's end for as long as it works."""
+        before = -1
+        while True:
+            try:
+                return self._reap(self._stall_timeout_s / 2)
+            except subprocess.TimeoutExpired:
+                now = group_ticks(self._child.pid)
+                if now <= before:
+                    raise self._failure("did not exit after its last byte") from None
+                before = now
 
     def _reap(self, timeout_s: float | None = None) -> int:
         """Wait for the child's end, then end what it started."""

@@ -7,7 +7,6 @@ it was stopped for is decided by whoever stops it; the process is gone before th
 import asyncio
 import logging
 import signal
-import time
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -17,6 +16,7 @@ from protocol.schema import Fault
 from renderer.config import EngineSettings
 from renderer.errors import JobTimedOut
 from renderer.job_logs import WorkerLog
+from renderer.jobs.watchdog import Watchdog
 from renderer.jobs.worker import Order, Reach, Worker
 from renderer.metrics import Metrics
 from renderer.pipeline import RenderReport
@@ -75,7 +75,7 @@ class Slot:
         self._attempt: asyncio.Future[RenderReport | Fault] | None = None
         self._verdict: Ending | _Unclear | None = None
         self._reason = ""
-        self._heard_at = 0.0
+        self._watchdog = Watchdog(self._worker, settings.progress_timeout_s)
 
     async def run(self, order: Order) -> Ending:
         """Run one attempt to its end.
@@ -119,7 +119,7 @@ class Slot:
 
     async def _try(self, order: Order) -> Ending | _Unclear | None:
         """Run one attempt; return None if no worker has taken it."""
-        self.heard()
+        self._watchdog = Watchdog(self._worker, self._settings.progress_timeout_s)
         ending: Ending | _Unclear | None
         try:
             self._attempt = asyncio.wrap_future(self._worker.run(order, self._settings.job_timeout_s))
@@ -150,7 +150,7 @@ class Slot:
 
     def heard(self) -> None:
         """Note that the job has made progress."""
-        self._heard_at = time.monotonic()
+        self._watchdog.heard()
 
     def stop(self, verdict: Ending | _Unclear, reason: str = "cancelled") -> None:
         """End the attempt that runs; `run` then returns the verdict, unless the attempt has ended already.
@@ -171,13 +171,15 @@ class Slot:
     async def _watch(self, attempt: asyncio.Future[RenderReport | Fault], order: Order) -> None:
         limit_s = self._settings.progress_timeout_s
         decode_limit_s = order.settings.pictures.decode_timeout_s
+        watchdog, wait_s = self._watchdog, 0.0
         while not attempt.done():
-            left_s = self._heard_at + limit_s - time.monotonic()
+            watchdog.look(wait_s)
+            left_s = watchdog.left_s()
             if left_s <= 0:
                 self.stop(JobTimedOut(f"the job made no progress for {limit_s:g} s").fault(), "stalled")
                 return
             inside = self._worker.marks.inside()
-            if inside and inside[0].since_s > decode_limit_s:
+            if inside and inside[0].since_s - watchdog.lost_s > decode_limit_s:
                 # One that holds the interpreter's lock keeps its neighbours inside, so several say nothing.
                 is_clear = len(inside) == 1
                 fault = inside[0].timed_out(decode_limit_s).fault()
@@ -187,7 +189,8 @@ class Slot:
                 self._reason = "died"
                 attempt.cancel()
                 return
-            await asyncio.wait([attempt], timeout=min(left_s, decode_limit_s, _LOOK_S))
+            wait_s = min(left_s, decode_limit_s, _LOOK_S)
+            await asyncio.wait([attempt], timeout=wait_s)
 
     def _after_death(self, code: int | None, order: Order) -> Ending | _Unclear:
         """Tell whose fault it is that the worker has died."""

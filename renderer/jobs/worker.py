@@ -42,7 +42,7 @@ from renderer.lifeline import tie
 from renderer.logs import process_job
 from renderer.pictures.marks import MOST_THREADS, Cell, Marks
 from renderer.pipeline import RenderJob, RenderReport, render
-from renderer.processes import end_session, first_to_kill
+from renderer.processes import TICKS_PER_S, end_session, first_to_kill, is_stopped, session_ticks
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +151,14 @@ class Worker:
         found = re.search(r"^Current thread 0x([0-9a-f]+) ", report, re.MULTILINE)
         return int(found[1], 16) if found else None
 
+    def worked_s(self) -> float:
+        """Return the processor time that the process and whatever it has begun took so far."""
+        return session_ticks(self._processes()[-1:]) / TICKS_PER_S
+
+    def is_stopped(self) -> bool:
+        """Say whether a signal has stopped the process."""
+        return any(map(is_stopped, self._processes()[-1:]))
+
     @property
     def is_broken(self) -> bool:
         """Whether nothing can run: the process was not started, died while it was idle, or was stopped."""
@@ -196,10 +204,16 @@ class Worker:
 
     def _end_encoders(self) -> None:
         """End what processes that are gone have left; one that was killed outright ends nothing itself."""
-        with contextlib.suppress(FileNotFoundError):  # closed
+        for pid in self._processes():
+            end_session(pid)
+
+    def _processes(self) -> list[int]:
+        """Return the numbers of the processes that there were since the last start; that of now comes last."""
+        try:
             report = self._crash_report.read_text(encoding="ascii", errors="replace")
-            for pid in re.findall(r"^process ([0-9]+)$", report, re.MULTILINE):
-                end_session(int(pid))
+        except FileNotFoundError:  # closed
+            return []
+        return [int(pid) for pid in re.findall(r"^process ([0-9]+)$", report, re.MULTILINE)]
 
     def _start(self) -> ProcessPool:
         self.marks.clear()

@@ -351,6 +351,14 @@ def test_a_bad_exit_code_at_the_end_is_an_error(start_child, frame_of) -> None:
     assert message == "ffmpeg did not end well (exit code 5); its last words: disk full"
 
 
+def test_a_child_that_works_on_after_its_last_byte_is_waited_for(start_child, frame_of) -> None:
+    unit = unit_of(b"\x65\x88")
+    ends = "os.close(1)\nos.close(2)\nwhile time.process_time() < 1:\n    pass\nos._exit(0)"
+    with start_child(f"read(size)\nos.write(1, {unit!r})\nread(1)\n{ends}", stall_timeout_s=0.4) as encoder:
+        encoder.encode(frame_of(1))
+        assert len(list(encoder.flush())) == 1
+
+
 @pytest.mark.logs_errors
 def test_a_child_that_never_exits_after_its_last_byte_is_an_error(start_child, frame_of) -> None:
     unit = unit_of(b"\x65\x88")
