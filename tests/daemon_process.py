@@ -199,10 +199,11 @@ class DaemonProcess:
         return workers_of(self.child.pid)
 
     def encoders(self) -> list[psutil.Process]:
+        """The ffmpegs that encode; one that is only asked for its version ends before it can be looked at."""
         found = []
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
-                if "ffmpeg" in process.name():
+                if "ffmpeg" in process.name() and "libx264" in process.cmdline():
                     found.append(process)
         return found
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.daemon_process import wait_until
 from tests.nvenc_standin.process import Standin
 
 JOBS = "tests.encode.nvenc_jobs"
@@ -252,8 +253,17 @@ def test_a_session_of_another_program_is_waited_for(job, standin: Standin, code:
     with other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"open\n"
-        threading.Timer(2, other.kill).start()
+
+        def free_it_once_refused() -> None:
+            try:
+                wait_until(lambda: "refused" in [what for what, _ in standin.journal()], "the session is refused")
+            finally:
+                other.kill()
+
+        freeing = threading.Thread(target=free_it_once_refused)
+        freeing.start()
         found = job(knobs, nvenc={"session_timeout_s": 60})
+        freeing.join()
     assert (found["encoder"], found["reason"]) == ("nvenc", None)
     assert is_right(found)
     assert "refused" in [what for what, _ in standin.journal()]

@@ -93,11 +93,12 @@ def test_a_daemon_that_is_stopping_is_asked_again_until_it_takes_the_call(serve,
 
 def test_a_daemon_that_goes_on_stopping_is_named_when_patience_ends(serve):
     server = serve(refuse)
-    with Client(server.endpoint, patience_s=0.6) as client:
+    with Client(server.endpoint, patience_s=1.5) as client:
         with pytest.raises(RemoteError, match=r"^the daemon is stopping$") as caught:
             client.render(REQUEST)
         assert caught.value.kind.name == "shutting_down"
-        assert [call.params["request_id"] for call in server.calls] == ["mine", "mine"], "at 0 and 0.25 s"
+        asked = [call.params["request_id"] for call in server.calls]
+        assert asked in (["mine"] * 2, ["mine"] * 3), "at 0, 0.25 and 0.75 s"
         assert client._client._connection._pending == {}
 
 
