@@ -7,8 +7,9 @@ store stays small, and a worker is sent names and not pictures.
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from renderer.disk import is_full, open_private, sync
@@ -26,6 +27,7 @@ class Files:
     """The directory of one job's files; made when there is something to keep."""
 
     directory: Path
+    _is_unwanted: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
 
     def path_of(self, number: int) -> Path:
         """Return where attachment `number` is kept."""
@@ -57,8 +59,13 @@ class Files:
             if is_full(error.errno):
                 raise StorageFull("the disk is full, so the request's files could not be kept") from error
             raise StoreFailed(f"the request's files could not be kept: {error.strerror}") from error
+        finally:
+            if self._is_unwanted.is_set():
+                self.remove()
 
     def remove(self) -> None:
+        """Remove them; if they are being saved on another thread, that removes what it has written since."""
+        self._is_unwanted.set()
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _save_inline(self, work: RenderJob, fetcher: Fetcher) -> RenderJob:

@@ -2,7 +2,9 @@
 
 import asyncio
 import re
+import threading
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote_from_bytes
 
 import pytest
@@ -10,10 +12,12 @@ import pytest
 from protocol.schema import PixelLayout, RenderParams
 from renderer.config import FetchSettings
 from renderer.errors import FetchFailed, FileTooLarge, QueueFull, RequestIdConflict, UnsupportedFormat
+from renderer.jobs.files import Files
 from renderer.jobs.job import State
 from renderer.jobs.store import JobStore
+from renderer.pictures.fetch import Fetcher
 from tests.daemon_process import picture, request, still
-from tests.jobs.factories import SETTINGS, left, running
+from tests.jobs.factories import SETTINGS, left, make_work, running
 
 RED, BLUE = picture((200, 30, 20)), picture((20, 30, 200))
 
@@ -182,3 +186,25 @@ def test_what_is_stored_has_no_more_than_the_request(tmp_path: Path) -> None:
     [size] = store._database.execute("SELECT max(length(work)) FROM jobs").fetchone()
     assert size < 2000
     store.close()
+
+
+def test_what_is_not_wanted_any_more_while_it_is_saved_is_not_there_afterwards(tmp_path: Path) -> None:
+    """As where the connection that it came over is given up: no thread can be stopped from outside."""
+    half_done, goes_on = threading.Event(), threading.Event()
+
+    class SlowFetcher(Fetcher):
+        def fetch(self, url: str) -> Any:
+            if (tmp_path / "files").exists():
+                half_done.set()
+                assert goes_on.wait(60)
+            return super().fetch(url)
+
+    files = Files(tmp_path / "files")
+    work = make_work(request(still(), still((1, 2, 3))))
+    saving = threading.Thread(target=files.save, args=(work, [], SlowFetcher(FetchSettings())))
+    saving.start()
+    assert half_done.wait(60)
+    files.remove()
+    goes_on.set()
+    saving.join()
+    assert list(tmp_path.iterdir()) == []
