@@ -20,6 +20,7 @@ from protocol.schema import StateName
 from renderer import cli_keys, cli_store, config, logs, terminal
 from renderer.cli_batch import batch
 from renderer.cli_fetch import fetched, place_to_fetch
+from renderer.cli_health import health_over_http
 from renderer.cli_render import (
     Assignments,
     CanvasOption,
@@ -307,6 +308,27 @@ def jobs(
             watch(client, states, limit, as_json=as_json)
         else:
             terminal.show_jobs(client.jobs(states, limit), as_json=as_json)
+
+
+@app.command()
+def health(
+    *,
+    http: Annotated[
+        str | None, typer.Option(metavar="URL", help="Ask the HTTP door here, such as http://127.0.0.1:8480.")
+    ] = None,
+    connect: Connect = _ENDPOINT,
+    curve: Curve = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say in one line whether a daemon would take a job now, and end with 0 if it would, with 4 if not."""
+    if http is not None:
+        found = health_over_http(http)
+    else:
+        with _client(connect, curve) as client:
+            found = client.health()
+    terminal.show_health(found, as_json=as_json)
+    if not found.ready:
+        raise typer.Exit(TRY_AGAIN)
 
 
 @app.command()

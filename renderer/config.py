@@ -212,6 +212,7 @@ class HttpSettings(_Part):
     tls_bind: str | None = Field(None, description="HOST:PORT for https; absent: none")
     tls_cert: Path | None = Field(None, description="PEM; absent: the pair that `stillreel keys --tls` has made")
     tls_key: Path | None = None
+    key_file: Path | None = Field(None, description="one API key more, in a file such as a secret of a container's")
     public_url: str | None = Field(None, pattern=r"^https?://[^\s?#]+$", description="how clients reach this door")
     trust_proxy: bool = Field(False, description="a proxy ends TLS in front: its X-Forwarded headers are believed")
     allow_hosts: Annotated[tuple[str, ...], BeforeValidator(_split_words)] = Field(

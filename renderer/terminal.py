@@ -19,7 +19,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from protocol.schema import JobStatus, LogLine, Progress, RenderResult, ResultWarning
+from protocol.schema import Health, JobStatus, LogLine, Progress, RenderResult, ResultWarning
 from renderer.redaction import printable
 
 ShowProgress = Callable[[JobStatus | Progress], None]
@@ -136,6 +136,17 @@ def show_log(lines: Sequence[LogLine], *, as_json: bool) -> None:
         typer.echo(printable(f"{line.timestamp} {line.level:<5} {line.message}"))
     if not lines:
         show_note("nothing is kept of the job's log")
+
+
+def show_health(seen: Health, *, as_json: bool) -> None:
+    """Print whether a job would be taken now, and why not."""
+    if as_json:
+        _show_json(seen)
+    elif seen.ready:
+        work = f"{seen.jobs_running} of {seen.workers} workers render, {seen.jobs_queued} jobs wait"
+        typer.echo(f"ready: {work}, encoder {seen.encoder}")
+    else:
+        typer.echo(f"not ready: {printable('; '.join(seen.reasons))}")
 
 
 def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:

@@ -5,16 +5,18 @@ import json
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from protocol.schema import Fault
+from protocol.schema import Fault, Health
 from protocol.wire import Call, failure
 from tests.cli_process import COMMAND, Ended, Terminal, failed, run
 from tests.protocol.fake_server import RESULT, FakeServer, Handler, job_status
@@ -94,6 +96,72 @@ def test_an_answer_that_cannot_be_read_is_told_in_one_line(serve: Serve, cli: Cl
     line = failed(cli("status", "a", "--connect", server.endpoint), 1)
     assert "no JobStatus: request_id: " in line
     assert "; progress: Field required" in line
+
+
+# Whether a job would be taken.
+
+HEALTH = Health(
+    status="ok",
+    version="1",
+    ready=True,
+    workers=2,
+    jobs_running=1,
+    jobs_queued=7,
+    encoder="libx264",
+    encoder_reason="x",
+)
+DRAINING = HEALTH.model_copy(update={"status": "draining", "ready": False, "reasons": ("the daemon is stopping", "b")})
+
+
+@pytest.fixture
+def door() -> Iterator[Callable[[int, str], str]]:
+    """Return what opens an HTTP server that answers anything so, and returns its address."""
+    with contextlib.ExitStack() as stack:
+
+        def answering(status: int, text: str) -> str:
+            class Handler(BaseHTTPRequestHandler):
+                def do_GET(self) -> None:
+                    self.send_response(status if self.path == "/below/readyz" else 404)
+                    self.end_headers()
+                    self.wfile.write(text.encode())
+
+                def log_message(self, *_: object) -> None:
+                    pass
+
+            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+            threading.Thread(target=server.serve_forever, args=(0.02,)).start()
+            stack.callback(server.shutdown)
+            return f"http://127.0.0.1:{server.server_address[1]}/below/"
+
+        yield answering
+
+
+@pytest.mark.parametrize(
+    ("health", "code", "line"),
+    [
+        (HEALTH, 0, "ready: 1 of 2 workers render, 7 jobs wait, encoder libx264"),
+        (DRAINING, 4, "not ready: the daemon is stopping; b"),
+    ],
+)
+def test_health_says_in_a_line_and_by_the_exit_code_whether_a_job_would_be_taken(
+    serve: Serve, cli: Cli, door: Callable[[int, str], str], health: Health, code: int, line: str
+) -> None:
+    server = serve(lambda server, call: server.answer(call, health.model_dump(mode="json")))
+    ended = cli("health", STILLREEL_CONNECT=server.endpoint)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, f"{line}\n", "")
+    ended = cli("health", "--json", "--http", door(200 if health.ready else 503, health.model_dump_json()))
+    assert (ended.returncode, ended.stderr) == (code, "")
+    assert Health.model_validate_json(ended.stdout) == health
+
+
+def test_health_of_something_else_ends_with_3_and_of_no_address_with_2(
+    cli: Cli, door: Callable[[int, str], str]
+) -> None:
+    assert "is no stillreel daemon; start" in failed(cli("health", "--http", door(200, "hello")), 3)
+    assert "/readyz: Connection refused; start" in failed(cli("health", "--http", "http://127.0.0.1:9"), 3)
+    assert failed(cli("health", "--http", "127.0.0.1:8480"), 2).startswith(
+        "error: expected the address of an HTTP door"
+    )
 
 
 # Restarts.

@@ -66,6 +66,29 @@ def test_a_name_that_is_none_gets_no_key(tmp_path: Path, name: str) -> None:
         KeyRing(tmp_path).add(name)
 
 
+def test_a_key_may_come_in_a_file_and_stays_there(tmp_path: Path) -> None:
+    file, secret = tmp_path / "secret", "k" * 32
+    file.write_text(f"{secret}\n")
+    ring = KeyRing(tmp_path, file)
+    mine = ring.add("alice")
+    assert [ring.name_of(given) for given in (secret, mine, "k" * 31)] == ["key_file", "alice", None]
+    assert [key.name for key in KeyRing(tmp_path).keys] == ["alice"]
+    KeyRing(tmp_path).add("bob")
+    wait_until(lambda: [key.name for key in ring.keys] == ["alice", "bob", "key_file"], "the file is read anew")
+
+
+@pytest.mark.parametrize("content", [b"k" * 31, b"", b"two words that are long enough to be a key", "ä".encode() * 40])
+def test_a_key_that_could_be_guessed_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "secret").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"^http\.key_file: .*secret: expected "):
+        KeyRing(tmp_path, tmp_path / "secret")
+
+
+def test_a_key_file_that_is_missing_opens_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^http\.key_file: .*secret: No such file or directory$"):
+        KeyRing(tmp_path, tmp_path / "secret")
+
+
 def test_a_key_is_needed_from_the_moment_there_is_one(start: Start) -> None:
     daemon = start("--http", "127.0.0.1:0")
     with httpx.Client(base_url=daemon.http) as client:

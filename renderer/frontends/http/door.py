@@ -59,7 +59,7 @@ class HttpDoor:
         Raises:
             ConfigError: an address, a certificate or a file of the data directory does not allow to begin.
         """
-        keys = KeyRing(data_dir)
+        keys = KeyRing(data_dir, settings.http.key_file)
         self._listeners = Listeners(settings.http, data_dir, has_keys=bool(keys.keys))
         try:
             tokens = Tokens(data_dir)

@@ -29,6 +29,7 @@ FILE_NAME = "keys.json"
 CERT_NAME, KEY_NAME = "tls-cert.pem", "tls-key.pem"  # what `stillreel keys --tls` makes
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PREFIX = "sr_"  # lets scanners for leaked secrets recognise one
+_SHORTEST = 32  # of a key that somebody else has made: its hash is quick, so it must not be guessed
 _LOOK_S = 0.1  # asked for three times by every request, and looking at the file takes longer than the rest
 
 
@@ -42,18 +43,22 @@ class Key:
 
 
 class KeyRing:
-    """The keys in a data directory."""
+    """The keys in a data directory, and one that a file elsewhere holds."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, key_file: Path | None = None) -> None:
         """Read them.
 
+        Args:
+            key_file: holds one key as it is sent, which its holder has chosen; read now and not again.
+
         Raises:
-            ConfigError: the file is there and cannot be read.
+            ConfigError: a file is there and cannot be read, or the key can be guessed.
         """
+        self._given = (_given(key_file),) if key_file else ()
         self._file = data_dir / FILE_NAME
         self._state: tuple[int, ...] | None = None
         self._keys: tuple[Key, ...] = ()
-        self._state, self._keys = self._stat(), self._read()
+        self._state, self._keys = self._stat(), self._read() + self._given
         self._looked_at = time.monotonic()
 
     @property
@@ -66,7 +71,7 @@ class KeyRing:
         if state != self._state:
             self._state = state
             try:
-                self._keys = self._read()
+                self._keys = self._read() + self._given
             except ConfigError as error:
                 log.warning("the API keys stay as they were: %s", error, extra={"action": "keys_unread"})
         return self._keys
@@ -126,7 +131,7 @@ class KeyRing:
             {"keys": [{"name": k.name, "sha256": k.sha256, "made_at": k.made_at} for k in keys]}, indent=2
         )
         write_private(self._file, text.encode())
-        self._state, self._keys = self._stat(), tuple(keys)
+        self._state, self._keys = self._stat(), (*keys, *self._given)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[tuple[Key, ...]]:
@@ -141,6 +146,18 @@ class KeyRing:
             yield self._read()
         finally:
             os.close(handle)
+
+
+def _given(file: Path) -> Key:
+    try:
+        secret = file.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise ConfigError(f"http.key_file: {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"http.key_file: {file}: expected a key in ASCII") from error
+    if len(secret) < _SHORTEST or len(secret.split()) != 1:
+        raise ConfigError(f"http.key_file: {file}: expected one word of {_SHORTEST} random characters or more")
+    return Key("key_file", _hash(secret), "")
 
 
 def write_private(file: Path, content: bytes) -> None:
