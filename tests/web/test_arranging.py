@@ -113,6 +113,9 @@ def test_copies_are_sent_once_and_rendered_twice(page):
     rendered(page)
     assert page.locator("#facts dd").first.text_content() == "48exactly"
     assert len(sent) == 1
+    page.locator(".job [aria-expanded]").first.click()
+    page.locator(".details pre", has_text='"url":"red.png"').first.wait_for()
+    assert page.locator(".details pre").first.text_content().count("red.png") == 2
 
 
 def test_stills_that_the_daemon_keeps_no_longer_are_sent_again(unjudged, shared):

@@ -2,6 +2,7 @@
 
 import * as api from "./api.js";
 import { make, plural } from "./dom.js";
+import { remembered } from "./feed.js";
 import { warnings } from "./video.js";
 
 /** Make a closed box; `toggle()` opens or closes it and returns whether it is open, `refresh()` reads it anew. */
@@ -35,12 +36,19 @@ function parts({ job, request, log, warnings: found }) {
     make("ol", { class: "course" }, ...(lines.length ? lines : [make("li", {}, "Nothing is written down.")])),
     make("h3", {}, "Request"),
     request
-      ? make("pre", { tabindex: "0", role: "region", "aria-label": `Request of ${job.request_id}` }, text(request))
+      ? make("pre", { tabindex: "0", role: "region", "aria-label": `Request of ${job.request_id}` }, text(named(request, job.request_id)))
       : make("p", { class: "soft" }, "It is not kept."),
   ];
 }
 
 const clock = (timestamp) => new Date(timestamp).toLocaleTimeString();
+
+/** The request with the names of the files that this browser has sent; the daemon kept only that they came with it. */
+function named(request, id) {
+  const urls = remembered().find((own) => own.id === id)?.urls ?? [];
+  const name = (url) => decodeURIComponent(new URL(url, location.href).pathname.split("/").at(-1));
+  return { ...request, images: request.images.map((image, at) => (urls[at] ? { ...image, url: name(urls[at]) } : image)) };
+}
 
 /** A request as people read it: a line for each still. */
 function text({ images, images_left_out: left, ...settings }) {
