@@ -112,7 +112,7 @@ class _Daemon:
         watch = Watch(worker_log=WorkerLog(level, settings.observe.log_format, self._places.logs))
         render = render_settings(settings, self._gpus)
         engine = Engine(settings.engine, render, self._store, self._places, watch)
-        callees = Guard(settings.webhooks.allow_networks)
+        callees = Guard(settings.webhooks.allow_networks, setting="webhooks.allow_networks")
         intake = Intake(settings.limits, settings.fetch, engine, self._places.attachments, self._gpus, callees=callees)
         ring, logs = CurveRing(self._data_dir), JobLogReader(self._places.logs)
         server = ZmqServer(settings.server, engine, intake, ring, logs)

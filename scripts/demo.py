@@ -35,7 +35,6 @@ def main() -> None:
     """Run the demo."""
     shutil.rmtree(OUT / "demo", ignore_errors=True)
     request = make_request(OUT / "demo")
-    (OUT / "demo" / "manifest.json").write_text(json.dumps(request.model_dump(exclude_unset=True), indent=2))
     with daemon(OUT / "demo") as endpoint, Client(endpoint) as client:
         result = render(client, request)
     shutil.copyfile(Path(result.video.url.removeprefix("file://")), OUT / "demo.mp4")
@@ -44,7 +43,7 @@ def main() -> None:
 
 
 def make_request(directory: Path) -> RenderRequest:
-    """Lay the pictures out: landscape, a portrait by EXIF orientation, one with alpha."""
+    """Lay the pictures out with their manifest: landscape, a portrait by EXIF orientation, one with alpha."""
     directory.mkdir(parents=True)
     for name in ("coffee.png", "rocket.jpg", "chelsea.png", "hubble_deep_field.jpg"):
         shutil.copyfile(PHOTOGRAPHS / name, directory / name)
@@ -59,7 +58,9 @@ def make_request(directory: Path) -> RenderRequest:
         "with-alpha.png": 48,
     }
     images = [ImageFrame(url=str((directory / name).absolute()), frames=hold) for name, hold in holds.items()]
-    return RenderRequest(images=tuple(images), fps=24, width=1280, height=720, background="#101418")
+    request = RenderRequest(images=tuple(images), fps=24, width=1280, height=720, background="#101418")
+    (directory / "manifest.json").write_text(json.dumps(request.model_dump(exclude_unset=True), indent=2))
+    return request
 
 
 def turned_by_camera(source: Path, target: Path) -> None:

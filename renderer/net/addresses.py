@@ -58,10 +58,12 @@ class Guard:
     Attributes:
         allow_networks: whose addresses are allowed though they are not public.
         resolve: socket.getaddrinfo, or what stands in for it.
+        setting: what names further networks.
     """
 
     allow_networks: tuple[Network, ...] = ()
     resolve: Resolve = socket.getaddrinfo
+    setting: str = "fetch.allow_networks"
 
     def addresses(self, host: str, port: int) -> list[str]:
         """Return the addresses of a host that may be connected to, in the resolver's order.
@@ -73,10 +75,10 @@ class Guard:
         try:
             found = [str(answer[4][0]) for answer in self.resolve(host, port, type=socket.SOCK_STREAM)]
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that is empty or too long
-            raise _no_address() from error
+            raise self._no_address() from error
         allowed = [address for address in dict.fromkeys(found) if self.is_allowed(address)]
         if not allowed:
-            raise _no_address()
+            raise self._no_address()
         return allowed
 
     def check_written_out(self, host: str) -> None:
@@ -90,7 +92,10 @@ class Guard:
         except (OSError, UnicodeError):
             return
         if not all(self.is_allowed(str(answer[4][0])) for answer in found):
-            raise _no_address()
+            raise self._no_address()
+
+    def _no_address(self) -> FetchFailed:
+        return FetchFailed(f"expected a host with a public address ({self.setting} allows others)")
 
     def is_allowed(self, text: str) -> bool:
         try:
@@ -108,7 +113,3 @@ class Guard:
 def _is_public(address: Address) -> bool:
     is_allocated = isinstance(address, IPv4Address) or address in _IPV6_ALLOCATED
     return is_allocated and not any(address in network for network in _NOT_PUBLIC)
-
-
-def _no_address() -> FetchFailed:
-    return FetchFailed("expected a host with a public address")

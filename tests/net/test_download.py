@@ -53,7 +53,7 @@ def failure(url: str, names: Names | None = None, **bounds: float) -> str:
     return words
 
 
-NOT_PUBLIC = "expected a host with a public address"
+NOT_PUBLIC = "expected a host with a public address (fetch.allow_networks allows others)"
 
 
 @pytest.fixture

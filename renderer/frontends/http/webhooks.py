@@ -154,7 +154,7 @@ def webhooks(settings: Settings, data_dir: Path, engine: Engine, hooks: HookStor
     Raises:
         ConfigError: a secret of the data directory cannot be read or made.
     """
-    guard = Guard(settings.webhooks.allow_networks)
+    guard = Guard(settings.webhooks.allow_networks, setting="webhooks.allow_networks")
     faults = Faults(settings.fetch, settings.pictures)
     outcomes = Outcomes(engine, Tokens(data_dir), faults, settings.http.public_url)
     return Webhooks(settings.webhooks, hooks, guard, outcomes, Signer(data_dir), engine.metrics.webhook_ended)
