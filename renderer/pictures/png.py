@@ -107,9 +107,10 @@ def _chunks(data: bytes) -> Iterator[Chunk]:
 
 def _colour_of(told: Mapping[bytes, bytes]) -> tuple[bytes | None, Coding | None]:
     """Return the profile or the coding: the first that is there and understood of cICP, iCCP, sRGB, gAMA with cHRM."""
-    coding = _code_points(told.get(b"cICP", b""))
+    coding = _code_points(told[b"cICP"]) if b"cICP" in told else None
     profile = _unpacked_profile(told[b"iCCP"]) if coding is None and b"iCCP" in told else None
-    if coding is None and profile is None and b"sRGB" not in told:
+    is_open = coding is None and profile is None and b"sRGB" not in told
+    if is_open and (b"gAMA" in told or b"cHRM" in told):
         coding = Coding(_gamma(told.get(b"gAMA", b"")), _primaries(told.get(b"cHRM", b"")))
     return profile, None if coding is None or coding.is_srgb else coding
 
