@@ -19,7 +19,6 @@ from typing import Any, Final
 import zmq
 import zmq.asyncio
 from zmq.auth import Authenticator
-from zmq.utils.monitor import recv_monitor_message
 
 from protocol.curve import CurveKeys, key_of
 from renderer import disk
@@ -36,7 +35,7 @@ _LOOK_S: Final = 0.1
 _SETTLED_S: Final = 1.0  # a directory's time is coarse: two changes at once may leave the same one
 _HANDSHAKE_MS: Final = 10_000
 _FAILED: Final = (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
-WATCHED: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _FAILED[0] | _FAILED[1]
+EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _FAILED[0] | _FAILED[1]
 
 
 class CurveRing:
@@ -191,23 +190,26 @@ class Admission(Authenticator):
         return is_known
 
 
-async def watch_handshakes(monitor: zmq.asyncio.Socket, refusals: Refusals) -> None:
-    """Note who comes without a key, or with one for another daemon: of those ZeroMQ asks nobody.
+class Handshakes:
+    """Notes who comes without a key, or with one for another daemon: of those ZeroMQ asks nobody.
 
     A failed handshake is told without a peer, and followed at once by the end of its connection.
     """
-    peers: dict[int, str] = {}
-    has_failed = False
-    while True:
-        event = await recv_monitor_message(monitor)
-        kind, descriptor = event["event"], event["value"]
+
+    def __init__(self, refusals: Refusals) -> None:
+        self._refusals = refusals
+        self._peers: dict[int, str] = {}
+        self._has_failed = False
+
+    def on_event(self, kind: int, descriptor: int) -> None:
+        """Take notice of what ZeroMQ says of a connection."""
         if kind == zmq.EVENT_ACCEPTED:
-            peers[descriptor] = _address_of(descriptor)
+            self._peers[descriptor] = _address_of(descriptor)
         elif kind == zmq.EVENT_DISCONNECTED:
-            peer = peers.pop(descriptor, "")
-            if has_failed:
-                refusals.note(peer, "it brought no CURVE key of this daemon's")
-        has_failed = kind in _FAILED
+            peer = self._peers.pop(descriptor, "")
+            if self._has_failed:
+                self._refusals.note(peer, "it brought no CURVE key of this daemon's")
+        self._has_failed = kind in _FAILED
 
 
 def _address_of(descriptor: int) -> str:

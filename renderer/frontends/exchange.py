@@ -13,6 +13,7 @@ from protocol.documents import most_values
 from protocol.errors import ERRORS
 from protocol.schema import Fault
 from renderer.frontends.documents import cost_bytes
+from renderer.frontends.messages import Message
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,11 @@ class MessageLimits:
     images: int
 
     @property
+    def frames(self) -> int:
+        """With who sent it, the delimiter and the document."""
+        return self.images + 3
+
+    @property
     def most(self) -> int:
         """Values and names in its document."""
         return most_values(self.images)
@@ -61,7 +67,7 @@ class Exchange:
 
     def __init__(
         self,
-        frames: list[memoryview],
+        message: Message,
         socket: zmq.asyncio.Socket,
         let_go: Callable[[int], None],
         peer: Peer,
@@ -70,13 +76,16 @@ class Exchange:
         """Args:
         let_go: called with a number of bytes when the message's memory is free again.
         """
-        envelope, self._body = wire.split_envelope(frames)
+        envelope, self._body = wire.split_envelope([frame.buffer for frame in message.frames])
         self._envelope = [bytes(part) for part in envelope]
         self._socket = socket
         self._let_go = let_go
-        self.size_bytes = sum(len(part) for part in self._body)
+        self._left_out = message.left_out
+        kept_bytes = sum(len(part) for part in self._body)
+        self.size_bytes = kept_bytes + message.left_out_bytes
         self.document_bytes = len(self._body[0]) if self._body else 0
-        self.held_bytes = self.size_bytes + _FRAME_BYTES * len(frames) + cost_bytes(self.document_bytes, limits.most)
+        kept_bytes += _FRAME_BYTES * len(message.frames)
+        self.held_bytes = kept_bytes + cost_bytes(self.document_bytes, limits.most)
         self._limits = limits
         self.peer = peer
         self.client = f"zmq:{peer.name or self._envelope[0].hex()}"
@@ -101,8 +110,9 @@ class Exchange:
         if self.size_bytes > max_bytes:
             is_too_large.id = call.id
             raise is_too_large
-        if len(call.attachments) > most_attachments:
-            words = f"attachments: expected up to {most_attachments}, found {len(call.attachments)} (limits.max_images)"
+        attached = len(call.attachments) + self._left_out
+        if attached > most_attachments:
+            words = f"attachments: expected up to {most_attachments}, found {attached} (limits.max_images)"
             raise wire.WireError(ERRORS["sequence_too_long"], words, call.id)
         self.id, self.method, self.params, self.attachments = call.id, call.method, call.params, call.attachments
 

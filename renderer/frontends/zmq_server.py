@@ -8,11 +8,11 @@ Every message is handled in a task of its own; only this module's socket and the
 loop. A message that is too large is read and refused, because ZeroMQ's own limit would hang up without a word; that
 limit stands at twice ours.
 
-What clients can make the daemon hold is bounded. Coming in: a few messages for each connection, and no more of them is
-taken while those at hand add up to more than one of the largest; a message is let go as soon as its job is stored, not
-when it ends. Going out: messages for each connection up to a mark, beyond which a ROUTER drops them (the client asks
-again); videos are mapped files, which cost address space and no memory. A peer that does not even answer ZeroMQ's own
-heartbeats is cut off.
+What clients can make the daemon hold is bounded. Coming in: a few messages for each connection, none of which may go
+on for ever (weighing.py), and no more of them is taken while those at hand add up to more than one of the largest; a
+message is let go as soon as its job is stored, not when it ends. Going out: messages for each connection up to a mark,
+beyond which a ROUTER drops them (the client asks again); videos are mapped files, which cost address space and no
+memory. A peer that does not even answer ZeroMQ's own heartbeats is cut off.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from urllib.parse import urlsplit
 import zmq
 import zmq.asyncio
 from pydantic import BaseModel, ValidationError
+from zmq.utils.monitor import recv_monitor_message
 
 from protocol import wire
 from protocol.bounded import context_for
@@ -47,11 +48,14 @@ from protocol.schema import (
 from renderer.config import ServerSettings
 from renderer.descriptors import are_short, say_short
 from renderer.errors import ConfigError, InvalidRequest, JobNotFound, StillInProgress, StillreelError
-from renderer.frontends.curve import USER, WATCHED, Admission, CurveRing, ask_for_keys, watch_handshakes
+from renderer.frontends import curve, weighing
+from renderer.frontends.curve import USER, Admission, CurveRing, Handshakes, ask_for_keys
 from renderer.frontends.documents import read_aside
 from renderer.frontends.exchange import Exchange, MessageLimits, Peer, Reply
 from renderer.frontends.job_log import JobLogReader
+from renderer.frontends.messages import receive
 from renderer.frontends.refusals import Refusals
+from renderer.frontends.weighing import Scales
 from renderer.intake import Door, Intake, invalid
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, own_id
@@ -94,7 +98,8 @@ class ZmqServer:
         self._ring = ring
         self._context = zmq.asyncio.Context()
         self._admission: Admission | None = None
-        self._monitor: zmq.asyncio.Socket | None = None
+        self._monitors: dict[zmq.asyncio.Socket, zmq.asyncio.Socket] = {}
+        self._scales: dict[zmq.asyncio.Socket, Scales] = {}
         self._keyed: zmq.asyncio.Socket | None = None
         self._sockets: list[zmq.asyncio.Socket] = []
         try:
@@ -128,11 +133,21 @@ class ZmqServer:
         async with asyncio.TaskGroup() as serving:
             for socket in self._sockets:
                 serving.create_task(self._receive(socket))
+                serving.create_task(self._watch_connections(socket))
+                serving.create_task(self._scales[socket].run())
             serving.create_task(self._look_after_descriptors())
-            if self._monitor is not None:
-                serving.create_task(watch_handshakes(self._monitor, self._refusals))
             if self._admission is not None:
                 serving.create_task(self._admission.serve())
+
+    async def _watch_connections(self, socket: zmq.asyncio.Socket) -> None:
+        """Tell who has an interest in it which connections begin, fail and end."""
+        on_events = [self._scales[socket].on_event]
+        if socket is self._keyed:
+            on_events.append(Handshakes(self._refusals).on_event)
+        while True:
+            event = await recv_monitor_message(self._monitors[socket])
+            for on_event in on_events:
+                on_event(event["event"], event["value"])
 
     async def _look_after_descriptors(self) -> None:
         """Close the doors to new connections while there is no descriptor for one: libzmq would try without end."""
@@ -152,20 +167,22 @@ class ZmqServer:
                         del shut[socket]
 
     async def _receive(self, socket: zmq.asyncio.Socket) -> None:
+        scales = self._scales[socket]
         while True:
             while self._held_bytes > self._max_request_bytes:
                 self._has_let_go.clear()
                 await self._has_let_go.wait()
+            scales.is_waiting = True
             try:
-                frames = await socket.recv_multipart(copy=False)
+                message = await receive(socket, self._limits.frames, self._max_request_bytes, scales.on_message)
             except zmq.ZMQError as error:
                 log.warning("a message could not be received: %s", error)
                 continue
-            peer = self._peer(frames[0]) if socket is self._keyed else _ANYBODY
+            peer = self._peer(message.frames[0]) if socket is self._keyed else _ANYBODY
             if peer is None:
                 continue
-            exchange = Exchange([frame.buffer for frame in frames], socket, self._let_go, peer, self._limits)
-            del frames
+            exchange = Exchange(message, socket, self._let_go, peer, self._limits)
+            del message
             self._held_bytes += exchange.held_bytes
             task = asyncio.create_task(self._handle(exchange))
             self._tasks.add(task)
@@ -225,17 +242,19 @@ class ZmqServer:
         keep_alive(socket)
         if self._admission is not None and self._keyed is None:
             ask_for_keys(socket, self._ring)
-            self._monitor = socket.get_monitor_socket(WATCHED)
+        self._monitors[socket] = socket.get_monitor_socket(curve.EVENTS | weighing.EVENTS)
         try:
             socket.bind(endpoint)
         except zmq.ZMQError as error:
             raise ConfigError(f"{setting}: {endpoint}: {zmq.strerror(error.errno or 0)}") from error
+        bound = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        self._scales[socket] = Scales(bound, 2 * self._max_request_bytes, _MESSAGES_IN)
         return socket
 
     def _hang_up(self, linger_ms: int) -> None:
-        if self._keyed is not None:
-            self._keyed.disable_monitor()
-        for socket in (*self._sockets, *([self._monitor] if self._monitor else [])):
+        for socket in self._monitors:
+            socket.disable_monitor()
+        for socket in (*self._sockets, *self._monitors.values()):
             socket.close(linger=linger_ms)
         if self._admission is not None:
             self._admission.stop()

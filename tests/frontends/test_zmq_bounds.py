@@ -139,3 +139,81 @@ def test_ten_thousand_connects_leave_the_daemon_as_it_was(start: Start, greeting
         assert daemon.client.health().status == "ok"
     wait_until(lambda: process.num_fds() <= before + 2, "the connections are gone")
     assert daemon.client.render(request(still(frames=3))).frames == 3
+
+
+def test_a_message_of_many_more_frames_than_a_request_has_is_refused_and_leaves_nothing(start: Start) -> None:
+    daemon = start(ENGINE__WORKERS=1)
+    daemon.client.health()
+    before = peak_bytes(daemon)
+    with dealer(daemon.endpoint, sndhwm=0) as client:
+        client.send(message(7, "submit", request()), zmq.SNDMORE)
+        for _ in range(200_000):
+            client.send(b"x", zmq.SNDMORE)
+        client.send(b"x")
+        assert client.poll(60_000)
+        answer = json.loads(client.recv())
+        words = "attachments: expected up to 10000, found 200001 (limits.max_images)"
+        assert (answer["id"], answer["error"]["message"]) == (7, words)
+    assert peak_bytes(daemon) - before < 60 * MIB  # ZeroMQ takes 64 bytes for a frame, a list of all took 130 MiB
+
+
+def test_a_message_that_never_ends_costs_its_connection_and_not_the_memory(start: Start) -> None:
+    """By hand (https://rfc.zeromq.org/spec/23/), for libzmq sends no message before it is whole."""
+    daemon = start(SERVER__MAX_REQUEST_BYTES=8 * MIB, ENGINE__WORKERS=1)
+    daemon.client.health()
+    before = own_bytes(daemon)
+    greeting = b"\xff" + bytes(8) + b"\x7f\x03\x00" + b"NULL".ljust(20, b"\0") + bytes(32)
+    ready = b"\x05READY" + b"\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER"
+    more = b"\x03" + (4 * MIB).to_bytes(8, "big") + bytes(4 * MIB)
+    place = urlsplit(daemon.endpoint)
+    with socket.create_connection((place.hostname, place.port), 30) as connection:
+        connection.sendall(greeting + b"\x04" + bytes([len(ready)]) + ready)
+        with pytest.raises(ConnectionError):
+            send_often(connection, more, 2000)  # 8 GB
+    assert "127.0.0.1 was cut off: it sent more than" in daemon.words()
+    wait_until(lambda: own_bytes(daemon) - before < 60 * MIB, "it is forgotten", 30)
+    assert daemon.client.render(request()).frames == 2
+
+
+def send_often(connection: socket.socket, data: bytes, times: int) -> None:
+    for _ in range(times):
+        connection.sendall(data)
+
+
+def test_messages_that_are_sent_faster_than_they_are_taken_cut_off_nobody(start: Start) -> None:
+    daemon = start(SERVER__MAX_REQUEST_BYTES=4 * MIB, ENGINE__WORKERS=1)
+    with dealer(daemon.endpoint, sndhwm=0) as client:
+        for number in range(60):
+            client.send_multipart([message(number, "health", {}), bytes(3 * MIB)], copy=False)
+        for _ in range(60):
+            assert client.poll(60_000)
+            client.recv()
+    assert "cut off" not in daemon.words()
+
+
+def test_a_message_that_is_too_large_is_answered_in_words_and_keeps_its_connection(start: Start) -> None:
+    daemon = start(SERVER__MAX_REQUEST_BYTES=8 * MIB, ENGINE__WORKERS=1)
+    with dealer(daemon.endpoint, sndhwm=0) as client:
+        client.send_multipart([message(7, "submit", request()), *[bytes(MIB)] * 15])
+        assert client.poll(60_000)
+        answer = json.loads(client.recv())
+        assert (answer["id"], answer["error"]["data"]["type"]) == (7, "message_too_large")
+        client.send(message(8, "health", {}))
+        assert client.poll(60_000)
+        assert json.loads(client.recv())["id"] == 8
+
+
+def test_what_a_connection_sends_counts_from_its_last_message_on(start: Start) -> None:
+    daemon = start(SERVER__MAX_REQUEST_BYTES=4 * MIB, ENGINE__WORKERS=1)
+    with dealer(daemon.endpoint, sndhwm=0) as client:
+        for number in range(24):  # 72 MiB, which would be too much for one message
+            client.send_multipart([message(number, "health", {}), bytes(3 * MIB)])
+            assert client.poll(60_000)
+            assert json.loads(client.recv())["id"] == number
+    assert "cut off" not in daemon.words()
+
+
+def peak_bytes(daemon: DaemonProcess) -> int:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{daemon.child.pid}/status").read_text())
+    assert found
+    return int(found[1]) * 1024
