@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from renderer import config
-from renderer.cli_render import CanvasOption, OnErrorOption, ScalingOption, assigned
+from renderer.cli_render import CanvasOption, Gaps, OnErrorOption, ScalingOption, assigned
 from renderer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def batch(  # noqa: PLR0913 - a command has as many parameters as options
     ] = None,
     scaling: ScalingOption = None,
     canvas: CanvasOption = None,
+    gaps: Gaps = None,
     on_error: OnErrorOption = None,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of every request, as fps=30.")
@@ -53,6 +54,8 @@ def batch(  # noqa: PLR0913 - a command has as many parameters as options
     from renderer.manifests.directory import parse_hold  # noqa: PLC0415 - as above
     from renderer.manifests.overrides import parse_overrides  # noqa: PLC0415 - as above
 
+    if gaps and not hold:
+        raise ConfigError("--gaps is for directories of images, which --hold asks for")
     settings = config.load(config_file, flags={"engine": {"workers": jobs}})
     plan = Plan(
         directory=_existing(directory),
@@ -60,6 +63,7 @@ def batch(  # noqa: PLR0913 - a command has as many parameters as options
         workers=settings.engine.workers,
         shard=parse_shard(shard, os.environ) if shard else Shard(),
         hold=parse_hold(hold) if hold else None,
+        gaps=gaps,
         overrides=parse_overrides(assigned(assignments, scaling=scaling, canvas=canvas, on_error=on_error)),
     )
     console = Console(stderr=True)

@@ -15,8 +15,9 @@ from protocol.schema import RenderResult
 from renderer import config, terminal
 from renderer.errors import ConfigError, JobError, OutputFailed
 from renderer.manifests.directory import parse_hold
+from renderer.manifests.numbering import GapRule
 from renderer.manifests.overrides import parse_overrides
-from renderer.manifests.sources import Asked, GapRule, Wishes, ask
+from renderer.manifests.sources import Asked, Wishes, ask
 from renderer.manifests.still import naming_its_files, warning_with_files
 from renderer.scratch import scratch_dir
 

@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from protocol.schema import ImageFrame
+from protocol.schema import ImageFrame, ResultWarning
 from renderer.errors import ConfigError, InvalidRequest
-from renderer.manifests.numbering import natural
+from renderer.manifests.numbering import GapRule, gap_warning, missing_from, missing_words, natural, times_shown
 from renderer.manifests.still import Fields, faults_in
 
 # What pictures/header.py knows by the first bytes, as people name such files.
@@ -72,25 +72,40 @@ def is_unread_picture(name: str) -> bool:
     return Path(name).suffix.lower() in _PICTURES_ELSEWHERE or (kind or "").startswith("image/")
 
 
-def directory_manifest(directory: Path, hold: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Fields:
-    """Return the request that shows every image of a directory; urls are relative to it.
+def directory_manifest(
+    directory: Path,
+    hold: Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
+    rule: GapRule | None = None,
+) -> tuple[Fields, tuple[ResultWarning, ...]]:
+    """Return the request that shows every image of a directory, and what may not be meant; urls are relative to it.
 
     Args:
         hold: from `parse_hold`.
         overrides: the request's other fields.
+        rule: what is shown for a missing number.
 
     Raises:
         ConfigError: the directory cannot be read.
-        InvalidRequest: it has no image.
+        InvalidRequest: it has no image, or a number is missing and the rule is "fail".
     """
     try:
-        images = [{"url": _url(image.name), **hold} for image in images_in(directory)]
-        unread = [] if images else unread_in(directory)
+        files = images_in(directory)
+        unread = [] if files else unread_in(directory)
     except OSError as error:
         raise ConfigError(f"it cannot be read: {error.strerror}") from error
-    if not images:
+    if not files:
         raise InvalidRequest(f"expected a directory with images, found none{and_left_out(unread)}")
-    return {"images": images, **(overrides or {})}
+    missing = missing_from(files, rule)
+    if missing and rule == "fail":
+        raise InvalidRequest(f"--gaps fail: {missing_words(missing)}")
+    times = times_shown(files, missing if rule == "hold" else ())
+    images = [
+        {"url": _url(file.name), **{name: value * count for name, value in hold.items()}}
+        for file, count in zip(files, times, strict=True)
+    ]
+    warnings = (gap_warning(missing),) if missing and rule is None else ()
+    return {"images": images, **(overrides or {})}, warnings
 
 
 def left_out_words(unread: Sequence[Path]) -> str:

@@ -10,7 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
+
+from protocol.schema import ResultWarning
+
+GapRule = Literal["close", "hold", "fail"]
 
 _NUMBER: Final = re.compile(r"((?:(?<![^\W_])-)?\d+)")
 _NAMED_MAX: Final = 10
@@ -59,6 +63,26 @@ def is_sequence(files: Sequence[Path], found: Sequence[Gap]) -> bool:
     The numbers of photographs that somebody has chosen, and dates, leave far larger gaps.
     """
     return sum(len(gap.missing) for gap in found) < len(files)
+
+
+def missing_from(files: Sequence[Path], rule: GapRule | None, *, is_meant: bool = False) -> list[Gap]:
+    """Return what is missing, if the files are likely to be meant as a sequence, or a rule or their names say so."""
+    found = gaps(files)
+    return found if found and (rule or is_meant or is_sequence(files, found)) else []
+
+
+def times_shown(files: Sequence[Path], held: Sequence[Gap]) -> list[int]:
+    """Return how many times its hold each file is shown, where it stands for the missing ones behind it."""
+    times = [1] * len(files)
+    for gap in held:
+        times[gap.after] += len(gap.missing)
+    return times
+
+
+def gap_warning(found: Sequence[Gap]) -> ResultWarning:
+    """Return what is said of missing numbers where nobody has said what is to become of them."""
+    words = f"{missing_words(found)}; --gaps hold shows the picture before for their time, --gaps fail refuses"
+    return ResultWarning(type="numbers_missing", message=words)
 
 
 def missing_words(found: Sequence[Gap]) -> str:

@@ -11,17 +11,24 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from protocol.schema import ResultWarning
 from renderer.errors import ConfigError
 from renderer.manifests.directory import and_left_out, images_in, is_image_name, left_out_words, unread_in
-from renderer.manifests.numbering import Gap, gaps, is_sequence, missing_words, natural, parse_pattern
+from renderer.manifests.numbering import (
+    Gap,
+    GapRule,
+    gap_warning,
+    missing_from,
+    missing_words,
+    natural,
+    parse_pattern,
+    times_shown,
+)
 from renderer.manifests.read import is_manifest_name, read_manifest
 from renderer.manifests.still import Fields
-
-GapRule = Literal["close", "hold", "fail"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +114,8 @@ class _Images:
         files = [file for source in sources for file in self._files(source)]
         if len(sources) == len(files) and _is_as_a_shell_sorts(sources) and not self._wishes.keeps_order:
             files.sort(key=lambda file: natural(str(file)))
-        found = self._gaps(files)
-        images = [{"url": _url(file), **self._held(place, found)} for place, file in enumerate(files)]
+        times = times_shown(files, self._gaps(files))
+        images = [{"url": _url(file), **self._held(count)} for file, count in zip(files, times, strict=True)]
         return Asked({"images": images, **self._wishes.overrides}, Path.cwd(), warnings=tuple(self._warnings))
 
     def _files(self, source: str) -> list[Path]:
@@ -157,25 +164,18 @@ class _Images:
         return files
 
     def _gaps(self, files: Sequence[Path]) -> list[Gap]:
-        found = gaps(files)
-        if not found or not (self._wishes.gaps or self._is_sequence or is_sequence(files, found)):
-            return []
-        words = missing_words(found)
-        if self._wishes.gaps == "fail":
-            raise ConfigError(f"--gaps fail: {words}")
-        if self._wishes.gaps == "hold":
-            return found
-        if self._wishes.gaps is None:
-            words += "; --gaps hold shows the picture before for their time, --gaps fail refuses"
-            self._warn("numbers_missing", words)
-        return []
+        found = missing_from(files, self._wishes.gaps, is_meant=self._is_sequence)
+        if found and self._wishes.gaps == "fail":
+            raise ConfigError(f"--gaps fail: {missing_words(found)}")
+        if found and self._wishes.gaps is None:
+            self._warnings.append(gap_warning(found))
+        return found if self._wishes.gaps == "hold" else []
 
     def _warn(self, kind: str, words: str) -> None:
         self._warnings.append(ResultWarning(type=kind, message=words))
 
-    def _held(self, place: int, found: Sequence[Gap]) -> Fields:
+    def _held(self, times: int) -> Fields:
         hold = self._wishes.hold or {"frames": 1}
-        times = 1 + sum(len(gap.missing) for gap in found if gap.after == place)
         return {name: value * times for name, value in hold.items()}
 
 
