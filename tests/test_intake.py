@@ -20,7 +20,7 @@ from renderer.errors import (
     NotSupported,
     TooManyImages,
 )
-from renderer.intake import Door, Origin, parse_request, refuse_missing_gpu, render_job
+from renderer.intake import Door, Origin, _told_in_parts, parse_request, refuse_missing_gpu, render_job
 from renderer.jobs.job import Job
 from renderer.pictures.fetch import Attachment
 from renderer.pipeline import RenderJob
@@ -284,3 +284,17 @@ def test_attachments_that_are_not_what_they_are_said_to_be_are_refused(tmp_path:
         accepted(tmp_path, Door("c"), FetchSettings(), asked, b"abc")
     assert str(raised.value).startswith(words)
     assert left(tmp_path) == []
+
+
+def test_a_request_is_told_in_pieces_that_make_up_its_json() -> None:
+    urls = [
+        f"data:image/png;base64,{'Abc+' * 700_000}",
+        "a.png",
+        f'data:,{"é中😀" * 3000}{chr(92) * 9}"\n\x7f',
+        "b" * 5000,
+    ]
+    request = RenderRequest.model_validate({"images": [{"url": url} for url in urls], "request_id": "one", "crf": 3})
+    parts = list(_told_in_parts(request))
+    whole = request.model_dump_json(exclude={"request_id", "progress"}, exclude_defaults=True)
+    assert b"".join(parts).decode() == whole
+    assert max(map(len, parts)) <= 1 << 20
