@@ -237,10 +237,12 @@ class Intake:
         *,
         callees: Guard = Guard(),  # noqa: B008 - a frozen value
     ) -> None:
-        """Args:
-        directory: gets one directory per job that brings files.
-        gpus: what the machine has; None leaves it to the worker to refuse.
-        callees: judges which addresses webhooks may name.
+        """Remember what is checked against, and who takes the jobs.
+
+        Args:
+            directory: gets one directory per job that brings files.
+            gpus: what the machine has; None leaves it to the worker to refuse.
+            callees: judges which addresses webhooks may name.
         """
         self._callees = callees
         self._gpus = gpus

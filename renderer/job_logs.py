@@ -55,10 +55,12 @@ class JobLogs(logging.Handler):
     """
 
     def __init__(self, directory_of: DirectoryOf, *, max_bytes: int = MEBIBYTE, makes_directories: bool = True) -> None:
-        """Args:
-        directory_of: from a job's id; None for a job whose lines are not kept. Called where the line is logged.
-        max_bytes: of one job's log; after that comes one last line, which says so.
-        makes_directories: whether the first line makes the job's directory (mode 0700), in one that is there.
+        """Remember where logs go and how long they may grow.
+
+        Args:
+            directory_of: from a job's id; None for a job whose lines are not kept. Called where the line is logged.
+            max_bytes: of one job's log; after that comes one last line, which says so.
+            makes_directories: whether the first line makes the job's directory (mode 0700), in one that is there.
         """
         super().__init__()
         self.setFormatter(JsonFormatter())

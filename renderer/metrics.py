@@ -112,14 +112,18 @@ class Metrics:
         self.registry.register(_Workers())
 
     def accepted(self, client: str) -> None:
-        """Args:
-        client: one of `CLIENTS`; what follows a colon, such as a connection's identity, is left out.
+        """Count a job that was accepted.
+
+        Args:
+            client: one of `CLIENTS`; what follows a colon, such as a connection's identity, is left out.
         """
         self._accepted.labels(_one_of(CLIENTS, client.partition(":")[0])).inc()
 
     def refused(self, reason: str) -> None:
-        """Args:
-        reason: the error's type, a row of `protocol.errors`.
+        """Count a request that was refused.
+
+        Args:
+            reason: the error's type, a row of `protocol.errors`.
         """
         self._refused.labels(_one_of(ERRORS, reason)).inc()
 
@@ -153,20 +157,26 @@ class Metrics:
             self._made(result)
 
     def worker_restarted(self, reason: str) -> None:
-        """Args:
-        reason: one of `RESTARTS`.
+        """Count a worker that was replaced.
+
+        Args:
+            reason: one of `RESTARTS`.
         """
         self._restarts.labels(_one_of(RESTARTS, reason)).inc()
 
     def webhook_ended(self, state: str) -> None:
-        """Args:
-        state: one of `WEBHOOKS`.
+        """Count a webhook that needs no further call.
+
+        Args:
+            state: one of `WEBHOOKS`.
         """
         self._webhooks.labels(_one_of(WEBHOOKS, state)).inc()
 
     def manifest_ended(self, state: str) -> None:
-        """Args:
-        state: one of `MANIFESTS`.
+        """Count a manifest that has ended.
+
+        Args:
+            state: one of `MANIFESTS`.
         """
         self._manifests.labels(_one_of(MANIFESTS, state)).inc()
 

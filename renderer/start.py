@@ -81,8 +81,10 @@ def _leave(number: int, _: object) -> NoReturn:
 
 
 def _check_machine() -> None:
-    """Raises:
-    ConfigError: it lacks what a worker process needs.
+    """See whether the machine lets a worker begin.
+
+    Raises:
+        ConfigError: it lacks what a worker process needs.
     """
     try:
         with tempfile.TemporaryFile():

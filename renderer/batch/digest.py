@@ -32,8 +32,10 @@ class Digests:
     """Hashes of image files; one that is unchanged since it was read is not read again. Safe to use from threads."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
-        """Args:
-        pool: reads the files; not the one that the callers run in.
+        """Begin with no file that is known.
+
+        Args:
+            pool: reads the files; not the one that the callers run in.
         """
         self._pool = pool
         self._known: dict[FileState, str] = {}

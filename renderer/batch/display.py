@@ -89,9 +89,11 @@ class LiveTable:
     """Counts, speed and what is left, with a bar for each video that is being made."""
 
     def __init__(self, live: Live, terminal: TextIO, kept: BinaryIO) -> None:
-        """Args:
-        terminal: what the live display is drawn on.
-        kept: what was written to stderr; shown above the table, so that it scrolls away.
+        """Draw on a terminal.
+
+        Args:
+            terminal: what the live display is drawn on.
+            kept: what was written to stderr; shown above the table, so that it scrolls away.
         """
         self._live = live
         self._terminal = terminal

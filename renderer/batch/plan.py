@@ -70,8 +70,10 @@ class Preparation:
     """Reads, checks and hashes manifests; for any thread but those of `pool`."""
 
     def __init__(self, plan: Plan, settings: Settings, pool: ThreadPoolExecutor) -> None:
-        """Args:
-        pool: reads the images.
+        """Remember the plan and the settings.
+
+        Args:
+            pool: reads the images.
         """
         self._plan = plan
         self._settings = settings

@@ -70,8 +70,10 @@ class Slots:
     """All slots of this machine's devices."""
 
     def __init__(self, directory: Path, per_device: int = 0) -> None:
-        """Args:
-        per_device: sessions that may be open on each; 0 leaves the limit to the driver.
+        """Find the slots in a directory that the processes of a machine share.
+
+        Args:
+            per_device: sessions that may be open on each; 0 leaves the limit to the driver.
         """
         self._directory = directory
         self._per_device = per_device or _MOST_SLOTS

@@ -161,8 +161,10 @@ class Claims:
         return lost
 
     def is_ours(self, claim: Claim) -> bool:
-        """Raises:
-        OSError: it cannot be told now.
+        """Return whether a claim is still ours.
+
+        Raises:
+            OSError: it cannot be told now.
         """
         try:
             found = look(claim.directory).owner

@@ -97,8 +97,10 @@ class CurveRing:
         return CurveKeys(server_key, public, secret)
 
     def remove(self, name: str) -> None:
-        """Raises:
-        ConfigError: nobody has this name.
+        """Remove a key; it is worth nothing from now on.
+
+        Raises:
+            ConfigError: nobody has this name.
         """
         try:
             self._file_of(name if _NAME.fullmatch(name) else "").unlink()

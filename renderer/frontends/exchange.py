@@ -73,8 +73,10 @@ class Exchange:
         peer: Peer,
         limits: MessageLimits,
     ) -> None:
-        """Args:
-        let_go: called with a number of bytes when the message's memory is free again.
+        """Take a message as it came.
+
+        Args:
+            let_go: called with a number of bytes when the message's memory is free again.
         """
         envelope, self._body = wire.split_envelope([frame.buffer for frame in message.frames])
         self._envelope = [bytes(part) for part in envelope]

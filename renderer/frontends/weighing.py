@@ -35,10 +35,12 @@ class Scales:
     """
 
     def __init__(self, endpoint: str, max_bytes: int, pending: int) -> None:
-        """Args:
-        endpoint: where it is bound.
-        max_bytes: what connections may send before a message comes to its end.
-        pending: messages that may be there whole, while none is taken.
+        """Remember the endpoint and its bounds.
+
+        Args:
+            endpoint: where it is bound.
+            max_bytes: what connections may send before a message comes to its end.
+            pending: messages that may be there whole, while none is taken.
         """
         self._max_bytes = max_bytes
         self._pending = pending

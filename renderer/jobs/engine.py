@@ -165,8 +165,10 @@ class Engine:
             raise NotSupported(words, loc=("request_id",)) from error
 
     def check_room(self, owner: str = "") -> None:
-        """Raises:
-        CapacityError: no job of this owner would be accepted now; the words say why.
+        """Refuse what cannot be taken now.
+
+        Raises:
+            CapacityError: no job of this owner would be accepted now; the words say why.
         """
         if self._dispatcher.is_draining:
             raise ShuttingDown("the daemon is stopping; send the request again once it is back")
@@ -204,8 +206,10 @@ class Engine:
     # Questions.
 
     def job(self, job_id: str) -> Job:
-        """Raises:
-        JobNotFound: nobody has this id.
+        """Return a job.
+
+        Raises:
+            JobNotFound: nobody has this id.
         """
         return self._ledger.get(job_id)
 

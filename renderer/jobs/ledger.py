@@ -53,8 +53,10 @@ class Ledger:
         return self._live.get(job_id) or self.store.get(job_id)
 
     def get(self, job_id: str) -> Job:
-        """Raises:
-        JobNotFound: nobody has this id.
+        """Return a job.
+
+        Raises:
+            JobNotFound: nobody has this id.
         """
         job = self.find(job_id)
         if job is None:

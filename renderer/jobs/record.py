@@ -41,7 +41,9 @@ def work_document(work: RenderJob) -> str:
 
 
 def read_work(document: str, files: Files) -> RenderJob:
-    """Args:
+    """Read back what a job is made from.
+
+    Args:
         files: where the job's attachments are.
 
     Raises:

@@ -27,8 +27,10 @@ def is_concat(text: str) -> bool:
 
 
 def from_concat(text: str) -> Fields:
-    """Raises:
-    InvalidRequest: a line is neither a file nor its duration, or there is no file; it says in which line.
+    """Read a list for ffmpeg's concat demuxer.
+
+    Raises:
+        InvalidRequest: a line is neither a file nor its duration, or there is no file; it says in which line.
     """
     entries: list[tuple[int, Fields]] = []
     for number, line in enumerate(text.splitlines(), 1):

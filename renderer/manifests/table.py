@@ -18,10 +18,12 @@ _COLUMNS: Final = ("url", "frames", "duration")
 
 
 def from_csv(text: str) -> Fields:
-    """Raises:
-    ConfigError: the quotes are out of order.
-    NoManifest: the header has no column for urls.
-    InvalidRequest: it has others, a row is no image, or there is none. Both say in which line.
+    """Read a table with one image a row.
+
+    Raises:
+        ConfigError: the quotes are out of order.
+        NoManifest: the header has no column for urls.
+        InvalidRequest: it has others, a row is no image, or there is none. Both say in which line.
     """
     names, delimiter = _header(text)
     rows = _rows(text, delimiter)

@@ -112,8 +112,10 @@ class Deadline:
         return self._ends - time.monotonic()
 
     def check(self) -> None:
-        """Raises:
-        SourceUnavailable: the time is up.
+        """See to it that there is time left.
+
+        Raises:
+            SourceUnavailable: the time is up.
         """
         if self.left_s <= 0:
             raise SourceUnavailable(f"the download took longer than {self._timeout_s:g} s")

@@ -64,10 +64,12 @@ class Mp4Writer:
     """One MP4 in the making. Leave the `with` block without `commit()` and nothing remains."""
 
     def __init__(self, path: Path, fps: Fraction, timecode: str | None = None) -> None:
-        """Args:
-        path: the final name; its directory exists. Its suffix says whether it is an MP4, an M4V or a QuickTime film.
-        fps: exact frames per second.
-        timecode: of the first frame, such as "01:00:00:00"; `timeline.check_timecode` has passed it.
+        """Begin the file.
+
+        Args:
+            path: the final name, whose suffix tells MP4, M4V and QuickTime apart; its directory exists.
+            fps: exact frames per second.
+            timecode: of the first frame, such as "01:00:00:00"; `timeline.check_timecode` has passed it.
         """
         self._timecode = timecode
         self._parameter_sets: frozenset[bytes] = frozenset()

@@ -45,8 +45,10 @@ class Gate:
     def __init__(
         self, app: ASGIApp, settings: HttpSettings, keys: KeyRing, tokens: Tokens, *, always_needs_key: bool
     ) -> None:
-        """Args:
-        always_needs_key: even if no key is there, because other machines can reach this door.
+        """Stand before an app.
+
+        Args:
+            always_needs_key: even if no key is there, because other machines can reach this door.
         """
         self._app = app
         self._settings = settings

@@ -101,8 +101,10 @@ class KeyRing:
         return secret
 
     def remove(self, name: str) -> None:
-        """Raises:
-        ConfigError: nobody has this name.
+        """Remove a key; it is worth nothing from now on.
+
+        Raises:
+            ConfigError: nobody has this name.
         """
         with self._locked() as keys:
             left = [key for key in keys if key.name != name]

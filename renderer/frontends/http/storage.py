@@ -35,8 +35,10 @@ class Storage:
     """Answers to the clients' uploads."""
 
     def __init__(self, uploads: Uploads, tokens: Tokens, bodies: Bodies, max_bytes: int) -> None:
-        """Args:
-        max_bytes: of one file.
+        """Make the routes.
+
+        Args:
+            max_bytes: of one file.
         """
         self._uploads = uploads
         self._tokens = tokens

@@ -28,8 +28,10 @@ class Waiting:
     """Keeps the count, and cancels what nobody waits for any more; on the engine's loop."""
 
     def __init__(self, engine: Engine, waited_for: set[str]) -> None:
-        """Args:
-        waited_for: the intake's note of the jobs that nobody else has asked for.
+        """Begin with nobody who waits.
+
+        Args:
+            waited_for: the intake's note of the jobs that nobody else has asked for.
         """
         self._engine = engine
         self._connections: Counter[str] = Counter()

@@ -48,10 +48,12 @@ class Webhooks:
         signer: Signer,
         ended: Callable[[str], None],
     ) -> None:
-        """Args:
-        guard: judges where a call may go.
-        outcome: returns the job of a call and what the call says of it; raises JobNotFound.
-        ended: is told of every call that is made no more, one of `renderer.metrics.WEBHOOKS`.
+        """Remember who is called, and how.
+
+        Args:
+            guard: judges where a call may go.
+            outcome: returns the job of a call and what the call says of it; raises JobNotFound.
+            ended: is told of every call that is made no more, one of `renderer.metrics.WEBHOOKS`.
         """
         self._settings = settings
         self._hooks = hooks
