@@ -477,7 +477,7 @@ def test_frames_count_as_done_when_they_are_coded(job_of, output: Path, write_im
 
 def test_an_encoder_in_a_child_gives_its_last_pictures_one_by_one(job_of, output: Path, write_image) -> None:
     """x264 looks ahead: all pictures have gone in before the first comes out."""
-    stream = StreamSettings(Canvas(640, 360), Fraction(24), 20, "veryslow", 250)
+    stream = StreamSettings(Canvas(320, 180), Fraction(24), 20, "veryslow", 250)
     noise = np.random.default_rng(5)
     with X264Encoder(stream, EncodeSettings(threads=1)) as encoder:
         for _ in range(12):

@@ -56,7 +56,7 @@ def test_a_killed_batch_is_taken_up_where_it_was(tree: Tree, gate: Gate, start_b
 
 
 def test_a_batch_that_is_killed_again_and_again_comes_to_its_end(tree: Tree, start_batch: StartBatch) -> None:
-    for number in range(6):
+    for number in range(4):
         tree.manifest(f"m{number}", *(still((number, 20 * index, 0), size=(160, 120)) for index in range(6)))
     for number in range(20):
         process = start_batch("-j", "2")
@@ -65,18 +65,18 @@ def test_a_batch_that_is_killed_again_and_again_comes_to_its_end(tree: Tree, sta
             # Not always right after a video has its name: also before its sidecar, and well after.
             deadline = time.monotonic() + 30
             while len(tree.videos()) == done and process.child.poll() is None and time.monotonic() < deadline:
-                time.sleep(0.001)
-            process.child.wait(0.005 * number)
+                time.sleep(0.002)
+            process.child.wait(0.008 * number)
         process.child.kill()
         all_gone(process)
         for video in tree.videos().values():
             assert read_facts(video).frames == 12
-        if len(tree.videos()) == 6:
+        if len(tree.videos()) == 4:
             break
     ended = start_batch("-j", "2").end()
     done, skipped, failed = ended.counts()
-    assert (ended.code, done + skipped, failed) == (0, 6, 0)
-    assert skipped >= 4
+    assert (ended.code, done + skipped, failed) == (0, 4, 0)
+    assert skipped >= 2
     tree.check()
 
 
@@ -164,6 +164,7 @@ def started_by(process: BatchProcess) -> str:
         with contextlib.suppress(psutil.Error):
             for child in psutil.Process(process.child.pid).children():
                 commands.add(" ".join(child.cmdline()))
+        time.sleep(0.005)
     assert process.end().code == 0
     return "\n".join(commands)
 
