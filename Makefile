@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 BENCH := .venv-bench
 
-.PHONY: fuzz setup format lint types imports test check audit constraints demo serve bench bench-holds clean
+.PHONY: fuzz soak setup format lint types imports test check audit constraints demo serve bench bench-holds clean
 setup: $(READY)
 
 $(READY): pyproject.toml
@@ -32,6 +32,8 @@ demo: $(READY) ; $(BIN)/python scripts/demo.py
 serve: $(READY) ; $(BIN)/stillreel serve
 # Damaged pictures for an hour: no decoder may end its process, or show what was in memory before.
 fuzz: $(READY) ; $(BIN)/python -m tests.pictures.fuzz
+# A daemon and jobs through all doors for half an hour, while processes and the disk are troubled.
+soak: $(READY) ; $(BIN)/python -m tests.soak
 # The versions that the container's image installs; needs the network and the image's Python (PYTHON=python3.13).
 constraints: ; $(PYTHON) scripts/constraints.py
 bench: $(BENCH)/.ready ; $(BENCH)/bin/python -m benchmarks
