@@ -11,8 +11,10 @@ import pytest
 from protocol.client import Client
 from protocol.errors import RemoteError
 from renderer.frontends.http.keys import KeyRing
+from tests.cli_process import run
 from tests.curve_keys import curve_file
-from tests.daemon_process import DaemonProcess, picture, request, starting, still
+from tests.daemon_process import DaemonProcess, picture, request, starting, still, wait_until
+from tests.manifest_directory import put
 from tests.served import APP, QUEUE, RUN
 
 ENVIRONMENT = "value-of-the-servers-environment"
@@ -69,7 +71,8 @@ def root(directory: Path) -> Path:
 @pytest.fixture(scope="module")
 def daemon(directory: Path, root: Path, curve: Path, api_key: str) -> Iterator[DaemonProcess]:
     with starting(directory) as start:
-        yield start("--http", "127.0.0.1:0", "--allow-root", root, TEST_SECRET=ENVIRONMENT)
+        spool = directory / "spool"
+        yield start("--http", "127.0.0.1:0", "--allow-root", root, "--spool", spool, TEST_SECRET=ENVIRONMENT)
 
 
 @pytest.fixture
@@ -122,7 +125,35 @@ def test_no_answer_over_http_tells_a_secret(
         assert not found_in(told, secrets), (answer.request.url, told)
 
 
+def test_no_error_of_the_manifest_directory_tells_a_secret(
+    daemon: DaemonProcess, directory: Path, root: Path, secrets: list[str]
+) -> None:
+    manifests = {f"m{number}": fields for number, fields in enumerate(faults(root))}
+    for name, fields in manifests.items():
+        put(directory / "spool", name, fields)
+    put(directory / "spool", "broken", "{")
+    places = [directory / "spool" / "failed" / name / "error.json" for name in (*manifests, "broken")]
+    wait_until(lambda: all(place.exists() for place in places), "all have failed")
+    for place in places:
+        told = place.read_text()
+        assert not found_in(told, secrets), told
+
+
+def test_no_error_of_the_command_line_tells_a_secret_of_the_daemon(
+    daemon: DaemonProcess, curve: Path, secrets: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "of-alice.curve").write_text(curve.read_text())
+    (tmp_path / "m.json").write_text(json.dumps(request({"url": "gone.png"})))
+    at = ("--connect", daemon.endpoint, "--curve", "of-alice.curve")
+    for asked in (("submit", "m.json", "--wait"), ("result", "nobody"), ("status", "nobody"), ("jobs",)):
+        ended = run(*asked, *at, cwd=tmp_path)
+        assert ended.returncode == (0 if asked == ("jobs",) else 1)
+        assert not found_in(ended.stdout + ended.stderr, secrets), asked
+
+
 def test_no_line_of_the_log_tells_a_secret(daemon: DaemonProcess, secrets: list[str]) -> None:
     lines = daemon.words().splitlines()
     assert len(lines) > 20  # the tests above ran
-    assert not [line for line in lines if " DEBUG " not in line and found_in(line, secrets)]
+    # The first line tells the operator where the data directory is, who has to know.
+    told = [line for line in lines if " DEBUG " not in line and " listens on " not in line]
+    assert not [line for line in told if found_in(line, secrets)]
