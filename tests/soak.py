@@ -99,15 +99,16 @@ class Soak:
     def run(self, minutes: float) -> None:
         for asker in self._askers:
             asker.start()
-        half_s = minutes * 30
-        self._trouble_for(half_s, [*self._troubles(), self._kill_daemon])
-        before = self._calm_figures()
-        self._trouble_for(half_s, self._troubles())
-        after = self._calm_figures()
-        self._is_over.set()
-        self._may_ask.set()
-        for asker in self._askers:
-            asker.join()
+        try:
+            self._trouble_for(minutes * 30, [*self._troubles(), self._kill_daemon])
+            before = self._calm_figures()
+            self._trouble_for(minutes * 30, self._troubles())
+            after = self._calm_figures()
+        finally:
+            self._is_over.set()
+            self._may_ask.set()
+            for asker in self._askers:
+                asker.join()
         for name, more in zip(
             ("memory", "descriptors", "processes"), (MORE_MEMORY_BYTES, MORE_DESCRIPTORS, 0), strict=True
         ):
