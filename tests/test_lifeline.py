@@ -124,13 +124,13 @@ def test_whoever_ties_itself_too_late_dies_at_once() -> None:
     assert subprocess.run([sys.executable, "-c", lines], timeout=60, check=False).returncode == -signal.SIGKILL
 
 
-# A daemon.
+# A daemon, whose workers are not confined: the program in ffmpeg's place makes files that no encoder may make.
 
 
 def test_whatever_a_killed_worker_has_begun_is_ended_and_waited_for(
     start: Start, gate: Gate, lingering: Lingering
 ) -> None:
-    daemon = start(ENCODE__FFMPEG=lingering.program, ENGINE__ATTEMPTS=1, ENGINE__WORKERS=1)
+    daemon = start(ENCODE__FFMPEG=lingering.program, ENGINE__CONFINE_WORKERS=0, ENGINE__ATTEMPTS=1, ENGINE__WORKERS=1)
 
     def kill_the_worker(job: str, left: list[psutil.Process]) -> None:
         [worker] = daemon.workers()
@@ -158,7 +158,7 @@ def test_whatever_a_killed_worker_has_begun_is_ended_and_waited_for(
 
 
 def test_a_killed_daemon_takes_all_along_though_all_of_it_is_stopped(start: Start, lingering: Lingering) -> None:
-    daemon = start(ENCODE__FFMPEG=lingering.program, ENGINE__WORKERS=1)
+    daemon = start(ENCODE__FFMPEG=lingering.program, ENGINE__CONFINE_WORKERS=0, ENGINE__WORKERS=1)
     lingering.linger()
     daemon.client.submit(request(request_id="a"))
     encoder = lingering.running()
@@ -214,7 +214,9 @@ def start_as_process_1(tmp_path: Path, require: Require) -> Iterator[Callable[..
 def test_as_process_1_a_daemon_waits_for_all_that_die(
     start_as_process_1: Callable[..., DaemonProcess], lingering: Lingering
 ) -> None:
-    daemon = start_as_process_1(ENCODE__FFMPEG=lingering.program, ENGINE__ATTEMPTS=1, ENGINE__WORKERS=1)
+    daemon = start_as_process_1(
+        ENCODE__FFMPEG=lingering.program, ENGINE__CONFINE_WORKERS=0, ENGINE__ATTEMPTS=1, ENGINE__WORKERS=1
+    )
     lingering.linger()
     daemon.client.submit(request(request_id="a"))
     wait_until(lambda: len(of_the_encoder(daemon)) == 3, "it encodes")

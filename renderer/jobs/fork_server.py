@@ -1,8 +1,8 @@
 """What the server that workers are forked from does before the first one; nobody else may import this.
 
-It imports what a worker needs. And it ends with those who use it, who all hold the other end of the only pipe that
-multiprocessing gives it: it watches that itself, but not while it is stopped. A terminal that is closed must not end it
-before that, for its daemon drains then; Ctrl-C does not either, but that multiprocessing sees to.
+It ends with those who use it, who all hold the other end of the only pipe that multiprocessing gives it: it watches
+that itself, but not while it is stopped, nor while it imports what a worker needs. A terminal that is closed must not
+end it before that, for its daemon drains then; Ctrl-C does not either, but that multiprocessing sees to.
 """
 
 import fcntl
@@ -11,7 +11,6 @@ import signal
 import stat
 from pathlib import Path
 
-import renderer.jobs.worker  # noqa: F401 - so that no worker has to
 from renderer.lifeline import tie
 
 
@@ -32,3 +31,5 @@ def _is_read_from(number: int) -> bool:
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 for _pipe in _inherited_pipes():
     tie(_pipe, os.getpid())
+
+import renderer.jobs.worker  # noqa: E402, F401 - so that no worker has to
