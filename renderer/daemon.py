@@ -183,16 +183,18 @@ class _Daemon:
         """Say in the log's first line what a reader of all others has to know."""
         words = "stillreel %s listens on %s; data directory %s; encoder %s%s"
         verdict = health.encoder + (f" ({health.encoder_reason})" if health.encoder_reason else "")
-        metrics = f"; metrics at http://{port.address}/metrics" if port else ""
+        metrics = f"http://{port.address}/metrics" if port else None
         extra = {
             "action": "start",
             "version": VERSION,
             "addresses": list(addresses),
             "data_dir": str(self._data_dir),
+            "metrics": metrics,
             "encoder": health.encoder,
             "encoder_reason": health.encoder_reason,
         }
-        log.info(words, VERSION, ", ".join(addresses), self._data_dir, verdict, metrics, extra=extra)
+        at = f"; metrics at {metrics}" if metrics else ""
+        log.info(words, VERSION, ", ".join(addresses), self._data_dir, verdict, at, extra=extra)
 
     async def _lasting(self, part: Part) -> None:
         """Run a part that ends with the daemon only.

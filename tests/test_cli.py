@@ -235,8 +235,7 @@ def test_serve_takes_its_other_doors_and_its_log_format_from_flags(start: Start,
     assert (tmp_path / "spool" / "incoming").is_dir()
     daemon.client.render(request(request_id="logged"))
     lines = [json.loads(line) for line in daemon.words().splitlines()]
-    [place] = [line["message"] for line in lines if line["action"] == "metrics"]
-    with urllib.request.urlopen(place.split()[-1], timeout=10) as answer:
+    with urllib.request.urlopen(lines[0]["metrics"], timeout=10) as answer:
         assert b"stillreel_jobs_accepted_total" in answer.read()
     assert [line["job"] for line in lines if line["action"] == "accepted"] == ["logged"]
 
