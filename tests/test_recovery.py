@@ -4,6 +4,7 @@ Also what has to hold across its lives: one request, one job, one video; and not
 """
 
 import asyncio
+import contextlib
 import shutil
 import signal
 import time
@@ -202,8 +203,11 @@ def test_a_thousand_of_one_request_at_once_are_rendered_once(start: Start, tmp_p
     asked = request(still(size=(64, 48)), still((1, 2, 3)), request_id="crowd")
 
     async def ask_all() -> list[Rendered]:
-        async with AsyncClient(daemon.endpoint, timeout_s=60) as one, AsyncClient(daemon.endpoint, timeout_s=60) as two:
-            return await asyncio.gather(*(client.render(asked) for client in [one, two] * 500))
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(AsyncClient(daemon.endpoint, timeout_s=60)) for _ in range(20)
+            ]  # what is told of a job is told to each call of a client that asks for it
+            return await asyncio.gather(*(client.render(asked) for client in clients * 50))
 
     results = asyncio.run(ask_all())
     assert len(results) == 1000
