@@ -67,7 +67,7 @@ def test_a_restore_takes_no_place_of_jobs_and_nothing_that_is_no_backup(start: S
     assert (ended.returncode, ended.stdout) == (2, "")
     assert "its store knows 1 jobs; restore into an empty directory" in ended.stderr
     cut = tmp_path / "cut.tar"
-    cut.write_bytes(kept.read_bytes()[:-4096])
+    cut.write_bytes(kept.read_bytes()[: kept.stat().st_size // 2])  # its last kilobytes may be filling
     with tarfile.open(tmp_path / "hostile.tar", "w") as archive:
         member = tarfile.TarInfo("../outside")
         archive.addfile(member)

@@ -456,19 +456,19 @@ def test_a_move_that_fails_is_tried_until_it_succeeds(start: Start, own: Path) -
     wait_until(lambda: not claims_in(own), "nothing is claimed any more")
 
 
-def test_200_manifests_and_two_daemons_each_is_rendered_once(two: tuple[Start, Start], own: Path) -> None:
-    for number in range(200):
+def test_80_manifests_and_two_daemons_each_is_rendered_once(two: tuple[Start, Start], own: Path) -> None:
+    for number in range(80):
         colour = (number, 255 - number, 0)
         if number % 2:
             put_bundle(own, f"m{number}", request({"url": "a.ppm"}), {"a.ppm": picture(colour)})
         else:
             put(own, f"m{number}", request(still(colour, frames=1)))
     daemons = [start("--spool", own, ENGINE__WORKERS=1) for start in two]
-    wait_until(lambda: len(names_in(own / "done")) == 200, "all are done", 100)
-    assert names_in(own / "done") == sorted(f"m{number}" for number in range(200))
+    wait_until(lambda: len(names_in(own / "done")) == 80, "all are done", 100)
+    assert names_in(own / "done") == sorted(f"m{number}" for number in range(80))
     rendered = [daemon.words().count("done in") for daemon in daemons]
-    assert sum(rendered) == 200
-    assert min(rendered) > 20
+    assert sum(rendered) == 80
+    assert min(rendered) > 8
     wait_until(lambda: not claims_in(own), "nothing is claimed any more")
     assert names_in(own / "incoming") == names_in(own / "failed") == []
     assert not any("WARNING" in daemon.words() for daemon in daemons)

@@ -79,7 +79,7 @@ def test_subscribe_tells_of_the_queue_and_logs(fal: RunPython, gate: Gate) -> No
         seen, ids, frames = fal(script, body=gate.request(), go=url)
     assert len(ids) == 1
     assert {name for name, _ in seen} <= {"Queued", "InProgress", "Completed"}
-    assert seen[-1] == ["Completed", 2]
+    assert seen[-1] == ["Completed", 3], "accepted, enlarged more than twice, done"
     assert frames == 4
 
 
