@@ -94,6 +94,7 @@ class ZmqServer:
         self._intake = intake
         self._logs = logs
         self._tasks: set[asyncio.Task[None]] = set()
+        self._serving: asyncio.Task[object] | None = None
         self._refusals = Refusals()
         self._ring = ring
         self._context = zmq.asyncio.Context()
@@ -129,7 +130,8 @@ class ZmqServer:
         return self._keyed is not None
 
     async def serve(self) -> None:
-        """Answer until cancelled."""
+        """Answer until cancelled or closed."""
+        self._serving = asyncio.current_task()
         async with asyncio.TaskGroup() as serving:
             for socket in self._sockets:
                 serving.create_task(self._receive(socket))
@@ -205,11 +207,14 @@ class ZmqServer:
         self._has_let_go.set()
 
     async def close(self, timeout_s: float = 2) -> None:
-        """Let the answers that are due go out, then close the socket."""
+        """Let the answers that are due go out, then end `serve` and close the sockets."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
-        for task in self._tasks:
+        ending = {*self._tasks, *([self._serving] if self._serving else [])}
+        for task in ending:
             task.cancel()
+        if ending:  # a socket that is closed under its reader makes that fail
+            await asyncio.wait(ending, timeout=timeout_s)
         self._hang_up(_LINGER_MS)
 
     # The sockets.

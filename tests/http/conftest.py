@@ -1,5 +1,6 @@
 """A daemon that speaks HTTP and HTTPS, and what runs the hosted service's own clients against it."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -71,10 +72,12 @@ def fal_js(require: Callable[[str, object, str], None], tmp_path_factory: pytest
     """The directory in which @fal-ai/client is installed."""
     require("node", shutil.which("node") and shutil.which("npm"), "apt-get install nodejs npm")
     place = tmp_path_factory.getbasetemp().parent / "fal-js"
-    if not (place / "node_modules/@fal-ai/client/package.json").exists():
-        command = ["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", place, "@fal-ai/client@1.10.1"]
-        done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=90, check=False)
-        require("node", done.returncode == 0, f"npm install @fal-ai/client: {done.stderr[-300:]}")
+    command = ["npm", "install", "--silent", "--no-fund", "--no-audit", "--prefix", place, "@fal-ai/client@1.10.1"]
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another of pytest's processes may want it at the same time
+        if not (place / "node_modules/@fal-ai/client/package.json").exists():
+            done = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=90, check=False)
+            require("node", done.returncode == 0, f"npm install @fal-ai/client: {done.stderr[-300:]}")
     return place
 
 

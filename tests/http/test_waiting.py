@@ -38,7 +38,7 @@ def test_a_run_that_is_dropped_leaves_a_job_alone_that_another_door_was_promised
     # Dropped this moment; asked for again within the grace, by one who does not wait.
     served.daemon.client.submit(asked)
     time.sleep(0.8)
-    assert served.daemon.client.status("promised").status == "IN_PROGRESS"
+    served.daemon.wait_for("promised")
     gate.open()
     served.daemon.wait_for("promised", "COMPLETED")
     assert served.result("promised").status_code == 200
