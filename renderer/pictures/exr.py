@@ -76,6 +76,8 @@ def read_header(data: bytes) -> Header:
     compression = _value(attributes, "compression", 1)[0]
     if compression >= len(_COMPRESSIONS):
         raise unsupported("OpenEXR image with a compression that is not known here")
+    if _COMPRESSIONS[compression] == "PIZ":  # libav shows memory that it never wrote where such data is damaged
+        raise unsupported("OpenEXR image with PIZ compression")
     primaries = _primaries(attributes)
     coding = None if primaries == BT709 else Coding("linear", primaries)
     layer = _layer(_channels(attributes))

@@ -143,7 +143,7 @@ def test_a_device_that_fails_under_nvenc_is_an_error(job, standin: Standin) -> N
 def test_a_device_that_recovered_is_used_again_after_the_pause(job, standin: Standin) -> None:
     nvenc = {"retry_after_s": 0.5}
     assert job({"fail_after": 2}, nvenc=nvenc)["encoder"] == "libx264"
-    assert job({}, nvenc=nvenc)["encoder"] == "nvenc"
+    wait_until(lambda: job({}, nvenc=nvenc)["encoder"] == "nvenc", "the GPU is used again", 60)
 
 
 def test_pages_that_cannot_be_locked_do_not_stop_the_gpu(job) -> None:

@@ -822,7 +822,11 @@ def exr() -> Iterator[Sample]:
         options = {"compression": getattr(OpenEXR, f"{compression}_COMPRESSION"), **tiles}
         name = f"exr {dtype} {compression}{' tiled' if is_tiled else ''}"
         is_lossy = compression[0] in "BD"
-        yield Sample(f"{name} lossy" if is_lossy else name, exr_file(named(linear.astype(dtype)), **options), shown)
+        data = exr_file(named(linear.astype(dtype)), **options)
+        if compression == "PIZ":
+            yield Sample(name, data, None, "OpenEXR image with PIZ compression")
+        else:
+            yield Sample(f"{name} lossy" if is_lossy else name, data, shown)
     for dtype in ("f2", "f4"):
         yield Sample(f"exr {dtype} grey", exr_file({"Y": one.astype(dtype)}), as_shown(coded(one)))
         times = np.dstack([linear * alpha[..., None], alpha]).astype(dtype)
