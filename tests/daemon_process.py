@@ -258,3 +258,14 @@ def starting(directory: Path) -> Iterator[Start]:
             return daemon
 
         yield start
+
+
+@contextlib.contextmanager
+def with_one_job_done(directory: Path, *arguments: str | Path, **environment: object) -> Iterator[DaemonProcess]:
+    """Lend a daemon that has rendered the job "done"; it must stop without a fault."""
+    with starting(directory) as start:
+        daemon = start(*arguments, **environment)
+        with Client(daemon.endpoint, connect_timeout_s=60) as client:  # the machine may be busy
+            client.render(request(request_id="done"))
+        yield daemon
+        assert daemon.stop() == 0

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from protocol.client import Client
 from protocol.schema import Fault
 from protocol.wire import Call, failure
 from tests.cli_process import COMMAND, Ended, Terminal, failed, run
-from tests.daemon_process import DaemonProcess, request, starting
+from tests.daemon_process import DaemonProcess, request, with_one_job_done
 from tests.protocol.fake_server import RESULT, FakeServer
 
 Cli = Callable[..., Ended]
@@ -23,12 +22,8 @@ MANIFEST = json.dumps(request())
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    with starting(tmp_path_factory.mktemp("daemon")) as start:
-        daemon = start()
-        with Client(daemon.endpoint, connect_timeout_s=60) as client:  # a new daemon on a busy machine is slow at first
-            client.render(request(request_id="done"))
+    with with_one_job_done(tmp_path_factory.mktemp("daemon")) as daemon:
         yield daemon
-        assert daemon.stop() == 0
 
 
 @pytest.fixture

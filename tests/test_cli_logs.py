@@ -9,7 +9,7 @@ import pytest
 
 from protocol.client import Client
 from tests.cli_process import Ended, failed, run
-from tests.daemon_process import DaemonProcess, Gate, picture, request, starting, still
+from tests.daemon_process import DaemonProcess, Gate, picture, request, still, with_one_job_done
 
 UNDER_NO_ROOT = "not under a directory that may be read (--allow-root)"
 NOBODYS = "no job has this id, or it was forgotten since"
@@ -23,10 +23,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory, root: Path) -> Iterator[DaemonProcess]:
-    with starting(tmp_path_factory.mktemp("daemon")) as start:
-        daemon = start("--allow-root", root, "--allow-network", "127.0.0.0/8", ENGINE__WORKERS=1)
-        with Client(daemon.endpoint, connect_timeout_s=60) as client:  # a new daemon on a busy machine is slow at first
-            client.render(request(request_id="done"))
+    arguments = ("--allow-root", root, "--allow-network", "127.0.0.0/8")
+    with with_one_job_done(tmp_path_factory.mktemp("daemon"), *arguments, ENGINE__WORKERS=1) as daemon:
         yield daemon
 
 

@@ -13,21 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from protocol.client import Client
 from tests.cli_process import COMMAND, Ended, Terminal, failed, run
-from tests.daemon_process import DaemonProcess, Gate, request, starting, wait_until
+from tests.daemon_process import DaemonProcess, Gate, request, wait_until, with_one_job_done
 
 Cli = Callable[..., Ended]
 
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    with starting(tmp_path_factory.mktemp("daemon")) as start:
-        daemon = start("--allow-http", ENGINE__WORKERS=1)
-        with Client(daemon.endpoint, connect_timeout_s=60) as client:  # a new daemon on a busy machine is slow at first
-            client.render(request(request_id="done"))
+    with with_one_job_done(tmp_path_factory.mktemp("daemon"), "--allow-http", ENGINE__WORKERS=1) as daemon:
         yield daemon
-        assert daemon.stop() == 0
 
 
 @pytest.fixture
