@@ -13,10 +13,8 @@ from pydantic_core import from_json
 MAX_IMAGES: Final = 10_000
 """Images of one request, unless the server's settings say otherwise."""
 
-_PER_IMAGE, _BESIDE = (
-    10,
-    100_000,
-)  # an image with all its fields and as much again; the other fields, metadata above all
+_PER_IMAGE: Final = 10  # all its fields, and as much again
+_BESIDE: Final = 100_000  # the other fields, metadata above all
 _MARKS: Final = (b",", b":", b"[", b"{")  # each value but the first, and each name, comes after one of them
 _WINDOW_BYTES: Final = 64 * 1024
 
@@ -37,7 +35,7 @@ def read_document(content: bytes | bytearray | str, most: int = most_values(MAX_
         most: values and names in it.
 
     Raises:
-        DocumentRefused: it is none, is too large or too deep, or has a number that no double holds.
+        DocumentRefused: it is no JSON document, too large, too deep, or has a number that no double holds.
     """
     text = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     refuse_crowded(text, most)

@@ -20,7 +20,7 @@ Confined = Callable[[bool], DaemonProcess]
 def confined(start: Start, tmp_path: Path) -> Confined:
     """Start a daemon whose data directory holds its manifest directory and lies below an allowed root.
 
-    In place of ffmpeg it has a script that fails where the store can be read; at the first start there is none yet.
+    In place of ffmpeg it has a script that fails where the store can be read; at the first start there is no store yet.
     """
     store, ffmpeg = tmp_path / "data" / "jobs.sqlite3", tmp_path / "ffmpeg"
     ffmpeg.write_text(

@@ -37,8 +37,10 @@ class Lingering:
         Path(f"{self.program}.real").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
 
     def linger(self, *, takes: str = ":") -> None:
-        """Args:
-        takes: what it does with its input before it does nothing.
+        """Let it begin two processes, and do nothing more.
+
+        Args:
+            takes: what it does with its input before it does nothing.
         """
         for note in self._notes.glob("*/*"):
             note.unlink()

@@ -1,7 +1,7 @@
 """Which files the workers of a daemon may use: programs, what they read of the system, sources of jobs, and no secrets.
 
 Whoever runs code of their own in a worker can do more than use files (docs/security.md); this holds up a decoder or an
-encoder that has been led to open a file which is none of its business.
+encoder that has been led to open a file that it has no need of.
 
 The data directory holds the secrets of clients beside the places that workers need, and may lie anywhere. Landlock only
 knows what is allowed, so a directory that holds something hidden is not allowed as a whole: what is in it is, all but

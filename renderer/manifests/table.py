@@ -23,7 +23,7 @@ def from_csv(text: str) -> Fields:
     Raises:
         ConfigError: the quotes are out of order.
         NoManifest: the header has no column for urls.
-        InvalidRequest: it has others, a row is no image, or there is none. Both say in which line.
+        InvalidRequest: a column is unknown, a row is no image, or there are no rows. Both say in which line.
     """
     names, delimiter = _header(text)
     rows = _rows(text, delimiter)

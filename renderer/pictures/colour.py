@@ -126,7 +126,7 @@ def transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform |
 
 
 def cmyk_to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert Pillow's CMYK by its profile, or plainly where there is none."""
+    """Convert Pillow's CMYK by its profile, or by the plain formula where no profile can be used."""
     transform = transform_to_srgb(profile, "CMYK") if profile else None
     return transform.apply(image) if transform else image.convert("RGB")
 

@@ -49,7 +49,7 @@ def read_header(data: bytes) -> Header:
 
     Raises:
         DecodeFailed: it is damaged.
-        UnsupportedFormat: the samples are none of a picture, or packed in an unusual way.
+        UnsupportedFormat: the samples are no colours (such as depth), or are packed in an unusual way.
     """
     info = _parse(data)
     colour, _ = _COLOURS[info.descriptor]

@@ -62,7 +62,7 @@ def read_header(data: bytes) -> Header:
 
     Raises:
         DecodeFailed: it is damaged.
-        UnsupportedFormat: its samples are none of a picture, or packed in a way that libav does not know.
+        UnsupportedFormat: its channels make no picture, or libav does not read its kind of data right.
     """
     attributes, _ = _attributes(data, _HEAD)
     if struct.unpack_from("<I", data, 4)[0] & _DEEP:
