@@ -154,22 +154,24 @@ def _give_freed_memory_back() -> None:
 
 
 def _check_plain_encoding(ffmpeg: str, settings: Settings) -> None:
-    """Encode three pictures as a worker would, with no more files than one may use.
+    """Encode three pictures as a worker would, with no more files than one may use, within `encode.probe_timeout_s`.
 
     Raises:
         ConfigError: it cannot, with its last words.
     """
+    ends_at = time.monotonic() + settings.encode.probe_timeout_s
     is_confined = settings.engine.confine_workers and landlock.refusal() is None
     roots = Reach(render_settings(settings))(None) if is_confined else None
-    trouble = _trouble(ffmpeg, settings.encode, roots)
-    if trouble and roots and _trouble(ffmpeg, settings.encode) is None:
+    trouble = _trouble(ffmpeg, settings.encode, ends_at, roots)
+    has_time = time.monotonic() < ends_at
+    if trouble and roots and has_time and _trouble(ffmpeg, settings.encode, ends_at) is None:
         trouble += "; it can with files that workers may not use: engine.confine_workers = false lets them"
     if trouble:
         raise ConfigError(f"encode.ffmpeg: {ffmpeg} {trouble}")
 
 
-def _trouble(ffmpeg: str, settings: EncodeSettings, roots: Roots | None = None) -> str | None:
-    """Encode as a job without holds would, within `encode.probe_timeout_s` in all, and say what is wrong, if anything.
+def _trouble(ffmpeg: str, settings: EncodeSettings, ends_at: float, roots: Roots | None = None) -> str | None:
+    """Encode as a job without holds would, until a moment of the clock, and say what is wrong, if anything.
 
     The child reads a file and not a pipe, and what it writes is bounded, so that nothing but the clock is waited for.
     """
@@ -186,7 +188,7 @@ def _trouble(ffmpeg: str, settings: EncodeSettings, roots: Roots | None = None) 
         except OSError as error:
             return f"cannot be run: {error.strerror}"
         try:
-            made = _output(child, settings.probe_timeout_s)
+            made = _output(child, ends_at)
         finally:
             child.end()
             code = child.wait()
@@ -201,10 +203,10 @@ def _trouble(ffmpeg: str, settings: EncodeSettings, roots: Roots | None = None) 
     return f"cannot encode with libx264 (exit code {code}, {count} of {_PICTURES} pictures); it said {said}"
 
 
-def _output(child: Child, timeout_s: float) -> bytes | None:
-    """Return what a child writes until it ends; None if that takes too long or is too much."""
+def _output(child: Child, ends_at: float) -> bytes | None:
+    """Return what a child writes until it ends; None if it does not end in time, though it wrote too much."""
     assert child.stdout is not None  # noqa: S101 - it is a pipe
-    made, ends_at = bytearray(), time.monotonic() + timeout_s
+    made = bytearray()
     with child.stdout as stdout:
         while len(made) < _MOST_BYTES:
             ready, _, _ = select.select([stdout], [], [], max(0.0, ends_at - time.monotonic()))
