@@ -34,6 +34,7 @@ Scaling = Literal["auto", "lanczos", "area", "nearest"]
 CanvasChoice = Literal["first", "largest"]
 EncoderName = Literal["auto", "nvenc", "libx264"]
 OnError = Literal["fail", "skip", "hold"]
+GapRule = Literal["close", "hold", "fail"]
 Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 StateName = Literal["queued", "running", "done", "failed", "cancelled", "expired"]
 
@@ -157,6 +158,11 @@ class RenderRequest(_Strict):
         "fail",
         description="an image that cannot be had: the job fails, it is left out with its time, or the image before is "
         "shown for its time",
+    )
+    gaps: GapRule | None = Field(
+        None,
+        description="numbers that are missing from the images' names: the images around them follow one another, the "
+        "image before is shown for their time, or the request is refused; left out: close, with a warning",
     )
     crf: Quality = Field(20, description="lower is better; 0 is lossless, in a profile that few players know")
     preset: Preset = Field("veryfast", description="slower presets make smaller files")

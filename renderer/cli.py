@@ -208,8 +208,8 @@ def submit(
     """Give images or a manifest to a running daemon; local files go by absolute path and must lie under its roots."""
     if output is not None and not wait:
         raise ConfigError("expected --wait with -o; without it, fetch the video later: stillreel result ID -o FILE")
-    fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas, on_error=on_error)
-    found = asked(sources, hold, fields, start, gaps, keep_order=keep_order)
+    fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error)
+    found = asked(sources, hold, fields, start, keep_order=keep_order)
     request = _absolute(found.fields, found.base)
     if not wait:
         terminal.show_warnings(found.warnings)

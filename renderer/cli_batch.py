@@ -54,8 +54,6 @@ def batch(  # noqa: PLR0913 - a command has as many parameters as options
     from renderer.manifests.directory import parse_hold  # noqa: PLC0415 - as above
     from renderer.manifests.overrides import parse_overrides  # noqa: PLC0415 - as above
 
-    if gaps and not hold:
-        raise ConfigError("--gaps is for directories of images, which --hold asks for")
     settings = config.load(config_file, flags={"engine": {"workers": jobs}})
     plan = Plan(
         directory=_existing(directory),
@@ -63,8 +61,7 @@ def batch(  # noqa: PLR0913 - a command has as many parameters as options
         workers=settings.engine.workers,
         shard=parse_shard(shard, os.environ) if shard else Shard(),
         hold=parse_hold(hold) if hold else None,
-        gaps=gaps,
-        overrides=parse_overrides(assigned(assignments, scaling=scaling, canvas=canvas, on_error=on_error)),
+        overrides=parse_overrides(assigned(assignments, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error)),
     )
     console = Console(stderr=True)
     with watching(console) as view:

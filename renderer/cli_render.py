@@ -15,7 +15,6 @@ from protocol.schema import RenderResult
 from renderer import config, terminal
 from renderer.errors import ConfigError, JobError, OutputFailed
 from renderer.manifests.directory import parse_hold
-from renderer.manifests.numbering import GapRule
 from renderer.manifests.overrides import parse_overrides
 from renderer.manifests.sources import Asked, Wishes, ask
 from renderer.manifests.still import naming_its_files, warning_with_files
@@ -46,6 +45,14 @@ class OnErrorName(StrEnum):
     HOLD = "hold"
 
 
+class GapsName(StrEnum):
+    """protocol.schema.GapRule, as choices of an option."""
+
+    CLOSE = "close"
+    HOLD = "hold"
+    FAIL = "fail"
+
+
 Sources = Annotated[
     list[str],
     typer.Argument(
@@ -71,14 +78,18 @@ OnErrorOption = Annotated[
         help="An image that cannot be had: the job fails, it is left out, or the one before is held for its time.",
     ),
 ]
+Gaps = Annotated[
+    GapsName | None,
+    typer.Option(
+        "--gaps",
+        help="A number missing from the names: the images around it follow one another, the one before is held for its "
+        "time, or the job fails.",
+    ),
+]
 Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the request, as crf=18.")
 ]
 Start = Annotated[int | None, typer.Option(metavar="NUMBER", help="A pattern's first number; else the lowest there.")]
-Gaps = Annotated[
-    GapRule | None,
-    typer.Option(help="A missing number: nothing is shown, the picture before is held for its time, or the job fails."),
-]
 Overwrite = Annotated[
     bool | None,
     typer.Option("-y/-n", help="Replace an existing video, or never; else a terminal is asked, a script replaces."),
@@ -93,7 +104,6 @@ def asked(
     hold: str | None,
     assignments: list[str],
     start: int | None,
-    gaps: GapRule | None,
     *,
     keep_order: bool,
 ) -> Asked:
@@ -103,7 +113,6 @@ def asked(
         Wishes(
             hold=parse_hold(hold) if hold else None,
             start=start,
-            gaps=gaps,
             keeps_order=keep_order,
             overrides=parse_overrides(assignments),
         ),
@@ -141,8 +150,8 @@ def render(  # noqa: PLR0913 - a command has as many parameters as options
         raise ConfigError(f"expected -o and a name for the video: {_typed(sources)}")
     settings = config.load(config_file)
     with written(output, overwrite=overwrite, as_json=as_json) as place:
-        fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas, on_error=on_error)
-        found = asked(sources, hold, fields, start, gaps, keep_order=keep_order)
+        fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error)
+        found = asked(sources, hold, fields, start, keep_order=keep_order)
         if found.manifest:
             refuse_manifest(place, found.manifest)
         try:

@@ -37,7 +37,7 @@ from renderer.pictures.prepare import Stills
 from renderer.pictures.survey import is_of_image, unreadable
 from renderer.reel import Reel, reel_of, together, warnings_of
 from renderer.stage_clock import StageClock
-from renderer.timeline import Timeline
+from renderer.timeline import Timeline, remarks
 
 log = logging.getLogger(__name__)
 
@@ -184,8 +184,8 @@ class _Whole:
                     raise together(whole.first_places(faults), is_all=is_all) from error.__cause__
                 reel = whole.without(faults, on_error)
             else:
-                warnings = (*self._job.warnings, *warnings_of(whole, faults, on_error), *report.warnings)
-                return replace(report, warnings=warnings)
+                said = (*self._job.warnings, *remarks(self._job.request, self._job.timeline))
+                return replace(report, warnings=(*said, *warnings_of(whole, faults, on_error), *report.warnings))
 
     def _faults(self, reel: Reel, error: JobError) -> dict[Hashable, JobError]:
         """Look at the stills that were not shown yet, after one of them could not be had."""

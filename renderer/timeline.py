@@ -5,13 +5,15 @@ is such a rate rounded to the two or more decimals it was written with means tha
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from itertools import accumulate, repeat
 
-from protocol.schema import AUTO_FPS, ImageFrame, RenderRequest
+from protocol.schema import AUTO_FPS, ImageFrame, RenderRequest, ResultWarning
 from renderer.errors import InvalidRequest
+from renderer.numbering import likely_gaps, times_shown, unsaid_words
 
 _NTSC_RATES = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
 
@@ -66,16 +68,34 @@ def timeline_of(request: RenderRequest) -> Timeline:
     """Lay out a request's stills at the rate it asks for.
 
     Raises:
-        InvalidRequest: a duration is so short that its still would get no frame.
+        InvalidRequest: a duration is so short that its still would get no frame, or a number is missing from the
+            images' names and may not be.
     """
+    times = times_shown([image.url for image in request.images], request.gaps)
     if request.fps != AUTO_FPS:
-        return timeline(request.images, frame_rate(request.fps), request.min_frames)
+        return timeline(request.images, frame_rate(request.fps), request.min_frames, times)
     for fps in _AUTO_RATES:
         try:
-            return timeline(request.images, fps)
+            return timeline(request.images, fps, times=times)
         except InvalidRequest:
             continue
-    return timeline(request.images, _AUTO_RATES[-1], request.min_frames)
+    return timeline(request.images, _AUTO_RATES[-1], request.min_frames, times)
+
+
+def remarks(request: RenderRequest, line: Timeline) -> list[ResultWarning]:
+    """Return what a client might not expect of the timeline that `timeline_of` has made of its request."""
+    urls = [image.url for image in request.images]
+    warnings = []
+    if request.gaps is None and (found := likely_gaps(urls)):
+        warnings.append(ResultWarning(type="numbers_missing", message=unsaid_words(found), loc=("images",)))
+    wanted = sum(map(_wanted, request.images, times_shown(urls, request.gaps), repeat(line.fps)), Fraction(0))
+    if line.frames > _rounded(wanted):
+        words = (
+            f"the video has {line.frames} frames and not {_rounded(wanted)}, because so many durations are shorter "
+            f"than min_frames ({request.min_frames}) at {float(line.fps):g} fps that no hold can make up for them"
+        )
+        warnings.append(ResultWarning(type="video_longer", message=words, loc=("min_frames",)))
+    return warnings
 
 
 def check_timecode(timecode: str, fps: Fraction) -> None:
@@ -107,28 +127,40 @@ def check_timecode(timecode: str, fps: Fraction) -> None:
             raise InvalidRequest(reason, loc=("timecode",))
 
 
-def timeline(images: Iterable[ImageFrame], fps: Fraction, min_frames: int | None = None) -> Timeline:
+def timeline(
+    images: Sequence[ImageFrame], fps: Fraction, min_frames: int | None = None, times: Sequence[int] | None = None
+) -> Timeline:
     """Lay the stills out one after the other.
 
     A hold in seconds ends at the frame nearest to the running total (half a frame rounds up), so that rounding never
     adds up: ten stills of 0.1 s at 24 fps last 24 frames together, not 20.
 
     Args:
-        min_frames: what a still whose duration is too short for that gets; the holds in seconds after it make up for
-            it, so that the end is again within half a frame of the total as soon as they are long enough. None refuses
-            a duration that leaves no frame.
+        min_frames: what a still whose duration is too short for that gets. The holds in seconds behind it make up for
+            it; where they are too short, those before it do, the nearest first, down to as many frames themselves. So
+            the end is within half a frame of the total, unless all stills together need more frames than it has: then
+            nothing is taken from those before. None refuses a duration that leaves no frame.
+        times: how many times its hold each still is shown; None: once.
 
     Raises:
         InvalidRequest: a duration is so short that its still would get no frame.
     """
-    holds = []
-    total_frames = Fraction(0)
-    end = 0
+    wanted = [_wanted(image, count, fps) for image, count in zip(images, times or repeat(1), strict=False)]
+    nearest = [_rounded(total) for total in accumulate(wanted)]
+    least = [
+        (min_frames or 0) if image.duration is not None else int(frames)
+        for image, frames in zip(images, wanted, strict=True)
+    ]
+    # Where a still has to end for those behind it to have their least and the last to end in time.
+    latest = [nearest[-1] - behind for behind in [*accumulate(least[:0:-1], initial=0)][::-1]]
+    is_enough = sum(least) <= nearest[-1]
+    holds, end = [], 0
     for index, image in enumerate(images):
-        in_frames = image.duration is None
-        total_frames += image.frames if in_frames else Fraction(str(image.duration)) * fps
-        start, end = end, math.floor(total_frames + Fraction(1, 2))
-        end = max(end, start + (image.frames if in_frames else min_frames or 0))
+        start, end = end, max(nearest[index], end + least[index])
+        if image.duration is None:
+            end = start + least[index]
+        elif is_enough:
+            end = min(end, latest[index])
         if end <= start:
             raise InvalidRequest(
                 f"{image.duration} s leaves no frame for this still at {float(fps):g} fps; "
@@ -137,3 +169,12 @@ def timeline(images: Iterable[ImageFrame], fps: Fraction, min_frames: int | None
             )
         holds.append(end - start)
     return Timeline(fps, tuple(holds))
+
+
+def _wanted(image: ImageFrame, times: int, fps: Fraction) -> Fraction:
+    """Return how long a still is to be held, in frames that need not be whole."""
+    return times * (Fraction(image.frames) if image.duration is None else Fraction(str(image.duration)) * fps)
+
+
+def _rounded(frames: Fraction) -> int:
+    return math.floor(frames + Fraction(1, 2))

@@ -253,14 +253,14 @@ def test_every_format_that_is_read_is_known_by_its_suffixes() -> None:
 def test_a_directory_is_a_request_that_holds_each_image_alike(tmp_path: Path) -> None:
     for name in ("b.png", "a.png"):
         (tmp_path / name).touch()
-    manifest, _ = directory_manifest(tmp_path, {"frames": 3}, {"fps": 30})
+    manifest = directory_manifest(tmp_path, {"frames": 3}, {"fps": 30})
     assert manifest == {"images": [{"url": "./a.png", "frames": 3}, {"url": "./b.png", "frames": 3}], "fps": 30}
 
 
 @pytest.mark.parametrize("name", [b"http:a.png", b"a%41 #?.png", b"\xff\xfe.png", b"a\nb.png", "ä.png".encode()])
 def test_a_file_of_any_name_is_found_again(tmp_path: Path, name: bytes) -> None:
     (tmp_path / os.fsdecode(name)).write_bytes(b"content")
-    [image] = parse_request(directory_manifest(tmp_path, {"frames": 1})[0]).images
+    [image] = parse_request(directory_manifest(tmp_path, {"frames": 1})).images
     assert Fetcher(FetchSettings(), base=tmp_path, any_path=True).fetch(image.url) == b"content"
 
 
@@ -317,18 +317,3 @@ def test_a_set_value_that_no_request_may_have_is_refused(assignment: str, words:
     with pytest.raises(ConfigError) as raised:
         parse_overrides([assignment])
     assert raised.value.message.startswith(words)
-
-
-@pytest.mark.parametrize(
-    ("rule", "frames", "warned"), [(None, [2, 2, 2], True), ("close", [2, 2, 2], False), ("hold", [2, 6, 2], False)]
-)
-def test_a_directory_whose_numbers_have_a_gap_is_shown_as_its_rule_says(
-    tmp_path: Path, rule: Any, frames: list[int], warned: bool
-) -> None:
-    for number in (1, 2, 5):
-        (tmp_path / f"img{number}.png").touch()
-    manifest, warnings = directory_manifest(tmp_path, {"frames": 2}, rule=rule)
-    assert [image["frames"] for image in manifest["images"]] == frames
-    assert [warning.type for warning in warnings] == ["numbers_missing"] * warned
-    with pytest.raises(InvalidRequest, match="--gaps fail: "):
-        directory_manifest(tmp_path, {"frames": 2}, rule="fail")

@@ -514,3 +514,14 @@ def test_a_gif_whose_second_frame_is_damaged_is_shown_without_a_word(
     first = (tmp_path / "one.gif").read_bytes()
     (tmp_path / "cut.gif").write_bytes(first[:-1] + b"\x2c\x00")
     assert render(job_of("cut.gif"), output, open_encoder=NullEncoder).warnings == ()
+
+
+def test_a_missing_number_is_in_the_report_and_in_the_log(
+    job_of: JobOf, output: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in (1, 2, 4):
+        Image.new("RGB", (16, 16), (number, 0, 0)).save(tmp_path / f"f{number}.png")
+    caplog.set_level("INFO", "renderer.pipeline")
+    report = render(job_of("f1.png", "f2.png", "f4.png"), output)
+    assert [warning.type for warning in report.warnings] == ["numbers_missing"]
+    assert "images: 1 number is missing from the images' names: 3; " in caplog.text

@@ -8,9 +8,9 @@ import pytest
 
 from renderer.errors import ConfigError, InvalidRequest
 from renderer.manifests.concat import from_concat, is_concat
-from renderer.manifests.numbering import gaps, missing_words, natural, parse_pattern
 from renderer.manifests.read import fields_of
 from renderer.manifests.sources import Asked, Wishes, ask
+from renderer.numbering import natural, parse_pattern
 
 
 @pytest.fixture(autouse=True)
@@ -141,46 +141,18 @@ def test_what_fits_nothing_is_refused_by_name() -> None:
     )
 
 
-# Gaps.
-
-
-def test_missing_numbers_are_closed_and_named() -> None:
-    touch(*(f"f{number}.png" for number in (1, 2, 3, 5, 6, 9)))
-    asked = ask(["."], Wishes())
-    assert held(asked) == [1] * 6
-    assert messages(asked) == [
-        "3 numbers are missing: 4, 7, 8; --gaps hold shows the picture before for their time, --gaps fail refuses",
-    ]
-    assert not ask(["."], Wishes(gaps="close")).warnings
-
-
-def test_gaps_can_be_held_or_refused() -> None:
-    touch(*(f"f{number}.png" for number in (1, 2, 3, 5, 6, 9)))
-    assert held(ask(["."], Wishes(gaps="hold", hold={"frames": 2}))) == [2, 2, 4, 2, 6, 2]
-    seconds = ask(["f*.png"], Wishes(gaps="hold", hold={"duration": 0.5})).fields["images"]
-    assert [image["duration"] for image in seconds] == [0.5, 0.5, 1.0, 0.5, 1.5, 0.5]
-    assert refused("f%d.png", gaps="fail") == "--gaps fail: 3 numbers are missing: 4, 7, 8"
-
-
-def test_at_most_ten_missing_numbers_are_named() -> None:
-    found = gaps([Path(f"{number}.png") for number in (1, 2, 40)])
-    assert missing_words(found) == "37 numbers are missing: 3, 4, 5, 6, 7, 8, 9, 10, 11, 12 and 27 more"
-
-
-def test_every_fifth_frame_is_a_sequence_of_its_own() -> None:
-    names = [Path(f"f{number}.png") for number in (0, 5, 10, 20)]
-    assert [list(gap.missing) for gap in gaps(names)] == [[15]]
-
-
-def test_photographs_that_somebody_chose_have_no_gaps_unless_asked() -> None:
-    touch("IMG_0007.jpg", "IMG_0031.jpg", "IMG_0212.jpg")
-    assert not ask(["."], Wishes()).warnings
-    assert refused(".", gaps="fail").startswith("--gaps fail: 203 numbers are missing: 8, 9")
+# Gaps: what is missing is told, or held, where the request is laid out (test_numbering.py).
 
 
 def test_a_pattern_says_itself_that_it_is_a_sequence() -> None:
     touch("f1.png", "f2.png", "f9.png")
-    assert messages(ask(["f%d.png"], Wishes()))[0].startswith("6 numbers are missing: 3, 4, 5, 6, 7, 8;")
+    assert messages(ask(["f%d.png"], Wishes()))[0].startswith("6 numbers are missing from the images' names: 3, 4, 5,")
+    assert not ask(["f%d.png"], Wishes(overrides={"gaps": "close"})).warnings
+
+
+def test_what_the_request_itself_will_warn_of_is_not_said_twice() -> None:
+    touch("f1.png", "f2.png", "f4.png")
+    assert not ask(["f%d.png"], Wishes()).warnings
 
 
 # ffmpeg's lists.

@@ -1,5 +1,6 @@
 """Exact rates and holds."""
 
+import math
 from decimal import Decimal
 from fractions import Fraction
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from protocol.schema import ImageFrame, RenderRequest
 from renderer.errors import InvalidRequest
-from renderer.timeline import Timeline, check_timecode, frame_rate, timeline, timeline_of
+from renderer.timeline import Timeline, check_timecode, frame_rate, remarks, timeline, timeline_of
 
 FRAME_RATES = [Fraction(1), Fraction(25, 2), Fraction(24000, 1001), Fraction(24), Fraction(60000, 1001), Fraction(120)]
 
@@ -159,6 +160,53 @@ def test_what_short_stills_get_is_made_up_for_where_there_is_room(lengths: list[
     for length, hold in zip(lengths, line.holds, strict=False):
         assert hold >= 1
         assert hold == length or not isinstance(length, int)
+
+
+def test_where_nothing_behind_short_stills_is_longer_the_nearest_before_give_frames_back() -> None:
+    line = timeline(holding(1, 0.5, *[0.01] * 8), Fraction(24), min_frames=1)
+    assert line.holds == (24, 6, *[1] * 8)
+    assert line.frames == 38  # 1.58 s are 37.92 frames
+    images = [ImageFrame(url="a", duration=1), ImageFrame(url="a", frames=2), *holding(*[0.01] * 4)]
+    assert timeline(images, Fraction(24), min_frames=1).holds == (21, 2, 1, 1, 1, 1)
+
+
+def test_a_still_that_gives_frames_back_keeps_the_least_number() -> None:
+    assert timeline(holding(1, 0.5, 0.1, 0.1), Fraction(24), min_frames=5).holds == (24, 7, 5, 5)
+    assert timeline(holding(1, 0.2, 0.1, 0.1), Fraction(24), min_frames=5).holds == (19, 5, 5, 5)
+
+
+def test_more_stills_than_frames_make_the_video_longer_and_that_is_said() -> None:
+    wanted = RenderRequest(images=(*holding(1), *holding(*[0.001] * 40)), fps=24, min_frames=1)
+    line = timeline_of(wanted)
+    assert line.holds == (24, *[1] * 40)
+    (warning,) = remarks(wanted, line)
+    assert warning.type == "video_longer"
+    assert str(warning) == (
+        "min_frames: the video has 64 frames and not 25, because so many durations are shorter than min_frames (1) "
+        "at 24 fps that no hold can make up for them"
+    )
+
+
+@given(
+    st.lists(st.one_of(st.integers(1, 9), st.decimals("0.001", "0.5", places=3)), min_size=1, max_size=60),
+    st.sampled_from(FRAME_RATES),
+    st.integers(1, 3),
+)
+def test_the_error_is_within_half_a_frame_wherever_all_stills_have_room(
+    lengths: list[int | Decimal], fps: Fraction, least: int
+) -> None:
+    images = [
+        ImageFrame(url="a", frames=length) if isinstance(length, int) else ImageFrame(url="a", duration=float(length))
+        for length in lengths
+    ]
+    wanted = RenderRequest(images=tuple(images), fps=str(fps), min_frames=least)
+    line = timeline_of(wanted)
+    exact = sum((Fraction(length) * (1 if isinstance(length, int) else fps) for length in lengths), Fraction(0))
+    needed = sum(length if isinstance(length, int) else least for length in lengths)
+    has_room = needed <= math.floor(exact + Fraction(1, 2))
+    assert has_room == (abs(line.frames - exact) <= Fraction(1, 2)) == (not remarks(wanted, line))
+    for length, hold in zip(lengths, line.holds, strict=True):
+        assert hold == length if isinstance(length, int) else hold >= least
 
 
 def asking(durations: list[float], **fields: object) -> RenderRequest:

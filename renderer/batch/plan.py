@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 
-from protocol.schema import ResultWarning
 from renderer.batch.digest import Digests
 from renderer.batch.discover import Found, discover
 from renderer.batch.outputs import Output, output_for
@@ -15,7 +14,6 @@ from renderer.config import Settings
 from renderer.errors import ConfigError, InvalidRequest, JobError, NoManifest
 from renderer.intake import Origin, parse_request, render_job
 from renderer.manifests.directory import directory_manifest
-from renderer.manifests.numbering import GapRule
 from renderer.manifests.read import load_manifest
 from renderer.manifests.still import Fields, naming_its_files
 from renderer.pictures.fetch import Fetcher
@@ -32,7 +30,6 @@ class Plan:
         workers: videos that are made at a time.
         hold: how long each image of a plain directory is shown; None: directories are no manifests.
         overrides: fields that are set in every request.
-        gaps: what is shown for a number that is missing from a plain directory; None: nothing, with a warning.
     """
 
     directory: Path
@@ -41,7 +38,6 @@ class Plan:
     shard: Shard = field(default_factory=Shard)
     hold: Fields | None = None
     overrides: Fields = field(default_factory=dict)
-    gaps: GapRule | None = None
 
     def walk(self) -> Iterator[Found]:
         """Yield what is this shard's, in a fixed order."""
@@ -91,7 +87,7 @@ class Preparation:
             JobError: the manifest or an image of it is at fault.
         """
         try:
-            fields, warnings = self._fields(found)
+            fields = self._fields(found)
         except NoManifest:
             return Settled.IGNORED
         if "images" not in fields and found.path.suffix.lower() == ".json":
@@ -100,7 +96,6 @@ class Preparation:
         origin = Origin(base=base, any_path=True)
         try:
             work = render_job(parse_request(fields), self._settings.limits, self._settings.fetch, origin)
-            work = replace(work, warnings=warnings)
             digest = self.digest(work)
         except JobError as error:
             raise naming_its_files(error, fields) from error.__cause__
@@ -116,13 +111,12 @@ class Preparation:
         fetcher = Fetcher(self._settings.fetch, base=work.base, any_path=work.any_path)
         return self._digests.of_job(work, fetcher, self._settings.encode)
 
-    def _fields(self, found: Found) -> tuple[Fields, tuple[ResultWarning, ...]]:
+    def _fields(self, found: Found) -> Fields:
         if found.refusal:
             raise InvalidRequest(found.refusal)
         try:
             if found.is_directory:
-                plan = self._plan
-                return directory_manifest(found.path, plan.hold or {}, plan.overrides, plan.gaps)
-            return load_manifest(found.path, self._plan.overrides), ()
+                return directory_manifest(found.path, self._plan.hold or {}, self._plan.overrides)
+            return load_manifest(found.path, self._plan.overrides)
         except ConfigError as error:
             raise InvalidRequest(error.message) from error  # one of many: the batch itself goes on

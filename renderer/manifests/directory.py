@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 from pydantic import ValidationError
 
-from protocol.schema import ImageFrame, ResultWarning
+from protocol.schema import ImageFrame
 from renderer.errors import ConfigError, InvalidRequest
-from renderer.manifests.numbering import GapRule, gap_warning, missing_from, missing_words, natural, times_shown
 from renderer.manifests.still import Fields, faults_in
+from renderer.numbering import natural
 
 # What pictures/header.py knows by the first bytes, as people name such files.
 _SUFFIXES: Final = frozenset(
@@ -72,22 +72,16 @@ def is_unread_picture(name: str) -> bool:
     return Path(name).suffix.lower() in _PICTURES_ELSEWHERE or (kind or "").startswith("image/")
 
 
-def directory_manifest(
-    directory: Path,
-    hold: Mapping[str, Any],
-    overrides: Mapping[str, Any] | None = None,
-    rule: GapRule | None = None,
-) -> tuple[Fields, tuple[ResultWarning, ...]]:
-    """Return the request that shows every image of a directory, and what may not be meant; urls are relative to it.
+def directory_manifest(directory: Path, hold: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Fields:
+    """Return the request that shows every image of a directory; urls are relative to it.
 
     Args:
         hold: from `parse_hold`.
         overrides: the request's other fields.
-        rule: what is shown for a missing number.
 
     Raises:
         ConfigError: the directory cannot be read.
-        InvalidRequest: it has no image, or a number is missing and the rule is "fail".
+        InvalidRequest: it has no image.
     """
     try:
         files = images_in(directory)
@@ -96,16 +90,7 @@ def directory_manifest(
         raise ConfigError(f"it cannot be read: {error.strerror}") from error
     if not files:
         raise InvalidRequest(f"expected a directory with images, found none{and_left_out(unread)}")
-    missing = missing_from(files, rule)
-    if missing and rule == "fail":
-        raise InvalidRequest(f"--gaps fail: {missing_words(missing)}")
-    times = times_shown(files, missing if rule == "hold" else ())
-    images = [
-        {"url": _url(file.name), **{name: value * count for name, value in hold.items()}}
-        for file, count in zip(files, times, strict=True)
-    ]
-    warnings = (gap_warning(missing),) if missing and rule is None else ()
-    return {"images": images, **(overrides or {})}, warnings
+    return {"images": [{"url": _url(file.name), **hold} for file in files], **(overrides or {})}
 
 
 def left_out_words(unread: Sequence[Path]) -> str:

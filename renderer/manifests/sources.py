@@ -17,18 +17,9 @@ from urllib.parse import quote
 from protocol.schema import ResultWarning
 from renderer.errors import ConfigError
 from renderer.manifests.directory import and_left_out, images_in, is_image_name, left_out_words, unread_in
-from renderer.manifests.numbering import (
-    Gap,
-    GapRule,
-    gap_warning,
-    missing_from,
-    missing_words,
-    natural,
-    parse_pattern,
-    times_shown,
-)
 from renderer.manifests.read import is_manifest_name, read_manifest
 from renderer.manifests.still import Fields
+from renderer.numbering import gaps, likely_gaps, natural, parse_pattern, unsaid_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +29,12 @@ class Wishes:
     Attributes:
         hold: how long each is shown, from `parse_hold`; None: one frame.
         start: the first number of a pattern; None: the lowest that is there.
-        gaps: what is shown for a missing number: nothing, or the picture before it, or the job fails; None: nothing.
         keeps_order: images stay as they were typed, even in alphabetical order.
         overrides: fields of the request, whatever a manifest says.
     """
 
     hold: Fields | None = None
     start: int | None = None
-    gaps: GapRule | None = None
     keeps_order: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
@@ -79,8 +68,7 @@ def ask(sources: Sequence[str], wishes: Wishes) -> Asked:
         return _Images(wishes).ask(sources)
     if len(sources) > 1:
         raise ConfigError(f"expected images, or one manifest alone; found {manifests[0]} among {len(sources)} names")
-    given = {"--hold": wishes.hold, "--start": wishes.start, "--gaps": wishes.gaps}
-    for option, value in given.items():
+    for option, value in (("--hold", wishes.hold), ("--start", wishes.start)):
         if value is not None:
             raise ConfigError(f"{option} is for images; {manifests[0]} is a manifest, which says that itself")
     path = Path(manifests[0])
@@ -114,8 +102,11 @@ class _Images:
         files = [file for source in sources for file in self._files(source)]
         if len(sources) == len(files) and _is_as_a_shell_sorts(sources) and not self._wishes.keeps_order:
             files.sort(key=lambda file: natural(str(file)))
-        times = times_shown(files, self._gaps(files))
-        images = [{"url": _url(file), **self._held(count)} for file, count in zip(files, times, strict=True)]
+        hold = self._wishes.hold or {"frames": 1}
+        urls = [_url(file) for file in files]
+        if self._is_sequence and self._wishes.overrides.get("gaps") is None and not likely_gaps(urls):
+            self._warn_of_gaps(urls)
+        images = [{"url": url, **hold} for url in urls]
         return Asked({"images": images, **self._wishes.overrides}, Path.cwd(), warnings=tuple(self._warnings))
 
     def _files(self, source: str) -> list[Path]:
@@ -163,20 +154,13 @@ class _Images:
         self._is_sequence = True
         return files
 
-    def _gaps(self, files: Sequence[Path]) -> list[Gap]:
-        found = missing_from(files, self._wishes.gaps, is_meant=self._is_sequence)
-        if found and self._wishes.gaps == "fail":
-            raise ConfigError(f"--gaps fail: {missing_words(found)}")
-        if found and self._wishes.gaps is None:
-            self._warnings.append(gap_warning(found))
-        return found if self._wishes.gaps == "hold" else []
+    def _warn_of_gaps(self, urls: Sequence[str]) -> None:
+        """Tell what is missing from a pattern, which says itself that it is a sequence, where nobody else would."""
+        if found := gaps(urls):
+            self._warn("numbers_missing", unsaid_words(found))
 
     def _warn(self, kind: str, words: str) -> None:
         self._warnings.append(ResultWarning(type=kind, message=words))
-
-    def _held(self, times: int) -> Fields:
-        hold = self._wishes.hold or {"frames": 1}
-        return {name: value * times for name, value in hold.items()}
 
 
 def _pattern_of(source: str) -> bool:

@@ -63,6 +63,7 @@ def test_the_defaults_are_those_of_this_output_format() -> None:
         "upscale": True,
         "background": "#000000",
         "on_error": "fail",
+        "gaps": None,
         "crf": 20,
         "preset": "veryfast",
         "encoder": "auto",

@@ -38,6 +38,7 @@ def test_defaults_are_the_documented_ones():
         "upscale": True,
         "background": "#000000",
         "on_error": "fail",
+        "gaps": None,
         "crf": 20,
         "preset": "veryfast",
         "encoder": "auto",

@@ -15,7 +15,7 @@ import renderer.frontends
 from protocol.schema import ImageFrame, RenderRequest
 from renderer.errors import InvalidRequest
 from renderer.geometry import Size, canvas_for, place
-from renderer.manifests.numbering import natural
+from renderer.numbering import natural
 from renderer.timeline import frame_rate, timeline
 
 WEB = Path(renderer.frontends.__file__).parent / "web"
