@@ -22,7 +22,7 @@ from renderer import disk
 from renderer.data_dir import STORE_NAME
 from renderer.errors import ConfigError
 from renderer.jobs.outcome import VIDEO_NAME
-from renderer.jobs.store import APPLICATION_ID, MIGRATIONS
+from renderer.jobs.schema import APPLICATION_ID, MIGRATIONS
 
 _TRIES = 10
 _STORE_FILES = (STORE_NAME, f"{STORE_NAME}-wal", f"{STORE_NAME}-shm")

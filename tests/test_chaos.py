@@ -172,7 +172,7 @@ def check_nothing_is_left(daemons: list[DaemonProcess], done: set[str]) -> None:
     data_dir = daemons[0].data_dir
     left = {path.name: path.stat().st_mtime for path in (data_dir / "attachments").iterdir()}
     with contextlib.closing(sqlite3.connect(data_dir / "jobs.sqlite3")) as database:
-        jobs = database.execute("SELECT id, state, CAST(files AS TEXT), accepted_at FROM jobs").fetchall()
+        jobs = database.execute("SELECT id, state, CAST(files AS TEXT), job ->> 'accepted_at' FROM jobs").fetchall()
     owners = [row for row in jobs if row[2] and Path(row[2]).name in left]
     assert not left, f"left {left}, of jobs {owners}; logs begun {[daemon.log.stat().st_ctime for daemon in daemons]}"
     assert list((data_dir / "scratch").iterdir()) == []

@@ -21,7 +21,8 @@ import zmq.asyncio
 from protocol.client import Client
 from protocol.schema import Rendered
 from renderer.jobs.job import State
-from renderer.jobs.store import MIGRATIONS, JobStore
+from renderer.jobs.schema import MIGRATIONS
+from renderer.jobs.store import JobStore
 from tests.daemon_process import Gate, Start, request, still, wait_until
 from tests.jobs.factories import fill
 

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from renderer import archive
+from renderer.adoption import adopt
 from tests.daemon_process import Gate, Start, picture, request, starting, still, wait_until
 
-_VERSION_2 = Path(__file__).parent / "jobs" / "store-version-2.sql"  # written by a daemon in /srv/stillreel
+_VERSIONS = {  # written by daemons in /srv/stillreel
+    version: Path(__file__).parent / "jobs" / f"store-version-{version}.sql" for version in (2, 3)
+}
 _KEEP_ALL = {"RETENTION__OUTPUTS_S": 1e12, "RETENTION__RESULTS_S": 1e12}
 
 
@@ -26,14 +30,15 @@ def start_in(tmp_path: Path) -> Iterator[Start]:
         yield start
 
 
-def version_2(data: Path, gate: Gate) -> None:
-    """Lay out what that daemon had when it was killed: its store, videos and attachments."""
-    script = _VERSION_2.read_text(encoding="utf-8").replace("http://127.0.0.1:37363/late.ppm", gate.url)
+def lay_out(version: int, data: Path, gate: Gate) -> None:
+    """Lay out what the daemon of that version had when it was killed: its store, videos and attachments."""
+    script = _VERSIONS[version].read_text(encoding="utf-8").replace("http://127.0.0.1:37363/late.ppm", gate.url)
     (data / "attachments").mkdir(parents=True)
     with contextlib.closing(sqlite3.connect(data / "jobs.sqlite3")) as database:
         database.executescript(script)
         files = dict(database.execute("SELECT id, CAST(files AS TEXT) FROM jobs WHERE work IS NOT NULL"))
-    for job_id in ("done", "inline"):
+        kept = [row[0] for row in database.execute("SELECT id FROM jobs WHERE video_bytes > 0")]
+    for job_id in kept:
         (data / "outputs" / job_id).mkdir(parents=True)
         (data / "outputs" / job_id / "video.mp4").write_bytes(b"the video of " + job_id.encode())
     for job_id, brought in {
@@ -47,9 +52,12 @@ def version_2(data: Path, gate: Gate) -> None:
             (place / str(number)).write_bytes(content)
 
 
-def test_a_store_of_version_2_is_taken_up_wherever_it_was_moved_to(start_in: Start, tmp_path: Path, gate: Gate) -> None:
+@pytest.mark.parametrize("version", _VERSIONS)
+def test_a_store_of_an_earlier_version_is_taken_up_wherever_it_was_moved_to(
+    start_in: Start, tmp_path: Path, gate: Gate, version: int
+) -> None:
     data = tmp_path / "new place" / "data"
-    version_2(data, gate)
+    lay_out(version, data, gate)
     gate.open()
     daemon = start_in("new place", **_KEEP_ALL)
     for job_id, frames in {"running": 4, "waits": 2, "pixels": 12}.items():
@@ -61,18 +69,34 @@ def test_a_store_of_version_2_is_taken_up_wherever_it_was_moved_to(start_in: Sta
     assert daemon.client.result("done").metadata == {"title": "é", "deep": [1, {"b": None}], "big": 10**20}
     assert daemon.client.result("inline").video_bytes == b"the video of inline"
     states = {each.request_id: each.state for each in daemon.client.jobs([], 100)}
-    manifest = "377077d4d14a40c2a89749a83fbbd56b"
+    manifest, more = {2: ("377077d4d14a40c2a89749a83fbbd56b", []), 3: ("714d0319b9374892bc5c180a0a237012", ["warned"])}[
+        version
+    ]
     ended = {"failed": "failed", "cancelled": "cancelled", "expired": "expired"}
-    assert (
-        states == dict.fromkeys(["done", "inline", "removed", manifest, "running", "waits", "pixels"], "done") | ended
-    )
+    done = ["done", "inline", "removed", manifest, "running", "waits", "pixels", *more]
+    assert states == dict.fromkeys(done, "done") | ended
     assert daemon.client.result(manifest).video.url == "file:///srv/stillreel/spool/done/manifest/video.mp4"
     assert daemon.stop() == 0
     with contextlib.closing(sqlite3.connect(data / "jobs.sqlite3")) as database:
         assert "/srv/stillreel/data" not in "\n".join(database.iterdump())
         assert database.execute(
-            "SELECT count(*) FROM jobs WHERE output LIKE '/%' AND NOT is_kept_elsewhere"
+            "SELECT count(*) FROM jobs WHERE output LIKE '/%' AND NOT json_extract(job, '$.is_kept_elsewhere')"
         ).fetchone() == (0,)
+
+
+@pytest.mark.parametrize("version", _VERSIONS)
+def test_a_store_of_an_earlier_version_is_checked_backed_up_and_restored_as_it_is(
+    tmp_path: Path, gate: Gate, version: int
+) -> None:
+    data, restored = tmp_path / "data", tmp_path / "restored"
+    lay_out(version, data, gate)
+    restored.mkdir()
+    before = archive.examine(data)
+    assert archive.back_up(data, tmp_path / "backup.tar") == before.jobs.total()
+    assert archive.restore(tmp_path / "backup.tar", restored) == before
+    adopted, refused = adopt(restored, 1.0)
+    assert (adopted, refused) == ([], {})
+    assert archive.examine(restored) == before
 
 
 def test_a_directory_that_was_moved_goes_on_with_what_waited_and_leaves_nothing_in_the_old_place(

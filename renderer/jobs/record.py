@@ -10,21 +10,25 @@ directories of manifests, which are other people's, are named in full.
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from protocol.schema import Fault, PixelLayout, Progress, RenderRequest, RenderResult, ResultWarning
+from pydantic import TypeAdapter
+from pydantic_core import from_json
+
+from protocol.schema import PixelLayout, RenderRequest, RenderResult, ResultWarning
 from renderer.errors import StoreFailed
 from renderer.jobs.files import Files
-from renderer.jobs.job import Job, State
+from renderer.jobs.job import Job
 from renderer.pictures.fetch import Attachment
 from renderer.pipeline import RenderJob
 from renderer.timeline import timeline_of
 
-COLUMNS = (
-    "number, id, client, digest, priority, state, attempts, interruptions, setback, output, is_kept_elsewhere, files, "
-    "sync_mode, progress, accepted_at, start_by, started_at, finished_at, video_bytes, result, error"
-)
+FIELDS: Final = ("number", "id", "state", "finished_at", "video_bytes", "output", "files")  # with columns of their own
+COLUMNS: Final = (*FIELDS, "job")  # the last is a document of all other fields
+
+_JOB: Final = TypeAdapter(Job)
 
 
 def work_document(work: RenderJob) -> str:
@@ -69,29 +73,20 @@ def read_work(document: str, files: Files) -> RenderJob:
 
 
 def job_row(job: Job, root: Path) -> tuple[Any, ...]:
-    """Return the job as it is kept in the data directory `root`."""
+    """Return the values of COLUMNS for a job that is kept in the data directory `root`."""
+    output = job.output if job.is_kept_elsewhere else _from(root, job.output)
+    files = os.fsencode(_from(root, job.files)) if job.files else None
+    stored = replace(job, result=_stored_result(job, root))
+    document = _JOB.dump_json(stored, exclude=set(FIELDS)).decode()
     return (
         job.number,
         job.id,
-        job.client,
-        job.digest,
-        job.priority,
         job.state.value,
-        job.attempts,
-        job.interruptions,
-        job.setback,
-        os.fsencode(job.output if job.is_kept_elsewhere else _from(root, job.output)),
-        job.is_kept_elsewhere,
-        os.fsencode(_from(root, job.files)) if job.files else None,
-        job.sync_mode,
-        job.progress.model_dump_json(),
-        job.accepted_at,
-        job.start_by,
-        job.started_at,
         job.finished_at,
         job.video_bytes,
-        _result_text(job, root),
-        job.error.model_dump_json() if job.error else None,
+        os.fsencode(output),
+        files,
+        document,
     )
 
 
@@ -102,57 +97,27 @@ def read_job(row: tuple[Any, ...], root: Path) -> Job:
         StoreFailed: this is no such row, or one that this version does not understand.
     """
     try:
-        return _read_job(row, root)
-    except ValueError as error:  # pydantic's included
+        *values, document = row
+        fields = from_json(document) | dict(zip(FIELDS, values, strict=True))
+        fields["output"] = root / os.fsdecode(fields["output"])
+        fields["files"] = root / os.fsdecode(fields["files"]) if fields["files"] else None
+        job = _JOB.validate_python(fields)
+    except (ValueError, TypeError) as error:  # pydantic's included
         raise StoreFailed("a job in the store cannot be read") from error
-
-
-def _read_job(row: tuple[Any, ...], root: Path) -> Job:
-    (number, id_, client, digest, priority, state, attempts, interruptions, setback) = row[:9]
-    (output, elsewhere, files, sync_mode) = row[9:13]
-    (progress, accepted_at, start_by, started_at, finished_at, video_bytes, result, error) = row[13:]
-    return Job(
-        id=id_,
-        client=client,
-        digest=digest,
-        number=number,
-        priority=priority,
-        output=root / os.fsdecode(output),
-        progress=Progress.model_validate_json(progress),
-        accepted_at=accepted_at,
-        is_kept_elsewhere=bool(elsewhere),
-        files=root / os.fsdecode(files) if files else None,
-        sync_mode=bool(sync_mode),
-        start_by=start_by,
-        state=State(state),
-        attempts=attempts,
-        interruptions=interruptions,
-        setback=setback,
-        started_at=started_at,
-        finished_at=finished_at,
-        video_bytes=video_bytes,
-        result=_read_result(result, root) if result else None,
-        error=Fault.model_validate_json(error) if error else None,
-    )
+    if job.result is None or "://" in job.result.video.url:
+        return job
+    return replace(job, result=_at(job.result, (root / job.result.video.url).as_uri()))
 
 
 def _from(root: Path, path: Path) -> Path:
     return path.relative_to(root) if path.is_relative_to(root) else path
 
 
-def _result_text(job: Job, root: Path) -> str | None:
-    if job.result is None:
-        return None
-    result, video = job.result, job.output / job.result.video.file_name
-    if not job.is_kept_elsewhere and video.is_relative_to(root):
-        result = _at(result, str(video.relative_to(root)))
-    return result.model_dump_json()
-
-
-def _read_result(text: str, root: Path) -> RenderResult:
-    result = RenderResult.model_validate_json(text)
-    url = result.video.url
-    return result if "://" in url else _at(result, (root / url).as_uri())
+def _stored_result(job: Job, root: Path) -> RenderResult | None:
+    if job.result is None or job.is_kept_elsewhere:
+        return job.result
+    video = job.output / job.result.video.file_name
+    return _at(job.result, str(video.relative_to(root))) if video.is_relative_to(root) else job.result
 
 
 def _at(result: RenderResult, url: str) -> RenderResult:

@@ -4,9 +4,8 @@ Write-ahead log with synchronous=FULL (https://www.sqlite.org/pragma.html#pragma
 disk before the answer leaves, and outlives a kill -9 and a power cut. A commit takes 0.2 ms on an SSD, so it is done on
 the daemon's loop, where nothing else can come between a look and a write.
 
-The schema's version is SQLite's user_version; every entry of MIGRATIONS brings it up by one. What a job is made from
-(`work`) is the last column, because it is the largest and the least read, and is cleared when the job ends; but a job
-without a video that brought no pictures along keeps it, so that it can be retried.
+What a job is made from is cleared when the job ends; but a job without a video that brought no pictures along keeps it,
+so that it can be retried.
 """
 
 import contextlib
@@ -24,56 +23,14 @@ from renderer.jobs.hooks import Hook, HookStore
 from renderer.jobs.job import Job, State, ids_of
 from renderer.jobs.record import COLUMNS, job_row, read_job, read_work, work_document
 from renderer.jobs.reserve import Reserve
+from renderer.jobs.schema import MIGRATIONS, bring_up
 from renderer.pipeline import RenderJob
 
-MIGRATIONS: tuple[str, ...] = (
-    """
-    CREATE TABLE jobs (
-      number INTEGER PRIMARY KEY,
-      id TEXT NOT NULL UNIQUE,
-      client TEXT NOT NULL,
-      digest TEXT NOT NULL,
-      priority TEXT NOT NULL,
-      state TEXT NOT NULL,
-      attempts INTEGER NOT NULL,
-      interruptions INTEGER NOT NULL,
-      setback TEXT,
-      output BLOB NOT NULL,
-      is_kept_elsewhere INTEGER NOT NULL,
-      files BLOB,
-      sync_mode INTEGER NOT NULL,
-      progress TEXT NOT NULL,
-      accepted_at REAL NOT NULL,
-      start_by REAL,
-      started_at REAL,
-      finished_at REAL,
-      video_bytes INTEGER NOT NULL,
-      result TEXT,
-      error TEXT,
-      work TEXT
-    ) STRICT;
-    CREATE INDEX jobs_by_state ON jobs (state, number);
-    CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;
-    CREATE INDEX jobs_with_video ON jobs (finished_at, number, video_bytes) WHERE video_bytes > 0;
-    """,
-    hooks.SCHEMA,
-    # Named from the data directory on: a job's own place by its id, that of its attachments by its 32 digits.
-    """
-    UPDATE jobs SET output = CAST('outputs/' || id AS BLOB),
-      result = json_set(result, '$.video.url', 'outputs/' || id || '/' || json_extract(result, '$.video.file_name'))
-      WHERE NOT is_kept_elsewhere;
-    UPDATE jobs SET files = CAST('attachments/' || CAST(substr(files, -32) AS TEXT) AS BLOB) WHERE files IS NOT NULL;
-    UPDATE jobs SET work = json_set(work, '$.attachments', json(
-        (SELECT json_group_array(json(json_extract(value, '$.layout'))) FROM json_each(work, '$.attachments'))
-      )) WHERE work IS NOT NULL;
-    """,
-)
-
 _FULL = "the disk is full, so the job could not be stored; try again later"
-APPLICATION_ID = 0x5354524C  # "STRL": tells our file from another program's
 _MOST_KEPT = 1 << 20  # characters of a request that may be retried
-_INSERT = f"INSERT INTO jobs ({COLUMNS}, work) VALUES ({', '.join('?' for _ in COLUMNS.split(','))}, ?)"  # noqa: S608 - fixed column names
-_SETS = ", ".join(f"{name.strip()} = ?" for name in COLUMNS.split(","))
+_COLUMNS = ", ".join(COLUMNS)
+_INSERT = f"INSERT INTO jobs ({_COLUMNS}, work) VALUES (?{', ?' * len(COLUMNS)})"  # noqa: S608 - fixed column names
+_SETS = ", ".join(f"{name} = ?" for name in COLUMNS)
 _UNFINISHED = tuple(state.value for state in State if not state.is_last)
 
 
@@ -94,7 +51,6 @@ class JobStore:
         Raises:
             ConfigError: it is damaged, locked, on a full disk, another program's or a newer version's.
         """
-        self._path = path
         self._root = path.parent
         self._reserve = Reserve(path.with_name("reserve"))
         self.hooks = HookStore(self._transaction)
@@ -103,7 +59,7 @@ class JobStore:
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # its log takes the mode from it
             self._database = sqlite3.connect(path, timeout=2, isolation_level=None)
             try:
-                self._open(migrations)
+                bring_up(self._database, path, migrations)
                 self.unfinished()  # who cannot read what was accepted should not begin
                 self._reserve.keep()
             except BaseException:
@@ -241,33 +197,9 @@ class JobStore:
 
     # How.
 
-    def _open(self, migrations: Sequence[str]) -> None:
-        database = self._database
-        [version] = database.execute("PRAGMA user_version").fetchone()
-        [application] = database.execute("PRAGMA application_id").fetchone()
-        [tables] = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        # Before anything is changed: a file of somebody else's stays as it is.
-        if (tables or version or application) and application != APPLICATION_ID:
-            raise ConfigError(f"server.data_dir: {self._path}: this is not a store of stillreel")
-        if version > len(migrations):
-            raise ConfigError(f"server.data_dir: {self._path}: made by a newer version of stillreel")
-        [verdict] = database.execute("PRAGMA quick_check(1)").fetchone()
-        if verdict != "ok":
-            raise sqlite3.DatabaseError(verdict)
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = FULL")
-        database.execute(f"PRAGMA journal_size_limit = {64 << 20}")
-        for number, script in enumerate(migrations[version:], version + 1):
-            database.executescript(
-                f"BEGIN IMMEDIATE; PRAGMA application_id = {APPLICATION_ID}; {script}; "
-                f"PRAGMA user_version = {number}; COMMIT;"
-            )
-        # A disk that is full, or a lock of somebody else's, shows in a write only.
-        database.executescript(f"BEGIN IMMEDIATE; PRAGMA user_version = {len(migrations)}; COMMIT;")
-
     def _select(self, where: str, values: Sequence[Any]) -> list[Job]:
         with _translated():
-            rows = self._database.execute(f"SELECT {COLUMNS} FROM jobs {where}", values).fetchall()  # noqa: S608 - ours
+            rows = self._database.execute(f"SELECT {_COLUMNS} FROM jobs {where}", values).fetchall()  # noqa: S608 - ours
         return [read_job(row, self._root) for row in rows]
 
     @contextlib.contextmanager

@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from protocol.schema import PixelLayout, Progress, RenderParams
+from protocol.schema import Fault, PixelLayout, Progress, RenderParams, RenderResult
 from renderer.errors import ConfigError, StorageFull, StoreFailed
-from renderer.jobs.job import MOVES, State
-from renderer.jobs.store import MIGRATIONS, JobStore
+from renderer.jobs.job import MOVES, Job, State
+from renderer.jobs.schema import MIGRATIONS
+from renderer.jobs.store import JobStore
 from renderer.pictures.fetch import Attachment
 from renderer.pipeline import RenderJob
 from renderer.timeline import frame_rate, timeline
@@ -27,7 +28,8 @@ VIEW = """
 import sqlite3, sys
 from pathlib import Path
 from renderer.jobs.job import State
-from renderer.jobs.store import MIGRATIONS, JobStore
+from renderer.jobs.schema import MIGRATIONS
+from renderer.jobs.store import JobStore
 from tests.jobs.factories import RESULT, make_job, make_work
 """
 
@@ -328,6 +330,65 @@ def test_a_store_of_an_earlier_version_is_brought_up_and_keeps_its_jobs(path: Pa
     assert version(path) == len(V2)
 
 
+VERSION_3 = Path(__file__).with_name("store-version-3.sql")  # written by a daemon of that version
+
+
+def version_3(path: Path, *changes: str) -> dict[str, sqlite3.Row]:
+    """Lay out the store of that version, and return its rows by id."""
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript(";".join((VERSION_3.read_text(encoding="utf-8"), *changes)))
+        database.row_factory = sqlite3.Row
+        return {row["id"]: row for row in database.execute("SELECT * FROM jobs")}
+
+
+def job_in_columns(row: sqlite3.Row, root: Path) -> Job:
+    """Read a job as that version did."""
+    result = RenderResult.model_validate_json(row["result"]) if row["result"] else None
+    if result and "://" not in result.video.url:
+        video = result.video.model_copy(update={"url": (root / result.video.url).as_uri()})
+        result = result.model_copy(update={"video": video})
+    given = {
+        "state": State(row["state"]),
+        "output": root / os.fsdecode(row["output"]),
+        "files": root / os.fsdecode(row["files"]) if row["files"] else None,
+        "is_kept_elsewhere": bool(row["is_kept_elsewhere"]),
+        "sync_mode": bool(row["sync_mode"]),
+        "progress": Progress.model_validate_json(row["progress"]),
+        "result": result,
+        "error": Fault.model_validate_json(row["error"]) if row["error"] else None,
+    }
+    return Job(**{name: row[name] for name in row.keys() if name != "work"} | given)  # noqa: SIM118 - a row is no mapping
+
+
+def test_every_field_of_a_job_in_columns_comes_back_from_its_document(path: Path) -> None:
+    rows = version_3(path, "UPDATE jobs SET started_at = 1796039781.1234567, start_by = 0.1 WHERE id = 'running'")
+    store, before = JobStore(path), {job_id: job_in_columns(row, path.parent) for job_id, row in rows.items()}
+    assert {job_id: store.get(job_id) for job_id in before} == before
+    assert [job.id for job in store.unfinished()] == ["running", "waits", "pixels"]
+    assert store.work("failed").request.images[0].url == "http://127.0.0.1:9/gone.png"
+    assert store.work("pixels").attachments[2].path == before["pixels"].files / "2"
+    store.close()
+
+
+@pytest.mark.parametrize("damage", ["result = 'no json'", "error = '{'", "progress = ''"])
+def test_a_part_that_is_no_json_keeps_no_other_job_from_being_brought_up(path: Path, damage: str) -> None:
+    before = version_3(path, f"UPDATE jobs SET {damage} WHERE id = 'done'")
+    store = JobStore(path)
+    with pytest.raises(StoreFailed, match="a job in the store cannot be read"):
+        store.get("done")
+    assert all(store.get(job_id) for job_id in before if job_id != "done")
+    store.close()
+
+
+def test_a_store_that_cannot_be_brought_up_all_the_way_stays_at_its_version(path: Path) -> None:
+    before = version_3(path)
+    with pytest.raises(ConfigError, match="the store of jobs cannot be opened"):
+        JobStore(path, (*MIGRATIONS, "nonsense"))
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (3,)
+        assert len(database.execute("SELECT progress FROM jobs").fetchall()) == len(before)
+
+
 @pytest.mark.parametrize("script", ["CREATE TABLE other (a INTEGER); nonsense", "DROP TABLE jobs; SELECT a FROM none"])
 def test_a_migration_that_fails_leaves_the_version_before(path: Path, script: str) -> None:
     store = JobStore(path)
@@ -410,12 +471,21 @@ def test_a_damaged_store_is_told_in_one_line_and_left_as_it_is(full: Path, damag
 
 
 @pytest.mark.parametrize(
-    ("column", "text"),
-    [("progress", b"{}"), ("progress", b'{"secret": 1, \x1b\xff'), ("error", b"[]"), ("error", b"\n")],
+    "text",
+    [
+        b"{}",
+        b"[]",
+        b"\n",
+        b'{"secret": 1, \x1b\xff',
+        "json_set(job, '$.progress', json('{}'))",
+        "json_set(job, '$.error', json('[]'))",
+        "json_set(job, '$.secret', 1, '$.priority', 'secret')",
+    ],
 )
-def test_an_unfinished_job_that_cannot_be_read_is_told_in_one_line(full: Path, column: str, text: bytes) -> None:
+def test_an_unfinished_job_that_cannot_be_read_is_told_in_one_line(full: Path, text: bytes | str) -> None:
     with sqlite3.connect(full) as database:
-        database.execute(f"UPDATE jobs SET {column} = CAST(? AS TEXT) WHERE number = 7", (text,))
+        value, values = (text, ()) if isinstance(text, str) else ("CAST(? AS TEXT)", (text,))
+        database.execute(f"UPDATE jobs SET job = {value} WHERE number = 7", values)
     database.close()
     words = refusal(full)
     assert words.startswith(f"server.data_dir: {full}: the store of jobs is damaged (")
@@ -427,7 +497,7 @@ def test_damage_to_one_finished_job_concerns_that_job_alone(path: Path) -> None:
     store = JobStore(path)
     put(store, make_job("good", 1))
     put(store, make_job("bad", 2, state=State.DONE, result=RESULT))
-    store._database.execute("UPDATE jobs SET result = '{}' WHERE id = 'bad'")
+    store._database.execute("UPDATE jobs SET job = json_set(job, '$.result', json('{}')) WHERE id = 'bad'")
     store.close()
     store = JobStore(path)
     assert store.get("good") == make_job("good", 1)
