@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Final
 
 from protocol.bounded import MAX_FAULTS
 from protocol.schema import File, Progress, RenderRequest, RenderResult, ResultWarning
@@ -30,6 +31,7 @@ from renderer.h264.repeat import NeedsIdr
 from renderer.output.mp4 import Mp4Writer, VideoFacts
 from renderer.pictures.compose import Look
 from renderer.pictures.fetch import Attachment, Content, Fetcher
+from renderer.pictures.formats import More
 from renderer.pictures.load import Loader
 from renderer.pictures.marks import Marks
 from renderer.pictures.measure import Measured, Measurer
@@ -46,6 +48,12 @@ NO_GPU_ENCODER = "no GPU encoder was looked for"
 _ENDLESS = 1 << 30  # frames; X264_KEYINT_MAX_INFINITE, and ffmpeg takes nothing above 2^31 - 1
 
 _SILENCE_S = 1.0
+
+_IN_PART: Final[Mapping[More, tuple[str, str]]] = {
+    "frames": ("image_animated", "this image is an animation, of which only the first frame is shown"),
+    "pages": ("image_paged", "this image has several pages, of which only the first is shown"),
+    "pictures": ("image_multiple", "this file holds several pictures, of which only the main one is shown"),
+}
 
 OnProgress = Callable[[Progress], None]
 
@@ -221,7 +229,7 @@ class _Whole:
             self._good,
         )
         facts, plan, backend = rendering.complete(backend, output)
-        warnings += [*_animated(rendering.animated), *_enlarged(rendering.enlarged, look.canvas)]
+        warnings += [*_shown_in_part(rendering.in_part), *_enlarged(rendering.enlarged, look.canvas)]
         reasons = backend.reason, plan.encoded_reason
         return RenderReport(facts, backend.name, *reasons, self._clock.report(), tuple(warnings))
 
@@ -241,7 +249,7 @@ class _Rendering:
     marks: Marks | None
     good: set[Hashable]
     enlarged: dict[int, Size] = field(default_factory=dict)
-    animated: set[int] = field(default_factory=set)
+    in_part: dict[int, More] = field(default_factory=dict)
 
     def complete(self, backend: Backend, output: Path) -> tuple[VideoFacts, StreamPlan, Backend]:
         """Render the stills; return with the facts the plan and the encoder that it came to in the end."""
@@ -288,7 +296,7 @@ class _Rendering:
             video.extend(sequence.flush(), sequence.reordered)
             self.clock.add("stills_busy", loader.busy_s)
             self.enlarged.update(stills.enlarged)
-            self.animated.update(stills.animated)
+            self.in_part.update(stills.in_part)
             return self.clock.time("mux", video.commit, self.reel.timeline.frames)
 
     def _plan(self, backend: Backend) -> StreamPlan:
@@ -380,11 +388,14 @@ def _enlarged(sizes: Mapping[int, Size], canvas: Canvas) -> list[ResultWarning]:
     return [ResultWarning(type="image_enlarged", message=words, loc=("images", first, "url"))]
 
 
-def _animated(images: Collection[int]) -> list[ResultWarning]:
-    if not images:
-        return []
-    words = f"this image is an animation, of which only the first frame is shown{_others(images)}"
-    return [ResultWarning(type="image_animated", message=words, loc=("images", min(images), "url"))]
+def _shown_in_part(found: Mapping[int, More]) -> list[ResultWarning]:
+    """Name the files that hold more than the one picture that is shown."""
+    warnings = []
+    for more, (kind, words) in _IN_PART.items():
+        if images := [image for image in found if found[image] == more]:
+            loc = ("images", min(images), "url")
+            warnings.append(ResultWarning(type=kind, message=words + _others(images), loc=loc))
+    return warnings
 
 
 def _others(images: Collection[int]) -> str:

@@ -18,6 +18,7 @@ from renderer.pictures.formats import Header, unsupported
 _CORE: Final = 12
 _LENGTHS: Final = (*range(16, 65, 4), 108, 124)
 _RAW, _RLE8, _RLE4, _BIT_FIELDS, _ALPHA_BIT_FIELDS = 0, 1, 2, 3, 6
+_OS2_COMPRESSIONS: Final = {3: "Huffman", 4: "run-length coded 24-bit"}
 _COMPRESSIONS: Final = {4: "JPEG", 5: "PNG", 11: "CMYK", 12: "run-length coded CMYK", 13: "run-length coded CMYK"}
 _MASKS: Final = {16: (0x7C00, 0x3E0, 0x1F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
 _STRIP_PIXELS: Final = 1 << 16
@@ -110,9 +111,10 @@ def _check_kind(info: _Info) -> None:
     allowed = {
         _RAW: (1, 2, 4, 8, 16, 24, 32), _RLE8: (8,), _RLE4: (4,), _BIT_FIELDS: (16, 32), _ALPHA_BIT_FIELDS: (16, 32)
     }  # fmt: skip
-    is_os2 = info.length in (16, 64)  # there 3 is Huffman coding and 4 runs of 24 bits
+    is_os2 = info.length in (16, 64)
     if info.compression not in allowed or (is_os2 and info.compression > _RLE4):
-        raise unsupported(f"BMP with {_COMPRESSIONS.get(info.compression, 'unknown')} compression")
+        names = _OS2_COMPRESSIONS if is_os2 else _COMPRESSIONS
+        raise unsupported(f"BMP with {names.get(info.compression, 'unknown')} compression")
     if info.bits not in allowed[info.compression]:
         raise unsupported(f"BMP of {info.bits} bits a pixel")
 

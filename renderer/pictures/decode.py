@@ -18,7 +18,7 @@ from renderer.errors import DecodeFailed
 from renderer.geometry import Size
 from renderer.pictures import avif, bmp, dpx, exr, heic, ico, jpeg2000, netpbm, png, psd, tga, tiff
 from renderer.pictures.colour import Pixels, Rgb, Samples, cmyk_to_rgb, to_bgr
-from renderer.pictures.formats import LIBAV, OURS, PILLOW, Header, load, turned
+from renderer.pictures.formats import LIBAV, OURS, PILLOW, Header, More, load, turned
 from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header
 
 # OpenCV and its libraries report damaged files to stderr, where hostile input could fill a disk. libpng and libjpeg
@@ -42,13 +42,13 @@ class Picture:
         size: what the file holds, after orientation.
         reduction: 1, 2, 4 or 8: each of `pixels` stands for a square of so many of the file's, the last ones partly
             outside it.
-        is_animated: it is the first frame of several.
+        more: what else the file holds, of which nothing is shown.
     """
 
     pixels: Pixels
     size: Size
     reduction: int = 1
-    is_animated: bool = False
+    more: More | None = None
 
 
 def read_size(data: bytes | Pixels, max_pixels: int) -> Size:
@@ -93,7 +93,7 @@ def decode(
         bgr = to_bgr(samples, background=background, profile=profile, coding=header.coding)
         pixels = _oriented(bgr, header.orientation)
     _check_size(pixels, header.size, factor)
-    return Picture(pixels, header.size, factor, header.is_animated)
+    return Picture(pixels, header.size, factor, header.more)
 
 
 def _reduction(header: Header, needed: Callable[[Size], Size]) -> int:

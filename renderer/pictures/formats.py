@@ -22,7 +22,7 @@ What OpenCV 5.0.0.93 gets wrong, and who reads it instead:
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from PIL import Image
 
@@ -31,6 +31,8 @@ from renderer.geometry import Size
 from renderer.pictures.light import Coding
 
 OPENCV, PILLOW, LIBAV, LIBHEIF, OURS = "OpenCV", "Pillow", "libav", "libheif", "stillreel"
+
+More = Literal["frames", "pages", "pictures"]
 
 _GREYS: Final = ("1-bit grey", "2-bit grey", "4-bit grey", "8-bit grey", "16-bit grey")
 _PALETTES: Final = ("1-bit palette", "2-bit palette", "4-bit palette", "8-bit palette")
@@ -61,6 +63,7 @@ DECODERS: Final[Mapping[str, Mapping[str, str]]] = {
     "JPEG 2000": {
         **{f"{bits}-bit {kind}": OPENCV if bits >= 8 else PILLOW for bits in range(1, 17) for kind in ("grey", "RGB")},
         **dict.fromkeys(("8-bit RGBA", "8-bit grey with alpha", "8-bit palette", "8-bit YCbCr"), PILLOW),
+        **{f"off-origin {bits}-bit {kind}": PILLOW for bits in range(1, 9) for kind in ("grey", "RGB")},
     },
     "AVIF": {"full-range": PILLOW, "limited-range": LIBAV, "HDR": LIBAV},
     "HEIC": {
@@ -137,7 +140,7 @@ class Header:
         orientation: EXIF 2.32, 4.6.4: what is still to be done to the decoded pixels, 1 to 8.
         profile: the embedded ICC profile.
         coding: how the samples stand for light, where there is no profile and it is not sRGB's way.
-        is_animated: there are more frames, which nobody here shows.
+        more: what else the file holds beside the picture that is shown.
     """
 
     format: str
@@ -146,7 +149,7 @@ class Header:
     orientation: int = 1
     profile: bytes | None = None
     coding: Coding | None = None
-    is_animated: bool = False
+    more: More | None = None
 
     @property
     def decoder(self) -> str:

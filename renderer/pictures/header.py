@@ -17,13 +17,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from renderer.errors import DecodeFailed, ImageTooLarge, StillreelError
 from renderer.geometry import Size
 from renderer.pictures import avif, bmp, dpx, exr, heic, ico, jpeg2000, netpbm, png, psd, tga, tiff
 from renderer.pictures.exif import orientation_of
-from renderer.pictures.formats import Header, name_elsewhere, turned, unrecognised, unsupported
+from renderer.pictures.formats import Header, More, name_elsewhere, turned, unrecognised, unsupported
+from renderer.pictures.track import refuse_sequence
 
 # Our own limit is checked below. Pillow's is a third of it, and warns on the way; it can only be set for the process.
 Image.MAX_IMAGE_PIXELS = None
@@ -56,6 +57,8 @@ _FRAMES: Final = {  # ITU-T T.81, table B.1: SOFn
     0xCD: "hierarchical", 0xCE: "hierarchical", 0xCF: "hierarchical", 0xF7: "JPEG-LS",
 }  # fmt: skip
 _START_OF_SCAN: Final = 0xDA
+_MP_ENTRIES: Final = 0xB002
+_VIEWS: Final = tuple(f"Multi-Frame Image: ({kind})" for kind in ("Panorama", "Disparity", "Multi-Angle"))  # Pillow's
 
 
 def read_header(data: bytes, max_pixels: int) -> Header:
@@ -118,7 +121,15 @@ def _jpeg(data: bytes) -> Header:
     _check_jpeg(data)
     with open_with_pillow(data, "JPEG") as image:
         kind = {"L": "grey", "RGB": "colour", "CMYK": "CMYK"}.get(image.mode, f"{image.mode}")
-        return _by_pillow(image, "JPEG", kind)
+        return replace(_by_pillow(image, "JPEG", kind), more=_more_views(image))
+
+
+def _more_views(image: Image.Image) -> More | None:
+    """Look for other views of the scene (CIPA DC-007, 5.2.3.3); previews and gain maps are none."""
+    with suppress(Exception):
+        entries = getattr(image, "mpinfo", {})[_MP_ENTRIES]
+        return "pictures" if any(entry["Attribute"]["MPType"] in _VIEWS for entry in entries[1:]) else None
+    return None
 
 
 def _check_jpeg(data: bytes) -> None:
@@ -143,26 +154,29 @@ def _check_jpeg(data: bytes) -> None:
 def _webp(data: bytes) -> Header:
     is_animated = data[12:16] == b"VP8X" and len(data) > 20 and bool(data[20] & 0x02)  # RFC 9649, 2.7
     with open_with_pillow(data, "WebP") as image:
-        return replace(
-            _by_pillow(image, "WebP", "animated" if is_animated else "still"), is_animated=_has_more_frames(image)
-        )
+        return replace(_by_pillow(image, "WebP", "animated" if is_animated else "still"), more=_more_frames(image))
 
 
 def _gif(data: bytes) -> Header:
     with open_with_pillow(data, "GIF") as image:
-        return replace(_by_pillow(image, "GIF", ""), is_animated=_has_more_frames(image))
+        return replace(_by_pillow(image, "GIF", ""), more=_more_frames(image))
 
 
 def _avif(data: bytes) -> Header:
-    with open_with_pillow(data, "AVIF") as image:
-        return replace(avif.read_header(data, image), is_animated=_has_more_frames(image))
+    try:
+        image = open_with_pillow(data, "AVIF")
+    except UnidentifiedImageError:
+        refuse_sequence(data, "AVIF")
+        raise
+    with image:
+        return replace(avif.read_header(data, image), more=_more_frames(image))
 
 
-def _has_more_frames(image: Image.Image) -> bool:
-    """Whether there is a second frame; nothing is decoded for it, and damage behind the first is nobody's loss."""
+def _more_frames(image: Image.Image) -> More | None:
+    """Look for a second frame; nothing is decoded for it, and damage behind the first is nobody's loss."""
     with suppress(Exception):
-        return bool(getattr(image, "is_animated", False))
-    return False
+        return "frames" if getattr(image, "is_animated", False) else None
+    return None
 
 
 def _sun_raster(data: bytes) -> Header:

@@ -12,8 +12,9 @@ import pillow_heif
 
 from renderer.geometry import Size
 from renderer.pictures.colour import straight
-from renderer.pictures.formats import Header
+from renderer.pictures.formats import Header, More
 from renderer.pictures.light import Coding, coding_of
+from renderer.pictures.track import pictures_in_track, refuse_sequence
 
 pillow_heif.options.DECODE_THREADS = 1  # stills are worked on side by side
 pillow_heif.options.THUMBNAILS = pillow_heif.options.DEPTH_IMAGES = pillow_heif.options.AUX_IMAGES = False
@@ -21,15 +22,22 @@ pillow_heif.options.THUMBNAILS = pillow_heif.options.DEPTH_IMAGES = pillow_heif.
 _KINDS: Final = {
     "L": "grey", "I": "grey", "RGB": "RGB", "RGBA": "RGBA", "RGBa": "premultiplied RGBA", "LA": "grey with alpha",
 }  # fmt: skip
+_ALTERNATIVES: Final = b"altr"  # ISO/IEC 14496-12, 8.18.3.1
+_HEAD_BYTES: Final = 1 << 16  # the boxes come before the pixels, in which four letters would be chance
 
 
 def read_header(data: bytes) -> Header:
-    """Parse the boxes; no pixel is decoded."""
+    """Parse the boxes; no pixel is decoded.
+
+    Raises:
+        UnsupportedFormat: there is a sequence alone.
+    """
+    refuse_sequence(data, "HEIC")
     image = _open(data)
     mode = image.mode.partition(";")[0]
     kind = f"{image.info.get('bit_depth', 8)}-bit {_KINDS.get(mode, mode)}"
     profile = image.info.get("icc_profile") or None
-    return Header("HEIC", kind, Size(*image.size), 1, profile, None if profile else _coding(image))
+    return Header("HEIC", kind, Size(*image.size), 1, profile, None if profile else _coding(image), _more(data, image))
 
 
 def read(data: bytes, header: Header) -> npt.NDArray[Any]:
@@ -47,6 +55,13 @@ def read(data: bytes, header: Header) -> npt.NDArray[Any]:
 
 def _open(data: bytes) -> pillow_heif.HeifFile:
     return pillow_heif.open_heif(data, convert_hdr_to_8bit=False)
+
+
+def _more(data: bytes, image: pillow_heif.HeifFile) -> More | None:
+    if pictures_in_track(data) > 1:
+        return "frames"
+    # Two of one picture, as phones write it for HDR and other screens, are a group of alternatives.
+    return "pictures" if len(image) > 1 and _ALTERNATIVES not in data[:_HEAD_BYTES] else None
 
 
 def _coding(image: pillow_heif.HeifFile) -> Coding | None:

@@ -1,7 +1,8 @@
 """JPEG 2000: depth and components from its codestream, and samples spread over their whole range (ISO/IEC 15444-1).
 
 OpenCV reads 8 bits and more and hands deeper samples over as they are, 12 bits as 0 to 4095; Pillow shifts fewer than 8
-bits up, 4 bits to 0 to 240. Both are scaled here by what the depth really reaches.
+bits up, 4 bits to 0 to 240. Both are scaled here by what the depth really reaches. OpenCV refuses pictures that do not
+begin at the origin of their grid (B.2), as parts cut out of larger ones do: Pillow reads those of 8 bits.
 """
 
 import io
@@ -30,6 +31,7 @@ class _Facts:
     is_subsampled: bool
     has_palette: bool
     is_ycc: bool
+    is_off_origin: bool
 
 
 def read_header(data: bytes) -> Header:
@@ -46,7 +48,8 @@ def read_header(data: bytes) -> Header:
     kind = kinds.get(facts.components, f"{facts.components}-component")
     if kind == "RGB" and (facts.is_ycc or facts.is_subsampled):
         kind = "YCbCr"
-    return Header("JPEG 2000", f"{facts.bits}-bit {kind}", facts.size)
+    where = "off-origin " if facts.is_off_origin and kind in ("grey", "RGB") else ""
+    return Header("JPEG 2000", f"{where}{facts.bits}-bit {kind}", facts.size)
 
 
 def read(data: bytes, header: Header) -> npt.NDArray[Any] | None:
@@ -97,5 +100,11 @@ def _facts(data: bytes) -> _Facts:
     is_ycc = colour >= 0 and boxes[colour + 7 : colour + 11] == struct.pack(">I", _SYCC)
     is_subsampled = any(size[1:] != (1, 1) for size in sizes)
     return _Facts(
-        Size(right - left, bottom - top), depths.pop() + 1, components, is_subsampled, b"pclr" in boxes, is_ycc
+        Size(right - left, bottom - top),
+        depths.pop() + 1,
+        components,
+        is_subsampled,
+        b"pclr" in boxes,
+        is_ycc,
+        is_off_origin=bool(left or top),
     )

@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
-from renderer.pictures.formats import Header
+from renderer.pictures.formats import Header, More
 
 _GAP: Final = rb"(?:\s|#[^\n\r]{0,4096}[\n\r])+"
 _NUMBER: Final = rb"(\d{1,9})"
 _BITMAP: Final = re.compile(rb"P([14])" + _GAP + _NUMBER + _GAP + _NUMBER + rb"\s")
 _MAP: Final = re.compile(rb"P([2356])" + _GAP + _NUMBER + _GAP + _NUMBER + _GAP + _NUMBER + rb"\s")
 _FLOATS: Final = re.compile(rb"P([Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([+-]?[\d.eE+-]{1,32})\s")
+_ANOTHER: Final = re.compile(rb"P[1-7Ff]\s")  # one behind the other, as pipes carry them
 _COMMENT: Final = re.compile(rb"#[^\n\r]*")
 
 
@@ -53,7 +54,16 @@ def read_header(data: bytes) -> Header:
         "f": "float grey",
         "F": "float RGB",
     }
-    return Header("Netpbm", kinds[found.magic], Size(found.width, found.height))
+    more: More | None = "pictures" if _ANOTHER.match(data, _end(found)) else None
+    return Header("Netpbm", kinds[found.magic], Size(found.width, found.height), more=more)
+
+
+def _end(found: _Map) -> int:
+    """Return where the samples end; of samples in words, where they begin."""
+    if found.magic in "123":
+        return found.start
+    sample_bits = {"4": 1, "f": 32, "F": 32}.get(found.magic, 16 if found.scale > 255 else 8)
+    return found.start + (found.width * found.channels * sample_bits + 7) // 8 * found.height
 
 
 def read(data: bytes) -> npt.NDArray[Any]:

@@ -52,7 +52,9 @@ def read_header(data: bytes) -> Header:
     size = turned(width, height, orientation)
     profile, coding = _colour_of(told)
     frames = int.from_bytes(told.get(b"acTL", b"")[:4], "big")
-    return Header("PNG", f"{depth}-bit {_COLOURS[colour]}", size, orientation, profile, coding, frames > 1)
+    return Header(
+        "PNG", f"{depth}-bit {_COLOURS[colour]}", size, orientation, profile, coding, "frames" if frames > 1 else None
+    )
 
 
 def read(data: bytes) -> npt.NDArray[Any] | None:

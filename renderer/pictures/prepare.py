@@ -20,6 +20,7 @@ from renderer.config import PictureSettings
 from renderer.errors import OutputFailed
 from renderer.geometry import Size
 from renderer.pictures.compose import Look, compose, needed_size
+from renderer.pictures.formats import More
 from renderer.pictures.load import Loader, Source
 from renderer.pictures.memory import PLAIN_STOCK, FramePool, FrameStock, Lease
 
@@ -31,7 +32,7 @@ class Stills:
 
     Attributes:
         enlarged: sizes of the stills that were scaled up more than twice, by their places in the request.
-        animated: places of the animations, of which only the first frame is shown.
+        in_part: what else the files hold of which one picture is shown, by their places.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Stills:
         self._under_way: deque[Future[Lease]] = deque()
         self._shelf = _Shelf()
         self.enlarged: dict[int, Size] = {}
-        self.animated: set[int] = set()
+        self.in_part: dict[int, More] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -101,8 +102,8 @@ class Stills:
 
     def _prepare(self, source: Source) -> Lease:
         picture = self._loader.load(source, self._look.background, needed_size(self._look))
-        if picture.is_animated:
-            self.animated.add(source.image)
+        if picture.more:
+            self.in_part[source.image] = picture.more
         if self._look.place(picture.size).enlargement > _FAR_ENLARGED:
             self.enlarged[source.image] = picture.size
         lease = self._pool.lend()

@@ -11,6 +11,7 @@ A file with a camera's mosaic, or whose first picture is the thumbnail of one, i
 import io
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -23,12 +24,13 @@ from PIL import Image
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
 from renderer.pictures.colour import straight
-from renderer.pictures.formats import DECODERS, OPENCV, PILLOW, Header, load, turned, unsupported
+from renderer.pictures.formats import DECODERS, OPENCV, PILLOW, Header, More, load, turned, unsupported
 
 _TYPES: Final = {
     1: "B", 2: "B", 3: "H", 4: "I", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 18: "Q"
 }  # fmt: skip
-_MOST_ENTRIES, _MOST_VALUES = 4096, 1 << 22
+_MOST_ENTRIES, _MOST_VALUES, _MOST_PAGES = 4096, 1 << 22, 64
+_SMALLER_OR_MASK: Final = 0b101
 
 _SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
 _STRIPS, _ORIENTATION, _SAMPLES, _STRIP_BYTES, _PLANAR, _PALETTE = 273, 274, 277, 279, 284, 320
@@ -64,11 +66,12 @@ Entries = Mapping[int, tuple[int, tuple[Any, ...]]]  # tag -> type, values
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """The parts of the container that a new directory has to keep."""
+    """The parts of the container that a new directory has to keep, and where it begins."""
 
     order: str
     is_big: bool
     entries: Entries
+    start: int = 0
 
     def values(self, tag: int, default: tuple[Any, ...] = ()) -> tuple[Any, ...]:
         return self.entries[tag][1] if tag in self.entries else default
@@ -96,7 +99,8 @@ def read_header(data: bytes) -> Header:
     kind, compression = _kind(file), file.value(_COMPRESSION, 1)
     if compression not in _DECODED.get(DECODERS["TIFF"].get(kind, ""), (compression,)):
         raise unsupported(f"{kind} TIFF with {_COMPRESSIONS.get(compression, 'unknown compression')}")
-    return Header("TIFF", kind, turned(width, height, orientation), orientation, profile or None)
+    more: More | None = "pages" if _has_more_pages(data, file) else None
+    return Header("TIFF", kind, turned(width, height, orientation), orientation, profile or None, more=more)
 
 
 def read(data: bytes, header: Header) -> npt.NDArray[Any] | None:
@@ -171,7 +175,30 @@ def _parse(data: bytes) -> _File:
             entries.setdefault(tag, entry)
     except (struct.error, OverflowError) as error:
         raise DecodeFailed("expected a whole TIFF image, found one whose directory lies outside the file") from error
-    return _File(order, is_big, {tag: entry for tag, entry in entries.items() if entry is not None})
+    return _File(order, is_big, {tag: entry for tag, entry in entries.items() if entry is not None}, start)
+
+
+def _has_more_pages(data: bytes, file: _File) -> bool:
+    """Look for another picture; smaller ones of the same, and masks, are none (TIFF 6.0, NewSubfileType)."""
+    head, size, word = ("Q", 20, "Q") if file.is_big else ("H", 12, "I")
+    start = file.start
+    with suppress(struct.error):  # damage behind the first picture is nobody's loss
+        for _ in range(_MOST_PAGES):
+            (count,) = struct.unpack_from(file.order + head, data, start)
+            entries = start + struct.calcsize("<" + head)
+            if start != file.start and not _subfile_type(data, entries, count * size, file) & _SMALLER_OR_MASK:
+                return True
+            (start,) = struct.unpack_from(file.order + word, data, entries + count * size)
+            if start == 0:
+                return False
+    return False
+
+
+def _subfile_type(data: bytes, entries: int, size: int, file: _File) -> int:
+    """Return what a directory's first entry says of its picture, if it does; the entries are sorted by tag."""
+    layout = file.order + ("HHQI" if file.is_big else "HHII")
+    tag, _, _, value = struct.unpack_from(layout, data, entries) if size else (0, 0, 0, 0)
+    return int(value) if tag == _SUBFILE else 0
 
 
 def _read_entry(data: bytes, place: int, order: str, *, is_big: bool) -> tuple[int, tuple[int, tuple[Any, ...]] | None]:
@@ -252,6 +279,7 @@ def _by_pillow(data: bytes, size: Size) -> npt.NDArray[Any]:
 def _plain(data: bytes, file: _File, plane: int | None = None, planes: int = 1) -> bytes:
     """Return the file under a new first directory: of the whole picture, or of one plane as a grey one."""
     entries = {tag: entry for tag, entry in file.entries.items() if tag in _KEPT}
+    entries.setdefault(_PHOTOMETRIC, (3, (1,)))  # libtiff refuses a file that does not say it; others read grey
     if plane is not None:
         entries = {tag: entry for tag, entry in entries.items() if tag not in _NOT_OF_A_PLANE}
         for tag in (_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES):

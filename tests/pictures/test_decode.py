@@ -211,6 +211,40 @@ def test_integers_of_other_widths_are_refused(dtype: type) -> None:
         opened(tiff(np.ones((4, 4, 3), dtype), photometric="rgb"))
 
 
+def test_a_tiff_that_does_not_say_what_zero_means_is_grey() -> None:
+    values = np.linspace(0, 1, 60, dtype=np.float32).reshape(6, 10)
+    said = tiff(values, metadata=None)
+    unsaid = said.replace(struct.pack("<HHI", 262, 3, 1), struct.pack("<HHI", 263, 3, 1), 1)
+    assert unsaid != said
+    assert (bgr(unsaid) == bgr(said)).all()
+
+
+def cut_out(image: Image.Image) -> bytes:
+    """Write a codestream whose picture lies off its grid's origin, so far that its blocks and precincts stay alike."""
+    data = saved(image, "JPEG2000", irreversible=False, no_jp2=True)
+    width, height = image.width + 2048, image.height + 2048
+    place = struct.pack(">IIIIIIII", width, height, 2048, 2048, width, height, 0, 0)  # ISO/IEC 15444-1, A.5.1
+    return data[:8] + place + data[40:]
+
+
+def test_a_jpeg_2000_picture_cut_out_of_a_larger_one_is_read() -> None:
+    for mode in ("L", "RGB"):
+        image = photograph().convert(mode).resize((80, 60))
+        assert distance(bgr(cut_out(image)), np.asarray(image.convert("RGB"))[..., ::-1]) == 0
+    deep = Image.fromarray(np.arange(4800, dtype=np.uint16).reshape(60, 80) * 13)
+    with pytest.raises(UnsupportedFormat, match="found an off-origin 16-bit grey JPEG 2000"):
+        bgr(cut_out(deep))
+
+
+@pytest.mark.parametrize(
+    ("length", "number", "name"), [(64, 3, "Huffman"), (64, 4, "run-length coded 24-bit"), (40, 4, "JPEG")]
+)
+def test_what_a_bmp_is_compressed_with_is_told_by_whose_header_it_has(length: int, number: int, name: str) -> None:
+    header = struct.pack("<IiiHHI", length, 8, 8, 1, 24, number).ljust(length, b"\0")
+    with pytest.raises(UnsupportedFormat, match=f"found a BMP with {name} compression"):
+        bgr(struct.pack("<2sIII", b"BM", 14 + length + 192, 0, 14 + length) + header + bytes(192))
+
+
 def test_bigtiff_is_read() -> None:
     assert np.array_equal(
         bgr(tiff(np.asarray(quarters()), photometric="rgb", bigtiff=True)), np.asarray(quarters())[..., ::-1]
