@@ -1,24 +1,24 @@
-"""OpenEXR: what its header says, and its samples by libav (OpenEXR's own "File Layout").
+"""OpenEXR: what its header says, and its samples by OpenEXR's own library (OpenEXR's "File Layout").
 
-The header is parsed here, so that limits and kinds are known first, and the table of chunks, because libav shows black
-for what a file that ends early lacks. The samples are linear light in which 1 is white: more is cut off, as no exposure
-is known. Alpha is associated, as the format has it. Of several layers the one without a name is shown, else the first
-that has R, G and B, which renderers write first; of several parts the first.
+The header is parsed here, so that limits and kinds are known before a decoder sees the file. libav is not asked: where
+a chunk is damaged it goes on, and shows memory that nobody wrote; the library itself refuses the file.
 
-The display window is the picture: what the data window lacks of it is black, and transparent where there is alpha; what
-goes beyond is not seen. libav takes every display window for one that begins at 0, 0: another one is widened to there
-for it, and cut afterwards.
+The samples are linear light in which 1 is white: more is cut off, as no exposure is known. Alpha is associated, as the
+format has it. Of several layers the one without a name is shown, else the first that has R, G and B, which renderers
+write first; of several parts the first. The display window is the picture: what the data window lacks of it is black,
+and transparent where there is alpha; what goes beyond is not seen.
 """
 
-import io
+import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import av
 import numpy as np
 import numpy.typing as npt
+import OpenEXR
 
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
@@ -28,16 +28,15 @@ from renderer.pictures.light import BT709, Coding, Primaries, is_triangle
 
 _HEAD: Final = 8  # magic number, version and flags
 _LONGEST, _MOST_ATTRIBUTES = 255, 4096
-_TILED, _DEEP, _MULTIPART = 0x200, 0x800, 0x1000
+_DEEP = 0x800
 _SAMPLES: Final = {0: "unsigned integer", 1: "half", 2: "float"}
-_COMPRESSIONS: Final = ("none", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "B44A", "DWAA", "DWAB")
+_DTYPES: Final = {1: "<f2", 2: "<f4"}
 _GREY: Final = frozenset("Y")
 _COLOURS: Final = {frozenset("RGB"): "RGB", frozenset("RGBA"): "RGBA", _GREY: "grey"}
 _LARGEST_SIDE: Final = 1 << 24
-_MOST_WIDENED: Final = 4  # times as many pixels
-_FRAMES: Final = {"gbrpf": (1, 0, 2), "gbrapf": (1, 0, 2, 3), "grayf": (0,)}  # planes -> in the order B, G, R, A
-
-_ENDS_EARLY: Final = "expected a whole OpenEXR image, found one that ends early"
+_SMALL_PIXELS: Final = 1 << 20
+_DAMAGED: Final = "expected a whole OpenEXR image, found a damaged or truncated one"
+_MOST_BEYOND: Final = 4  # times as many pixels in the data window as are shown, which is more than any overscan
 
 Attributes = Mapping[str, tuple[int, bytes]]  # name -> where its value begins, the value
 
@@ -57,6 +56,38 @@ class _Channel:
         return self.name.rpartition(".")[2].upper()
 
 
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A box of pixels, its corners included."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def width(self) -> int:
+        return self.right - self.left + 1
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top + 1
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
+
+    def common(self, other: "_Window") -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+        """Return the rows and columns that both windows have, counted from this one's corner and from the other's."""
+        left, right = max(self.left, other.left), min(self.right, other.right) + 1
+        top, bottom = max(self.top, other.top), min(self.bottom, other.bottom) + 1
+        right, bottom = max(left, right), max(top, bottom)
+        return (
+            (slice(top - self.top, bottom - self.top), slice(left - self.left, right - self.left)),
+            (slice(top - other.top, bottom - other.top), slice(left - other.left, right - other.left)),
+        )
+
+
 def read_header(data: bytes) -> Header:
     """Parse the first part's header.
 
@@ -67,21 +98,13 @@ def read_header(data: bytes) -> Header:
     attributes, _ = _attributes(data, _HEAD)
     if struct.unpack_from("<I", data, 4)[0] & _DEEP:
         raise unsupported("deep OpenEXR image")
-    left, top, right, bottom = struct.unpack("<4i", _value(attributes, "displayWindow", 16))
-    width, height = right - left + 1, bottom - top + 1
-    if not (0 < width <= _LARGEST_SIDE and 0 < height <= _LARGEST_SIDE):
-        raise DecodeFailed(f"expected an OpenEXR image with pixels, found {width}x{height}")
-    if min(left, top) < 0 or (right + 1) * (bottom + 1) > _MOST_WIDENED * width * height:
-        raise unsupported(f"OpenEXR image whose display window begins at {left}, {top}")
-    compression = _value(attributes, "compression", 1)[0]
-    if compression >= len(_COMPRESSIONS):
-        raise unsupported("OpenEXR image with a compression that is not known here")
-    if _COMPRESSIONS[compression] == "PIZ":  # libav shows memory that it never wrote where such data is damaged
-        raise unsupported("OpenEXR image with PIZ compression")
+    shown = _window(attributes, "displayWindow")
+    if _window(attributes, "dataWindow").pixels > max(_MOST_BEYOND * shown.pixels, _SMALL_PIXELS):
+        raise unsupported("OpenEXR image whose data window is far larger than its display window")
     primaries = _primaries(attributes)
     coding = None if primaries == BT709 else Coding("linear", primaries)
     layer = _layer(_channels(attributes))
-    return Header("OpenEXR", _kind(layer), Size(width, height), 1, None, coding)
+    return Header("OpenEXR", _kind(layer), Size(shown.width, shown.height), 1, None, coding)
 
 
 def read(data: bytes) -> npt.NDArray[Any]:
@@ -93,67 +116,52 @@ def read(data: bytes) -> npt.NDArray[Any]:
     Raises:
         DecodeFailed: it is damaged.
     """
-    attributes, end = _attributes(data, _HEAD)
-    _check_chunks(data, attributes, end)
-    layer = _layer(_channels(attributes))
-    left, top, right, bottom = struct.unpack("<4i", _value(attributes, "displayWindow", 16))
-    place, _ = attributes["displayWindow"]
-    widened = b"".join((data[:place], struct.pack("<4i", 0, 0, right, bottom), data[place + 16 :]))
-    with av.open(io.BytesIO(widened), "r", format="exr_pipe") as container:
-        context = container.streams.video[0].codec_context
-        context.options = {"layer": layer[0].layer, "err_detect": "explode"}
-        frame = next(container.decode(video=0), None)
-    if frame is None:
-        raise DecodeFailed(_ENDS_EARLY)
-    name, _, suffix = frame.format.name.partition("f")
-    planes = [_plane(plane, "<f4" if suffix == "32le" else "<f2") for plane in frame.planes]
-    order = _FRAMES.get(f"{name}f", ())
-    if len(order) != len(planes):
-        raise DecodeFailed("expected an OpenEXR image of the samples that its header names")
-    found = [planes[index][top:, left:].astype(np.float32) for index in order]
-    samples = found[0] if len(found) == 1 else np.dstack(found)
-    return straight(samples) if len(found) == 4 else samples
+    attributes, _ = _attributes(data, _HEAD)
+    shown, there = _window(attributes, "displayWindow"), _window(attributes, "dataWindow")
+    layer = sorted(_layer(_channels(attributes)), key=lambda channel: "BGRAY".index(channel.letter))
+    dtype = np.dtype(_DTYPES[layer[0].kind])
+    with _opened(data) as file:
+        if not file.isComplete():
+            raise DecodeFailed(_DAMAGED)
+        planes = file.channels([channel.name for channel in layer])
+    if any(len(plane) != there.pixels * dtype.itemsize for plane in planes):
+        raise DecodeFailed(_DAMAGED)
+    samples = np.zeros((shown.height, shown.width, len(planes)), np.float32)
+    target, source = shown.common(there)
+    for index, plane in enumerate(planes):
+        samples[*target, index] = np.frombuffer(plane, dtype).reshape(there.height, there.width)[source]
+    return samples[..., 0] if len(planes) == 1 else straight(samples) if len(planes) == 4 else samples
 
 
-def _plane(plane: Any, dtype: str) -> npt.NDArray[Any]:
-    rows = np.frombuffer(plane, dtype).reshape(-1, plane.line_size // np.dtype(dtype).itemsize)
-    return rows[: plane.height, : plane.width]
+@contextmanager
+def _opened(data: bytes) -> Iterator[Any]:
+    """Lend the file as the library sees it; what it raises is damage.
+
+    Raises:
+        DecodeFailed: the library refused it.
+    """
+    descriptor = os.memfd_create("OpenEXR")
+    try:
+        with open(descriptor, "wb", closefd=False) as file:  # a stream of Python's ends the process where it fails
+            file.write(data)
+        with closing(OpenEXR.InputFile(f"/proc/self/fd/{descriptor}")) as image:
+            yield image
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise DecodeFailed(_DAMAGED) from error
+    finally:
+        os.close(descriptor)
 
 
-def _check_chunks(data: bytes, attributes: Attributes, end: int) -> None:
-    """Refuse a file that lacks one of the first part's chunks, in which the samples lie."""
-    flags = struct.unpack_from("<I", data, 4)[0]
-    if flags & _MULTIPART:
-        is_tiled = attributes.get("type", (0, b""))[1].startswith(b"tiled")
-        places = _places_of_first_part(data, attributes, end)
-    else:
-        is_tiled = bool(flags & _TILED)
-        places = _places(data, end)
-    # What a chunk begins with: the part's number where there are several, its row or its tile, its size.
-    head = (4 if flags & _MULTIPART else 0) + (16 if is_tiled else 4) + 4
-    if not len(places) or not end < places.min() <= places.max() <= len(data) - head:
-        raise DecodeFailed(_ENDS_EARLY)
-    last = int(places.max()) + head
-    if last + int.from_bytes(data[last - 4 : last], "little") > len(data):
-        raise DecodeFailed(_ENDS_EARLY)
+def _window(attributes: Attributes, name: str) -> _Window:
+    """Return a window of the header.
 
-
-def _places(data: bytes, end: int) -> npt.NDArray[np.uint64]:
-    """Return where the chunks begin; their table ends where the first of them does, in whatever order they are."""
-    values = np.frombuffer(data, "<u8", (len(data) - end) // 8, end)
-    values = values[: max(0, int(values[0]) - end) // 8] if len(values) else values
-    is_end = end + 8 * np.arange(1, len(values) + 1) >= np.minimum.accumulate(values)
-    return values[: int(is_end.argmax()) + 1] if is_end.any() else values[:0]
-
-
-def _places_of_first_part(data: bytes, attributes: Attributes, end: int) -> npt.NDArray[np.uint64]:
-    following = attributes
-    while following:  # the headers of the other parts, and an empty one
-        following, end = _attributes(data, end)
-    count = int.from_bytes(_value(attributes, "chunkCount", 4), "little")
-    if end + 8 * count > len(data):
-        raise DecodeFailed(_ENDS_EARLY)
-    return np.frombuffer(data, "<u8", count, end)
+    Raises:
+        DecodeFailed: it has no pixels, or more than a picture can have.
+    """
+    window = _Window(*struct.unpack("<4i", _value(attributes, name, 16)))
+    if not (0 < window.width <= _LARGEST_SIDE and 0 < window.height <= _LARGEST_SIDE):
+        raise DecodeFailed(f"expected an OpenEXR image with pixels, found {window.width}x{window.height}")
+    return window
 
 
 def _attributes(data: bytes, place: int) -> tuple[Attributes, int]:

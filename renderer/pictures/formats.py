@@ -30,7 +30,7 @@ from renderer.errors import DecodeFailed, UnsupportedFormat
 from renderer.geometry import Size
 from renderer.pictures.light import Coding
 
-OPENCV, PILLOW, LIBAV, LIBHEIF, OURS = "OpenCV", "Pillow", "libav", "libheif", "stillreel"
+OPENCV, PILLOW, LIBAV, LIBHEIF, OPENEXR, OURS = "OpenCV", "Pillow", "libav", "libheif", "OpenEXR", "stillreel"
 
 More = Literal["frames", "pages", "pictures"]
 
@@ -59,7 +59,7 @@ DECODERS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "BMP": {**dict.fromkeys(_BMP_DEPTHS, OURS), "run-length coded 4-bit": PILLOW, "run-length coded 8-bit": PILLOW},
     "Netpbm": dict.fromkeys(("bitmap", "grey", "RGB", "float grey", "float RGB"), OURS),
-    "OpenEXR": {f"{depth} {kind}": LIBAV for depth in ("half", "float") for kind in ("grey", "RGB", "RGBA")},
+    "OpenEXR": {f"{depth} {kind}": OPENEXR for depth in ("half", "float") for kind in ("grey", "RGB", "RGBA")},
     "JPEG 2000": {
         **{f"{bits}-bit {kind}": OPENCV if bits >= 8 else PILLOW for bits in range(1, 17) for kind in ("grey", "RGB")},
         **dict.fromkeys(("8-bit RGBA", "8-bit grey with alpha", "8-bit palette", "8-bit YCbCr"), PILLOW),

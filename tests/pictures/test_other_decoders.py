@@ -5,11 +5,13 @@ import io
 import av
 import numpy as np
 import numpy.typing as npt
+import OpenEXR
 import pytest
 from PIL import Image
 
+from renderer.errors import DecodeFailed
 from renderer.pictures.decode import decode
-from tests.pictures.matrix import Sample, dpx, ico, psd, tga
+from tests.pictures.matrix import Sample, dpx, exr_file, ico, named, psd, tga
 
 # What the others do otherwise, each with its reason.
 _OTHERWISE = (
@@ -55,3 +57,14 @@ def test_libav_shows_the_same(sample: Sample) -> None:
 def test_pillow_shows_the_same_icon(sample: Sample) -> None:
     found = decode(sample.data, background=(0, 0, 0), max_pixels=10**7).pixels[..., ::-1].astype(int)
     assert np.abs(found - by_pillow(sample.data)).mean() <= 1
+
+
+@pytest.mark.parametrize("compression", ["RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "DWAA", "DWAB", "ZSTD"])
+def test_openexr_with_a_damaged_chunk_is_refused(compression: str) -> None:
+    """libav goes on, and shows black or what was in memory."""
+    ramp = np.cumsum(np.random.default_rng(5).random((400, 700, 3)), axis=1).astype("f2") / 700
+    data = exr_file(named(ramp), compression=getattr(OpenEXR, f"{compression}_COMPRESSION"))
+    place = len(data) * 2 // 3
+    damaged = data[:place] + b"\xff" * 40 + data[place + 40 :]
+    with pytest.raises(DecodeFailed, match="found a damaged or truncated one"):
+        decode(damaged, background=(0, 0, 0), max_pixels=10**7)
