@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from renderer.errors import ConfigError, InvalidRequest
+from renderer import render
+from renderer.errors import ConfigError, InvalidRequest, UnsupportedFormat
 from renderer.manifests.concat import from_concat, is_concat
 from renderer.manifests.read import fields_of
 from renderer.manifests.sources import Asked, Wishes, ask
 from renderer.numbering import natural, parse_pattern
+
+JPEG_XL = b"\xff\x0a\xfa\x1f\x01\x91\x08\x06\x01\0"
 
 
 @pytest.fixture(autouse=True)
@@ -139,6 +142,43 @@ def test_what_fits_nothing_is_refused_by_name() -> None:
     assert refused("a.png", start=1) == (
         "--start is the first number of a pattern such as frames_%04d.png; found no pattern"
     )
+
+
+@pytest.mark.parametrize("content", ['\ufeff \n {"images": []}', "ffconcat version 1.0\nfile a.png\n"])
+def test_a_file_whose_name_does_not_tell_is_a_manifest_if_it_begins_like_one(here: Path, content: str) -> None:
+    (here / "reel.txt").write_text(content, "utf-8")
+    assert ask(["reel.txt"], Wishes()).manifest == Path("reel.txt")
+    (here / "reel.txt").write_text('{"images": [', "utf-8")
+    assert refused("reel.txt").startswith("manifest reel.txt: ")
+
+
+@pytest.mark.parametrize("name", ["a.jxl", "a.cr2", "a.nef", "a.dng", "a.mov", "a.heics", "a.pdf", "a.svg", "a", "a.t"])
+def test_any_other_file_is_an_image_whose_content_says_what_it_is(here: Path, name: str) -> None:
+    for content in (b"<svg/>", b"II*\0\x10", b"some words", b"", JPEG_XL):
+        (here / name).write_bytes(content)
+        assert shown(name) == [name]
+    with pytest.raises(UnsupportedFormat, match="found a JPEG XL image"):
+        render(ask([name], Wishes()).fields, here / "out.mp4")
+
+
+def test_a_pipe_is_a_manifest_that_is_not_read_twice(here: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b'{"images": [{"url": "a.png"}]}')
+    os.close(writing)
+    try:
+        assert ask([f"/dev/fd/{reading}"], Wishes()).fields == {"images": [{"url": "a.png"}]}
+    finally:
+        os.close(reading)
+
+
+def test_a_glob_names_the_pictures_that_it_leaves_out() -> None:
+    touch("a.png", "b.jxl", "c.dng", "notes.txt", "d.pdf")
+    asked = ask(["*"], Wishes())
+    assert messages(asked) == ["*: 2 pictures are left out, of a format that is not read here: b.jxl, c.dng"]
+    assert refused("*.jxl") == (
+        "*.jxl: no image has such a name; 1 file is left out, of a format that is not read here: b.jxl"
+    )
+    assert refused("*.pdf").endswith("; 1 file is left out, of a format that is not read here: d.pdf")
 
 
 # Gaps: what is missing is told, or held, where the request is laid out (test_numbering.py).

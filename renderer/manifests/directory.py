@@ -19,6 +19,7 @@ from renderer.numbering import natural
 _SUFFIXES: Final = frozenset(
     {
         *(".avif", ".bmp", ".dib", ".gif", ".hdr", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
+        *(".apng", ".avifs", ".mpo"),
         *(".exr", ".heic", ".heif", ".hif", ".dpx", ".ico", ".cur", ".psb", ".psd"),
         *(".icb", ".tga", ".vda", ".vst"),  # Truevision
         *(".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),  # JPEG 2000
@@ -28,7 +29,7 @@ _SUFFIXES: Final = frozenset(
 # What people call pictures and nothing above covers: phones, cameras' raw files, films, programs that draw.
 _PICTURES_ELSEWHERE: Final = frozenset(
     {
-        *(".heics", ".jxl", ".jxr", ".cin"),
+        *(".heics", ".heifs", ".jxl", ".jxr", ".cin"),
         *(".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw"),
         *(".ai", ".eps", ".kra", ".svg", ".svgz", ".xcf"),
     }
@@ -93,17 +94,17 @@ def directory_manifest(directory: Path, hold: Mapping[str, Any], overrides: Mapp
     return {"images": [{"url": _url(file.name), **hold} for file in files], **(overrides or {})}
 
 
-def left_out_words(unread: Sequence[Path]) -> str:
-    """Name the pictures that are left out, at most ten of them."""
+def left_out_words(unread: Sequence[Path], what: str = "picture") -> str:
+    """Name the pictures, or files, that are left out, at most ten of them."""
     names = ", ".join(path.name for path in unread[:_NAMED_MAX])
     more = f" and {len(unread) - _NAMED_MAX} more" if len(unread) > _NAMED_MAX else ""
-    what = "picture is" if len(unread) == 1 else "pictures are"
-    return f"{len(unread)} {what} left out, of a format that is not read here: {names}{more}"
+    are = f"{what} is" if len(unread) == 1 else f"{what}s are"
+    return f"{len(unread)} {are} left out, of a format that is not read here: {names}{more}"
 
 
-def and_left_out(unread: Sequence[Path]) -> str:
-    """Say as an addition to a sentence which pictures are left out; nothing if there are none."""
-    return f"; {left_out_words(unread)}" if unread else ""
+def and_left_out(unread: Sequence[Path], what: str = "picture") -> str:
+    """Say as an addition to a sentence which of them are left out; nothing if there are none."""
+    return f"; {left_out_words(unread, what)}" if unread else ""
 
 
 def parse_hold(text: str) -> Fields:

@@ -25,6 +25,7 @@ _READERS: Final = {
 _TABLES: Final = {".csv": from_csv, ".ffconcat": from_concat}
 MANIFEST_SUFFIXES: Final = (*_READERS, *_TABLES)
 _CUTS: Final = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029,;\t|"  # what may end a line or a cell
+_LOOKED_AT_BYTES: Final = 4096
 _OWN_IMAGES: Final = 100_000  # in a file of the user's own, whose limits are checked later
 
 
@@ -72,6 +73,21 @@ def fields_of(text: str, name: str, max_images: int = _OWN_IMAGES) -> Fields:
 def is_manifest_name(name: str) -> bool:
     """Whether a file of that name may be a manifest, where a directory is searched for them."""
     return not name.startswith(".") and Path(name).suffix.lower() in MANIFEST_SUFFIXES
+
+
+def begins_like_manifest(path: Path) -> bool:
+    """Whether a file whose name does not tell is to be read as a manifest; what cannot be looked at twice is one.
+
+    Everything else is for those to name who know pictures.
+    """
+    try:
+        if not path.is_file():  # a pipe, as `<(...)` makes of a shell's command
+            return True
+        with path.open("rb") as file:
+            text = file.read(_LOOKED_AT_BYTES).decode("utf-8-sig", "replace").lstrip()
+    except OSError:
+        return False
+    return text.startswith(("{", "[")) or is_concat(text)
 
 
 def is_manifest(path: Path) -> bool:

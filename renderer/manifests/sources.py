@@ -16,8 +16,15 @@ from urllib.parse import quote
 
 from protocol.schema import ResultWarning
 from renderer.errors import ConfigError
-from renderer.manifests.directory import and_left_out, images_in, is_image_name, left_out_words, unread_in
-from renderer.manifests.read import is_manifest_name, read_manifest
+from renderer.manifests.directory import (
+    and_left_out,
+    images_in,
+    is_image_name,
+    is_unread_picture,
+    left_out_words,
+    unread_in,
+)
+from renderer.manifests.read import begins_like_manifest, is_manifest_name, read_manifest
 from renderer.manifests.still import Fields
 from renderer.numbering import gaps, likely_gaps, natural, parse_pattern, unsaid_words
 
@@ -79,13 +86,13 @@ def ask(sources: Sequence[str], wishes: Wishes) -> Asked:
 
 
 def _is_manifest(source: str) -> bool:
-    """Whether it is to be read as a manifest; so is what nothing else fits, since its name need not tell."""
+    """Whether it is to be read as a manifest; where its name does not tell, what it holds does."""
     path = Path(source)
     if source == "-" or is_manifest_name(path.name):
         return True
     if is_image_name(path.name) or path.is_dir():
         return False
-    return os.path.lexists(path) or not (parse_pattern(path.name) or glob.has_magic(source))
+    return os.path.lexists(path) and begins_like_manifest(path)
 
 
 class _Images:
@@ -133,10 +140,15 @@ class _Images:
         return files
 
     def _of_glob(self, source: str) -> list[Path]:
-        files = [Path(name) for name in glob.glob(source, recursive=True) if is_image_name(Path(name).name)]  # noqa: PTH207 - of a text, absolute or not
+        names = sorted(glob.glob(source, recursive=True), key=natural)  # noqa: PTH207 - of a text, absolute or not
+        found = [Path(name) for name in names]
+        files = [path for path in found if is_image_name(path.name)]
         if not files:
-            raise ConfigError(f"{source}: no image has such a name")
-        return sorted(files, key=lambda file: natural(str(file)))
+            unread = [path for path in found if path.is_file()]
+            raise ConfigError(f"{source}: no image has such a name{and_left_out(unread, 'file')}")
+        if unread := [path for path in found if is_unread_picture(path.name)]:
+            self._warn("images_left_out", f"{source}: {left_out_words(unread)}")
+        return files
 
     def _of_pattern(self, path: Path) -> list[Path]:
         pattern = parse_pattern(path.name)
