@@ -5,20 +5,30 @@ the child's end, and both are ours to choose: SIGKILL, to the child's whole proc
 F_SETSIG). Nothing in the child takes part in it. So it ends programs of others, processes that are stopped, and Python
 whose lock a decoder does not let go of.
 
+Nothing of a program runs before its end of the pipe has an owner: until then its process is a shell that reads from a
+second pipe, and ends where that ends with nothing said. So there is no moment at which a parent can be killed and leave
+a program behind.
+
 PR_SET_PDEATHSIG looks simpler and is not: only the child can set it, between fork and exec, where a parent that has
 threads must not run Python; it goes by the thread that forked and not by its process; and what the child itself begins
 does not get it.
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from typing import IO, Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Final
+
+# Becomes the program after its first argument as soon as it is told a line by the pipe of that number.
+_WAITS: Final = ("/bin/sh", "-c", 'read -r _ <"/proc/self/fd/$1" && shift && exec "$@"', "sh")
 
 
 def tie(pipe: int, owner: int) -> None:
@@ -58,22 +68,24 @@ class Child(subprocess.Popen[bytes]):
         Raises:
             OSError: it cannot be begun.
         """
-        self._pipe: tuple[int, ...] = os.pipe()
-        try:
-            super().__init__(
-                command,
-                bufsize=0,
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=environment,
-                process_group=0,
-                pass_fds=self._pipe[:1],
-            )
-        except BaseException:
-            self._let_go()
-            raise
-        tie(self._pipe[0], -self.pid)
+        self._pipe: tuple[int, ...] = ()
+        with _waiting(command) as (held, waiting):
+            self._pipe = os.pipe()
+            try:
+                super().__init__(
+                    waiting,
+                    bufsize=0,
+                    stdin=stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    env=environment,
+                    process_group=0,
+                    pass_fds=(self._pipe[0], *held),
+                )
+            except BaseException:
+                self._let_go()
+                raise
+            tie(self._pipe[0], -self.pid)
 
     def __exit__(self, *exc: Any) -> None:  # noqa: PYI036 - handed on as they come
         self.end()
@@ -95,6 +107,28 @@ class Child(subprocess.Popen[bytes]):
         read_end, write_end = self._pipe
         self._pipe = ()
         os.close(write_end)  # first, so that there is somebody to be signalled for whatever the child has closed
+        os.close(read_end)
+
+
+@contextlib.contextmanager
+def _waiting(command: Sequence[str]) -> Iterator[tuple[tuple[int, ...], Sequence[str]]]:
+    """Yield a command that becomes this one at the end of the block, and the pipe that it needs for that.
+
+    Raises:
+        OSError: there is no such program.
+    """
+    if sys.platform != "linux":  # where nothing is tied
+        yield (), command
+        return
+    if shutil.which(command[0]) is None:
+        number = errno.EACCES if Path(command[0]).exists() else errno.ENOENT
+        raise OSError(number, os.strerror(number), command[0])
+    read_end, write_end = os.pipe()
+    try:
+        yield (read_end,), [*_WAITS, str(read_end), *command]
+        os.write(write_end, b"\n")
+    finally:
+        os.close(write_end)
         os.close(read_end)
 
 

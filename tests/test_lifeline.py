@@ -15,7 +15,7 @@ import pytest
 
 from renderer.lifeline import Child
 from tests.batch.conftest import BatchProcess, Tree
-from tests.daemon_process import DaemonProcess, Gate, Start, request, wait_until
+from tests.daemon_process import MARK, DaemonProcess, Gate, Start, marked, request, wait_until
 from tests.jobs.test_slot import wait_until_dead
 
 Require = Callable[[str, object, str], None]
@@ -107,6 +107,31 @@ def test_a_killed_process_takes_its_childs_group_along_though_that_is_stopped(li
         freeze(left)
         parent.kill()
     wait_until_dead(left)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing is tied")
+@pytest.mark.parametrize("call", ["F_SETOWN", "F_SETSIG", "F_GETFL", "F_SETFL"])
+def test_a_process_that_is_killed_before_it_has_tied_its_child_leaves_nothing(tmp_path: Path, call: str) -> None:
+    lines = (
+        "import fcntl, os, signal, sys; from renderer.lifeline import Child\n"
+        "def kill(event, given):\n"
+        f"    if event == 'fcntl.fcntl' and given[1] == fcntl.{call}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sys.addaudithook(kill)\n"
+        f"Child(['sh', '-c', 'touch {tmp_path}/begun; exec sleep 60'])"
+    )
+    with subprocess.Popen([sys.executable, "-c", lines], env={**os.environ, MARK: str(tmp_path)}) as parent:
+        assert parent.wait(60) == -signal.SIGKILL
+    wait_until(lambda: not marked(str(tmp_path)), "nothing is left")
+    assert not (tmp_path / "begun").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"), [("none", FileNotFoundError), ("text", PermissionError)], ids=["missing", "no program"]
+)
+def test_what_is_no_program_is_refused_by_whoever_begins_it(tmp_path: Path, name: str, refused: type[OSError]) -> None:
+    (tmp_path / "text").touch()
+    with pytest.raises(refused):
+        Child([str(tmp_path / name)])
 
 
 def test_a_childs_group_ends_with_the_block_that_it_is_for(lingering: Lingering) -> None:
