@@ -211,7 +211,7 @@ def test_a_daemon_that_is_killed_while_it_tries_its_encoder_leaves_nothing(
         "--data-dir",
         tmp_path / "data",
     ]
-    settings = {"STILLREEL_ENCODE__FFMPEG": str(lingering.program)}
+    settings = {"STILLREEL_ENCODE__FFMPEG": str(lingering.program), "STILLREEL_ENGINE__CONFINE_WORKERS": "0"}
     with subprocess.Popen(command, env={**os.environ, **settings}) as daemon:
         left = lingering.running()
         freeze(left)
