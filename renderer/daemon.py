@@ -77,11 +77,20 @@ def serve(settings: Settings, announce: Callable[[str], None], examine: "Examine
             store.close()
 
 
+def _look_for_orphans() -> None:
+    """End what workers have left, always on the loop: two at once could take each other's numbers."""
+    try:
+        end_orphans()
+    except OSError as error:
+        if not descriptors.is_why(error):
+            raise
+
+
 async def _end_orphans() -> None:
     """End now and then what workers have left, for a living orphan is handed on without a signal."""
 
     async def look() -> None:
-        end_orphans()  # always on the loop: two at once could take each other's numbers
+        _look_for_orphans()
 
     await repeatedly("ending what workers have left", look, _ORPHANS_S)
 
@@ -122,11 +131,11 @@ class _Daemon:
         loop.set_exception_handler(descriptors.pass_on)
         for signum in stopping_signals():
             loop.add_signal_handler(signum, self._on_signal)
-        loop.add_signal_handler(signal.SIGCHLD, end_orphans)
+        loop.add_signal_handler(signal.SIGCHLD, _look_for_orphans)
         http, spool = self._http(engine, intake, server), self._spool(engine, intake)
         addresses = [*server.endpoints, *(http.addresses if http else [])]
         keeping = Retention(settings.retention, self._store, self._places)
-        parts: list[Part] = [engine.run, keeping.run, server.serve, _end_orphans]
+        parts: list[Part] = [engine.run, keeping.run, server.serve, _end_orphans, descriptors.watch]
         parts += [spool.serve] if spool else []
         parts += [webhooks(settings, self._data_dir, engine, self._store.hooks).run]
         async with self._metrics(engine, spool) as port:  # the last that may not be had

@@ -1,31 +1,77 @@
-"""What happens when no file can be opened any more: connections wait, and the log says so once and not each time.
+"""What happens when no file can be opened any more: connections wait, and the log is told its beginning and its end.
+
+Nearly everything that the daemon does now and then fails meanwhile, and goes on afterwards; none of it says so itself.
 
 A listening socket whose connection cannot be accepted stays readable, so that whoever waits for it is woken again at
 once: asyncio tries a thousand times in a row, libzmq and socketserver without end.
 """
 
+import asyncio
 import errno
 import logging
 import os
 import socket
 import time
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 log = logging.getLogger(__name__)
 
 SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-_QUIET_S: Final = 60.0
+_NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
+SPARE: Final = 8  # as many files must be free before all is as usual again
+_CALM_S: Final = 3.0
+_LOOK_S: Final = 1.0
 _ASYNCIOS_WORDS: Final = "socket.accept() out of system resource"
-_said_at = -_QUIET_S
+
+
+class _Shortage:
+    """Whether files can be opened, as far as the log knows; one process has one limit."""
+
+    def __init__(self) -> None:
+        self._is_said = False
+        self._noticed_at = 0.0
+
+    def notice(self) -> None:
+        """Log that it has begun, unless it lasts since before; on any thread."""
+        self._noticed_at = time.monotonic()
+        if not self._is_said:
+            self._is_said = True
+            words = "no more files can be opened (RLIMIT_NOFILE): connections and much else wait until that is over"
+            log.warning(words, extra={"action": "no_descriptors"})
+
+    def look(self) -> None:
+        """Log that it is over as soon as nothing was short for a while, so that coming and going is one shortage."""
+        if not self._is_said:
+            return
+        if are_short(SPARE):
+            self._noticed_at = time.monotonic()
+        elif time.monotonic() - self._noticed_at >= _CALM_S:
+            self._is_said = False
+            log.info("files can be opened again", extra={"action": "descriptors"})
+
+
+_shortage = _Shortage()
 
 
 def say_short() -> None:
-    """Log that connections wait, once a minute at most."""
-    global _said_at  # noqa: PLW0603 - one process has one limit
-    now = time.monotonic()
-    if now - _said_at >= _QUIET_S:
-        log.warning("no more files can be opened (RLIMIT_NOFILE): connections wait", extra={"action": "no_descriptors"})
-        _said_at = now
+    """Log that connections wait, once until that is over."""
+    _shortage.notice()
+
+
+def is_why(error: BaseException) -> bool:
+    """Tell whether something failed because no file can be opened; if so that is logged, and nothing more need be."""
+    cause = error if isinstance(error, OSError) else error.__cause__
+    if not isinstance(cause, OSError) or cause.errno not in _NO_FILES:
+        return False
+    _shortage.notice()
+    return True
+
+
+async def watch() -> NoReturn:
+    """Log when a shortage is over, until cancelled."""
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        _shortage.look()
 
 
 def are_short(spare: int) -> bool:

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
+from renderer import descriptors
 from renderer.errors import StillreelError
 
 log = logging.getLogger(__name__)
@@ -17,6 +18,8 @@ log = logging.getLogger(__name__)
 async def repeatedly(what: str, work: Callable[[], Awaitable[object]], pause_s: float) -> NoReturn:
     """Do something, wait, and so on until cancelled; what fails is logged and done again after the pause.
 
+    What fails for want of a file descriptor is logged once for the whole daemon.
+
     Args:
         what: names the work in the log, such as "sweeping the uploads".
     """
@@ -24,8 +27,9 @@ async def repeatedly(what: str, work: Callable[[], Awaitable[object]], pause_s: 
         try:
             await work()
         except (OSError, StillreelError) as error:
-            words = error.strerror if isinstance(error, OSError) else str(error)
-            log.warning("%s failed and is tried again: %s", what, words, extra={"action": "tried_again"})
+            if not descriptors.is_why(error):
+                words = error.strerror if isinstance(error, OSError) else str(error)
+                log.warning("%s failed and is tried again: %s", what, words, extra={"action": "tried_again"})
         except Exception:
             log.exception("%s failed and is tried again", what, extra={"action": "tried_again"})
         await asyncio.sleep(pause_s)

@@ -1,15 +1,18 @@
-"""A daemon that can open no more files: connections wait, it says so once, takes no time for them, and recovers."""
+"""A daemon that can open no more files: connections wait and cost nothing; the log says when it begins and ends."""
 
 import resource
+import signal
 import socket
 import time
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
 from tests.daemon_process import DaemonProcess, Start, request, wait_until
+from tests.manifest_directory import put
 
 
 def port(daemon: DaemonProcess, door: str) -> int:
@@ -38,6 +41,29 @@ def test_connections_wait_where_no_more_files_can_be_opened_and_cost_nothing(sta
         assert "Traceback" not in daemon.words()
     resource.prlimit(daemon.child.pid, resource.RLIMIT_NOFILE, limits)
     assert daemon.client.health().live
-    assert httpx.get(f"{daemon.http}/livez", timeout=10).status_code == 200
+    assert httpx.get(f"{daemon.http}/livez", timeout=60).status_code == 200
     assert daemon.client.render(request(request_id="after")).frames == 2
     assert daemon.stop() == 0
+
+
+def test_what_is_done_now_and_then_does_not_say_anew_that_no_file_can_be_opened(start: Start, tmp_path: Path) -> None:
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    daemon = start("--http", "127.0.0.1:0", "--spool", spool, ENGINE__WORKERS=1, SPOOL__RESCAN_S=0.3)
+    put(spool, "before", request())
+    wait_until((spool / "done" / "before" / "video.mp4").exists, "all parts of it run")
+    assert httpx.get(f"{daemon.http}/livez", timeout=60).status_code == 200
+    process = psutil.Process(daemon.child.pid)
+    limits = resource.prlimit(daemon.child.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.child.pid, resource.RLIMIT_NOFILE, (process.num_fds() - 2, limits[1]))
+    wait_until(lambda: "no more files can be opened" in daemon.words(), "it says so")
+    for _ in range(3):
+        daemon.signal(signal.SIGCHLD)  # upon which it looks for what workers have left
+        time.sleep(0.4)  # the manifest directory is looked at meanwhile
+    resource.prlimit(daemon.child.pid, resource.RLIMIT_NOFILE, limits)
+    wait_until(lambda: "files can be opened again" in daemon.words(), "it says that, too")
+    words = daemon.words()
+    assert (words.count("no more files"), words.count("opened again")) == (1, 1)
+    assert not [line for line in words.splitlines() if "Too many open files" in line or "Traceback" in line]
+    put(spool, "after", request())
+    wait_until((spool / "done" / "after" / "video.mp4").exists, "it works again")

@@ -17,7 +17,7 @@ from tests.daemon_process import Start, wait_until
 
 @pytest.mark.logs_errors
 def test_work_that_fails_is_logged_and_done_again(caplog: pytest.LogCaptureFixture) -> None:
-    failures = [OSError(errno.EMFILE, os.strerror(errno.EMFILE)), StoreFailed("no store"), KeyError("a bug"), None]
+    failures = [OSError(errno.EIO, os.strerror(errno.EIO)), StoreFailed("no store"), KeyError("a bug"), None]
 
     async def scenario() -> None:
         done = asyncio.Event()
@@ -37,7 +37,7 @@ def test_work_that_fails_is_logged_and_done_again(caplog: pytest.LogCaptureFixtu
     asyncio.run(scenario())
     said = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert said == [
-        ("WARNING", "counting failed and is tried again: Too many open files"),
+        ("WARNING", "counting failed and is tried again: Input/output error"),
         ("WARNING", "counting failed and is tried again: no store"),
         ("ERROR", "counting failed and is tried again"),
     ]

@@ -11,6 +11,7 @@ from collections import deque
 
 from watchfiles import Change, awatch
 
+from renderer import descriptors
 from renderer.config import SpoolSettings
 from renderer.errors import ConfigError
 from renderer.frontends.claims import Claims
@@ -91,7 +92,9 @@ class Spool:
                         await self._look_again(tasks)
                     await self._claim_what_fits(tasks)
                 except OSError as error:
-                    log.warning("the manifest directory cannot be used now: %s", error, extra={"action": "waits"})
+                    if not descriptors.is_why(error):
+                        words = "the manifest directory cannot be used now: %s"
+                        log.warning(words, error.strerror, extra={"action": "waits"})
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(look_at):
                         await self._wake.wait()

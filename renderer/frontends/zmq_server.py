@@ -46,7 +46,7 @@ from protocol.schema import (
     VideoQuery,
 )
 from renderer.config import ServerSettings
-from renderer.descriptors import are_short, say_short
+from renderer.descriptors import SPARE, are_short, say_short
 from renderer.errors import ConfigError, InvalidRequest, JobNotFound, StillInProgress, StillreelError
 from renderer.frontends import curve, weighing
 from renderer.frontends.curve import USER, Admission, CurveRing, Handshakes, ask_for_keys
@@ -63,7 +63,7 @@ from renderer.jobs.job import Job, own_id
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
-_LOOK_S, _SPARE = 1.0, 8  # between looks at the descriptors; as many must be free before connections are taken again
+_LOOK_S = 1.0  # between looks at the descriptors
 _LINGER_MS = 2000
 _PART_BYTES = 2 * 1024 * 1024  # of a video in one message: two seconds for a line of 8 Mbit/s
 _MESSAGES_IN, _MESSAGES_OUT = 4, 1000  # for each connection
@@ -163,7 +163,7 @@ class ZmqServer:
             shut = dict(zip(self._sockets, self.endpoints, strict=True))
             while shut:
                 await asyncio.sleep(_LOOK_S)
-                for socket, endpoint in [] if are_short(_SPARE) else list(shut.items()):
+                for socket, endpoint in [] if are_short(SPARE) else list(shut.items()):
                     with contextlib.suppress(zmq.ZMQError):  # its place is not free yet
                         socket.bind(endpoint)
                         del shut[socket]
