@@ -13,18 +13,21 @@ PING_MS: Final = 15_000
 DEAF_MS: Final = 60_000
 _PROBE_S, _PROBES = 15, 4
 
-_OPTIONS: Final = {
-    zmq.HEARTBEAT_IVL: PING_MS,
-    zmq.HEARTBEAT_TIMEOUT: DEAF_MS,
-    zmq.HEARTBEAT_TTL: DEAF_MS,  # the other end hangs up as well, though it may send no pings of its own
-    zmq.TCP_KEEPALIVE: 1,
-    zmq.TCP_KEEPALIVE_IDLE: PING_MS // 1000,
-    zmq.TCP_KEEPALIVE_INTVL: _PROBE_S,
-    zmq.TCP_KEEPALIVE_CNT: _PROBES,
-}
 
+def keep_alive(socket: zmq.Socket, ping_ms: int = PING_MS, deaf_ms: int = DEAF_MS) -> None:  # type: ignore[type-arg] # of any kind
+    """Set a socket up that is not connected or bound yet.
 
-def keep_alive(socket: zmq.Socket) -> None:  # type: ignore[type-arg] # of any kind
-    """Set a socket up that is not connected or bound yet."""
-    for option, value in _OPTIONS.items():
+    Args:
+        deaf_ms: a peer that has answered no ping for so long is gone; it hangs up as well, even if it sends none.
+    """
+    options = {
+        zmq.HEARTBEAT_IVL: ping_ms,
+        zmq.HEARTBEAT_TIMEOUT: deaf_ms,
+        zmq.HEARTBEAT_TTL: deaf_ms,
+        zmq.TCP_KEEPALIVE: 1,
+        zmq.TCP_KEEPALIVE_IDLE: PING_MS // 1000,
+        zmq.TCP_KEEPALIVE_INTVL: _PROBE_S,
+        zmq.TCP_KEEPALIVE_CNT: _PROBES,
+    }
+    for option, value in options.items():
         socket.setsockopt(option, value)

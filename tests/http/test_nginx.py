@@ -1,5 +1,6 @@
 """The example of docs/operations.md, in a real nginx without rights, in front of a real daemon."""
 
+import contextlib
 import json
 import os
 import re
@@ -8,6 +9,7 @@ import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ import pytest
 from renderer.config import Settings
 from renderer.frontends.http.keys import KeyRing
 from renderer.frontends.http.tls import make_pair
-from tests.daemon_process import DaemonProcess, Gate, picture, starting, wait_until
+from tests.daemon_process import DaemonProcess, Gate, picture, request, starting, wait_until
 from tests.manifest_directory import everybodys_directory
 from tests.served import APP, ENDPOINT
 
@@ -36,7 +38,9 @@ def free_port() -> int:
 class Proxied:
     """A daemon, and nginx in front of it as the example has it; only addresses and files are the test's own."""
 
-    def __init__(self, daemon: DaemonProcess, place: Path, program: str) -> None:
+    def __init__(
+        self, daemon: DaemonProcess, place: Path, program: str, *, has_key: bool = True, read_timeout: str = "1h"
+    ) -> None:
         [example] = re.findall(r"```nginx\n(.*?)```", DOCS, re.DOTALL)
         certificate, key = make_pair(place)
         for file in (certificate, key):
@@ -47,6 +51,7 @@ class Proxied:
             "/etc/ssl/reels.example.pem": str(certificate),
             "/etc/ssl/private/reels.example.key": str(key),
             "127.0.0.1:8480": behind,
+            "proxy_read_timeout 1h;": f"proxy_read_timeout {read_timeout};",
         }.items():
             assert example.count(theirs) == 1
             example = example.replace(theirs, ours)
@@ -59,15 +64,17 @@ class Proxied:
         self.log = place / "log"
         with self.log.open("w") as log:
             self.child = subprocess.Popen(command, stderr=log, **user)  # type: ignore[call-overload]
-        self.secret = KeyRing(daemon.data_dir).add("alice")
+        self._headers = {"authorization": f"Key {KeyRing(daemon.data_dir).add('alice')}"} if has_key else {}
+        self._trust = ssl.create_default_context(cafile=str(certificate))
         self.daemon = daemon
         self.url = f"https://127.0.0.1:{self.port}/stillreel"
-        self.client = httpx.Client(
-            verify=ssl.create_default_context(cafile=str(certificate)),
-            headers={"authorization": f"Key {self.secret}"},
-            timeout=60,
-        )
+        self.client = self.client_at("127.0.0.1")
         wait_until(self._is_there, f"nginx answers; it said {self.log.read_text()}", 60)
+
+    def client_at(self, address: str) -> httpx.Client:
+        """Return a client that connects from this address of the loopback."""
+        transport = httpx.HTTPTransport(verify=self._trust, local_address=address)
+        return httpx.Client(transport=transport, headers=self._headers, timeout=60)
 
     def _is_there(self) -> bool:
         try:
@@ -83,16 +90,27 @@ class Proxied:
 
 
 @pytest.fixture(scope="module")
-def proxied(tmp_path_factory: pytest.TempPathFactory, require: Require) -> Iterator[Proxied]:
-    program = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    require("nginx", program, "Debian: nginx-light")
-    with everybodys_directory() as place, starting(tmp_path_factory.mktemp("proxied")) as start:
+def program(require: Require) -> str:
+    found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    require("nginx", found, "Debian: nginx-light")
+    return str(found)
+
+
+@contextlib.contextmanager
+def proxying(directory: Path, program: str, **options: Any) -> Iterator[Proxied]:
+    with everybodys_directory() as place, starting(directory) as start:
         daemon = start("--http", "127.0.0.1:0", "--allow-http", HTTP__TRUST_PROXY=True, ENGINE__WORKERS=1)
-        proxied = Proxied(daemon, place, str(program))
+        proxied = Proxied(daemon, place, program, **options)
         try:
             yield proxied
         finally:
             proxied.close()
+
+
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory, program: str) -> Iterator[Proxied]:
+    with proxying(tmp_path_factory.mktemp("proxied"), program) as proxied:
+        yield proxied
 
 
 def test_a_job_goes_through_from_upload_to_a_part_of_its_video(proxied: Proxied, gate: Gate) -> None:
@@ -160,3 +178,27 @@ def test_faults_pass_and_a_body_that_the_daemon_would_refuse_ends_at_nginx(proxi
         head = f"POST /stillreel/run/{ENDPOINT} HTTP/1.1\r\nHost: reels.example\r\nContent-Length: {most + 1}\r\n\r\n"
         secure.sendall(head.encode())
         assert secure.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+def test_without_keys_addresses_take_turns_and_silence_ends_a_run_but_no_stream(
+    tmp_path: Path, program: str, gate: Gate
+) -> None:
+    # The daemon breaks its silence after 10 s, with a second between looks.
+    with proxying(tmp_path, program, has_key=False, read_timeout="15s") as proxied:
+        client, queue = proxied.client, f"{proxied.url}/queue/{ENDPOINT}"
+        held = client.post(queue, json=gate.request()).json()
+        wait_until(lambda: gate.fetched, "it has the only worker")
+        for _ in range(3):
+            waiting = client.post(queue, json=request()).json()
+        assert client.get(waiting["status_url"]).json()["queue_position"] == 2
+        with proxied.client_at("127.0.0.2") as other:
+            first = other.post(queue, json=request(), headers={"x-forwarded-for": "127.0.0.1"}).json()
+            assert other.get(first["status_url"]).json()["queue_position"] == 1
+        with ThreadPoolExecutor(1) as threads, client.stream("GET", f"{held['status_url']}/stream") as stream:
+            assert (
+                threads.submit(client.post, f"{proxied.url}/run/{ENDPOINT}", json=request()).result().status_code == 504
+            )
+            gate.open()
+            lines = [line for line in stream.iter_lines() if line]
+        assert [line for line in lines if line.startswith(":")]
+        assert json.loads(lines[-1].removeprefix("data: "))["status"] == "COMPLETED"
