@@ -18,6 +18,7 @@ _DATA_URL = re.compile(
 _USERINFO = re.compile(r"://[^\s/?#\"<>]*@")
 _URL = re.compile(r"(://[^\s?#\"<>]*)(\?[^\s#\"<>]*)?(#[^\s\"<>]*)?")
 _QUERY = re.compile(r"\?[^\s?#\"<>=]*=[^\s\"<>]*")
+_DIRECTORY = re.compile(r"(?<![\w/.:~…-])/(?:[^\s/:,()'\"<>|]+/)+")
 
 
 def redact(text: str) -> str:
@@ -27,6 +28,11 @@ def redact(text: str) -> str:
     text = _DATA_URL.sub(_without_payload, text)
     text = _URL.sub(_without_secrets, _USERINFO.sub("://…@", text))
     return _QUERY.sub(lambda found: _without_values(found[0]), text)  # a request line has a path and no scheme
+
+
+def without_directories(text: str) -> str:
+    """Leave of absolute paths the last name alone: what a program says of its files is for a client to read as well."""
+    return _DIRECTORY.sub("…/", text)
 
 
 def printable(text: str) -> str:

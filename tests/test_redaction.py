@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from renderer.redaction import MAX_CHARACTERS, bounded, printable, redact
+from renderer.redaction import MAX_CHARACTERS, bounded, printable, redact, without_directories
 
 SECRET = "hunter2"
 PAYLOAD = base64.b64encode(b"a picture of somebody" * 40).decode()
@@ -98,3 +98,16 @@ def test_a_long_text_keeps_both_ends() -> None:
     assert shown.endswith("end")
     assert len(shown) < MAX_CHARACTERS + 50
     assert f"({10 * MAX_CHARACTERS + 8} characters)" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/opt/x/ffmpeg: 3: exec: /srv/my lib/b.so: not found", "…/ffmpeg: 3: exec: …/my lib/b.so: not found"),
+        ("cannot open '/var/lib/reels/keys'", "cannot open '…/keys'"),
+        ("a=/tmp/a/b,(/tmp/c)", "a=…/b,(…/c)"),
+        ("24/1 frames/s and/or https://a.example/b/c.png", "24/1 frames/s and/or https://a.example/b/c.png"),
+    ],
+)
+def test_of_absolute_paths_a_client_is_told_the_last_name(text: str, told: str) -> None:
+    assert without_directories(text) == told

@@ -10,11 +10,14 @@ import pytest
 
 from protocol.client import Client
 from protocol.errors import RemoteError
+from renderer.config import EncodeSettings
+from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.frontends.http.keys import KeyRing
 from tests.cli_process import run
 from tests.curve_keys import curve_file
 from tests.daemon_process import DaemonProcess, picture, request, starting, still, wait_until
 from tests.manifest_directory import put
+from tests.receiver import receiving
 from tests.served import APP, QUEUE, RUN
 
 ENVIRONMENT = "value-of-the-servers-environment"
@@ -69,10 +72,26 @@ def root(directory: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def daemon(directory: Path, root: Path, curve: Path, api_key: str) -> Iterator[DaemonProcess]:
+def ffmpeg(directory: Path) -> Path:
+    """An ffmpeg that works until a file lies beside it; then it says where it lies, as shells and loaders do."""
+    (directory / "bin").mkdir()
+    program = directory / "bin" / "ffmpeg"
+    real = find_ffmpeg(EncodeSettings())
+    program.write_text(f"#!/bin/sh\n[ -e '{program}.broken' ] && exec '{program}.broken'\nexec '{real}' \"$@\"\n")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture(scope="module")
+def daemon(directory: Path, root: Path, curve: Path, api_key: str, ffmpeg: Path) -> Iterator[DaemonProcess]:
     with starting(directory) as start:
         spool = directory / "spool"
-        yield start("--http", "127.0.0.1:0", "--allow-root", root, "--spool", spool, TEST_SECRET=ENVIRONMENT)
+        yield start(
+            *("--http", "127.0.0.1:0", "--allow-root", root, "--spool", spool),
+            TEST_SECRET=ENVIRONMENT,
+            ENCODE__FFMPEG=ffmpeg,
+            WEBHOOKS__ALLOW_NETWORKS="127.0.0.0/8",
+        )
 
 
 @pytest.fixture
@@ -137,6 +156,42 @@ def test_no_error_of_the_manifest_directory_tells_a_secret(
     for place in places:
         told = place.read_text()
         assert not found_in(told, secrets), told
+
+
+def test_no_call_of_a_webhook_tells_a_secret(
+    daemon: DaemonProcess, api_key: str, root: Path, secrets: list[str]
+) -> None:
+    kept = 0
+    with (
+        receiving() as receiver,
+        httpx.Client(base_url=daemon.http, headers={"authorization": f"Key {api_key}"}, timeout=60) as client,
+    ):
+        for fields in [*faults(root), request()]:
+            asked = client.post(QUEUE, params={"fal_webhook": receiver.url}, json=fields)
+            kept += asked.status_code == 200
+        client.post(QUEUE, params={"fal_webhook": "http://127.0.0.1:1/gone"}, json=request())  # for the log
+        assert kept > 5
+        wait_until(lambda: len(receiver.calls) == kept, "all are told")
+    for headers, body in receiver.calls:
+        told = f"{headers} {body.decode()}"
+        assert not found_in(told, secrets), told
+
+
+def test_no_failure_of_the_encoder_tells_where_it_lies(
+    daemon: DaemonProcess, curve: Path, api_key: str, ffmpeg: Path, secrets: list[str]
+) -> None:
+    broken = ffmpeg.with_name("ffmpeg.broken")
+    broken.touch()
+    try:
+        with Client(daemon.endpoint, curve=curve, timeout_s=30) as client:
+            with pytest.raises(RemoteError, match="last words") as refused:
+                client.render(request(request_id="broken"))
+            told = [refused.value.message, *(line.message for line in client.logs("broken"))]
+        asked = httpx.post(daemon.http + RUN, headers={"authorization": f"Key {api_key}"}, json=request(), timeout=60)
+    finally:
+        broken.unlink()
+    assert len(told) > 2
+    assert not found_in(f"{told} {asked.text} {asked.headers}", secrets), told
 
 
 def test_no_error_of_the_command_line_tells_a_secret_of_the_daemon(

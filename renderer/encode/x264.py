@@ -24,6 +24,7 @@ from renderer.h264.repeat import is_idr
 from renderer.lifeline import Child
 from renderer.pictures.memory import PLAIN_STOCK, FrameStock
 from renderer.processes import group_ticks, starting_first_to_kill
+from renderer.redaction import without_directories
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +230,7 @@ class X264Encoder:
                 break
             self._read(dict.fromkeys([pipe.fileno() for pipe in self._pipes[1:] if not pipe.closed], select.POLLIN))
         code = self._child.wait()
-        last_words = bytes(self._stderr_tail).decode(errors="replace").strip()
+        last_words = without_directories(bytes(self._stderr_tail).decode(errors="replace").strip())
         log.error("ffmpeg %s (exit code %s): %s", what, code, last_words, extra={"action": "encoder_failed"})
         return EncodeFailed(f"ffmpeg {what} (exit code {code}); its last words: {last_words or 'none'}")
 

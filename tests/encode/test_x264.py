@@ -277,6 +277,12 @@ def test_a_child_that_dies_in_the_middle_has_its_last_words_in_the_error(start_c
 
 
 @pytest.mark.logs_errors
+def test_the_last_words_show_no_path_of_the_machine(start_child, frame_of) -> None:
+    child = start_child("os.write(2, b'/opt/private/ffmpeg: /srv/private/b.so: not found')\nsys.exit(3)")
+    assert failure(child, frame_of(1), frames=2000).endswith("its last words: …/ffmpeg: …/b.so: not found")
+
+
+@pytest.mark.logs_errors
 def test_only_the_end_of_a_long_complaint_is_kept(start_child, frame_of) -> None:
     child = start_child("read(size)\nos.write(2, b'x' * 262144)\nos.write(2, b'the reason')\nsys.exit(3)")
     message = failure(child, frame_of(1), frames=2000)
