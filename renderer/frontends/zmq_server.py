@@ -63,7 +63,7 @@ from renderer.jobs.job import Job, own_id
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
-_LOOK_S = 1.0  # between looks at the descriptors
+_LOOK_S = 1.0  # between looks at the descriptors, and after a socket that fails
 _LINGER_MS = 2000
 _PART_BYTES = 2 * 1024 * 1024  # of a video in one message: two seconds for a line of 8 Mbit/s
 _MESSAGES_IN, _MESSAGES_OUT = 4, 1000  # for each connection
@@ -179,6 +179,7 @@ class ZmqServer:
                 message = await receive(socket, self._limits.frames, self._max_request_bytes, scales.on_message)
             except zmq.ZMQError as error:
                 log.warning("a message could not be received: %s", error)
+                await asyncio.sleep(_LOOK_S)  # one that fails may fail on
                 continue
             peer = self._peer(message.frames[0]) if socket is self._keyed else _ANYBODY
             if peer is None:

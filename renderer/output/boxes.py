@@ -51,6 +51,8 @@ def _read_moov(file: BinaryIO) -> tuple[int, bytearray]:
         if kind == b"moov":
             file.seek(at)
             return at, bytearray(file.read(size))
+        if size < _HEAD:  # 0: it goes on to the file's end
+            break
         at += size
         file.seek(at)
     raise ValueError("there is no moov box")

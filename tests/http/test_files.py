@@ -182,6 +182,16 @@ def test_a_client_may_want_its_upload_to_go_sooner(served: Served) -> None:
     wait_until(lambda: httpx.get(url).status_code == 404, "gone")
 
 
+@pytest.mark.parametrize(
+    "wish",
+    ["[" * 20_000, '{"expiration_duration_seconds":' * 300, '{"expiration_duration_seconds": 1e999}', "null", "1", "{"],
+    ids=["nested lists", "nested objects", "endless", "nothing", "a number", "no JSON"],
+)
+def test_a_wish_for_a_time_that_cannot_be_read_is_passed_over(served: Served, wish: str) -> None:
+    url = upload(served.http, png(), **{"x-fal-object-lifecycle": wish})
+    assert httpx.get(url).status_code == 200
+
+
 @pytest.mark.parametrize("content_type", ["text/html", "image/svg+xml", "x", "a/b; c"])
 def test_an_upload_that_might_run_is_only_offered_for_saving(served: Served, content_type: str) -> None:
     url = upload(served.http, b"<script>1</script>", **{"content-type": content_type})

@@ -24,6 +24,7 @@ from renderer.geometry import Canvas
 from renderer.h264.bits import split_nals
 from renderer.h264.description import described
 from renderer.h264.parameter_sets import parse_sps
+from renderer.output.boxes import finish
 from renderer.output.mp4 import Mp4Writer, VideoFacts, timescale
 
 RATES = [Fraction(1), Fraction(25, 2), Fraction(24), Fraction(30000, 1001), Fraction(120), Fraction(120000, 1001)]
@@ -397,3 +398,10 @@ except OutputFailed as error:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "the video could not be written: File too large\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [0, 7])
+def test_a_box_without_an_end_of_its_own_is_the_last(tmp_path: Path, size: int) -> None:
+    (tmp_path / "a.mp4").write_bytes(struct.pack(">I4s", size, b"mdat") + bytes(100))
+    with pytest.raises(ValueError, match="there is no moov box"):
+        finish(tmp_path / "a.mp4", Fraction(24))
