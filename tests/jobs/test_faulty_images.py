@@ -7,6 +7,7 @@ delivers to the very thread that decodes.
 import asyncio
 import ctypes
 import os
+import resource
 import signal
 import struct
 import sys
@@ -24,6 +25,7 @@ from renderer.intake import Origin, render_job
 from renderer.jobs.slot import Setback
 from renderer.jobs.worker import Order
 from renderer.pipeline import RenderReport, render
+from tests.cli_process import failed, run
 from tests.daemon_process import request, still
 from tests.jobs.factories import SETTINGS
 from tests.jobs.test_slot import Bench, bench
@@ -127,6 +129,40 @@ def test_of_two_images_in_decoders_the_one_whose_thread_crashes_is_named(tmp_pat
     asyncio.run(scenario())
 
 
+def test_where_no_thread_is_named_the_image_that_crashes_when_alone_is_and_the_job_ends_once(
+    tmp_path: Path, slow: Path
+) -> None:
+    """A process that may write no byte to a file leaves no stack, as one that dies in a library's own thread."""
+
+    async def crashed(at: Bench, count: int) -> list[int]:
+        """Crash the worker while so many images are in decoders, and return those."""
+        await inside(at, count)
+        [worker] = at.processes()
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (0, 0))
+        images = [one.image for one in at.slot._worker.marks.inside()]
+        signal_thread(worker.pid, busiest_thread(worker.pid), signal.SIGSEGV)
+        return images
+
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            await at.run(request())
+            images = {"url": str(slow), "frames": 1}, {"url": str(slow.with_name("other.png"))}
+            attempt = asyncio.create_task(at.slot.run(order(*images, directory=tmp_path, decoding_threads=2)))
+            first = at.slot._worker._pool  # which begins another process, too, before it is ended itself
+            await crashed(at, 2)
+            async with asyncio.timeout(60):
+                while at.slot._worker._pool is first:  # noqa: ASYNC110 - another process has ended
+                    await asyncio.sleep(0.002)
+            [image] = await crashed(at, 1)
+            fault = await attempt
+            assert isinstance(fault, Fault)
+            assert (fault.type, fault.loc, fault.retryable) == ("image_load_error", ("images", image, "url"), False)
+            await at.slot.prepare()
+            assert isinstance(await at.run(request()), RenderReport)
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize(
     ("number", "why"),
     [(signal.SIGKILL, "its worker was killed by SIGKILL"), (signal.SIGSEGV, "its worker was killed by SIGSEGV")],
@@ -202,3 +238,12 @@ def test_without_a_worker_a_decoder_that_takes_too_long_ends_the_job(tmp_path: P
     with pytest.raises(DecodeTimedOut, match=r"images\[1\]\.url: expected an image that is decoded within 0\.2 s"):
         render(late.work, late.output, late.settings)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_render_whose_decoder_takes_too_long_ends_with_1_and_leaves_nothing(tmp_path: Path, slow: Path) -> None:
+    (tmp_path / "slow.png").symlink_to(slow)
+    ended = run("render", "slow.png", "-o", "a.mp4", cwd=tmp_path, STILLREEL_PICTURES__DECODE_TIMEOUT_S="0.2")
+    assert failed(ended, 1).endswith(
+        "slow.png: expected an image that is decoded within 0.2 s, found one that takes longer"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["slow.png"]
