@@ -136,7 +136,8 @@ class Soak:
             stills = [
                 still((n * 9, 60, 200), frames=dice.randint(1, 40), size=(320, 240)) for n in range(dice.randint(1, 8))
             ]
-            asked = request(*stills, request_id=uuid.uuid4().hex) | {"width": 320, "height": 240}
+            name = uuid.uuid4().hex
+            asked = request(*stills, request_id=name) | {"width": 320, "height": 240}
             began = time.monotonic()
             try:
                 ended = ask(asked)
@@ -144,7 +145,7 @@ class Soak:
                 ended = f"{ask.__name__}: {type(error).__name__}: {error}"
                 self.found.append(ended)
             if time.monotonic() - began > JOB_S:
-                self.found.append(f"{ask.__name__}: {asked['request_id']} took {time.monotonic() - began:.0f} s")
+                self.found.append(f"{ask.__name__}: {name} took {time.monotonic() - began:.0f} s")
             self.counts[f"{ask.__name__.removeprefix('_ask_')}: {ended}"] += 1
             time.sleep(0 if ended == "done" else 0.5)
 
