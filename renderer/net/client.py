@@ -101,9 +101,14 @@ def _ascii_name(name: str) -> str:
 
 
 class Deadline:
-    """When all must be over."""
+    """When all must be over.
 
-    def __init__(self, timeout_s: float) -> None:
+    Attributes:
+        what: is said to have failed or to have taken too long.
+    """
+
+    def __init__(self, timeout_s: float, what: str = "the download") -> None:
+        self.what = what
         self._timeout_s = timeout_s
         self._ends = time.monotonic() + timeout_s
 
@@ -118,7 +123,7 @@ class Deadline:
             SourceUnavailable: the time is up.
         """
         if self.left_s <= 0:
-            raise SourceUnavailable(f"the download took longer than {self._timeout_s:g} s")
+            raise SourceUnavailable(f"{self.what} took longer than {self._timeout_s:g} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +223,10 @@ def _in_our_words(deadline: Deadline) -> Iterator[None]:
         yield
     except (httpcore.TimeoutException, httpcore.NetworkError) as error:
         deadline.check()
-        raise SourceUnavailable("the download failed: the connection broke off") from error
+        raise SourceUnavailable(f"{deadline.what} failed: the connection broke off") from error
     except (httpcore.ProtocolError, httpcore.ProxyError, OSError, ValueError) as error:
         deadline.check()
-        raise FetchFailed(f"the download failed: {_kind_of(error)}") from error
+        raise FetchFailed(f"{deadline.what} failed: {_kind_of(error)}") from error
 
 
 def _kind_of(error: Exception) -> str:
@@ -301,7 +306,8 @@ class _HurriedStream(httpcore.NetworkStream):
                 fault = _CERTIFICATE_FAULTS.get(error.__cause__.verify_code, _UNKNOWN_AUTHORITY)
                 raise FetchFailed(f"the server's certificate {fault}") from error
             if isinstance(error.__cause__, ssl.SSLError):
-                raise FetchFailed("the download failed: the server does not speak TLS as it should") from error
+                words = f"{self._deadline.what} failed: the server does not speak TLS as it should"
+                raise FetchFailed(words) from error
             raise
 
     def get_extra_info(self, info: str) -> Any:

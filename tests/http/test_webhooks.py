@@ -10,14 +10,16 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from ipaddress import ip_network
 from typing import Any
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from renderer.frontends.http.outgoing import Resolver, post
 from renderer.net.addresses import Guard
+from renderer.net.call import CallFailed, post
+from renderer.net.client import Client
 from tests.daemon_process import DaemonProcess, Gate, Start, request, still, wait_until
 from tests.receiver import Receiver, receiving
 from tests.served import APP, QUEUE, Served
@@ -141,34 +143,38 @@ def test_names_that_take_for_ever_hold_up_nothing_else() -> None:
     hangs = threading.Event()
 
     def resolve(*_: object, **__: object) -> list[object]:
-        hangs.wait(20)
+        hangs.wait(60)
         return []
 
     async def scenario() -> None:
-        resolver = Resolver(Guard(resolve=resolve))
-        waiting = [asyncio.create_task(resolver.addresses("slow.example", 80)) for _ in range(64)]
+        client = Client(Guard(resolve=resolve))
+        waiting = [asyncio.create_task(post(client, "http://slow.example/", {}, b"", 60)) for _ in range(64)]
         await asyncio.sleep(0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await asyncio.to_thread(lambda: "at once") == "at once"
-        resolver.close()
+        with pytest.raises(CallFailed, match=r"no answer within 0\.01 s"):
+            await post(client, "http://slow.example/", {}, b"", 0.01)
         hangs.set()
-        for task in waiting:
-            task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
+        failures = await asyncio.gather(*waiting, return_exceptions=True)
+        assert {str(failure) for failure in failures} == {
+            "expected a host with a public address (fetch.allow_networks allows others)"
+        }
 
     asyncio.run(scenario())
 
 
 def test_an_address_that_does_not_answer_leaves_time_for_the_next(receiver: Receiver) -> None:
-    async def both(*_: object) -> list[str]:
-        return ["127.0.0.2", "127.0.0.1"]
+    def both(*_: object, **__: object) -> list[tuple[Any, ...]]:
+        return [(0, 0, 0, "", (address, 0)) for address in ("127.0.0.2", "127.0.0.1")]
+
+    client = Client(Guard((ip_network("127.0.0.0/8"),), both))
 
     with socket.create_server(("127.0.0.2", receiver.port), backlog=0) as deaf, contextlib.ExitStack() as full:
         for _ in range(2):  # what comes now is not answered at all
             caller = full.enter_context(socket.socket())
             caller.setblocking(False)
             caller.connect_ex(deaf.getsockname())
-        asyncio.run(post(f"http://twice.example:{receiver.port}/", {}, b"{}", both, 3))
+        asyncio.run(post(client, f"http://twice.example:{receiver.port}/", {}, b"{}", 3))
     assert len(receiver.calls) == 1
 
 

@@ -20,14 +20,15 @@ from renderer.errors import FetchFailed, JobNotFound, StillreelError
 from renderer.frontends.http import videos
 from renderer.frontends.http.answers import Faults
 from renderer.frontends.http.links import Links
-from renderer.frontends.http.outgoing import CallFailed, Resolver, post
 from renderer.frontends.http.signing import Signer
 from renderer.frontends.http.tokens import Tokens
 from renderer.jobs.engine import Engine
 from renderer.jobs.hooks import Call, HookStore
 from renderer.jobs.job import Job
 from renderer.net.addresses import Guard
+from renderer.net.call import CallFailed, post
 from renderer.net.callee import check_callee
+from renderer.net.client import Client
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class Webhooks:
         self,
         settings: WebhookSettings,
         hooks: HookStore,
-        guard: Guard,
+        client: Client,
         outcome: Callable[[Call], tuple[Job, dict[str, Any]]],
         signer: Signer,
         ended: Callable[[str], None],
@@ -51,14 +52,13 @@ class Webhooks:
         """Remember who is called, and how.
 
         Args:
-            guard: judges where a call may go.
+            client: asks, and its guard judges where a call may go.
             outcome: returns the job of a call and what the call says of it; raises JobNotFound.
             ended: is told of every call that is made no more, one of `renderer.metrics.WEBHOOKS`.
         """
         self._settings = settings
         self._hooks = hooks
-        self._guard = guard
-        self._resolver = Resolver(guard)
+        self._client = client
         self._outcome = outcome
         self._signer = signer
         self._ended = ended
@@ -74,7 +74,6 @@ class Webhooks:
             for task in self._calling.values():
                 task.cancel()
             await asyncio.gather(*self._calling.values(), return_exceptions=True)
-            self._resolver.close()
 
     def _begin_due(self) -> None:
         room = _AT_ONCE - len(self._calling)
@@ -120,8 +119,9 @@ class Webhooks:
             "x-fal-webhook-signature": self._signer.signature(job.request_id, user, timestamp, body),
         }
         try:
-            check_callee(call.hook.url, self._guard)  # again: the settings may have changed since it was accepted
-            await post(call.hook.url, headers, body, self._resolver.addresses, self._settings.timeout_s)
+            # Again, for the settings may have changed since it was accepted.
+            check_callee(call.hook.url, self._client.guard)
+            await post(self._client, call.hook.url, headers, body, self._settings.timeout_s)
         except FetchFailed as refused:
             self._give_up(call, call.tries + 1, refused.message)
         except CallFailed as failed:
@@ -159,7 +159,8 @@ def webhooks(settings: Settings, data_dir: Path, engine: Engine, hooks: HookStor
     guard = Guard(settings.webhooks.allow_networks, setting="webhooks.allow_networks")
     faults = Faults(settings.fetch, settings.pictures)
     outcomes = Outcomes(engine, Tokens(data_dir), faults, settings.http.public_url)
-    return Webhooks(settings.webhooks, hooks, guard, outcomes, Signer(data_dir), engine.metrics.webhook_ended)
+    client = Client(guard, ca_file=settings.fetch.ca_file)
+    return Webhooks(settings.webhooks, hooks, client, outcomes, Signer(data_dir), engine.metrics.webhook_ended)
 
 
 class Outcomes:
