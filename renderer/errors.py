@@ -93,9 +93,13 @@ class JobError(StillreelError):
         fault = super().fault()
         if not self.others:
             return fault
-        errors = tuple({"loc": list(each.loc), "msg": each.message, "type": each.kind} for each in (self, *self.others))
+        errors = tuple(told for each in (self, *self.others) for told in each.told())
         is_retryable = fault.retryable and all(each.fault().retryable for each in self.others)
         return fault.model_copy(update={"errors": errors, "retryable": is_retryable})
+
+    def told(self) -> tuple[dict[str, Any], ...]:
+        """Return this fault alone, as one of several."""
+        return ({"loc": list(self.loc), "msg": self.message, "type": self.kind},)
 
 
 class InvalidRequest(JobError):
@@ -125,7 +129,11 @@ class InvalidRequest(JobError):
         self.details: tuple[dict[str, Any], ...] = details or ((alone,) if context else ())
 
     def fault(self) -> Fault:
-        return super().fault().model_copy(update={"errors": self.details}) if self.details else super().fault()
+        is_alone = self.details and not self.others
+        return super().fault().model_copy(update={"errors": self.details}) if is_alone else super().fault()
+
+    def told(self) -> tuple[dict[str, Any], ...]:
+        return self.details or super().told()
 
 
 class LimitExceeded(InvalidRequest):

@@ -126,24 +126,57 @@ def render_job(
     """Check a request against the limits and make it a job.
 
     Raises:
-        JobError: which field is at fault, what was expected and what was found.
+        JobError: which field is at fault, what was expected and what was found; all other faults are in `others`.
     """
     origin = origin or Origin()
-    _refuse_what_is_not_there(request, origin)
     if len(request.images) > limits.max_images:
         raise _too_many(limits.max_images, len(request.images))
-    line = timeline_of(request)
-    if request.timecode is not None:
-        check_timecode(request.timecode, line.fps)
-    _check_length(line, limits)
-    _check_sides(request, limits)
+    faults: list[JobError] = []
+    with _noting(faults):
+        _refuse_what_is_not_there(request, origin)
+    with _noting(faults):
+        _check_sides(request, limits)
+    line = None
+    with _noting(faults):
+        line = timeline_of(request)
+        _check_length(line, limits)
+    if line and request.timecode is not None:
+        with _noting(faults):
+            check_timecode(request.timecode, line.fps)
     fetcher = Fetcher(fetch, base=origin.base, attachments=origin.attachments, any_path=origin.any_path)
-    _check_sources(request, fetcher)
+    # Nobody waits in a queue for what the command line renders itself, so there the urls are named with the files.
+    sources = _of_sources(request, fetcher, may_wait=origin.any_path and not faults)
+    if line is None or faults or sources:
+        raise _all_of(faults, sources)
     return RenderJob(request, line, origin.attachments, origin.base, origin.any_path)
 
 
-def _check_sources(request: RenderRequest, fetcher: Fetcher) -> None:
-    """Refuse sources that cannot be had whatever they hold; those that may be done without are left to the worker."""
+@contextlib.contextmanager
+def _noting(faults: list[JobError]) -> Iterator[None]:
+    """Keep a fault, so that what else is wrong is found as well."""
+    try:
+        yield
+    except JobError as error:
+        faults.append(error)
+
+
+def _all_of(faults: Sequence[JobError], sources: JobError | None) -> JobError:
+    """Return one error for the faults of fields and sources: the first of them, with the others beside it."""
+    of_sources = (sources, *sources.others) if sources else ()
+    rest = sources.rest if sources else ""
+    first, *others = [*faults, *of_sources]
+    for each in of_sources:
+        each.others, each.rest = (), ""
+    first.others, first.rest = tuple(others), rest
+    return first
+
+
+def _of_sources(request: RenderRequest, fetcher: Fetcher, *, may_wait: bool) -> JobError | None:
+    """Look for sources that cannot be had whatever they hold.
+
+    Those that may be done without are left to the worker, and if they may wait, so are those beside which others may be
+    at fault.
+    """
     faults: dict[str, JobError] = {}
     for url in dict.fromkeys(image.url for image in request.images):
         try:
@@ -152,11 +185,12 @@ def _check_sources(request: RenderRequest, fetcher: Fetcher) -> None:
             faults[url] = error
             if request.on_error == "fail" and len(faults) == MAX_FAULTS:
                 break
-    if faults and (request.on_error == "fail" or all(image.url in faults for image in request.images)):
-        is_all = request.on_error != "fail" or len(faults) < MAX_FAULTS
-        places = [image.url for image in request.images]
-        found = [(places.index(url), error) for url, error in faults.items()]
-        raise together(found, is_all=is_all) from found[0][1].__cause__
+    is_final = request.on_error == "fail" and not may_wait
+    if not faults or not (is_final or all(image.url in faults for image in request.images)):
+        return None
+    is_all = request.on_error != "fail" or len(faults) < MAX_FAULTS
+    places = [image.url for image in request.images]
+    return together([(places.index(url), error) for url, error in faults.items()], is_all=is_all)
 
 
 def _refuse_what_is_not_there(request: RenderRequest, origin: Origin) -> None:

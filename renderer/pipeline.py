@@ -182,6 +182,7 @@ class _Whole:
         reel = whole
         while True:
             try:
+                self._check_urls(reel)
                 report = self._render(reel, output)
             except JobError as error:
                 if not is_of_image(error):
@@ -194,6 +195,14 @@ class _Whole:
             else:
                 said = (*self._job.warnings, *remarks(self._job.request, self._job.timeline))
                 return replace(report, warnings=(*said, *warnings_of(whole, faults, on_error), *report.warnings))
+
+    def _check_urls(self, reel: Reel) -> None:
+        """Refuse what can be told without reading a file, before any work."""
+        for source in reel.sources:
+            try:
+                self._fetcher.check(source.url)
+            except JobError as error:
+                raise error.at("images", source.image, "url") from error.__cause__
 
     def _faults(self, reel: Reel, error: JobError) -> dict[Hashable, JobError]:
         """Look at the stills that were not shown yet, after one of them could not be had."""

@@ -52,6 +52,23 @@ def refusal(kind: type[JobError], job_of, *images: dict[str, Any], **fields: Any
     return str(raised.value)
 
 
+def test_faults_of_fields_limits_and_urls_are_named_in_one_answer(job_of) -> None:
+    images = [{"url": "../a.png", "frames": 200}, {"url": "s3://a"}]
+    with pytest.raises(JobError) as raised:
+        job_of(*images, width=9000, timecode="25:00:00:00", webhook_url="https://example.com/")
+    fault = raised.value.fault()
+    assert [(tuple(each["loc"]), each["type"]) for each in fault.errors] == [
+        (("webhook_url",), "not_supported"),
+        (("width",), "less_than_equal"),
+        (("images",), "less_than_equal"),
+        (("timecode",), "invalid_params"),
+        (("images", 0, "url"), "file_download_error"),
+        (("images", 1, "url"), "not_supported"),
+    ]
+    assert fault.errors[1]["ctx"] == {"le": 640}
+    assert all(each["msg"] in fault.message for each in fault.errors)
+
+
 def test_a_job_has_everything_that_rendering_needs(job_of, tmp_path: Path) -> None:
     job = job_of({"url": "a.png", "frames": 24}, {"url": "b.png", "duration": 0.5}, fps=29.97)
     assert job.timeline.fps == Fraction(30000, 1001)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from protocol.schema import Progress
+from renderer import render as render_here
 from renderer.config import FetchSettings, RenderSettings, RequestLimits
 from renderer.errors import (
     DecodeFailed,
@@ -158,6 +159,20 @@ def test_images_that_are_refused_before_anything_is_read_are_named_together(job_
 
 
 # skip: the video is shorter.
+
+
+def test_what_the_command_line_renders_names_bad_urls_files_and_pictures_in_one_answer(stills: Path) -> None:
+    urls = ("20.png", "s3://bucket/a.png", "gone.png", "cut.png", "file://elsewhere/a.png", "words.png")
+    with pytest.raises(JobError) as raised:
+        render_here({"images": [{"url": url} for url in urls]}, stills / "out.mp4", base=stills)
+    fault = raised.value.fault()
+    assert [(each["loc"][1], each["type"]) for each in fault.errors] == [
+        (1, "not_supported"),
+        (2, "file_download_error"),
+        (3, "image_load_error"),
+        (4, "file_download_error"),
+        (5, "unsupported_image_format"),
+    ]
 
 
 def test_skip_leaves_bad_images_out_with_their_time(shown: Shown) -> None:
