@@ -1,4 +1,7 @@
-"""What is read here by ourselves is what libav and Pillow read: our own files could share our own misunderstanding."""
+"""What one decoder shows is what another shows: our own files could share our own misunderstanding.
+
+What is read here by ourselves is compared with libav and Pillow; what libheif and OpenEXR's library read, with libav.
+"""
 
 import io
 
@@ -11,7 +14,7 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed
 from renderer.pictures.decode import decode
-from tests.pictures.matrix import Sample, dpx, exr_file, ico, named, psd, tga
+from tests.pictures.matrix import Sample, dpx, exr, exr_file, heic, ico, named, psd, tga
 
 # What the others do otherwise, each with its reason.
 _OTHERWISE = (
@@ -68,3 +71,39 @@ def test_openexr_with_a_damaged_chunk_is_refused(compression: str) -> None:
     damaged = data[:place] + b"\xff" * 40 + data[place + 40 :]
     with pytest.raises(DecodeFailed, match="found a damaged or truncated one"):
         decode(damaged, background=(0, 0, 0), max_pixels=10**7)
+
+
+HEIC = [
+    sample
+    for sample in heic()
+    if sample.name in {f"heic {bits}{kind}" for bits in (8, 10, 12) for kind in ("", " white", " grey")}
+    or sample.name.startswith(("heic 8 matrix", "heic 10 matrix", "heic 4:2:0"))
+]
+EXR = [
+    sample
+    for sample in exr()
+    if sample.name in {f"exr {depth} {way}" for depth in ("f2", "f4") for way in ("NO", "ZIP tiled", "PXR24", "grey")}
+    or sample.name in ("exr f2 B44 lossy", "exr f4 DWAA lossy", "exr beyond white")
+]
+
+
+@pytest.mark.parametrize("sample", HEIC, ids=lambda sample: sample.name)
+def test_libav_shows_the_same_heic(sample: Sample) -> None:
+    found = decode(sample.data, background=(0, 0, 0), max_pixels=10**7).pixels[..., ::-1].astype(int)
+    with av.open(io.BytesIO(sample.data)) as container:
+        frame = next(container.decode(container.streams.video[0]))
+    expected = frame.reformat(format="rgb24").to_ndarray()[: found.shape[0], : found.shape[1]]  # coded in whole blocks
+    assert np.abs(found - expected).mean() <= 1
+
+
+@pytest.mark.parametrize("sample", EXR, ids=lambda sample: sample.name)
+def test_libav_shows_the_same_exr(sample: Sample) -> None:
+    found = decode(sample.data, background=(0, 0, 0), max_pixels=10**7).pixels[..., ::-1].astype(int)
+    (frame,) = av.CodecContext.create("exr", "r").decode(av.Packet(sample.data))
+    dtype = np.dtype("<f2" if "f16" in frame.format.name else "<f4")
+    planes = [
+        np.frombuffer(plane, dtype).reshape(frame.height, -1)[:, : frame.width].astype(float) for plane in frame.planes
+    ]
+    light = np.clip(np.dstack([planes[2], planes[0], planes[1]] if len(planes) == 3 else planes * 3), 0, 1)
+    curve = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)  # IEC 61966-2-1
+    assert np.abs(found - 255 * curve).mean() <= 1
