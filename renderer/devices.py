@@ -4,6 +4,9 @@ They lie below the settings because a worker is told of them together with those
 """
 
 from dataclasses import dataclass
+from typing import Final
+
+NO_GPU_ENCODER: Final = "no GPU encoder was looked for"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from protocol.schema import PixelLayout, RenderParams, RenderRequest, ResultWarn
 from protocol.words import listed, wrongs_in
 from renderer.config import FetchSettings, RequestLimits
 from renderer.devices import NvencFindings
-from renderer.encode.choice import canvas_limits
+from renderer.encode.canvas import canvas_limits
 from renderer.errors import (
     FetchFailed,
     InvalidRequest,
@@ -39,10 +39,10 @@ from renderer.jobs.hooks import Hook
 from renderer.jobs.job import Submission, own_id
 from renderer.net.addresses import Guard
 from renderer.net.callee import check_callee
-from renderer.pictures.fetch import Attachment, Fetcher
-from renderer.pipeline import RenderJob
+from renderer.pictures.fetch import Fetcher
 from renderer.reel import together
 from renderer.timeline import Timeline, check_timecode, timeline_of
+from renderer.work import Attachment, RenderJob
 
 if TYPE_CHECKING:
     from renderer.jobs.engine import Engine

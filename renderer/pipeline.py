@@ -16,21 +16,23 @@ from pathlib import Path
 from typing import Final
 
 from protocol.bounded import MAX_FAULTS
-from protocol.schema import File, Progress, RenderRequest, RenderResult, ResultWarning
+from protocol.schema import Progress, RenderRequest, ResultWarning
 from renderer.config import RenderSettings
-from renderer.encode.base import AccessUnit, StreamSettings
-from renderer.encode.choice import Backend, OpenEncoder, canvas_limits, choose
+from renderer.devices import NO_GPU_ENCODER
+from renderer.encode.canvas import canvas_limits
+from renderer.encode.choice import Backend, OpenEncoder, choose
 from renderer.encode.lent import LentFrames
 from renderer.encode.plan import PlannedStill, StreamPlan, every_frame, held_coding, idrs_only, plan_stream
 from renderer.encode.probe import findings_here
 from renderer.encode.sequence import FrameSequence, sequence_for
+from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.errors import DeviceFailed, EncodeFailed, JobError, NotSupported, SessionsBusy
 from renderer.geometry import Canvas, CanvasLimits, Size, canvas_for, even_up, largest_canvas
 from renderer.h264.bits import UnsupportedStream
 from renderer.h264.repeat import NeedsIdr
-from renderer.output.mp4 import Mp4Writer, VideoFacts
+from renderer.output.mp4 import Mp4Writer
 from renderer.pictures.compose import Look
-from renderer.pictures.fetch import Attachment, Content, Fetcher
+from renderer.pictures.fetch import Content, Fetcher
 from renderer.pictures.formats import More
 from renderer.pictures.load import Loader
 from renderer.pictures.marks import Marks
@@ -40,10 +42,9 @@ from renderer.pictures.survey import is_of_image, unreadable
 from renderer.reel import Reel, reel_of, together, warnings_of
 from renderer.stage_clock import StageClock
 from renderer.timeline import Timeline, remarks
+from renderer.work import RenderJob, RenderReport, VideoFacts
 
 log = logging.getLogger(__name__)
-
-NO_GPU_ENCODER = "no GPU encoder was looked for"
 
 _ENDLESS = 1 << 30  # frames; X264_KEYINT_MAX_INFINITE, and ffmpeg takes nothing above 2^31 - 1
 
@@ -56,66 +57,6 @@ _IN_PART: Final[Mapping[More, tuple[str, str]]] = {
 }
 
 OnProgress = Callable[[Progress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class RenderJob:
-    """A request that has been checked, with everything needed to render it; plain values, fit for another process.
-
-    Attributes:
-        base: directory that relative paths start from, such as a manifest's; None for none.
-        any_path: local files need not lie under an allowed root; the command line's own jobs only.
-        warnings: what was noticed of the request before it became a job.
-    """
-
-    request: RenderRequest
-    timeline: Timeline
-    attachments: tuple[Attachment, ...] = ()
-    base: Path | None = None
-    any_path: bool = False
-    warnings: tuple[ResultWarning, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RenderReport:
-    """What was rendered, read back from the file, and where the time went.
-
-    Attributes:
-        fallback_reason: why a request that left the choice to us was not encoded by a GPU.
-        timings: wall-clock seconds of the whole job ("total"), of waiting for stills ("stills"), encoding ("encode")
-            and writing repeats and the file ("mux"); "stills_busy" adds up what the decoding threads worked meanwhile.
-        encoded_reason: why every frame of the holds was coded; None if they are synthesised.
-        warnings: what the client might not expect of the video.
-    """
-
-    facts: VideoFacts
-    encoder: str
-    fallback_reason: str | None
-    encoded_reason: str | None
-    timings: dict[str, float] = field(default_factory=dict)
-    warnings: tuple[ResultWarning, ...] = ()
-
-    def result(self, video_url: str, file_name: str, request: RenderRequest) -> RenderResult:
-        """Return the report as clients read it."""
-        facts = self.facts
-        return RenderResult(
-            video=File(
-                url=video_url, content_type=_type_of(file_name), file_name=file_name, file_size=facts.size_bytes
-            ),
-            frames=facts.frames,
-            fps=f"{facts.fps.numerator}/{facts.fps.denominator}",
-            duration=float(facts.duration_s),
-            width=facts.width,
-            height=facts.height,
-            encoder=self.encoder,
-            fallback_reason=self.fallback_reason,
-            held_pictures="encoded" if self.encoded_reason else "synthesised",
-            held_pictures_reason=self.encoded_reason,
-            warnings=self.warnings,
-            timings=self.timings,
-            request_id=request.request_id,
-            metadata=request.metadata,
-        )
 
 
 def render(
@@ -410,10 +351,6 @@ def _shown_in_part(found: Mapping[int, More]) -> list[ResultWarning]:
 def _others(images: Collection[int]) -> str:
     """Return what is said of the images beside the first."""
     return {1: "", 2: "; so is 1 more image"}.get(len(images), f"; so are {len(images) - 1} more images")
-
-
-def _type_of(file_name: str) -> str:
-    return "video/quicktime" if file_name.lower().endswith(".mov") else "video/mp4"
 
 
 class _Voice:

@@ -15,8 +15,7 @@ from protocol.bounded import MAX_FAULTS
 from protocol.schema import OnError, RenderRequest, ResultWarning
 from renderer.errors import JobError
 from renderer.pictures.fetch import Fetcher
-from renderer.pictures.identity import identities
-from renderer.pictures.load import Source
+from renderer.pictures.identity import Source, identities
 from renderer.timeline import Timeline
 
 _WARNED: Final = {"skip": "image_skipped", "hold": "image_held"}

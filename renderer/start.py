@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from renderer.config import EncodeSettings, Settings, render_settings
-from renderer.encode.base import StreamSettings
-from renderer.encode.ffmpeg import arguments, find_ffmpeg
+from renderer.encode.ffmpeg import AccessUnitSplitter, arguments, find_ffmpeg
 from renderer.encode.selftest import refusal
-from renderer.encode.x264 import AccessUnitSplitter, X264Encoder
+from renderer.encode.stream import StreamSettings
+from renderer.encode.x264 import X264Encoder
 from renderer.errors import ConfigError
 from renderer.geometry import Canvas
 from renderer.jobs import landlock

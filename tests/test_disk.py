@@ -17,9 +17,9 @@ from renderer.devices import NvencDevice
 from renderer.encode.breaker import Breaker
 from renderer.encode.probe import _Cache
 from renderer.jobs.files import Files
-from renderer.pictures.fetch import Attachment, Fetcher
-from renderer.pipeline import RenderJob
+from renderer.pictures.fetch import Fetcher
 from renderer.timeline import timeline
+from renderer.work import Attachment, RenderJob
 
 Calls = list[tuple[str, set[Path]]]
 

@@ -21,7 +21,8 @@ from renderer.encode.x264 import X264Encoder
 from renderer.errors import EncodeFailed
 from renderer.h264.bits import UnsupportedStream
 from renderer.intake import Origin, render_job
-from renderer.pipeline import RenderReport, render
+from renderer.pipeline import render
+from renderer.work import RenderReport
 
 SIZE = (96, 64)
 

@@ -18,7 +18,7 @@ from renderer.manifests.directory import directory_manifest, images_in, is_image
 from renderer.manifests.overrides import parse_overrides
 from renderer.manifests.read import is_manifest, is_manifest_name, read_manifest
 from renderer.pictures.fetch import Fetcher
-from renderer.pictures.header import _FORMATS
+from renderer.pictures.recognise import _FORMATS
 
 Write = Callable[..., Path]
 

@@ -23,7 +23,8 @@ from renderer.errors import (
     SourceUnavailable,
 )
 from renderer.intake import Origin, parse_request, render_job
-from renderer.pipeline import RenderJob, RenderReport, render
+from renderer.pipeline import render
+from renderer.work import RenderJob, RenderReport
 from tests.cli_process import failed, run
 from tests.net.serving import sends, serving
 

@@ -17,13 +17,15 @@ from PIL import Image
 
 from protocol.schema import Progress
 from renderer.config import EncodeSettings, FetchSettings, PictureSettings, RenderSettings, RequestLimits
-from renderer.encode.base import AccessUnit, Nv12Frame, StreamSettings
+from renderer.encode.base import Nv12Frame
 from renderer.encode.null import NullEncoder
+from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import DecodeFailed, EncodeFailed, FetchFailed, ImageTooLarge, NotSupported, OutputFailed
 from renderer.geometry import Canvas
 from renderer.intake import Origin, parse_request, render_job
-from renderer.pipeline import RenderJob, render
+from renderer.pipeline import render
+from renderer.work import RenderJob
 from tests.net.serving import sends, serving
 
 JobOf = Callable[..., RenderJob]

@@ -19,9 +19,8 @@ from protocol.errors import RemoteError
 from protocol.schema import Rendered, RenderRequest
 from renderer.jobs.job import State
 from renderer.jobs.store import JobStore
-from renderer.pictures.fetch import Attachment
-from renderer.pipeline import RenderJob
 from renderer.timeline import frame_rate, timeline
+from renderer.work import Attachment, RenderJob
 from tests.daemon_process import DaemonProcess, Gate, Start, picture, request, still, wait_until
 from tests.jobs.factories import make_job
 

@@ -14,7 +14,7 @@ from typing import Final
 from renderer.config import EncodeSettings
 from renderer.errors import JobError
 from renderer.pictures.fetch import Fetcher
-from renderer.pipeline import RenderJob
+from renderer.work import RenderJob
 
 OUTPUT_FORMAT: Final = 2
 """Raised whenever the same request gives another video than before, be it by another default."""

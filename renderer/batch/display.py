@@ -16,7 +16,7 @@ from rich.text import Text
 from renderer.batch.outputs import Output, printable
 from renderer.batch.run import View
 from renderer.batch.tally import Failure, Tally
-from renderer.pipeline import RenderReport
+from renderer.work import RenderReport
 
 _STDERR: Final = 2
 _KEPT_AT_ONCE_BYTES: Final = 1 << 16

@@ -17,7 +17,7 @@ from renderer.manifests.directory import directory_manifest
 from renderer.manifests.read import load_manifest
 from renderer.manifests.still import Fields, naming_its_files
 from renderer.pictures.fetch import Fetcher
-from renderer.pipeline import RenderJob
+from renderer.work import RenderJob
 
 
 @dataclass(frozen=True, slots=True)

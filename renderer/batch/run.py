@@ -28,8 +28,8 @@ from renderer.jobs.progress import receiving
 from renderer.jobs.slot import Setback, Slot
 from renderer.jobs.worker import Order
 from renderer.manifests.still import Fields, naming_files, warning_with_files
-from renderer.pipeline import RenderReport
 from renderer.scratch import scratch_dir
+from renderer.work import RenderReport
 
 log = logging.getLogger(__name__)
 

@@ -3,27 +3,25 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from protocol.schema import EncoderName
 from renderer.config import EncodeSettings, NvencSettings, RenderSettings
 from renderer.devices import NvencDevice, NvencFindings
-from renderer.encode.base import Encoder, StreamSettings
+from renderer.encode.base import Encoder
 from renderer.encode.breaker import Breaker
 from renderer.encode.nvenc import NvencEncoder
 from renderer.encode.nvenc_keep import keeper
-from renderer.encode.nvenc_options import canvas_limits as nvenc_canvas_limits
 from renderer.encode.nvenc_options import refusal_of
 from renderer.encode.nvenc_session import Opening
 from renderer.encode.probe import findings_here, try_device
 from renderer.encode.slots import state_dir
+from renderer.encode.stream import StreamSettings
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import DeviceFailed, NotSupported, SessionsBusy
-from renderer.geometry import LEVEL_6_2, Canvas, CanvasLimits
+from renderer.geometry import Canvas
 
 log = logging.getLogger(__name__)
-
-LIBX264_CANVAS: Final = LEVEL_6_2.within(CanvasLimits(16384, 16384))  # MAX_RESOLUTION in x264's common/common.h
 
 OpenEncoder = Callable[[StreamSettings, EncodeSettings], Encoder]
 
@@ -71,13 +69,6 @@ class Wanted:
 
 def libx264(reason: str | None = None) -> Backend:
     return Backend("libx264", X264Encoder, reason)
-
-
-def canvas_limits(asked: EncoderName, gpus: NvencFindings | None) -> CanvasLimits:
-    """Return the largest canvas that a request may have; what is too large for a GPU goes to libx264 unless named."""
-    if asked == "nvenc":
-        return nvenc_canvas_limits(gpus.candidates if gpus else ()).within(LEVEL_6_2)
-    return LIBX264_CANVAS
 
 
 def choose(asked: EncoderName, canvas: Canvas, crf: int, settings: RenderSettings) -> Backend:

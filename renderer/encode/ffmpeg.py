@@ -1,4 +1,4 @@
-"""Which ffmpeg, and the command line that makes libx264 of it; nothing is run here.
+"""Which ffmpeg, the command line that makes libx264 of it, and what it then writes; nothing is run here.
 
 Quality words, the same on every encoder: `crf` is x264's CRF and `preset` its preset, unchanged. The colour description
 goes into the SPS through x264's own parameters; ffmpeg's -color_* options alone leave primaries and transfer unknown.
@@ -15,9 +15,10 @@ from fractions import Fraction
 import imageio_ffmpeg
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import HeldCoding, StreamSettings
 from renderer.encode.plan import INTRA_STEPS
+from renderer.encode.stream import AccessUnit, HeldCoding, StreamSettings
 from renderer.errors import ConfigError
+from renderer.h264.repeat import is_idr
 
 # Linux takes 128 KiB in one argument (MAX_ARG_STRLEN). Beyond this, every still gets the median's offset, and where the
 # IDR pictures would take more to list, every still becomes one: more than 9,200 are IDR pictures then anyway.
@@ -30,6 +31,10 @@ _LEAST_HELD_GOP = 250
 _NO_LOOK_AHEAD = ["mbtree=0", "rc-lookahead=0", "sync-lookahead=0", "scenecut=0", "qcomp=1"]
 # What x264 adds to crf under macroblock tree: 13.5 * (1 - qcomp), with qcomp 0.6.
 _TREE_STEPS = 5.4
+# x264 writes an access unit delimiter (7.3.2.4) with a four-byte start code in front of every access unit when asked
+# to; emulation prevention (7.4.1) keeps the pattern out of everything else.
+_DELIMITER = b"\x00\x00\x00\x01\x09"
+_DELIMITER_BYTES = 6
 
 
 def find_ffmpeg(settings: EncodeSettings) -> str:
@@ -102,3 +107,30 @@ def _zones(held: HeldCoding) -> list[str]:
         factor = 2 ** (-statistics.median(offsets) / 6)
         written = f"0,{start - 1},b={factor:.4f}"
     return [f"zones={written}"] if written else []
+
+
+class AccessUnitSplitter:
+    """Cuts a delimited Annex B stream into access units and leaves the delimiters out."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._searched = 0
+
+    def feed(self, data: bytes) -> list[AccessUnit]:
+        """Take the next bytes of the stream; return the access units they complete."""
+        self._buffer += data
+        units = []
+        while (end := self._buffer.find(_DELIMITER, max(self._searched, 1))) > 0:
+            units.append(self._cut(end))
+        self._searched = len(self._buffer) - len(_DELIMITER)
+        return units
+
+    def finish(self) -> list[AccessUnit]:
+        """Return the last access unit, which nothing follows."""
+        return [self._cut(len(self._buffer))] if self._buffer else []
+
+    def _cut(self, end: int) -> AccessUnit:
+        data = bytes(self._buffer[_DELIMITER_BYTES:end])
+        del self._buffer[:end]
+        self._searched = 0
+        return AccessUnit(data, is_idr=is_idr(data))

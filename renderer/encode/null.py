@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Final, Self
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import AccessUnit, Nv12Frame, StreamSettings, check_frame
+from renderer.encode.base import Nv12Frame, check_frame
+from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.errors import EncodeFailed
 from renderer.h264.bits import BitWriter, NalType, escape, join_nals
 from renderer.pictures.memory import PLAIN_STOCK, FrameStock

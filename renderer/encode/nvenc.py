@@ -11,10 +11,11 @@ import logging
 from collections.abc import Sequence
 from typing import Final, Self
 
-from renderer.encode.base import AccessUnit, Nv12Frame, StreamSettings, check_frame
+from renderer.encode.base import Nv12Frame, check_frame
 from renderer.encode.nvenc_keep import keeper
 from renderer.encode.nvenc_options import MOST_PENDING_FRAMES, session_shape
 from renderer.encode.nvenc_session import Opening, Packet, Session
+from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.errors import DeviceFailed, EncodeFailed
 from renderer.h264.bits import NalType, UnsupportedStream, join_nals, nal_type, split_nals
 from renderer.h264.description import described

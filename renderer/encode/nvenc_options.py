@@ -32,7 +32,7 @@ from typing import Final
 
 from protocol.schema import Preset
 from renderer.devices import NvencDevice, NvencLimits
-from renderer.encode.base import HeldCoding, StreamSettings
+from renderer.encode.stream import HeldCoding, StreamSettings
 from renderer.geometry import Canvas, CanvasLimits
 
 _PRESETS: Final[dict[Preset, tuple[str, int]]] = {

@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from protocol.schema import Preset
-from renderer.encode.base import HeldCoding
+from renderer.encode.stream import HeldCoding
 from renderer.timeline import Timeline
 
 # A stream in which fewer than one frame in five is a repeat is coded frame by frame: B pictures and several references

@@ -13,9 +13,10 @@ import av
 import numpy as np
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import Encoder, Nv12Frame, StreamSettings
+from renderer.encode.base import Encoder, Nv12Frame
 from renderer.encode.plan import PlannedStill, StreamPlan, held_coding, idrs_only
 from renderer.encode.sequence import HeldSequence
+from renderer.encode.stream import StreamSettings
 from renderer.errors import StillreelError
 from renderer.geometry import Canvas
 from renderer.h264.bits import UnsupportedStream

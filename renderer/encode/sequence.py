@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from renderer.encode.base import AccessUnit
 from renderer.encode.plan import StreamPlan
+from renderer.encode.stream import AccessUnit
 from renderer.errors import EncodeFailed
 from renderer.h264.bits import UnsupportedStream
 from renderer.h264.order import PresentationOrder

@@ -17,10 +17,10 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Self
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import AccessUnit, Nv12Frame, StreamSettings, check_frame
-from renderer.encode.ffmpeg import arguments, find_ffmpeg
+from renderer.encode.base import Nv12Frame, check_frame
+from renderer.encode.ffmpeg import AccessUnitSplitter, arguments, find_ffmpeg
+from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.errors import EncodeFailed
-from renderer.h264.repeat import is_idr
 from renderer.lifeline import Child
 from renderer.pictures.memory import PLAIN_STOCK, FrameStock
 from renderer.processes import group_ticks, starting_first_to_kill
@@ -32,38 +32,6 @@ _OOM_SCORE = 500
 _STDERR_TAIL_BYTES = 8 * 1024
 _READ_BYTES = 1024 * 1024
 _PIPE_BYTES = 1024 * 1024  # Linux's default of 64 KiB costs a wake-up of both sides for every 64 KiB of picture.
-
-# x264 writes an access unit delimiter (7.3.2.4) with a four-byte start code in front of every access unit when asked
-# to; emulation prevention (7.4.1) keeps the pattern out of everything else.
-_DELIMITER = b"\x00\x00\x00\x01\x09"
-_DELIMITER_BYTES = 6
-
-
-class AccessUnitSplitter:
-    """Cuts a delimited Annex B stream into access units and leaves the delimiters out."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._searched = 0
-
-    def feed(self, data: bytes) -> list[AccessUnit]:
-        """Take the next bytes of the stream; return the access units they complete."""
-        self._buffer += data
-        units = []
-        while (end := self._buffer.find(_DELIMITER, max(self._searched, 1))) > 0:
-            units.append(self._cut(end))
-        self._searched = len(self._buffer) - len(_DELIMITER)
-        return units
-
-    def finish(self) -> list[AccessUnit]:
-        """Return the last access unit, which nothing follows."""
-        return [self._cut(len(self._buffer))] if self._buffer else []
-
-    def _cut(self, end: int) -> AccessUnit:
-        data = bytes(self._buffer[_DELIMITER_BYTES:end])
-        del self._buffer[:end]
-        self._searched = 0
-        return AccessUnit(data, is_idr=is_idr(data))
 
 
 class X264Encoder:

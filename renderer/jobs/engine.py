@@ -15,6 +15,7 @@ from pathlib import Path
 
 from protocol.schema import Health, JobsQuery, JobStatus, Progress
 from renderer.config import VERSION, EngineSettings, RenderSettings
+from renderer.devices import NO_GPU_ENCODER
 from renderer.errors import (
     JobCancelled,
     NotSupported,
@@ -32,7 +33,7 @@ from renderer.jobs.outcome import Places
 from renderer.jobs.slot import Setback, Watch
 from renderer.jobs.store import JobStore
 from renderer.metrics import Snapshot
-from renderer.pipeline import NO_GPU_ENCODER, RenderJob
+from renderer.work import RenderJob
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from renderer.disk import is_full, open_private, sync
 from renderer.errors import JobError, StorageFull, StoreFailed
-from renderer.pictures.fetch import Attachment, Fetcher
-from renderer.pipeline import RenderJob
+from renderer.pictures.fetch import Fetcher
 from renderer.reel import together
+from renderer.work import Attachment, RenderJob
 
 Buffer = bytes | bytearray | memoryview
 Content = Buffer | Path  # a path: a file that is linked to, or copied where that is not possible
@@ -81,7 +81,7 @@ class Files:
                 continue
             names[url] = f"cid:{len(saved)}"
             saved.append(Attachment(self.path_of(len(saved))))
-            self._write(saved[-1].path, content if isinstance(content, bytes) else content.tobytes())
+            self._write(saved[-1].path, content if isinstance(content, bytes) else content.data)
         if faults and work.request.on_error == "fail":
             places = [image.url for image in images]
             found = [(places.index(url), error) for url, error in faults.items()]

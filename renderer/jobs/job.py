@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from protocol.schema import Fault, JobStatus, Progress, RenderResult, Status
 from renderer.jobs.hooks import Hook
-from renderer.pipeline import RenderJob
+from renderer.work import RenderJob
 
 
 class State(Enum):

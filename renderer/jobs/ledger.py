@@ -12,7 +12,7 @@ from renderer.errors import JobNotFound
 from renderer.jobs.hooks import Hook
 from renderer.jobs.job import Job, State
 from renderer.jobs.store import JobStore
-from renderer.pipeline import RenderJob
+from renderer.work import RenderJob
 
 
 class Ledger:

@@ -23,8 +23,8 @@ from renderer.jobs.job import Job, State
 from renderer.jobs.reach import Reach
 from renderer.jobs.slot import Ending, Setback
 from renderer.jobs.worker import Order
-from renderer.output.mp4 import write_failure
-from renderer.pipeline import RenderReport
+from renderer.output.place import write_failure
+from renderer.work import RenderReport
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ def prepare(job: Job) -> Path:
     try:
         job.output.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
-        raise write_failure(error) from error
+        raise write_failure(error.errno, error.strerror) from error
     return job.output / f"{_ATTEMPT}{job.attempts}-{uuid.uuid4().hex[:8]}.mp4"
 
 
@@ -166,7 +166,7 @@ def settled(job: Job, order: Order | None, ending: Ending, attempts: int) -> Job
         try:
             return _done(job, order, ending, now)
         except OSError as error:
-            ending = write_failure(error).fault()
+            ending = write_failure(error.errno, error.strerror).fault()
     if isinstance(ending, Setback):
         after = _set_back(job, ending, attempts)
         if isinstance(after, Job):

@@ -21,9 +21,8 @@ from protocol.schema import PixelLayout, RenderRequest, RenderResult, ResultWarn
 from renderer.errors import StoreFailed
 from renderer.jobs.files import Files
 from renderer.jobs.job import Job
-from renderer.pictures.fetch import Attachment
-from renderer.pipeline import RenderJob
 from renderer.timeline import timeline_of
+from renderer.work import Attachment, RenderJob
 
 FIELDS: Final = ("number", "id", "state", "finished_at", "video_bytes", "output", "files")  # with columns of their own
 COLUMNS: Final = (*FIELDS, "job")  # the last is a document of all other fields

@@ -19,7 +19,7 @@ from renderer.job_logs import WorkerLog
 from renderer.jobs.watchdog import Watchdog
 from renderer.jobs.worker import Order, Reach, Worker
 from renderer.metrics import Metrics
-from renderer.pipeline import RenderReport
+from renderer.work import RenderReport
 
 log = logging.getLogger(__name__)
 

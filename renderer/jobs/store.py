@@ -24,7 +24,7 @@ from renderer.jobs.job import Job, State, ids_of
 from renderer.jobs.record import COLUMNS, job_row, read_job, read_work, work_document
 from renderer.jobs.reserve import Reserve
 from renderer.jobs.schema import MIGRATIONS, bring_up
-from renderer.pipeline import RenderJob
+from renderer.work import RenderJob
 
 _FULL = "the disk is full, so the job could not be stored; try again later"
 _MOST_KEPT = 1 << 20  # characters of a request that may be retried

@@ -41,8 +41,9 @@ from renderer.jobs.said import Said, turn_to
 from renderer.lifeline import tie
 from renderer.logs import process_job
 from renderer.pictures.marks import MOST_THREADS, Cell, Marks
-from renderer.pipeline import RenderJob, RenderReport, render
+from renderer.pipeline import render
 from renderer.processes import TICKS_PER_S, end_session, first_to_kill, is_stopped, session_ticks
+from renderer.work import RenderJob, RenderReport
 
 log = logging.getLogger(__name__)
 

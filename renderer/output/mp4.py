@@ -19,7 +19,6 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -31,14 +30,15 @@ from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
 from renderer.config import VERSION
-from renderer.disk import is_full, settle, sync
+from renderer.disk import settle, sync
 from renderer.encode.sequence import Sample
-from renderer.errors import OutputFailed, StorageFull
+from renderer.errors import OutputFailed
 from renderer.h264.bits import NalType, join_nals, nal_type, split_nals
 from renderer.h264.description import described
 from renderer.h264.parameter_sets import parse_sps
 from renderer.output.boxes import finish
-from renderer.output.place import FORMATS, part_of
+from renderer.output.place import FORMATS, part_of, write_failure
+from renderer.work import VideoFacts
 
 # libavformat decodes a picture when it opens a stream, 20 ms at 1080p; all that is wanted here is in the headers.
 _UNDECODED = {"skip_frame": "all"}
@@ -46,18 +46,6 @@ _UNDECODED = {"skip_frame": "all"}
 _LEAST_TIMESCALE: Final = 10_000
 _PARAMETER_SETS: Final = frozenset({NalType.SPS, NalType.PPS})
 _TOOL: Final = f"stillreel {VERSION}"
-
-
-@dataclass(frozen=True, slots=True)
-class VideoFacts:
-    """What a finished file says of itself."""
-
-    width: int
-    height: int
-    frames: int
-    fps: Fraction
-    duration_s: Fraction
-    size_bytes: int
 
 
 class Mp4Writer:
@@ -242,16 +230,10 @@ def _copy_colour(access_unit: bytes, stream: VideoStream) -> None:
         context.color_range = ColorRange.JPEG if colour.is_full_range else ColorRange.MPEG
 
 
-def write_failure(error: av.FFmpegError | OSError) -> OutputFailed | StorageFull:
-    """Return our error for one of the system's or libavformat's, without a path."""
-    words = f"the video could not be written: {error.strerror}"
-    return StorageFull(words) if is_full(error.errno) else OutputFailed(words)
-
-
 @contextmanager
 def _as_write_failure() -> Iterator[None]:
     """Turn libavformat's and the system's errors into ours."""
     try:
         yield
     except (av.FFmpegError, OSError) as error:
-        raise write_failure(error) from error
+        raise write_failure(error.errno, error.strerror) from error

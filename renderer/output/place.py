@@ -13,7 +13,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from renderer.errors import ConfigError, JobError
+from renderer.disk import is_full
+from renderer.errors import ConfigError, JobError, OutputFailed, StorageFull
 from renderer.pictures.fetch import Fetcher
 
 FORMATS: Final[Mapping[str, str]] = {".mp4": "mp4", ".m4v": "ipod", ".mov": "mov"}
@@ -76,6 +77,17 @@ def refuse_inputs(output: Path, inputs: Iterable[tuple[str, os.stat_result]]) ->
         for path, there in taken:
             if os.path.samestat(found, there):
                 raise ConfigError(f"output: {path} is an input, {name}; expected another name")
+
+
+def write_failure(number: int | None, words: str | None) -> OutputFailed | StorageFull:
+    """Return our error for what the system or libavformat says of a write, without a path.
+
+    Args:
+        number: its `errno`.
+        words: its `strerror`.
+    """
+    message = f"the video could not be written: {words}"
+    return StorageFull(message) if is_full(number) else OutputFailed(message)
 
 
 def _refuse_special(output: Path, place: Path) -> None:

@@ -17,7 +17,8 @@ from PIL import Image
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
 from renderer.pictures import avif, bmp, dpx, exr, heic, ico, jpeg2000, netpbm, png, psd, tga, tiff
-from renderer.pictures.colour import Pixels, Rgb, Samples, cmyk_to_rgb, to_bgr
+from renderer.pictures.colour import Pixels, Rgb, Samples, cmyk_to_rgb, to_8_bits, to_bgr
+from renderer.pictures.fetch import Content, RawPixels
 from renderer.pictures.formats import LIBAV, OURS, PILLOW, Header, More, load, turned
 from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header
 
@@ -25,6 +26,7 @@ from renderer.pictures.header import check_pixels, open_with_pillow, parsing, re
 # write on, as there is no switch for it; jobs/said.py bounds what a worker's libraries write.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
+_TO_BGR = {"RGB": cv2.COLOR_RGB2BGR, "RGBA": cv2.COLOR_RGBA2BGRA}
 _AS_STORED = cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION
 _REDUCED = {
     2: (cv2.IMREAD_REDUCED_COLOR_2, cv2.IMREAD_REDUCED_GRAYSCALE_2),
@@ -49,6 +51,23 @@ class Picture:
     size: Size
     reduction: int = 1
     more: More | None = None
+
+
+def opened(content: Content) -> bytes | Pixels:
+    """Return what `read_size` and `decode` take: a file's bytes as they are, and raw pixels as an array.
+
+    Returns:
+        For raw pixels (H, W), (H, W, 3) BGR or (H, W, 4) BGRA uint8.
+    """
+    if not isinstance(content, RawPixels):
+        return content
+    layout = content.layout
+    samples = np.frombuffer(content.data, np.dtype(layout.dtype).newbyteorder("<")).reshape(layout.shape)
+    pixels = to_8_bits(samples.astype(layout.dtype, copy=False))
+    if layout.order == "GRAY":
+        return pixels.reshape(layout.shape[:2])
+    code = _TO_BGR.get(layout.order)
+    return pixels if code is None else np.asarray(cv2.cvtColor(pixels, code), np.uint8)
 
 
 def read_size(data: bytes | Pixels, max_pixels: int) -> Size:

@@ -19,29 +19,26 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-import cv2
-import numpy as np
-
 from protocol.schema import PixelLayout
 from renderer.config import FetchSettings
 from renderer.errors import FetchFailed, FileTooLarge, NotSupported
 from renderer.net.addresses import Guard
-from renderer.pictures.colour import Pixels, to_8_bits
 from renderer.pictures.data_url import least_bytes, read_data
-
-Content = bytes | Pixels
+from renderer.work import Attachment
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)  # RFC 3986, 3.1
-_TO_BGR = {"RGB": cv2.COLOR_RGB2BGR, "RGBA": cv2.COLOR_RGBA2BGRA}
 _CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Attachment:
-    """A file that came with the message; `layout` says how to read raw pixels, None means an image file."""
+class RawPixels:
+    """An attachment of raw pixels, as long as its layout says; `decode.opened` makes a picture of it."""
 
-    path: Path
-    layout: PixelLayout | None = None
+    data: bytes
+    layout: PixelLayout
+
+
+Content = bytes | RawPixels
 
 
 class Fetcher:
@@ -96,7 +93,7 @@ class Fetcher:
         """Read the source.
 
         Returns:
-            A file's bytes; for an attachment of raw pixels (H, W), (H, W, 3) BGR or (H, W, 4) BGRA uint8.
+            A file's bytes; for an attachment of raw pixels those, with their layout.
 
         Raises:
             FetchFailed: it is not there, may not be read or could not be.
@@ -260,7 +257,7 @@ class Fetcher:
                     self._check_size(os.fstat(file.fileno()).st_size)
                     return self._read_all(file.read)
                 # The message's own limit has bounded it; the one on image files is about encoded bytes.
-                return _pixels(file.read(attachment.layout.size_bytes + 1), attachment.layout)
+                return _raw(file.read(attachment.layout.size_bytes + 1), attachment.layout)
         except OSError as error:
             raise FetchFailed("the attachment could not be read") from error
 
@@ -301,15 +298,10 @@ def _words(error: OSError | ValueError) -> str:
     return "the file may not be read" if isinstance(error, PermissionError) else "the file could not be read"
 
 
-def _pixels(raw: bytes, layout: PixelLayout) -> Pixels:
-    if len(raw) != layout.size_bytes:
+def _raw(data: bytes, layout: PixelLayout) -> RawPixels:
+    if len(data) != layout.size_bytes:
         raise FetchFailed(
             f"expected {layout.size_bytes} bytes for shape {list(layout.shape)} of {layout.dtype}, "
-            f"found {'more' if len(raw) > layout.size_bytes else len(raw)}"
+            f"found {'more' if len(data) > layout.size_bytes else len(data)}"
         )
-    samples = np.frombuffer(raw, np.dtype(layout.dtype).newbyteorder("<")).reshape(layout.shape)
-    pixels = to_8_bits(samples.astype(layout.dtype, copy=False))
-    if layout.order == "GRAY":
-        return pixels.reshape(layout.shape[:2])
-    code = _TO_BGR.get(layout.order)
-    return pixels if code is None else np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+    return RawPixels(data, layout)

@@ -22,13 +22,15 @@ What OpenCV 5.0.0.93 gets wrong, and who reads it instead:
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
-
-from PIL import Image
+from typing import TYPE_CHECKING, Final, Literal
 
 from renderer.errors import DecodeFailed, UnsupportedFormat
 from renderer.geometry import Size
-from renderer.pictures.light import Coding
+
+if TYPE_CHECKING:  # the table is also the daemon's, which has no pictures
+    from PIL import Image
+
+    from renderer.pictures.light import Coding
 
 OPENCV, PILLOW, LIBAV, LIBHEIF, OPENEXR, OURS = "OpenCV", "Pillow", "libav", "libheif", "OpenEXR", "stillreel"
 
@@ -148,7 +150,7 @@ class Header:
     size: Size
     orientation: int = 1
     profile: bytes | None = None
-    coding: Coding | None = None
+    coding: "Coding | None" = None
     more: More | None = None
 
     @property
@@ -185,7 +187,7 @@ def turned(width: int, height: int, orientation: int) -> Size:
     return Size(height, width) if orientation >= 5 else Size(width, height)
 
 
-def load(image: Image.Image, size: Size) -> None:
+def load(image: "Image.Image", size: Size) -> None:
     """Decode what Pillow has opened.
 
     Raises:

@@ -23,31 +23,13 @@ from renderer.errors import DecodeFailed, ImageTooLarge, StillreelError
 from renderer.geometry import Size
 from renderer.pictures import avif, bmp, dpx, exr, heic, ico, jpeg2000, netpbm, png, psd, tga, tiff
 from renderer.pictures.exif import orientation_of
-from renderer.pictures.formats import Header, More, name_elsewhere, turned, unrecognised, unsupported
+from renderer.pictures.formats import Header, More, turned, unsupported
+from renderer.pictures.recognise import recognise
 from renderer.pictures.track import refuse_sequence
 
 # Our own limit is checked below. Pillow's is a third of it, and warns on the way; it can only be set for the process.
 Image.MAX_IMAGE_PIXELS = None
 
-_MAGIC: Final = {
-    "JPEG": rb"\xff\xd8\xff",
-    "PNG": rb"\x89PNG\r\n\x1a\n",
-    "WebP": rb"RIFF....WEBP",
-    "TIFF": rb"II\*\0|MM\0\*|II\+\0|MM\0\+",
-    "GIF": rb"GIF8[79]a",
-    "BMP": rb"BM",
-    "AVIF": rb"....ftyp(?:....){0,12}?avi[fs]",
-    "HEIC": rb"....ftyp(?:....){0,12}?(?:hei[cxms]|hev[cxms])",
-    "OpenEXR": rb"\x76\x2f\x31\x01",
-    "JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n",
-    "Netpbm": rb"P[1-6Ff]\s",
-    "Radiance HDR": rb"#\?(?:RADIANCE|RGBE)\n",
-    "Sun raster": rb"\x59\xa6\x6a\x95",
-    "DPX": rb"SDPX|XPDS",
-    "ICO": rb"\0\0[\x01\x02]\0[^\0]",
-    "Photoshop": rb"8BPS\0[\x01\x02]",
-}
-_FORMATS: Final = {name: re.compile(magic, re.DOTALL) for name, magic in _MAGIC.items()}
 _PILLOW_NAMES: Final = {"WebP": "WEBP", "JPEG 2000": "JPEG2000", "Sun raster": "SUN"}
 _RADIANCE: Final = re.compile(
     rb"#\?(?:RADIANCE|RGBE)\n.{0,8192}?\n\n-Y (?P<height>\d{1,9}) \+X (?P<width>\d{1,9})\n", re.DOTALL
@@ -98,23 +80,6 @@ def parsing(name: str) -> Iterator[None]:
 def open_with_pillow(data: bytes, name: str) -> Image.Image:
     formats = ("JPEG", "MPO") if name == "JPEG" else (_PILLOW_NAMES.get(name, name),)
     return Image.open(io.BytesIO(data), formats=formats)
-
-
-def recognise(data: bytes) -> str:
-    """Return which format of the table a file begins like; nothing is parsed.
-
-    Args:
-        data: the file, or its first few thousand bytes.
-
-    Raises:
-        UnsupportedFormat: none; the words name what it is.
-    """
-    for name, magic in _FORMATS.items():
-        if magic.match(data):
-            return name
-    if name_elsewhere(data) is None and tga.is_likely(data):  # which has no first bytes of its own
-        return "TGA"
-    raise unrecognised(data)
 
 
 def _jpeg(data: bytes) -> Header:

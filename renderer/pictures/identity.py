@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from renderer.errors import JobError
@@ -16,6 +17,20 @@ from renderer.pictures.fetch import Fetcher
 
 _SAMPLE_BYTES: Final = 4096
 _CHUNK_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one still comes from.
+
+    Attributes:
+        image: its place in the request, for errors.
+        picture: equal for stills that show the same picture; from `identities`.
+    """
+
+    url: str
+    image: int
+    picture: Hashable
 
 
 def identities(urls: Sequence[str], fetcher: Fetcher) -> list[Hashable]:

@@ -6,9 +6,8 @@ OpenCV lets go of the GIL, so threads are enough.
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import ParamSpec, Self, TypeVar
 
 from renderer.config import PictureSettings
@@ -16,8 +15,9 @@ from renderer.errors import JobCancelled, JobError
 from renderer.geometry import Size
 from renderer.logs import current_job
 from renderer.pictures.colour import Rgb
-from renderer.pictures.decode import Picture, decode
+from renderer.pictures.decode import Picture, decode, opened
 from renderer.pictures.fetch import Content, Fetcher
+from renderer.pictures.identity import Source
 from renderer.pictures.marks import Marks
 
 _P = ParamSpec("_P")
@@ -25,20 +25,6 @@ _T = TypeVar("_T")
 
 _MOST_THREADS = 4
 _LOOK_S = 1.0  # between looks at decoders that nobody outside watches
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """Where one still comes from.
-
-    Attributes:
-        image: its place in the request, for errors.
-        picture: equal for stills that show the same picture; from `identity.identities`.
-    """
-
-    url: str
-    image: int
-    picture: Hashable
 
 
 class Loader:
@@ -115,7 +101,7 @@ class Loader:
             with self._marks.decoding(source.image):
                 if self._is_over:  # looked at with the mark set: whoever sees no mark after the end may rely on it
                     raise JobCancelled("the job ended before this image was decoded")
-                return decode(content, background=background, max_pixels=self._max_pixels, needed=needed)
+                return decode(opened(content), background=background, max_pixels=self._max_pixels, needed=needed)
         except JobError as error:
             raise error.at("images", source.image, "url") from error.__cause__
         finally:

@@ -15,9 +15,9 @@ from renderer.config import PictureSettings
 from renderer.errors import JobError
 from renderer.geometry import Size
 from renderer.logs import current_job
-from renderer.pictures.decode import read_size
+from renderer.pictures.decode import opened, read_size
 from renderer.pictures.fetch import Content, Fetcher, is_download
-from renderer.pictures.load import Source
+from renderer.pictures.identity import Source
 from renderer.pictures.marks import Marks
 
 _KEPT_BYTES: Final = 64 << 20
@@ -92,7 +92,7 @@ class Measurer:
         try:
             content = self.fetcher.fetch(source.url)
             with self.marks.decoding(source.image):
-                return content, read_size(content, self.settings.max_image_pixels)
+                return content, read_size(opened(content), self.settings.max_image_pixels)
         except JobError as error:
             raise error.at("images", source.image, "url") from error.__cause__
 

@@ -21,7 +21,8 @@ from renderer.errors import OutputFailed
 from renderer.geometry import Size
 from renderer.pictures.compose import Look, compose, needed_size
 from renderer.pictures.formats import More
-from renderer.pictures.load import Loader, Source
+from renderer.pictures.identity import Source
+from renderer.pictures.load import Loader
 from renderer.pictures.memory import PLAIN_STOCK, FramePool, FrameStock, Lease
 
 _FAR_ENLARGED = 2

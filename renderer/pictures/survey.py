@@ -6,7 +6,8 @@ from concurrent.futures import Future
 from typing import Final
 
 from renderer.errors import DecodeTimedOut, JobCancelled, JobError
-from renderer.pictures.load import Loader, Source
+from renderer.pictures.identity import Source
+from renderer.pictures.load import Loader
 
 _BLACK: Final = (0, 0, 0)
 

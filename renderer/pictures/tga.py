@@ -1,62 +1,20 @@
 """TGA, read here: palettes, RGB and grey, run-length coded or not (Truevision TGA file format specification 2.0).
 
-The format has no magic number: a file is one if its header makes sense and it is long enough, or if it ends in the
-signature of version 2. Run-length coding is undone packet by packet into the rows that the other files hold.
+Its header is read where files are recognised, for TGA has no magic number to tell it by (recognise.py). Run-length
+coding is undone packet by packet into the rows that the other files hold.
 """
 
-import struct
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from renderer.errors import DecodeFailed
-from renderer.geometry import Size
 from renderer.pictures.formats import Header
+from renderer.pictures.recognise import GREY, PALETTE, RGB, TgaHeader, tga_header
 
-_HEADER_BYTES: Final = 18
-_SIGNATURE: Final = b"TRUEVISION-XFILE.\0"
-_PALETTE, _RGB, _GREY, _RUNS = 1, 2, 3, 8
-_DEPTHS: Final = {_PALETTE: (8, 16), _RGB: (15, 16, 24, 32), _GREY: (8, 16)}
-_ENTRY_DEPTHS: Final = (15, 16, 24, 32)
 _FROM_RIGHT, _FROM_TOP = 0x10, 0x20
-_COLOURS: Final = {_PALETTE: "palette", _RGB: "RGB", _GREY: "grey"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Info:
-    colour: int
-    is_coded: bool
-    first_entry: int
-    entries: int
-    entry_bits: int
-    size: Size
-    bits: int
-    flags: int
-    palette_at: int
-
-    @property
-    def pixel_bytes(self) -> int:
-        return (self.bits + 7) // 8
-
-    @property
-    def start(self) -> int:
-        return self.palette_at + self.entries * ((self.entry_bits + 7) // 8)
-
-    @property
-    def has_alpha(self) -> bool:
-        return self.flags & 0x0F > 0
-
-
-def is_likely(data: bytes) -> bool:
-    """Whether the bytes are a TGA, as far as they tell."""
-    info = _parse(data)
-    if info is None:
-        return False
-    row_bytes = info.size.width * info.pixel_bytes
-    least = info.size.height * ((info.size.width + 127) // 128 * 2 if info.is_coded else row_bytes)
-    return data.endswith(_SIGNATURE) or len(data) >= info.start + least
+_COLOURS: Final = {PALETTE: "palette", RGB: "RGB", GREY: "grey"}
 
 
 def read_header(data: bytes) -> Header:
@@ -82,41 +40,22 @@ def read(data: bytes) -> npt.NDArray[np.uint8]:
     values = np.frombuffer(body, np.uint8, size_bytes).reshape(info.size.height, info.size.width, info.pixel_bytes)
     values = values if info.flags & _FROM_TOP else values[::-1]
     values = values[:, ::-1] if info.flags & _FROM_RIGHT else values
-    if info.colour == _PALETTE:
+    if info.colour == PALETTE:
         return _looked_up(values, data, info)
-    if info.colour == _GREY:
+    if info.colour == GREY:
         grey = values[..., 0]
         return np.dstack([grey, grey, grey, values[..., 1]]) if info.bits == 16 and info.has_alpha else grey
     return _colours(values, info.bits, has_alpha=info.has_alpha)
 
 
-def _known(data: bytes) -> _Info:
-    info = _parse(data)
+def _known(data: bytes) -> TgaHeader:
+    info = tga_header(data)
     if info is None:
         raise DecodeFailed("expected a whole TGA image, found a damaged one")
     return info
 
 
-def _parse(data: bytes) -> _Info | None:
-    if len(data) < _HEADER_BYTES:
-        return None
-    id_bytes, has_palette, kind, first, entries, entry_bits, _, _, width, height, bits, flags = struct.unpack_from(
-        "<BBBHHBHHHHBB", data
-    )
-    colour = kind & ~_RUNS
-    if has_palette > 1 or bits not in _DEPTHS.get(colour, ()) or not width or not height or flags & 0xC0:
-        return None
-    if has_palette and entry_bits not in _ENTRY_DEPTHS:
-        return None
-    if (colour == _PALETTE and not (has_palette and entries)) or flags & 0x0F > 8:
-        return None
-    if not has_palette:
-        first = entries = entry_bits = 0
-    size, palette_at = Size(width, height), _HEADER_BYTES + id_bytes
-    return _Info(colour, bool(kind & _RUNS), first, entries, entry_bits, size, bits, flags, palette_at)
-
-
-def _uncoded(data: bytes, info: _Info, size_bytes: int) -> bytes:
+def _uncoded(data: bytes, info: TgaHeader, size_bytes: int) -> bytes:
     place, step = info.start, info.pixel_bytes
     parts: list[bytes] = []
     found = 0
@@ -130,7 +69,7 @@ def _uncoded(data: bytes, info: _Info, size_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def _looked_up(values: npt.NDArray[np.uint8], data: bytes, info: _Info) -> npt.NDArray[np.uint8]:
+def _looked_up(values: npt.NDArray[np.uint8], data: bytes, info: TgaHeader) -> npt.NDArray[np.uint8]:
     each = (info.entry_bits + 7) // 8
     if len(data) < info.start:
         raise DecodeFailed("expected a whole TGA image, found one that ends early")

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from renderer.encode.base import StreamSettings
+from renderer.encode.stream import StreamSettings
 from renderer.geometry import Canvas
 from tests.nvenc_standin.fixture import standin, standin_libraries, standin_parent
 from tests.nvenc_standin.process import Parent, Standin

@@ -24,12 +24,12 @@ from renderer.config import EncodeSettings, NvencSettings, Settings
 from renderer.cuda import CudaFailed, open_gpu
 from renderer.doctor import examine
 from renderer.encode import probe
-from renderer.encode.base import AccessUnit, HeldCoding, StreamSettings
 from renderer.encode.nvenc import NvencEncoder
 from renderer.encode.nvenc_selftest import with_gpus_tested
 from renderer.encode.nvenc_session import Opening
 from renderer.encode.selftest import refusal
 from renderer.encode.slots import state_dir, waiting_for_a_session
+from renderer.encode.stream import AccessUnit, HeldCoding, StreamSettings
 from renderer.errors import StillreelError
 from renderer.geometry import Canvas
 from renderer.pictures.memory import FramePool, Lease, pinned_memory

@@ -18,7 +18,8 @@ from renderer.encode.probe import findings_here
 from renderer.encode.slots import Slots, state_dir
 from renderer.errors import StillreelError
 from renderer.intake import Origin, render_job
-from renderer.pipeline import RenderJob, render
+from renderer.pipeline import render
+from renderer.work import RenderJob
 from tests.encode.nvenc_children import counter
 
 Still = tuple[int, int]  # shade and hold

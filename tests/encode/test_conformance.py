@@ -16,8 +16,9 @@ import numpy.typing as npt
 import pytest
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import AccessUnit, Encoder, HeldCoding, StreamSettings
+from renderer.encode.base import Encoder
 from renderer.encode.null import NullEncoder
+from renderer.encode.stream import AccessUnit, HeldCoding, StreamSettings
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import EncodeFailed
 from renderer.geometry import Canvas

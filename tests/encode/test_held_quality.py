@@ -11,9 +11,9 @@ import pytest
 
 from protocol.schema import Preset
 from renderer.config import EncodeSettings
-from renderer.encode.base import StreamSettings
 from renderer.encode.ffmpeg import arguments, find_ffmpeg
 from renderer.encode.plan import held_coding, plan_stream
+from renderer.encode.stream import StreamSettings
 from renderer.geometry import Canvas
 from renderer.timeline import Timeline
 

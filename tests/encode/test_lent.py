@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import AccessUnit, Nv12Frame, StreamSettings
+from renderer.encode.base import Nv12Frame
 from renderer.encode.lent import LentFrames
 from renderer.encode.null import NullEncoder
+from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.pictures.memory import FramePool, Lease
 
 

@@ -9,9 +9,9 @@ import pytest
 from protocol.schema import Preset
 from renderer.devices import NvencLimits
 from renderer.encode import nvenc_options
-from renderer.encode.base import HeldCoding, StreamSettings
 from renderer.encode.nvenc_errors import code_name, error_code
 from renderer.encode.nvenc_options import refusal_of, session_shape
+from renderer.encode.stream import HeldCoding, StreamSettings
 from renderer.geometry import Canvas
 
 STREAM = StreamSettings(Canvas(640, 480), Fraction(30000, 1001), crf=20, preset="veryfast", keyframe_interval=299)

@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import AccessUnit, HeldCoding, StreamSettings
-from renderer.encode.ffmpeg import arguments, find_ffmpeg
-from renderer.encode.x264 import AccessUnitSplitter, X264Encoder
+from renderer.encode.ffmpeg import AccessUnitSplitter, arguments, find_ffmpeg
+from renderer.encode.stream import AccessUnit, HeldCoding, StreamSettings
+from renderer.encode.x264 import X264Encoder
 from renderer.errors import EncodeFailed
 from renderer.geometry import Canvas
 from renderer.h264.bits import NalType, join_nals, nal_type, split_nals

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import StreamSettings
+from renderer.encode.stream import StreamSettings
 from renderer.encode.x264 import X264Encoder
 from renderer.geometry import Canvas
 from renderer.h264.bits import BitWriter, NalType, escape, nal_type, split_nals

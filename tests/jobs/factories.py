@@ -18,7 +18,7 @@ from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, State, Submission
 from renderer.jobs.outcome import Places
 from renderer.jobs.store import JobStore
-from renderer.pipeline import RenderJob
+from renderer.work import RenderJob
 from tests.daemon_process import request
 
 # The gate is a server on this machine.

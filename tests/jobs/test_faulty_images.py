@@ -24,7 +24,8 @@ from renderer.errors import DecodeTimedOut
 from renderer.intake import Origin, render_job
 from renderer.jobs.slot import Setback
 from renderer.jobs.worker import Order
-from renderer.pipeline import RenderReport, render
+from renderer.pipeline import render
+from renderer.work import RenderReport
 from tests.cli_process import failed, run
 from tests.daemon_process import request, still
 from tests.jobs.factories import SETTINGS

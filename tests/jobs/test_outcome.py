@@ -12,8 +12,7 @@ from renderer.jobs.job import Job, State
 from renderer.jobs.outcome import Places
 from renderer.jobs.slot import Setback
 from renderer.jobs.worker import Order
-from renderer.output.mp4 import VideoFacts
-from renderer.pipeline import RenderReport
+from renderer.work import RenderReport, VideoFacts
 from tests.jobs.factories import FAULT, SETTINGS, left, make_job, make_places, make_work
 
 REPORT = RenderReport(VideoFacts(64, 48, 2, Fraction(24), Fraction(1, 12), 5), "libx264", None, None, {"total": 1.0})

@@ -13,7 +13,7 @@ import pytest
 
 from renderer.jobs.said import Said
 from renderer.jobs.slot import Setback
-from renderer.pipeline import RenderReport
+from renderer.work import RenderReport
 from tests.daemon_process import Gate
 from tests.jobs.test_slot import bench, fetched
 

@@ -16,7 +16,7 @@ from protocol.schema import Fault
 from renderer.config import EngineSettings
 from renderer.jobs.slot import Setback, Slot
 from renderer.jobs.worker import Order
-from renderer.pipeline import RenderReport
+from renderer.work import RenderReport
 from tests.daemon_process import Gate, request
 from tests.jobs.factories import SETTINGS, make_work
 

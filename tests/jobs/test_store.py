@@ -19,9 +19,8 @@ from renderer.errors import ConfigError, StorageFull, StoreFailed
 from renderer.jobs.job import MOVES, Job, State
 from renderer.jobs.schema import MIGRATIONS
 from renderer.jobs.store import JobStore
-from renderer.pictures.fetch import Attachment
-from renderer.pipeline import RenderJob
 from renderer.timeline import frame_rate, timeline
+from renderer.work import Attachment, RenderJob
 from tests.jobs.factories import FAULT, RESULT, fill, make_job, make_work, put
 
 VIEW = """

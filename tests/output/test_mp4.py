@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from renderer.config import VERSION, EncodeSettings
-from renderer.encode.base import StreamSettings
 from renderer.encode.null import NullEncoder
 from renderer.encode.sequence import Sample
+from renderer.encode.stream import StreamSettings
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import OutputFailed, StorageFull
 from renderer.geometry import Canvas
@@ -25,7 +25,8 @@ from renderer.h264.bits import split_nals
 from renderer.h264.description import described
 from renderer.h264.parameter_sets import parse_sps
 from renderer.output.boxes import finish
-from renderer.output.mp4 import Mp4Writer, VideoFacts, timescale
+from renderer.output.mp4 import Mp4Writer, timescale
+from renderer.work import VideoFacts
 
 RATES = [Fraction(1), Fraction(25, 2), Fraction(24), Fraction(30000, 1001), Fraction(120), Fraction(120000, 1001)]
 CANVAS = Canvas(64, 48)
@@ -377,7 +378,7 @@ from fractions import Fraction
 from pathlib import Path
 import numpy as np
 from renderer.config import EncodeSettings
-from renderer.encode.base import StreamSettings
+from renderer.encode.stream import StreamSettings
 from renderer.encode.null import NullEncoder
 from renderer.encode.sequence import Sample
 from renderer.errors import OutputFailed, StorageFull

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from protocol.schema import PixelLayout
 from renderer.config import FetchSettings
 from renderer.errors import FetchFailed, FileTooLarge, JobError, NotSupported
-from renderer.pictures.fetch import Attachment, Fetcher
+from renderer.pictures.decode import opened
+from renderer.pictures.fetch import Fetcher
+from renderer.work import Attachment
 from tests.net.serving import redirects, says, sends, serving
 
 PAYLOAD = bytes(range(256)) * 4
@@ -245,7 +247,7 @@ def test_raw_pixels_come_as_8_bit_bgr(tmp_path: Path, order: str, to_bgr: list[i
     sent = small if dtype == "uint8" else small.astype("<u2") * 257
     (tmp_path / "raw").write_bytes(sent.tobytes())
     layout = PixelLayout(shape=sent.shape, dtype=dtype, order=order)  # type: ignore[arg-type]
-    found = attached(tmp_path / "raw", layout).fetch("cid:0")
+    found = opened(attached(tmp_path / "raw", layout).fetch("cid:0"))
     assert isinstance(found, np.ndarray)
     assert found.dtype == np.uint8
     assert np.array_equal(found, small[..., to_bgr])
@@ -255,7 +257,7 @@ def test_raw_pixels_come_as_8_bit_bgr(tmp_path: Path, order: str, to_bgr: list[i
 def test_raw_grey_pixels_have_two_dimensions(tmp_path: Path, shape: tuple[int, ...]) -> None:
     (tmp_path / "raw").write_bytes(bytes(range(15)))
     layout = PixelLayout(shape=shape, order="GRAY")  # type: ignore[arg-type]
-    found = attached(tmp_path / "raw", layout).fetch("cid:0")
+    found = opened(attached(tmp_path / "raw", layout).fetch("cid:0"))
     assert isinstance(found, np.ndarray)
     assert found.shape == (3, 5)
 

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from protocol.schema import PixelLayout
 from renderer.config import FetchSettings
-from renderer.pictures.fetch import Attachment, Fetcher
+from renderer.pictures.fetch import Fetcher
 from renderer.pictures.identity import identities
+from renderer.work import Attachment
 
 
 def written(path: Path, content: bytes) -> str:

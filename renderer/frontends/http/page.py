@@ -30,7 +30,7 @@ from renderer.frontends.job_log import JobLogReader
 from renderer.intake import invalid
 from renderer.jobs import asked
 from renderer.jobs.engine import Engine
-from renderer.pictures.header import recognise
+from renderer.pictures.recognise import recognise
 
 log = logging.getLogger(__name__)
 

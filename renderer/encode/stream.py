@@ -1,0 +1,54 @@
+"""What is said of one H.264 stream on both sides of the seam: how it is to be coded, and the pictures that come out.
+
+Apart from the seam itself (base.py), which is made of arrays: plans and command lines need none.
+"""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from protocol.schema import Preset
+from renderer.geometry import Canvas
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """One stream, in words that every encoder understands.
+
+    Attributes:
+        crf: 0 (lossless, in a profile that few players know) to 51, on x264's scale.
+        keyframe_interval: frames between two IDR pictures at most.
+        held: set for a stream whose holds are synthesised: one frame per still, one reference, no B pictures.
+    """
+
+    canvas: Canvas
+    fps: Fraction
+    crf: int
+    preset: Preset
+    keyframe_interval: int
+    held: "HeldCoding | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCoding:
+    """How the stills of a held stream are coded; one entry per frame that the encoder will be given.
+
+    Attributes:
+        is_idr: which must be IDR pictures.
+        quantiser_offsets: steps to add to what crf would choose.
+    """
+
+    is_idr: tuple[bool, ...]
+    quantiser_offsets: tuple[float, ...]
+
+    @property
+    def is_all_idr(self) -> bool:
+        """Whether no picture is predicted from another."""
+        return all(self.is_idr)
+
+
+@dataclass(frozen=True, slots=True)
+class AccessUnit:
+    """One coded picture in Annex B; an IDR brings its SPS and PPS along."""
+
+    data: bytes
+    is_idr: bool

@@ -1,0 +1,96 @@
+"""The values of a job that everybody passes on: what is to be rendered, and what was.
+
+They are plain values, and no picture library is behind them: the daemon, which decodes nothing, and its workers, which
+do, both know them.
+"""
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+from protocol.schema import File, PixelLayout, RenderRequest, RenderResult, ResultWarning
+from renderer.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """A file that came with the message; `layout` says how to read raw pixels, None means an image file."""
+
+    path: Path
+    layout: PixelLayout | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RenderJob:
+    """A request that has been checked, with everything needed to render it; plain values, fit for another process.
+
+    Attributes:
+        base: directory that relative paths start from, such as a manifest's; None for none.
+        any_path: local files need not lie under an allowed root; the command line's own jobs only.
+        warnings: what was noticed of the request before it became a job.
+    """
+
+    request: RenderRequest
+    timeline: Timeline
+    attachments: tuple[Attachment, ...] = ()
+    base: Path | None = None
+    any_path: bool = False
+    warnings: tuple[ResultWarning, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """What a finished file says of itself."""
+
+    width: int
+    height: int
+    frames: int
+    fps: Fraction
+    duration_s: Fraction
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RenderReport:
+    """What was rendered, read back from the file, and where the time went.
+
+    Attributes:
+        fallback_reason: why a request that left the choice to us was not encoded by a GPU.
+        timings: wall-clock seconds of the whole job ("total"), of waiting for stills ("stills"), encoding ("encode")
+            and writing repeats and the file ("mux"); "stills_busy" adds up what the decoding threads worked meanwhile.
+        encoded_reason: why every frame of the holds was coded; None if they are synthesised.
+        warnings: what the client might not expect of the video.
+    """
+
+    facts: VideoFacts
+    encoder: str
+    fallback_reason: str | None
+    encoded_reason: str | None
+    timings: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[ResultWarning, ...] = ()
+
+    def result(self, video_url: str, file_name: str, request: RenderRequest) -> RenderResult:
+        """Return the report as clients read it."""
+        facts = self.facts
+        return RenderResult(
+            video=File(
+                url=video_url, content_type=_type_of(file_name), file_name=file_name, file_size=facts.size_bytes
+            ),
+            frames=facts.frames,
+            fps=f"{facts.fps.numerator}/{facts.fps.denominator}",
+            duration=float(facts.duration_s),
+            width=facts.width,
+            height=facts.height,
+            encoder=self.encoder,
+            fallback_reason=self.fallback_reason,
+            held_pictures="encoded" if self.encoded_reason else "synthesised",
+            held_pictures_reason=self.encoded_reason,
+            warnings=self.warnings,
+            timings=self.timings,
+            request_id=request.request_id,
+            metadata=request.metadata,
+        )
+
+
+def _type_of(file_name: str) -> str:
+    return "video/quicktime" if file_name.lower().endswith(".mov") else "video/mp4"
