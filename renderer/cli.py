@@ -172,13 +172,7 @@ def serve(
         },
     )
     logs.configure(min(logging.getLogger().level, logging.INFO), settings.observe.log_format)
-
-    def examined() -> list[dict[str, Any]]:
-        from renderer.doctor import examine  # noqa: PLC0415 - only the page asks
-
-        return [asdict(finding) for finding in examine(settings)]
-
-    serve_until_stopped(settings, lambda line: print(line, flush=True), examined)
+    serve_until_stopped(settings, lambda line: print(line, flush=True))
 
 
 app.command()(render)

@@ -11,6 +11,7 @@ import logging
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,9 @@ from renderer import descriptors
 from renderer.config import VERSION, Settings, render_settings
 from renderer.data_dir import STORE_NAME, daemon_id, data_dir, held, scratch, shut, shut_socket
 from renderer.devices import NvencFindings
-from renderer.encode.nvenc_selftest import with_gpus_tested
+from renderer.encode.gpus import with_gpus_tested
 from renderer.errors import ConfigError, StillreelError
+from renderer.examination import examined
 from renderer.frontends.curve import CurveRing
 from renderer.frontends.http.webhooks import webhooks
 from renderer.frontends.job_log import JobLogReader
@@ -42,7 +44,7 @@ from renderer.service_manager import ServiceManager
 from renderer.start import allow_many_connections, check, stopping_signals
 
 if TYPE_CHECKING:
-    from renderer.frontends.http.door import Examine, HttpDoor
+    from renderer.frontends.http.door import HttpDoor
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +54,17 @@ _HTTP_CLOSE_S = 8.0
 Part = Callable[[], Coroutine[Any, Any, None]]
 
 
-def serve(settings: Settings, announce: Callable[[str], None], examine: "Examine" = tuple) -> None:
+def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """Run the daemon until a signal stops it.
 
     Args:
         announce: gets one line when requests are answered: where, the ZeroMQ endpoint first.
-        examine: says what works on this machine, for the page; called on a thread.
 
     Raises:
         ConfigError: it cannot start; the message says which setting to change.
     """
-    settings, gpus = with_gpus_tested(check(settings))
+    check(settings)
+    settings, gpus = with_gpus_tested(settings)
     adopt_orphans()
     with held(data_dir(settings.server)) as data, scratch(data) as sockets:
         store = JobStore(data / STORE_NAME)
@@ -72,7 +74,7 @@ def serve(settings: Settings, announce: Callable[[str], None], examine: "Examine
         try:
             shut(data, spool)
             with JobLogs(below(places.logs)):
-                asyncio.run(_Daemon(settings, gpus, store, places, data, examine).run(announce))
+                asyncio.run(_Daemon(settings, gpus, store, places, data).run(announce))
         finally:
             store.close()
 
@@ -103,14 +105,12 @@ class _Daemon:
         store: JobStore,
         places: Places,
         data_dir: Path,
-        examine: "Examine",
     ) -> None:
         self._settings = settings
         self._gpus = gpus
         self._store = store
         self._places = places
         self._data_dir = data_dir
-        self._examine = examine
         self._drain = asyncio.Event()
         self._stop = asyncio.Event()
         self._manager = ServiceManager()
@@ -120,7 +120,7 @@ class _Daemon:
         level = logging.getLogger().level
         watch = Watch(worker_log=WorkerLog(level, settings.observe.log_format, self._places.logs))
         render = render_settings(settings, self._gpus)
-        engine = Engine(settings.engine, render, self._store, self._places, watch)
+        engine = Engine(settings.engine, render, self._store, self._places, watch, tries_holds=True)
         callees = Guard(settings.webhooks.allow_networks, setting="webhooks.allow_networks")
         intake = Intake(settings.limits, settings.fetch, engine, self._places.attachments, self._gpus, callees=callees)
         ring, logs = CurveRing(self._data_dir), JobLogReader(self._places.logs)
@@ -268,7 +268,7 @@ class _Daemon:
         from renderer.frontends.http.door import HttpDoor, ZmqAddress  # noqa: PLC0415 - FastAPI takes 300 ms that others do not need
 
         zmq = ZmqAddress(server.endpoints, server.asks_for_keys)
-        return HttpDoor(settings, self._data_dir, engine, intake, zmq=zmq, examine=self._examine)
+        return HttpDoor(settings, self._data_dir, engine, intake, zmq=zmq, examine=partial(examined, settings))
 
     def _on_signal(self) -> None:
         if self._drain.is_set():

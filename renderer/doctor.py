@@ -1,10 +1,16 @@
-"""What works on this machine and, where something does not, why: `stillreel doctor`."""
+"""What works on this machine and, where something does not, why: `stillreel doctor`.
 
+`python -m renderer.doctor` reads settings as JSON from stdin and prints the findings as JSON: a daemon asks so, for it
+has none of the libraries that are tried here (examination.py).
+"""
+
+import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import av
 import zmq
@@ -14,7 +20,7 @@ from renderer.config import Settings, render_settings
 from renderer.cuda import CudaFailed, open_gpu
 from renderer.devices import NvencDevice, NvencFindings
 from renderer.encode.ffmpeg import find_ffmpeg
-from renderer.encode.nvenc_selftest import nvenc_refusal
+from renderer.encode.gpus import nvenc_refusal
 from renderer.encode.probe import find
 from renderer.encode.selftest import refusal
 from renderer.encode.x264 import X264Encoder
@@ -159,3 +165,12 @@ def _pinned_memory(findings: NvencFindings) -> Finding:
             why_not = str(error)
     found = f"plain memory: {why_not}" if why_not else "page-locked frames"
     return Finding("pinned memory", why_not is None, found, is_needed=False)
+
+
+def _main() -> None:
+    settings = Settings.model_validate_json(sys.stdin.read())
+    sys.stdout.write("\n" + json.dumps([asdict(finding) for finding in examine(settings)]) + "\n")
+
+
+if __name__ == "__main__":
+    _main()

@@ -24,9 +24,7 @@ from typing import Final, NoReturn
 
 from renderer.config import EncodeSettings, Settings, render_settings
 from renderer.encode.ffmpeg import AccessUnitSplitter, arguments, find_ffmpeg
-from renderer.encode.selftest import refusal
 from renderer.encode.stream import StreamSettings
-from renderer.encode.x264 import X264Encoder
 from renderer.errors import ConfigError
 from renderer.geometry import Canvas
 from renderer.jobs import landlock
@@ -46,8 +44,8 @@ _DESCRIPTORS_OF_A_WORKER: Final = 16
 _M_MMAP_THRESHOLD: Final = -3  # malloc.h
 
 
-def check(settings: Settings) -> Settings:
-    """Refuse to start where no job could be done, and return the settings as the machine allows them.
+def check(settings: Settings) -> None:
+    """Refuse to start where no job could be done.
 
     Raises:
         ConfigError: what is missing, in one line.
@@ -64,7 +62,6 @@ def check(settings: Settings) -> Settings:
     _check_machine()
     _check_plain_encoding(ffmpeg, settings)
     _give_freed_memory_back()
-    return _with_held_pictures_tested(settings)
 
 
 def stopping_signals() -> list[signal.Signals]:
@@ -219,14 +216,3 @@ def _output(child: Child, ends_at: float) -> bytes | None:
     except subprocess.TimeoutExpired:
         return None
     return bytes(made)
-
-
-def _with_held_pictures_tested(settings: Settings) -> Settings:
-    """Try the encoder's held pictures once; where they fail, every job encodes its holds frame by frame."""
-    encode = settings.encode
-    limited = encode.model_copy(update={"stall_timeout_s": min(encode.stall_timeout_s, encode.probe_timeout_s)})
-    refused = refusal(X264Encoder, limited) if encode.hold_pictures else None
-    if refused is None:
-        return settings
-    encode = encode.model_copy(update={"hold_pictures": False, "hold_pictures_refusal": refused})
-    return settings.model_copy(update={"encode": encode})

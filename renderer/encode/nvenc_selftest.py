@@ -1,52 +1,16 @@
-"""The self-test of held pictures on a GPU, in a child process: neither the daemon nor `doctor` imports the wheel.
+"""The self-test of held pictures on a GPU, as a program: `encode.gpus` runs it in a child process.
 
 `python -m renderer.encode.nvenc_selftest` reads the settings as JSON from stdin and prints the verdict as JSON.
 """
 
 import json
-import logging
-import subprocess
 import sys
 
-from renderer.config import EncodeSettings, NvencSettings, Settings
-from renderer.devices import NvencFindings
+from renderer.config import EncodeSettings, NvencSettings
 from renderer.encode.nvenc import NvencEncoder
 from renderer.encode.nvenc_session import Opening
 from renderer.encode.probe import find
 from renderer.encode.selftest import refusal
-from renderer.lifeline import answer
-
-log = logging.getLogger(__name__)
-
-
-def nvenc_refusal(settings: NvencSettings) -> str | None:
-    """Return why pictures of the GPU's encoder cannot be held, or None if they can.
-
-    The devices are probed if they are not known; that there is one is for the caller to know.
-    """
-    command = [sys.executable, "-m", __name__]
-    try:
-        limit_s = 2 * settings.probe_timeout_s + settings.session_timeout_s
-        done = answer(command, timeout_s=limit_s, told=settings.model_dump_json())
-    except subprocess.TimeoutExpired:
-        return "the self-test of held pictures did not end"
-    if done.returncode:
-        log.info("the self-test's last words: %s", done.stderr.strip(), extra={"action": "selftest_died"})
-        return f"the self-test of held pictures ended with exit code {done.returncode}"
-    told = json.loads(done.stdout.splitlines()[-1])
-    return None if told is None else str(told)
-
-
-def with_gpus_tested(settings: Settings) -> tuple[Settings, NvencFindings]:
-    """Find the GPUs, and let them hold pictures only if they do it well."""
-    findings = find(settings.nvenc)
-    if findings.refusal or not settings.nvenc.hold_pictures:
-        return settings, findings
-    refused = nvenc_refusal(settings.nvenc)
-    if refused is None:
-        return settings, findings
-    nvenc = settings.nvenc.model_copy(update={"hold_pictures": False, "hold_pictures_refusal": refused})
-    return settings.model_copy(update={"nvenc": nvenc}), findings
 
 
 def _main() -> None:

@@ -1,7 +1,7 @@
 """The self-test of held pictures: do repeats written for this encoder's streams decode to what they repeat?
 
 Three small pictures are coded, held and decoded by libavcodec. It costs a tenth of a second, and is run by `doctor` and
-once when the daemon starts; where it fails, holds are encoded frame by frame and every result says why.
+once by a daemon's first worker; where it fails, holds are encoded frame by frame and every result says why.
 """
 
 import logging
@@ -17,6 +17,7 @@ from renderer.encode.base import Encoder, Nv12Frame
 from renderer.encode.plan import PlannedStill, StreamPlan, held_coding, idrs_only
 from renderer.encode.sequence import HeldSequence
 from renderer.encode.stream import StreamSettings
+from renderer.encode.x264 import X264Encoder
 from renderer.errors import StillreelError
 from renderer.geometry import Canvas
 from renderer.h264.bits import UnsupportedStream
@@ -40,6 +41,15 @@ def refusal(open_encoder: Callable[[StreamSettings, EncodeSettings], Encoder], s
         log.warning("held pictures failed their self-test", exc_info=True, extra={"action": "selftest_failed"})
         return f"the self-test of held pictures failed: {error}"
     return None if is_same else "the self-test of held pictures failed: the repeats do not decode to their picture"
+
+
+def x264_refusal(settings: EncodeSettings) -> str | None:
+    """Return why pictures of libx264 cannot be held, or None if they can; an ffmpeg that hangs is not waited for long.
+
+    A worker calls it by its name (jobs/worker.py).
+    """
+    stall_timeout_s = min(settings.stall_timeout_s, settings.probe_timeout_s)
+    return refusal(X264Encoder, settings.model_copy(update={"stall_timeout_s": stall_timeout_s}))
 
 
 def _is_same(open_encoder: Callable[[StreamSettings], Encoder], plan: StreamPlan) -> bool:

@@ -35,7 +35,14 @@ class Dispatcher:
     """Moves the ledger's jobs along; on one loop."""
 
     def __init__(
-        self, settings: EngineSettings, render: RenderSettings, ledger: Ledger, places: Places, watch: Watch
+        self,
+        settings: EngineSettings,
+        render: RenderSettings,
+        ledger: Ledger,
+        places: Places,
+        watch: Watch,
+        *,
+        tries_holds: bool = False,
     ) -> None:
         self._settings = settings
         self._render = render
@@ -43,6 +50,7 @@ class Dispatcher:
         self._places = places
         self._progress_address = str(places.scratch / "progress")
         self._watch = watch
+        self._tries_holds = tries_holds
         self._queue = FairQueue()
         self._arrived = asyncio.Event()
         self._running: dict[str, Slot] = {}
@@ -60,6 +68,8 @@ class Dispatcher:
                 Slot(self._settings, self._progress_address, self._watch, reach) for _ in range(self._settings.workers)
             ]
             try:
+                if self._tries_holds and self._render.encode.hold_pictures:
+                    await self._try_held_pictures(slots[0])
                 async with asyncio.TaskGroup() as serving:
                     for slot in slots:
                         serving.create_task(self._serve(slot))
@@ -67,6 +77,13 @@ class Dispatcher:
                 for timer in self._timers.values():
                     timer.cancel()
                 await asyncio.shield(asyncio.gather(*(asyncio.to_thread(slot.close) for slot in slots)))
+
+    async def _try_held_pictures(self, slot: Slot) -> None:
+        """Have every job encode its holds frame by frame where the self-test of held pictures fails."""
+        if refused := await slot.held_pictures_refusal(self._render.encode):
+            findings = {"hold_pictures": False, "hold_pictures_refusal": refused}
+            encode = self._render.encode.model_copy(update=findings)
+            self._render = self._render.model_copy(update={"encode": encode})
 
     def _reach(self) -> Reach | None:
         """Return what files workers may use; None for all that the daemon may."""

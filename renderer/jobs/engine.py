@@ -52,14 +52,21 @@ class Engine:
         store: JobStore,
         places: Places,
         watch: Watch | None = None,
+        *,
+        tries_holds: bool = False,
     ) -> None:
+        """Remember where everything is.
+
+        Args:
+            tries_holds: let the first worker show that its encoder's pictures can be held before a job begins.
+        """
         self._settings = settings
         self._render = render
         self._places = places
         self._ledger = Ledger(store)
         watch = watch or Watch()
         self.metrics = watch.metrics
-        self._dispatcher = Dispatcher(settings, render, self._ledger, places, watch)
+        self._dispatcher = Dispatcher(settings, render, self._ledger, places, watch, tries_holds=tries_holds)
 
     # Life.
 

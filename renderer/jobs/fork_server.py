@@ -32,4 +32,5 @@ signal.signal(signal.SIGHUP, signal.SIG_IGN)
 for _pipe in _inherited_pipes():
     tie(_pipe, os.getpid())
 
-import renderer.jobs.worker  # noqa: E402, F401 - so that no worker has to
+import renderer.encode.selftest  # noqa: E402 - so that no worker has to
+import renderer.jobs.rendering  # noqa: E402, F401 - as above

@@ -13,7 +13,7 @@ from typing import Literal
 from pebble import ProcessExpired
 
 from protocol.schema import Fault
-from renderer.config import EngineSettings
+from renderer.config import EncodeSettings, EngineSettings
 from renderer.errors import JobTimedOut
 from renderer.job_logs import WorkerLog
 from renderer.jobs.watchdog import Watchdog
@@ -24,6 +24,7 @@ from renderer.work import RenderReport
 log = logging.getLogger(__name__)
 
 _TAKERS = 2  # workers that a job is offered to in one attempt
+_TRIAL_S = 300.0  # for a self-test that takes a fifth of a second on a machine with nothing else to do
 _LOOK_S = 1.0  # between looks at whether there still is a worker
 # What a fault in native code ends a process by; what kills one from outside is no image's fault.
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
@@ -107,6 +108,29 @@ class Slot:
             if self._verdict is not None:  # told to stop meanwhile
                 return self._verdict
         return Setback("its worker was lost before it had begun")
+
+    async def held_pictures_refusal(self, settings: EncodeSettings) -> str | None:
+        """Return why pictures cannot be held, or None if a worker has shown that they can.
+
+        A worker that is killed from outside has shown nothing, so the test is begun again with another, as a job is.
+        """
+        why = ""
+        for _ in range(self._settings.attempts):
+            await self.prepare()
+            trial = asyncio.wrap_future(self._worker.try_held_pictures(settings, _TRIAL_S))
+            while not trial.done() and not self._worker.is_broken:  # its pool may have missed the test
+                await asyncio.wait([trial], timeout=_LOOK_S)
+            try:
+                return trial.result()
+            except TimeoutError:
+                why = f"it took longer than {_TRIAL_S:g} s"
+            except ProcessExpired as error:
+                why = _death(error.exitcode)
+            except Exception as error:  # noqa: BLE001 - as in `_try`
+                trial.cancel()
+                why = f"{_death(None)} ({type(error).__name__})"
+            await asyncio.to_thread(self._worker.stop)
+        return f"the self-test of held pictures failed: {why}"
 
     async def prepare(self) -> None:
         """Make sure that there is a worker; where none can be started, try until one can."""

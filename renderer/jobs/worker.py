@@ -7,50 +7,37 @@ from a server process that has imported OpenCV and libav already, so a new one i
 A worker holds one end of a pipe, its lifeline, whose other end only the daemon has: when the daemon goes, however it
 goes, so does the worker, and its ffmpeg with it (lifeline.py). It goes with the fork server too, since without that
 nobody would learn of its end.
+
+What runs in the process is in rendering.py. Its functions are called by their names: the daemon imports none of them,
+for they bring the decoders along.
 """
 
-import contextlib
-import ctypes
-import faulthandler
-import logging
 import multiprocessing
-import os
+import pkgutil
 import re
-import resource
 import shutil
-import signal
-import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, Final
 
 from pebble import ProcessPool
 
-from protocol.schema import Fault, Progress
-from renderer.config import EngineSettings, RenderSettings
-from renderer.errors import StillreelError
-from renderer.job_logs import WorkerLog, configure_worker
-from renderer.jobs.confinement import limit_process, overwrite_memory
-from renderer.jobs.landlock import Roots, confine, find
-from renderer.jobs.progress import ProgressSender
-from renderer.jobs.said import Said, turn_to
-from renderer.lifeline import tie
-from renderer.logs import process_job
+from protocol.schema import Fault
+from renderer.config import EncodeSettings, EngineSettings, RenderSettings
+from renderer.job_logs import WorkerLog
+from renderer.jobs.landlock import Roots
+from renderer.jobs.said import Said
 from renderer.pictures.marks import MOST_THREADS, Cell, Marks
-from renderer.pipeline import render
-from renderer.processes import TICKS_PER_S, end_session, first_to_kill, is_stopped, session_ticks
+from renderer.processes import TICKS_PER_S, end_session, is_stopped, session_ticks
 from renderer.work import RenderJob, RenderReport
 
-log = logging.getLogger(__name__)
-
-_PR_SET_PDEATHSIG = 1
-_OOM_SCORE = 300  # before the daemon, after the encoders
+_RENDERING: Final = "renderer.jobs.rendering"
+_HELD_PICTURES: Final = "renderer.encode.selftest:x264_refusal"
 _LAST_WORDS_S = 1.0  # a process that a library has begun may hold the pipe open
-_imported_by = os.getpid()  # the fork server, which all its workers have this from
 _JOBS_PER_PROCESS = 500  # a fresh process now and then, against leaks in native code
 
 
@@ -73,7 +60,7 @@ Reach = Callable[[Order | None], Roots]  # what a worker may use for an order, a
 
 
 @dataclass(frozen=True, slots=True)
-class _Terms:
+class Terms:
     """What every process of a worker is told when it begins.
 
     Attributes:
@@ -113,7 +100,7 @@ class Worker:
         temporary = self._directory / "tmp"
         temporary.mkdir()
         self._reach = reach
-        self._terms = _Terms(progress_address, settings, log_settings or WorkerLog(), temporary, self._crash_report)
+        self._terms = Terms(progress_address, settings, log_settings or WorkerLog(), temporary, self._crash_report)
         self._said = Said()
         self._lock = threading.Lock()  # a restart and a close may come from two threads
         self._is_closed = False
@@ -131,9 +118,22 @@ class Worker:
         if self._pool is None:
             raise RuntimeError("no process was started")
         self._said.job(order.job_id)
-        future: Future[RenderReport | Fault] = self._pool.schedule(run, args=(order,), timeout=timeout_s)
+        future: Future[RenderReport | Fault] = self._pool.schedule(
+            call, args=(f"{_RENDERING}:run", order), timeout=timeout_s
+        )
         future.add_done_callback(lambda _: self._said.job(None))
         return future
+
+    def try_held_pictures(self, settings: EncodeSettings, timeout_s: float) -> "Future[str | None]":
+        """Begin the self-test of held pictures; the future ends as that of `run` does, or with the test's verdict.
+
+        Raises:
+            RuntimeError: there is no process.
+        """
+        if self._pool is None:
+            raise RuntimeError("no process was started")
+        verdict: Future[str | None] = self._pool.schedule(call, args=(_HELD_PICTURES, settings), timeout=timeout_s)
+        return verdict
 
     def suits(self, order: Order) -> bool:
         """Whether the process may use what this order needs, as it lies now; the next one that is started may.
@@ -229,8 +229,8 @@ class Worker:
         pool = ProcessPool(
             max_workers=1,
             max_tasks=_JOBS_PER_PROCESS,
-            initializer=begin,
-            initargs=(self._terms, (self._lifeline[0], self._words), self._cells),
+            initializer=call,
+            initargs=(f"{_RENDERING}:begin", self._terms, (self._lifeline[0], self._words), self._cells),
             context=context,
         )
         pool.schedule(_ready)
@@ -241,96 +241,6 @@ def _ready() -> None:
     """Do nothing, so that the process starts before the first job comes."""
 
 
-# What follows runs in the worker process.
-
-_report_progress: Callable[[str, Progress], None] = lambda _job_id, _progress: None  # noqa: E731 - replaced by begin()
-
-_marks = Marks()
-_lifeline: Connection  # must not be closed
-
-
-def begin(terms: _Terms, pipes: tuple[Connection, Connection], cells: "ctypes.Array[Cell]") -> None:
-    """Prepare a new worker process.
-
-    Args:
-        pipes: the lifeline, and where to say what libraries say.
-    """
-    global _report_progress, _marks, _lifeline  # noqa: PLW0603 - one process, one worker
-    settings = terms.settings
-    _lifeline, words = pipes
-    configure_worker(terms.log, turn_to(words))
-    _marks = Marks(cells)
-    # Names the thread that a fault has happened on. Pebble replaces a process at once, so what the last one left stays.
-    report = os.open(terms.crash_report, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
-    faulthandler.enable(report, all_threads=True)
-    os.setsid()  # so that whatever this process begins can be found when it is dead
-    os.write(report, f"process {os.getpid()}\n".encode("ascii"))
-    first_to_kill(_OOM_SCORE)
-    os.nice(settings.worker_nice)  # a daemon that waits for a core behind its own workers answers nobody in time
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains
-    signal.signal(signal.SIGTERM, lambda *_: _end())
-    tie(_lifeline.fileno(), os.getpid())
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the fork server has one thread
-        if _imported_by not in (os.getpid(), os.getppid()):
-            _end()  # it has died before that
-        limit = _mapped_bytes() + settings.worker_memory_bytes
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    limit_process(settings.worker_file_bytes)
-    if settings.overwrite_memory:
-        overwrite_memory()
-    if terms.roots is not None:
-        _confine(terms.roots, terms.temporary)  # before there is another thread, which would not be confined
-    _report_progress = ProgressSender(terms.progress_address)
-
-
-def _confine(roots: Roots, temporary: Path) -> None:
-    """Take away all files but these and the temporary ones."""
-    tempfile.tempdir = str(temporary)
-    try:
-        confine(roots | Roots(change=find(temporary)))
-    except OSError as error:
-        log.warning("a worker reaches all files that the daemon does: %s", error.strerror, extra={"action": "confine"})
-
-
-def _mapped_bytes() -> int:
-    """Return what RLIMIT_DATA counts now: the libraries alone map some 270 MiB, most of it never touched."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
-
-
-def _end() -> None:
-    """End at once; whatever is to be given back is given back to the kernel."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def run(order: Order) -> RenderReport | Fault:
-    """Render one job; every failure comes back as a value."""
-    with process_job(order.job_id), _umask(order):
-        try:
-            return render(
-                order.work,
-                order.output,
-                order.settings,
-                on_progress=lambda progress: _report_progress(order.job_id, progress),
-                marks=_marks,
-            )
-        except StillreelError as error:
-            return error.fault()
-        except MemoryError:
-            return Fault(type="internal_error", message="the job needs more memory than a worker may take")
-        except Exception:
-            log.exception("the job failed for a reason nobody foresaw")
-            return Fault(type="internal_error", message="the renderer failed; the server's log says why")
-
-
-@contextlib.contextmanager
-def _umask(order: Order) -> Iterator[None]:
-    """Close what a job makes to others, if its order says so; a worker has one job at a time."""
-    before = os.umask(0o077)
-    try:
-        if not order.is_private:
-            os.umask(before)
-        yield
-    finally:
-        os.umask(before)
+def call(name: str, *arguments: Any) -> Any:
+    """Call a function, given as "module:function"; only ever run in the worker process."""
+    return pkgutil.resolve_name(name)(*arguments)

@@ -24,8 +24,8 @@ from renderer.config import EncodeSettings, NvencSettings, Settings
 from renderer.cuda import CudaFailed, open_gpu
 from renderer.doctor import examine
 from renderer.encode import probe
+from renderer.encode.gpus import with_gpus_tested
 from renderer.encode.nvenc import NvencEncoder
-from renderer.encode.nvenc_selftest import with_gpus_tested
 from renderer.encode.nvenc_session import Opening
 from renderer.encode.selftest import refusal
 from renderer.encode.slots import state_dir, waiting_for_a_session

@@ -22,7 +22,8 @@ from renderer.config import MEBIBYTE, EngineSettings, RequestLimits
 from renderer.intake import Origin, render_job
 from renderer.jobs import landlock
 from renderer.jobs.reach import Reach
-from renderer.jobs.worker import Order, Worker, run
+from renderer.jobs.rendering import run
+from renderer.jobs.worker import Order, Worker
 from renderer.processes import starting_first_to_kill
 from tests.jobs.factories import SETTINGS
 

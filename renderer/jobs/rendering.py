@@ -1,0 +1,131 @@
+"""What runs in a worker process: it gives up what it does not need, and renders one job after another.
+
+Only the fork server imports this (fork_server.py), and workers have it from there; the daemon calls these functions by
+their names (worker.py).
+"""
+
+import contextlib
+import ctypes
+import faulthandler
+import logging
+import os
+import resource
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from protocol.schema import Fault, Progress
+from renderer.errors import StillreelError
+from renderer.job_logs import configure_worker
+from renderer.jobs.confinement import limit_process, overwrite_memory
+from renderer.jobs.landlock import Roots, confine, find
+from renderer.jobs.progress import ProgressSender
+from renderer.jobs.said import turn_to
+from renderer.jobs.worker import Order, Terms
+from renderer.lifeline import tie
+from renderer.logs import process_job
+from renderer.pictures.marks import Cell, Marks
+from renderer.pipeline import render
+from renderer.processes import first_to_kill
+from renderer.work import RenderReport
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+_OOM_SCORE = 300  # before the daemon, after the encoders
+_imported_by = os.getpid()  # the fork server, which all its workers have this from
+
+_report_progress: Callable[[str, Progress], None] = lambda _job_id, _progress: None  # noqa: E731 - replaced by begin()
+
+_marks = Marks()
+_lifeline: Connection  # must not be closed
+
+
+def begin(terms: Terms, pipes: tuple[Connection, Connection], cells: "ctypes.Array[Cell]") -> None:
+    """Prepare a new worker process.
+
+    Args:
+        pipes: the lifeline, and where to say what libraries say.
+    """
+    global _report_progress, _marks, _lifeline  # noqa: PLW0603 - one process, one worker
+    settings = terms.settings
+    _lifeline, words = pipes
+    configure_worker(terms.log, turn_to(words))
+    _marks = Marks(cells)
+    # Names the thread that a fault has happened on. Pebble replaces a process at once, so what the last one left stays.
+    report = os.open(terms.crash_report, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    faulthandler.enable(report, all_threads=True)
+    os.setsid()  # so that whatever this process begins can be found when it is dead
+    os.write(report, f"process {os.getpid()}\n".encode("ascii"))
+    first_to_kill(_OOM_SCORE)
+    os.nice(settings.worker_nice)  # a daemon that waits for a core behind its own workers answers nobody in time
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains
+    signal.signal(signal.SIGTERM, lambda *_: _end())
+    tie(_lifeline.fileno(), os.getpid())
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the fork server has one thread
+        if _imported_by not in (os.getpid(), os.getppid()):
+            _end()  # it has died before that
+        limit = _mapped_bytes() + settings.worker_memory_bytes
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    limit_process(settings.worker_file_bytes)
+    if settings.overwrite_memory:
+        overwrite_memory()
+    if terms.roots is not None:
+        _confine(terms.roots, terms.temporary)  # before there is another thread, which would not be confined
+    _report_progress = ProgressSender(terms.progress_address)
+
+
+def _confine(roots: Roots, temporary: Path) -> None:
+    """Take away all files but these and the temporary ones."""
+    tempfile.tempdir = str(temporary)
+    try:
+        confine(roots | Roots(change=find(temporary)))
+    except OSError as error:
+        log.warning("a worker reaches all files that the daemon does: %s", error.strerror, extra={"action": "confine"})
+
+
+def _mapped_bytes() -> int:
+    """Return what RLIMIT_DATA counts now: the libraries alone map some 270 MiB, most of it never touched."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
+
+
+def _end() -> None:
+    """End at once; whatever is to be given back is given back to the kernel."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(order: Order) -> RenderReport | Fault:
+    """Render one job; every failure comes back as a value."""
+    with process_job(order.job_id), _umask(order):
+        try:
+            return render(
+                order.work,
+                order.output,
+                order.settings,
+                on_progress=lambda progress: _report_progress(order.job_id, progress),
+                marks=_marks,
+            )
+        except StillreelError as error:
+            return error.fault()
+        except MemoryError:
+            return Fault(type="internal_error", message="the job needs more memory than a worker may take")
+        except Exception:
+            log.exception("the job failed for a reason nobody foresaw")
+            return Fault(type="internal_error", message="the renderer failed; the server's log says why")
+
+
+@contextlib.contextmanager
+def _umask(order: Order) -> Iterator[None]:
+    """Close what a job makes to others, if its order says so; a worker has one job at a time."""
+    before = os.umask(0o077)
+    try:
+        if not order.is_private:
+            os.umask(before)
+        yield
+    finally:
+        os.umask(before)
