@@ -13,7 +13,8 @@ import psutil
 import pytest
 
 from protocol.schema import Fault
-from renderer.config import EngineSettings
+from renderer.config import EncodeSettings, EngineSettings
+from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.jobs.slot import Setback, Slot
 from renderer.jobs.worker import Order
 from renderer.work import RenderReport
@@ -154,6 +155,30 @@ def test_a_verdict_at_the_end_of_a_replacement_is_heeded(tmp_path: Path) -> None
 
             at.slot.prepare = prepared
             assert await at.run(request()) == verdict
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("kills", "verdict"),
+    [(1, None), (9, "the self-test of held pictures failed: its worker was killed by SIGKILL")],
+    ids=["once", "always"],
+)
+def test_a_worker_that_is_killed_in_the_self_test_has_shown_nothing(
+    tmp_path: Path, kills: int, verdict: str | None
+) -> None:
+    killed, ffmpeg = tmp_path / "killed", tmp_path / "ffmpeg"
+    ffmpeg.write_text(
+        f"#!/bin/sh\necho >> {killed}\n"
+        f"[ $(wc -l < {killed}) -gt {kills} ] || kill -9 $PPID\n"
+        f'exec {find_ffmpeg(EncodeSettings())} "$@"\n'
+    )
+    ffmpeg.chmod(0o755)
+
+    async def scenario() -> None:
+        async with bench(tmp_path, attempts=2) as at:
+            assert await at.slot.held_pictures_refusal(EncodeSettings(ffmpeg=str(ffmpeg))) == verdict
+            assert isinstance(await at.run(request()), RenderReport)
 
     asyncio.run(scenario())
 
