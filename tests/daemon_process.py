@@ -24,9 +24,11 @@ from typing import Any
 import psutil
 
 from protocol.client import Client
+from renderer.encode import selftest
 
 START_S = 90  # on a machine that has much else to do
 MARK = "TEST_DAEMON_MARK"  # in the environment of all that a test starts
+_SELF_TEST = str(selftest.CANVAS)
 _SETTINGS = {"FETCH__ALLOW_NETWORKS": "127.0.0.0/8"}  # where the tests' own servers are
 _LASTING = {
     "video.mp4",
@@ -199,11 +201,15 @@ class DaemonProcess:
         return workers_of(self.child.pid)
 
     def encoders(self) -> list[psutil.Process]:
-        """The ffmpegs that encode; one that is only asked for its version ends before it can be looked at."""
+        """The ffmpegs that encode for jobs, and not for the self-test, which the first worker runs before them.
+
+        One that is only asked for its version ends before it can be looked at.
+        """
         found = []
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
-                if "ffmpeg" in process.name() and "libx264" in process.cmdline():
+                command = process.cmdline()
+                if "ffmpeg" in process.name() and "libx264" in command and _SELF_TEST not in command:
                     found.append(process)
         return found
 

@@ -25,7 +25,7 @@ from renderer.h264.repeat import NeedsIdr
 
 log = logging.getLogger(__name__)
 
-_CANVAS: Final = Canvas(178, 98)  # no multiple of a macroblock, so that cropping is in play; not too small for a GPU
+CANVAS: Final = Canvas(178, 98)  # no multiple of a macroblock, so that cropping is in play; not too small for a GPU
 _HOLDS: Final = (3, 18, 2)  # past the sixteen that the shortest frame_num counts
 
 
@@ -54,7 +54,7 @@ def x264_refusal(settings: EncodeSettings) -> str | None:
 
 def _is_same(open_encoder: Callable[[StreamSettings], Encoder], plan: StreamPlan) -> bool:
     coding = held_coding(plan.stills)
-    stream = StreamSettings(_CANVAS, Fraction(24), crf=20, preset="veryfast", keyframe_interval=240, held=coding)
+    stream = StreamSettings(CANVAS, Fraction(24), crf=20, preset="veryfast", keyframe_interval=240, held=coding)
     with open_encoder(stream) as encoder:
         frames = list(_pictures())
         units = [unit for frame in frames for unit in encoder.encode(frame)]
@@ -68,7 +68,7 @@ def _is_same(open_encoder: Callable[[StreamSettings], Encoder], plan: StreamPlan
 def _pictures() -> Iterable[Nv12Frame]:
     """Give frames of noise: every macroblock has something to repeat."""
     noise = np.random.default_rng(264)
-    return (noise.integers(16, 236, _CANVAS.nv12_shape, np.uint8) for _ in _HOLDS)
+    return (noise.integers(16, 236, CANVAS.nv12_shape, np.uint8) for _ in _HOLDS)
 
 
 def _decoded(access_units: list[bytes]) -> list[bytes]:
