@@ -37,6 +37,7 @@ from tests.manifest_directory import put
 DISK_BYTES = 96 * 1024 * 1024
 MORE_MEMORY_BYTES = 48 * 1024 * 1024  # that a daemon may take from the half to the end
 MORE_DESCRIPTORS = 8
+LEFT_S = 30.0  # in which a process that was just begun has come so far that it sees that its parent is gone
 JOB_S = 180.0  # in which a job has ended, whatever happened to it meanwhile
 QUEUE = "/queue/fal-ai/ffmpeg-api/images-to-video"
 MAY_END_IN = {"internal_error", "storage_full", "output_write_error", "request_timeout"}
@@ -238,8 +239,10 @@ class Soak:
         killed = self.daemon
         killed.signal(signal.SIGKILL)
         killed.child.wait()
-        time.sleep(1)
-        if left := killed.processes():
+        ends = time.monotonic() + LEFT_S
+        while (left := killed.processes()) and time.monotonic() < ends:
+            time.sleep(0.1)
+        if left:
             self.found.append(f"a killed daemon left {left}")
         killed.close()
         self.daemon = self._begin(killed.endpoint, killed.http.removeprefix("http://"))
