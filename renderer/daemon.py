@@ -33,9 +33,9 @@ from renderer.job_logs import JobLogs, WorkerLog, below
 from renderer.jobs.engine import Engine
 from renderer.jobs.outcome import Places
 from renderer.jobs.retention import Retention
-from renderer.jobs.slot import Watch
+from renderer.jobs.slots.local import local_slots
 from renderer.jobs.store import JobStore
-from renderer.metrics import Snapshot
+from renderer.metrics import Metrics, Snapshot
 from renderer.net.addresses import Guard
 from renderer.periodic import repeatedly
 from renderer.processes import adopt_orphans, end_orphans
@@ -118,9 +118,12 @@ class _Daemon:
     async def run(self, announce: Callable[[str], None]) -> None:
         settings = self._settings
         level = logging.getLogger().level
-        watch = Watch(worker_log=WorkerLog(level, settings.observe.log_format, self._places.logs))
-        render = render_settings(settings, self._gpus)
-        engine = Engine(settings.engine, render, self._store, self._places, watch, tries_holds=True)
+        worker_log = WorkerLog(level, settings.observe.log_format, self._places.logs)
+        render, metrics = render_settings(settings, self._gpus), Metrics()
+        open_slot = local_slots(settings.engine, self._places.reach(render), metrics=metrics, worker_log=worker_log)
+        engine = Engine(
+            settings.engine, render, self._store, self._places, open_slot, metrics=metrics, tries_holds=True
+        )
         callees = Guard(settings.webhooks.allow_networks, setting="webhooks.allow_networks")
         intake = Intake(settings.limits, settings.fetch, engine, self._places.attachments, self._gpus, callees=callees)
         ring, logs = CurveRing(self._data_dir), JobLogReader(self._places.logs)

@@ -26,8 +26,8 @@ from renderer.encode.selftest import refusal
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import ConfigError, StillreelError
 from renderer.intake import Origin, render_job
-from renderer.jobs import landlock
-from renderer.jobs.confinement import no_new_privs_refusal
+from renderer.jobs.slots import landlock
+from renderer.jobs.slots.confinement import no_new_privs_refusal
 from renderer.lifeline import answer
 from renderer.pictures.memory import pinned_memory
 from renderer.pipeline import render

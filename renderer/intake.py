@@ -306,38 +306,46 @@ class Intake:
             CapacityError: it cannot be taken now.
         """
         try:
-            return await self._accept(request, door, attachments)
+            refuse_missing_gpu(request, self._gpus)
+            layouts = _layouts(request, attachments)
+            job_id = door.job_id or own_id(door.owner, request.request_id or uuid.uuid4().hex)
+            digest = await asyncio.to_thread(_digest, request, attachments)
+            async with self._turn(job_id):
+                if known := self._engine.known(job_id, digest):
+                    if not door.waits:
+                        self.waited_for.discard(job_id)
+                    return known
+                self._engine.check_room(door.owner)
+                return await self._hand_over(request, door, attachments, layouts, job_id=job_id, digest=digest)
         except StillreelError as error:
             self._engine.metrics.refused(error.kind)
             raise
 
-    async def _accept(self, request: RenderRequest, door: Door, attachments: Sequence[Content]) -> "Job":
-        refuse_missing_gpu(request, self._gpus)
-        layouts = _layouts(request, attachments)
-        job_id = door.job_id or own_id(door.owner, request.request_id or uuid.uuid4().hex)
-        digest = await asyncio.to_thread(_digest, request, attachments)
-        async with self._turn(job_id):
-            if known := self._engine.known(job_id, digest):
-                if not door.waits:
-                    self.waited_for.discard(job_id)
-                return known
-            self._engine.check_room(door.owner)
-            files = Files(self._directory / uuid.uuid4().hex)
-            is_kept = False
-            try:
-                saved = tuple(Attachment(files.path_of(index), layout) for index, layout in enumerate(layouts))
-                work = await self._work(request, Origin(saved, door.base, callees=self._callees))
-                work = replace(work, warnings=door.warnings)
-                work = await asyncio.to_thread(files.save, work, attachments, Fetcher(self._fetch))
-                kept = files.directory if work.attachments else None
-                hook = Hook(request.webhook_url, door.links) if request.webhook_url else None
-                wanted = Submission(job_id, door.client, digest, work, kept, door.output, hook)
-                job, is_kept = self._engine.submit(wanted)
-                (self.waited_for.add if door.waits else self.waited_for.discard)(job_id)
-                return job
-            finally:
-                if not is_kept:
-                    files.remove()
+    async def _hand_over(
+        self,
+        request: RenderRequest,
+        door: Door,
+        attachments: Sequence[Content],
+        layouts: Sequence[PixelLayout | None],
+        *,
+        job_id: str,
+        digest: str,
+    ) -> "Job":
+        """Keep what a new request brings, and give the engine the job; a job that is refused leaves no files."""
+        files = Files(self._directory / uuid.uuid4().hex)
+        try:
+            saved = tuple(Attachment(files.path_of(index), layout) for index, layout in enumerate(layouts))
+            work = await self._work(request, Origin(saved, door.base, callees=self._callees))
+            work = replace(work, warnings=door.warnings)
+            work = await asyncio.to_thread(files.save, work, attachments, Fetcher(self._fetch))
+            kept = files.directory if work.attachments else None
+            hook = Hook(request.webhook_url, door.links) if request.webhook_url else None
+            job = self._engine.submit(Submission(job_id, door.client, digest, work, kept, door.output, hook))
+        except BaseException:
+            files.remove()
+            raise
+        (self.waited_for.add if door.waits else self.waited_for.discard)(job_id)
+        return job
 
     async def _work(self, request: RenderRequest, origin: Origin) -> RenderJob:
         if len(request.images) <= _FEW_IMAGES:

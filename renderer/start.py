@@ -27,9 +27,9 @@ from renderer.encode.ffmpeg import AccessUnitSplitter, arguments, find_ffmpeg
 from renderer.encode.stream import StreamSettings
 from renderer.errors import ConfigError
 from renderer.geometry import Canvas
-from renderer.jobs import landlock
-from renderer.jobs.landlock import Roots
-from renderer.jobs.reach import Reach
+from renderer.jobs.slots import landlock
+from renderer.jobs.slots.landlock import Roots
+from renderer.jobs.slots.reach import Reach
 from renderer.lifeline import Child
 
 log = logging.getLogger(__name__)

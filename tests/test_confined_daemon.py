@@ -8,7 +8,7 @@ import pytest
 from protocol.errors import RemoteError
 from renderer.config import EncodeSettings
 from renderer.encode.ffmpeg import find_ffmpeg
-from renderer.jobs import landlock
+from renderer.jobs.slots import landlock
 from tests.daemon_process import DaemonProcess, Start, picture, request, wait_until
 from tests.manifest_directory import put_bundle
 

@@ -5,7 +5,7 @@ import pytest
 
 from renderer.config import EncodeSettings, Settings
 from renderer.doctor import Finding, examine
-from renderer.jobs import landlock
+from renderer.jobs.slots import landlock
 
 
 def by_name(settings: Settings) -> dict[str, Finding]:

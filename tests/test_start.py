@@ -18,7 +18,7 @@ import pytest
 from protocol.errors import RemoteError
 from renderer.config import VERSION, EncodeSettings
 from renderer.encode.ffmpeg import find_ffmpeg
-from renderer.jobs import landlock
+from renderer.jobs.slots import landlock
 from tests.daemon_process import MARK, Start, marked, request, wait_until
 
 _AS_NOBODY = ("setpriv", "--reuid=65534", "--clear-groups", "--")

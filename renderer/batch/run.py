@@ -24,9 +24,9 @@ from renderer.batch.workspace import workspace
 from renderer.config import Settings, render_settings
 from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.errors import ConfigError, FetchFailed, OutputFailed, StillreelError, WorkerLost
-from renderer.jobs.progress import receiving
-from renderer.jobs.slot import Setback, Slot
-from renderer.jobs.worker import Order
+from renderer.jobs.slots.base import AttemptLost, RenderTask, Slot
+from renderer.jobs.slots.local import LocalSlot
+from renderer.jobs.slots.progress import receiving
 from renderer.manifests.still import Fields, naming_files, warning_with_files
 from renderer.scratch import scratch_dir
 from renderer.work import RenderReport
@@ -149,7 +149,7 @@ class _Batch:
         try:
             while (ready := await self._waiting.get()) is not None:
                 if slot is None:
-                    slot = Slot(self._settings.engine, progress_address)
+                    slot = LocalSlot(self._settings.engine, progress_address)
                     await slot.prepare()
                 await self._render(ready, slot)
         finally:
@@ -159,7 +159,7 @@ class _Batch:
     async def _render(self, ready: Ready, slot: Slot) -> None:
         key = str(next(self._keys))
         rendered = self._unfinished / f"{key}.part"
-        outcome = await self._attempts(ready, slot, Order(key, ready.work, rendered, self._render_settings))
+        outcome = await self._attempts(ready, slot, RenderTask(key, ready.work, rendered, self._render_settings))
         if isinstance(outcome, RenderReport):
             outcome = replace(outcome, warnings=warning_with_files(outcome.warnings, _images_of(ready)))
             refused = await asyncio.to_thread(self._publish, ready, rendered, outcome)
@@ -171,18 +171,18 @@ class _Batch:
             outcome = refused
         self._fail(ready.found, naming_files(outcome, _images_of(ready)), key)
 
-    async def _attempts(self, ready: Ready, slot: Slot, order: Order) -> RenderReport | Fault:
+    async def _attempts(self, ready: Ready, slot: Slot, task: RenderTask) -> RenderReport | Fault:
         """Try until the video is made, or a worker has died over it too often."""
         limit, pause_s = self._settings.engine.attempts, self._settings.engine.retry_pause_s
         untouched = Progress(images=len(ready.work.request.images), frames=ready.work.timeline.frames)
-        self._slots[order.job_id] = slot
+        self._slots[task.job_id] = slot
         try:
             attempt = 0
             while True:
                 attempt += 1
-                self.tally.begin(order.job_id, ready.found.name, untouched)
-                ending = await slot.run(order)
-                if not isinstance(ending, Setback):
+                self.tally.begin(task.job_id, ready.found.name, untouched)
+                ending = await slot.run(task)
+                if not isinstance(ending, AttemptLost):
                     return ending
                 why = f"{ending.why} (attempt {attempt} of {limit})"
                 log.info("%s: %s", printable(ready.found.name), why)
@@ -190,7 +190,7 @@ class _Batch:
                     return WorkerLost(why).fault()
                 await asyncio.sleep(pause_s * 4 ** (attempt - 1))
         finally:
-            del self._slots[order.job_id]
+            del self._slots[task.job_id]
 
     def _publish(self, ready: Ready, rendered: Path, report: RenderReport) -> Fault | None:
         """Give a video its name, unless an image has changed since that was made up."""

@@ -46,7 +46,7 @@ def refusal(open_encoder: Callable[[StreamSettings, EncodeSettings], Encoder], s
 def x264_refusal(settings: EncodeSettings) -> str | None:
     """Return why pictures of libx264 cannot be held, or None if they can; an ffmpeg that hangs is not waited for long.
 
-    A worker calls it by its name (jobs/worker.py).
+    A worker calls it by its name (jobs/slots/worker.py).
     """
     stall_timeout_s = min(settings.stall_timeout_s, settings.probe_timeout_s)
     return refusal(X264Encoder, settings.model_copy(update={"stall_timeout_s": stall_timeout_s}))

@@ -1,7 +1,8 @@
-"""The engine as the doors see it: takes jobs in, tells how each is doing, takes orders, stops in good order.
+"""The life of every job, in the order in which it goes: accepted, waits, begun, watched, ended, stored, cleaned.
 
-Everything here runs on one asyncio loop, so nothing needs a lock; rendering is in the worker processes. What happens to
-a job between the queue and its end is `dispatch`'s.
+Everything here runs on one asyncio loop, so nothing needs a lock; rendering is in the slots. One task per slot takes
+the job whose turn it is, runs one attempt, and writes down what became of it before anyone is told. Where the store
+cannot be written the slot waits with the outcome in its hands and takes nothing new.
 """
 
 import asyncio
@@ -13,37 +14,44 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
-from protocol.schema import Health, JobsQuery, JobStatus, Progress
+from protocol.schema import Fault, Health, JobsQuery, JobStatus, Progress
 from renderer.config import VERSION, EngineSettings, RenderSettings
 from renderer.devices import NO_GPU_ENCODER
 from renderer.errors import (
+    CapacityError,
     JobCancelled,
+    JobExpired,
     NotSupported,
     QueueFull,
     RequestIdConflict,
     ShuttingDown,
+    StillreelError,
     StorageFull,
     StoreFailed,
 )
 from renderer.jobs import asked, outcome
-from renderer.jobs.dispatch import Dispatcher
 from renderer.jobs.job import Job, State, Submission, owner_of
 from renderer.jobs.ledger import Ledger
 from renderer.jobs.outcome import Places
-from renderer.jobs.slot import Setback, Watch
+from renderer.jobs.queue import WaitingJobs
+from renderer.jobs.slots.base import AttemptLost, Ending, OpenSlot, RenderTask, Slot
+from renderer.jobs.slots.progress import receiving
 from renderer.jobs.store import JobStore
-from renderer.metrics import Snapshot
+from renderer.metrics import Metrics, Snapshot
 from renderer.work import RenderJob
 
 log = logging.getLogger(__name__)
 
 _MINUTE_S = 60.0
 _LOOK_S = 30.0  # between looks at a job that does not change
+_STORE_PAUSE_S = 1.0
+_HAND_BACK_S = 10.0
+_FORGOTTEN = "its request is not kept any more; send the request again"
 _KEPT = "the daemon is stopping; the job is kept and goes on once it is back"
 
 
 class Engine:
-    """Admission, queue, slots. `recover()` first, `run()` in a task of its own, everything else on the same loop."""
+    """Admission, turns, orders, questions. `recover()` first, `run()` in a task of its own, all on the same loop."""
 
     def __init__(
         self,
@@ -51,56 +59,92 @@ class Engine:
         render: RenderSettings,
         store: JobStore,
         places: Places,
-        watch: Watch | None = None,
+        open_slot: OpenSlot,
         *,
+        metrics: Metrics | None = None,
         tries_holds: bool = False,
     ) -> None:
-        """Remember where everything is.
-
-        Args:
-            tries_holds: let the first worker show that its encoder's pictures can be held before a job begins.
-        """
+        """Remember what there is; with `tries_holds` one slot first shows that pictures can be held."""
         self._settings = settings
         self._render = render
+        self._store = store
         self._places = places
+        self._open_slot = open_slot
+        self.metrics = metrics or Metrics()
+        self._tries_holds = tries_holds
         self._ledger = Ledger(store)
-        watch = watch or Watch()
-        self.metrics = watch.metrics
-        self._dispatcher = Dispatcher(settings, render, self._ledger, places, watch, tries_holds=tries_holds)
+        self._waiting = WaitingJobs()
+        self._running: dict[str, Slot] = {}
+        self._verdicts: dict[str, Fault] = {}  # on jobs that run and were told to stop
+        self._ended = asyncio.Event()
+        self._job_s = 1.0  # what a job has taken lately
 
-    # Life.
+    # The engine starts, drains and stops.
 
     def recover(self) -> None:
         """Take up the jobs that an earlier daemon left unfinished, and remove what no job owns."""
         unfinished = self._ledger.unfinished()
-        self._places.sweep(unfinished, self._ledger.store.ids())
+        self._places.sweep(unfinished, self._store.ids())
         for job in unfinished:
             outcome.remove_attempts(job)
             if job.state is State.RUNNING:
-                lost = Setback("the daemon died while it ran", "daemon")
-                self._dispatcher.settle(outcome.settled(job, None, lost, self._settings.attempts), job, lost)
+                lost = AttemptLost("the daemon died while it ran", "daemon")
+                self._store_ending(job, outcome.apply_ending(job, None, lost, self._settings.attempts), lost)
             else:
-                self._dispatcher.await_turn(job)
+                self._await_turn(job)
         if unfinished:
             log.info("%d jobs taken up again", len(unfinished), extra={"action": "recover"})
 
     async def run(self) -> None:
-        """Start the workers and give them jobs until cancelled; then kill them."""
-        await self._dispatcher.run()
+        """Open the slots and give them jobs until cancelled; then close them."""
+        progress_address = str(self._places.scratch / "progress")
+        with receiving(progress_address, self._take_progress):
+            slots = [self._open_slot(progress_address) for _ in range(self._settings.workers)]
+            try:
+                if self._tries_holds and self._render.encode.hold_pictures:
+                    await self._try_held_pictures(slots[0])
+                async with asyncio.TaskGroup() as serving:
+                    for slot in slots:
+                        serving.create_task(self._serve(slot))
+            finally:
+                self._waiting.cancel_timers()
+                await asyncio.shield(asyncio.gather(*(asyncio.to_thread(slot.close) for slot in slots)))
+
+    async def _try_held_pictures(self, slot: Slot) -> None:
+        """Have every job encode its holds frame by frame where the self-test of held pictures fails."""
+        if refused := await slot.held_pictures_refusal(self._render.encode):
+            findings = {"hold_pictures": False, "hold_pictures_refusal": refused}
+            encode = self._render.encode.model_copy(update=findings)
+            self._render = self._render.model_copy(update={"encode": encode})
 
     async def drain(self, timeout_s: float) -> None:
         """Begin no more jobs, and let those that run come to their end; what waits is kept for the next daemon."""
-        await self._dispatcher.drain(timeout_s)
+        self._waiting.is_closed = True
+        for job in self._ledger.unfinished():
+            self._ledger.tell(job.id)
+        if self._running:
+            log.info("draining: %d jobs are running", len(self._running), extra={"action": "drain"})
+        await self._until_idle(timeout_s)
 
     async def hand_back(self) -> None:
         """Stop what still runs and let it wait for the next daemon, with as many attempts left as before."""
-        await self._dispatcher.hand_back()
+        self._waiting.is_closed = True
+        for slot in self._running.values():
+            slot.stop(AttemptLost("the daemon stopped", "drain"))
+        await self._until_idle(_HAND_BACK_S)
 
-    # Admission.
+    async def _until_idle(self, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._running:
+                    self._ended.clear()
+                    await self._ended.wait()
+
+    # A request is accepted, or refused.
 
     def room(self) -> int:
         """Return how many jobs would be accepted now."""
-        return 0 if self._dispatcher.is_draining or self._disk_trouble() else self._queue_room()
+        return 0 if self._waiting.is_closed or self._disk_trouble() else self._queue_room()
 
     def known(self, job_id: str, digest: str) -> Job | None:
         """Return the job that has this id, if one does.
@@ -113,41 +157,26 @@ class Engine:
             raise RequestIdConflict("another request already has this id", loc=("request_id",))
         return job
 
-    def submit(self, wanted: Submission) -> tuple[Job, bool]:
-        """Accept a job, or recognise one that was accepted before.
+    def submit(self, wanted: Submission) -> Job:
+        """Accept a job, or recognise one that was accepted before, and return it; it is stored.
 
-        Returns:
-            The job, which is stored, and whether it is new; only then `files` belong to it.
+        The files of one that was accepted before are not those of this submission.
 
         Raises:
             RequestIdConflict: the id belongs to a job with another body.
             CapacityError: the queue or the disk is full, or the daemon is stopping.
         """
         if known := self.known(wanted.id, wanted.digest):
-            return known, False
+            return known
         self.check_room(owner_of(wanted.id))
-        request, now = wanted.work.request, time.time()
-        job = Job(
-            id=wanted.id,
-            client=wanted.client,
-            digest=wanted.digest,
-            number=self._ledger.next_number(),
-            priority=request.priority,
-            output=wanted.output or self._places.outputs / wanted.id,
-            progress=Progress(images=len(request.images), frames=wanted.work.timeline.frames),
-            accepted_at=now,
-            is_kept_elsewhere=wanted.output is not None,
-            files=wanted.files,
-            sync_mode=request.sync_mode,
-            start_by=now + request.start_timeout if request.start_timeout else None,
-        )
+        job = wanted.accepted(self._ledger.next_number(), self._places.outputs, time.time())
         self._ledger.add(job, wanted.work, wanted.hook)
-        asked.keep(self._places.logs / job.id, request)
+        asked.keep(self._places.logs / job.id, wanted.work.request)
         self.metrics.accepted(job.client)
-        self._dispatcher.await_turn(job)
-        words = "accepted: %d images, %d frames"
-        log.info(words, job.progress.images, job.progress.frames, extra={"job": job.id, "action": "accepted"})
-        return job, True
+        self._await_turn(job)
+        said = (job.progress.images, job.progress.frames)
+        log.info("accepted: %d images, %d frames", *said, extra={"job": job.id, "action": "accepted"})
+        return job
 
     def work_again(self, job_id: str) -> RenderJob:
         """Return what a job was made from that has ended without a video.
@@ -156,21 +185,11 @@ class Engine:
             JobNotFound: nobody has this id.
             NotSupported: it cannot be made again; the words say why.
         """
-        job = self.job(job_id)
-        reasons = {
-            "it has not ended; cancel it first, or wait for it": not job.is_finished,
-            "its video was made; ask for its result": job.state is State.DONE,
-            "its manifest is in the manifest directory; rename it into incoming again": job.is_kept_elsewhere,
-            "its pictures came with the request and went when it ended; send the request again": job.files is not None,
-        }
-        for reason, is_so in reasons.items():
-            if is_so:
-                raise NotSupported(reason, loc=("request_id",))
+        outcome.refuse_to_make_again(self.job(job_id))
         try:
-            return self._ledger.store.work(job_id)
+            return self._store.work(job_id)
         except StoreFailed as error:
-            words = "its request is not kept any more; send the request again"
-            raise NotSupported(words, loc=("request_id",)) from error
+            raise NotSupported(_FORGOTTEN, loc=("request_id",)) from error
 
     def check_room(self, owner: str = "") -> None:
         """Refuse what cannot be taken now.
@@ -178,17 +197,16 @@ class Engine:
         Raises:
             CapacityError: no job of this owner would be accepted now; the words say why.
         """
-        if self._dispatcher.is_draining:
+        if self._waiting.is_closed:
             raise ShuttingDown("the daemon is stopping; send the request again once it is back")
         if trouble := self._disk_trouble():
             raise StorageFull(f"the daemon's disk {trouble}; try again later")
         if self._queue_room() == 0:
-            most, wait_s = self._settings.max_queued, self._dispatcher.job_s / self._settings.workers
+            most, wait_s = self._settings.max_queued, self._job_s / self._settings.workers
             raise QueueFull(
                 f"expected at most {most} jobs to wait, found {self._ledger.count(State.QUEUED)}; "
                 f"the next place is free in about {max(1, round(wait_s))} s"
             )
-
         if owner:
             self._check_share(owner)
 
@@ -197,7 +215,7 @@ class Engine:
         mine = [job for job in self._ledger.unfinished() if job.owner == owner and job.state is State.QUEUED]
         if most and len(mine) >= most:
             raise QueueFull(f"expected at most {most} jobs of one key to wait, found {len(mine)}; try again later")
-        spent = self._ledger.store.pixels_since(owner, time.time() - _MINUTE_S) if pixels else 0
+        spent = self._store.pixels_since(owner, time.time() - _MINUTE_S) if pixels else 0
         if pixels and spent >= pixels:
             raise QueueFull(
                 f"expected less than {pixels} pixels of stills within a minute for one key, found {spent}; "
@@ -205,11 +223,136 @@ class Engine:
             )
 
     def _queue_room(self) -> int:
-        idle = self._settings.workers - self._dispatcher.running
+        idle = self._settings.workers - len(self._running)
         return max(0, self._settings.max_queued + idle - self._ledger.count(State.QUEUED))
 
     def _disk_trouble(self) -> str | None:
         return self._places.trouble(self._settings.min_free_bytes)
+
+    # A job waits for its turn.
+
+    def _await_turn(self, job: Job) -> None:
+        if job.start_by is not None and job.started_at is None:
+            self._waiting.call_later(job.id, max(0.0, job.start_by - time.time()), self._expire, job.id)
+        self._waiting.push(job)
+
+    def _expire(self, job_id: str) -> None:
+        job = self._ledger.live(job_id)
+        if job is None or job.state is not State.QUEUED or job.start_by is None:
+            return
+        error = JobExpired(f"not begun within {job.start_by - job.accepted_at:g} s", loc=("start_timeout",)).fault()
+        try:
+            self._finish(job, job.moved(State.EXPIRED, error=error, finished_at=time.time()))
+        except StillreelError:
+            self._waiting.call_later(job.id, _STORE_PAUSE_S, self._expire, job.id)
+
+    # It is begun.
+
+    async def _serve(self, slot: Slot) -> None:
+        """Give one slot job after job."""
+        while True:
+            await slot.prepare()
+            job = self._ledger.live(await self._waiting.take())
+            if job is None or job.state is not State.QUEUED:
+                continue
+            try:
+                job = self._ledger.move(job.moved(State.RUNNING, attempts=job.attempts + 1, started_at=time.time()))
+            except (StoreFailed, CapacityError) as error:
+                log.error("not begun: %s", error, extra={"job": job.id})  # noqa: TRY400 - the words say it all
+                self._await_turn(job)
+                await asyncio.sleep(_STORE_PAUSE_S)
+                continue
+            self._running[job.id] = slot
+            try:
+                await self._attempt(slot, job)
+            finally:
+                del self._running[job.id]
+                self._verdicts.pop(job.id, None)
+                self._ended.set()
+
+    async def _attempt(self, slot: Slot, job: Job) -> None:
+        """Run a job once, and see to it that what became of it is stored."""
+        task: RenderTask | None = None
+        ending: Ending
+        try:
+            work, place = self._store.work(job.id), outcome.prepare(job)
+            task = RenderTask(job.id, work, place, self._render, is_private=not job.is_kept_elsewhere)
+        except StillreelError as error:
+            ending = error.fault()
+        else:
+            ending = await slot.run(task)
+        job = self._ledger.live(job.id) or job  # with its latest progress
+        after = outcome.apply_ending(job, task, ending, self._settings.attempts)
+        while True:
+            # Told to stop while nothing ran: its worker was dead, or the loss of its attempt could not be stored.
+            if after.state is State.QUEUED and (verdict := self._verdicts.get(job.id)):
+                ending, after = verdict, outcome.apply_ending(job, None, verdict, self._settings.attempts)
+            try:
+                self._store_ending(job, after, ending)
+                return
+            except (StoreFailed, CapacityError) as error:
+                log.error("its end could not be stored yet: %s", error, extra={"job": job.id})  # noqa: TRY400 - as above
+                await asyncio.sleep(_STORE_PAUSE_S)
+
+    # It is watched, and may be told to stop.
+
+    def _take_progress(self, job_id: str, progress: Progress) -> None:
+        job = self._ledger.live(job_id)
+        if job and (slot := self._running.get(job_id)):
+            slot.heard()
+            self._ledger.note(replace(job, progress=progress))
+
+    def cancel(self, job_id: str) -> Job:
+        """Ask that a job end; one that runs ends as soon as its slot is stopped, one that has ended stays as it is.
+
+        Raises:
+            JobNotFound: nobody has this id.
+        """
+        job = self._ledger.get(job_id)
+        cancelled = JobCancelled("the request was cancelled by its client").fault()
+        if job.state is State.QUEUED:
+            return self._finish(job, job.moved(State.CANCELLED, error=cancelled, finished_at=time.time()))
+        if slot := self._running.get(job_id):
+            self._verdicts[job_id] = cancelled
+            slot.stop(cancelled)
+        return job
+
+    # Its attempt has ended, which is stored; after the last one what it needs no more is cleaned up.
+
+    def _store_ending(self, job: Job, after: Job, ending: Ending) -> None:
+        """Store where an attempt has led to, and do what follows from that."""
+        if after.is_finished:
+            self._job_s += 0.2 * ((after.finished_at or 0) - (job.started_at or 0) - self._job_s)
+            self._finish(job, after)
+            return
+        self._ledger.move(after)
+        log.warning("attempt %d lost: %s", job.attempts, after.setback, extra={"job": job.id, "action": "setback"})
+        outcome.remove_attempts(after)
+        if isinstance(ending, AttemptLost) and ending.cause == "worker":
+            self._waiting.push_later(after, self._settings.retry_pause_s * 4 ** (after.attempts - 1))
+        elif not self._waiting.is_closed:
+            self._await_turn(after)
+
+    def _finish(self, job: Job, after: Job) -> Job:
+        """Store a job's last state, then clean up."""
+        after = self._ledger.move(after)
+        outcome.log_end(after)
+        self.metrics.ended(
+            after.state.value,
+            error_type=after.error.type if after.error else None,
+            waited_s=after.started_at - after.accepted_at if after.started_at else None,
+            took_s=(after.finished_at or 0) - after.started_at if after.started_at else None,
+            result=after.result,
+        )
+        self._waiting.discard(job)
+        self._places.clean(after)
+        return after
+
+    def relocate(self, job_id: str, directory: Path) -> Job:
+        """Note that a finished job's video was moved by its owner; the daemon leaves it alone from now on."""
+        job = outcome.relocated(self._ledger.get(job_id), directory)
+        self._store.change(job)
+        return job
 
     # Questions.
 
@@ -225,7 +368,7 @@ class Engine:
         return [job for job in self._ledger.unfinished() if job.client == client]
 
     def status(self, job: Job) -> JobStatus:
-        return job.status(self._dispatcher.ahead(job) if job.state is State.QUEUED else None)
+        return job.status(self._waiting.ahead(job) if job.state is State.QUEUED else None)
 
     def jobs(self, query: JobsQuery, owner: str = "") -> list[JobStatus]:
         """Return an owner's newest jobs; without a key, those of all that have none."""
@@ -236,19 +379,19 @@ class Engine:
         gpus = self._render.gpus
         refusal = gpus.refusal if gpus else NO_GPU_ENCODER
         reasons = []
-        if self._dispatcher.is_draining:
+        if self._waiting.is_closed:
             reasons.append("the daemon is stopping")
         if trouble := self._disk_trouble():
             reasons.append(f"the disk {trouble}")
         if not reasons and self._queue_room() == 0:
             reasons.append("the queue is full")
         return Health(
-            status="draining" if self._dispatcher.is_draining else "ok",
+            status="draining" if self._waiting.is_closed else "ok",
             version=VERSION,
             ready=not reasons,
             reasons=tuple(reasons),
             workers=self._settings.workers,
-            jobs_running=self._dispatcher.running,
+            jobs_running=len(self._running),
             jobs_queued=self._ledger.count(State.QUEUED),
             encoder="libx264" if refusal else "nvenc",
             encoder_reason=refusal,
@@ -261,14 +404,14 @@ class Engine:
         return Snapshot(
             is_ready=self.room() > 0,
             queued=Counter(job.priority for job in waiting),
-            running=self._dispatcher.running,
+            running=len(self._running),
             workers=self._settings.workers,
-            outputs_bytes=self._ledger.store.video_bytes(),
+            outputs_bytes=self._store.video_bytes(),
             uptime_s=uptime_s,
             oldest_queued_s=max([0.0, *(now - job.accepted_at for job in waiting)]),
             disk_free_bytes=self._places.free_bytes(),
             disk_min_free_bytes=self._settings.min_free_bytes,
-            webhooks_pending=self._ledger.store.webhooks_pending(),
+            webhooks_pending=self._store.webhooks_pending(),
             spool_claims=spool_claims,
             spool_backlog=spool_backlog,
         )
@@ -287,7 +430,7 @@ class Engine:
                 yield job
                 if job.is_finished:
                     return
-                if self._dispatcher.is_draining and job.state is State.QUEUED:
+                if self._waiting.is_closed and job.state is State.QUEUED:
                     raise ShuttingDown(_KEPT)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(heartbeat_s):
@@ -302,29 +445,4 @@ class Engine:
         job = self.job(job_id)
         async for update in self.updates(job_id, _LOOK_S):
             job = update
-        return job
-
-    # Orders.
-
-    def cancel(self, job_id: str) -> Job:
-        """Ask that a job end; one that runs ends as soon as its worker is stopped, one that has ended stays as it is.
-
-        Raises:
-            JobNotFound: nobody has this id.
-        """
-        job = self._ledger.get(job_id)
-        cancelled = JobCancelled("the request was cancelled by its client").fault()
-        if job.state is State.QUEUED:
-            return self._dispatcher.close(job, job.moved(State.CANCELLED, error=cancelled, finished_at=time.time()))
-        self._dispatcher.stop(job_id, cancelled)
-        return job
-
-    def relocate(self, job_id: str, directory: Path) -> Job:
-        """Note that a finished job's video was moved by its owner; the daemon leaves it alone from now on."""
-        job = self._ledger.get(job_id)
-        if job.result:
-            video = job.result.video.model_copy(update={"url": (directory / outcome.VIDEO_NAME).absolute().as_uri()})
-            job = replace(job, result=job.result.model_copy(update={"video": video}))
-        job = replace(job, output=directory, is_kept_elsewhere=True, video_bytes=0)
-        self._ledger.store.change(job)
         return job

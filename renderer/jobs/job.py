@@ -93,6 +93,29 @@ class Submission:
     output: Path | None = None
     hook: Hook | None = None
 
+    def accepted(self, number: int, outputs: Path, now: float) -> "Job":
+        """Return the job that this becomes.
+
+        Args:
+            outputs: where the daemon has one directory for each job.
+            now: in Unix seconds.
+        """
+        request = self.work.request
+        return Job(
+            id=self.id,
+            client=self.client,
+            digest=self.digest,
+            number=number,
+            priority=request.priority,
+            output=self.output or outputs / self.id,
+            progress=Progress(images=len(request.images), frames=self.work.timeline.frames),
+            accepted_at=now,
+            is_kept_elsewhere=self.output is not None,
+            files=self.files,
+            sync_mode=request.sync_mode,
+            start_by=now + request.start_timeout if request.start_timeout else None,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

@@ -19,7 +19,7 @@ class Ledger:
     """Jobs by id; on one loop."""
 
     def __init__(self, store: JobStore) -> None:
-        self.store = store
+        self._store = store
         self._live = {job.id: job for job in store.unfinished()}
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._last_number = store.last_number()
@@ -29,13 +29,13 @@ class Ledger:
 
     def add(self, job: Job, work: RenderJob, hook: Hook | None = None) -> None:
         """Keep a new job, and who is to be called when it is done."""
-        self.store.add(job, work, hook)
+        self._store.add(job, work, hook)
         self._last_number = job.number
         self._live[job.id] = job
 
     def move(self, job: Job) -> Job:
         """Keep a job that is unfinished so far in its new state, and tell who watches it."""
-        self.store.move(job, self._live[job.id].state)
+        self._store.move(job, self._live[job.id].state)
         if job.is_finished:
             del self._live[job.id]
         else:
@@ -50,7 +50,7 @@ class Ledger:
             self.tell(job.id)
 
     def find(self, job_id: str) -> Job | None:
-        return self._live.get(job_id) or self.store.get(job_id)
+        return self._live.get(job_id) or self._store.get(job_id)
 
     def get(self, job_id: str) -> Job:
         """Return a job.
@@ -75,7 +75,7 @@ class Ledger:
 
     def newest(self, states: Collection[State], limit: int, owner: str = "") -> list[Job]:
         """Return an owner's newest jobs in these states, in order of arrival, as they are this moment."""
-        return [self._live.get(job.id, job) for job in self.store.newest(states or list(State), limit, owner)]
+        return [self._live.get(job.id, job) for job in self._store.newest(states or list(State), limit, owner)]
 
     @contextlib.contextmanager
     def watching(self, job_id: str) -> Iterator[asyncio.Event]:

@@ -11,18 +11,17 @@ import tempfile
 import time
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from protocol.errors import ERRORS
 from protocol.schema import Fault
 from renderer.config import RenderSettings
 from renderer.disk import is_full, sync
-from renderer.errors import WorkerLost
+from renderer.errors import NotSupported, WorkerLost
 from renderer.jobs.job import Job, State
-from renderer.jobs.reach import Reach
-from renderer.jobs.slot import Ending, Setback
-from renderer.jobs.worker import Order
+from renderer.jobs.slots.base import AttemptLost, Ending, RenderTask
+from renderer.jobs.slots.reach import Reach
 from renderer.output.place import write_failure
 from renderer.work import RenderReport
 
@@ -154,21 +153,21 @@ def prepare(job: Job) -> Path:
     return job.output / f"{_ATTEMPT}{job.attempts}-{uuid.uuid4().hex[:8]}.mp4"
 
 
-def settled(job: Job, order: Order | None, ending: Ending, attempts: int) -> Job:
+def apply_ending(job: Job, task: RenderTask | None, ending: Ending, attempts: int) -> Job:
     """Return the job as this ending leaves it; a report's video gets its name.
 
     Args:
-        order: what the worker was told; needed for a report only.
-        attempts: how many setbacks a job may have, the last included.
+        task: what the worker was told; needed for a report only.
+        attempts: how many attempts a job has, the last included.
     """
     now = time.time()
-    if isinstance(ending, RenderReport) and order is not None:
+    if isinstance(ending, RenderReport) and task is not None:
         try:
-            return _done(job, order, ending, now)
+            return _done(job, task, ending, now)
         except OSError as error:
             ending = write_failure(error.errno, error.strerror).fault()
-    if isinstance(ending, Setback):
-        after = _set_back(job, ending, attempts)
+    if isinstance(ending, AttemptLost):
+        after = _lost(job, ending, attempts)
         if isinstance(after, Job):
             return after
         ending = after
@@ -185,6 +184,32 @@ def remove_attempts(job: Job) -> None:
             left.unlink(missing_ok=True)
 
 
+def refuse_to_make_again(job: Job) -> None:
+    """Refuse what cannot be made from its request once more, because it has a video or its pictures are gone.
+
+    Raises:
+        NotSupported: the words say why.
+    """
+    reasons = {
+        "it has not ended; cancel it first, or wait for it": not job.is_finished,
+        "its video was made; ask for its result": job.state is State.DONE,
+        "its manifest is in the manifest directory; rename it into incoming again": job.is_kept_elsewhere,
+        "its pictures came with the request and went when it ended; send the request again": job.files is not None,
+    }
+    for reason, is_so in reasons.items():
+        if is_so:
+            raise NotSupported(reason, loc=("request_id",))
+
+
+def relocated(job: Job, directory: Path) -> Job:
+    """Return a finished job as its owner has moved its video, which is not the daemon's any more."""
+    result = job.result
+    if result:
+        video = result.video.model_copy(update={"url": (directory / VIDEO_NAME).absolute().as_uri()})
+        result = result.model_copy(update={"video": video})
+    return replace(job, result=result, output=directory, is_kept_elsewhere=True, video_bytes=0)
+
+
 def log_end(job: Job) -> None:
     """Say how a job has ended; only what is stored has."""
     extra = {"job": job.id, "action": job.state.value}
@@ -195,13 +220,13 @@ def log_end(job: Job) -> None:
         log.info("done in %.3f s", job.result.timings["total"], extra=extra)
 
 
-def _done(job: Job, order: Order, report: RenderReport, now: float) -> Job:
+def _done(job: Job, task: RenderTask, report: RenderReport, now: float) -> Job:
     video = job.output / VIDEO_NAME
-    order.output.replace(video)
+    task.output.replace(video)
     remove_attempts(job)
     sync(job.output)
     sync(job.output.parent)  # the directory is new as well
-    request = order.work.request.model_copy(update={"request_id": job.request_id})
+    request = task.work.request.model_copy(update={"request_id": job.request_id})
     result = report.result(video.as_uri(), VIDEO_NAME, request)
     return job.moved(
         State.DONE,
@@ -214,16 +239,16 @@ def _done(job: Job, order: Order, report: RenderReport, now: float) -> Job:
     )
 
 
-def _set_back(job: Job, setback: Setback, attempts: int) -> Job | Fault:
-    """Return the job as it waits again, or the fault that it ends in because it was set back too often."""
+def _lost(job: Job, lost: AttemptLost, attempts: int) -> Job | Fault:
+    """Return the job as it waits again, or the fault that it ends in because attempts at it were lost too often."""
     begun, interruptions = job.attempts, job.interruptions
-    if setback.cause == "worker" and begun >= attempts:
-        return WorkerLost(f"{setback.why}, in the last of {begun} attempts").fault()
-    if setback.cause != "worker":
+    if lost.cause == "worker" and begun >= attempts:
+        return WorkerLost(f"{lost.why}, in the last of {begun} attempts").fault()
+    if lost.cause != "worker":
         begun -= 1
-    if setback.cause == "daemon":
+    if lost.cause == "daemon":
         interruptions += 1
         if interruptions >= _INTERRUPTIONS:
-            return WorkerLost(f"{setback.why}, {interruptions} times").fault()
+            return WorkerLost(f"{lost.why}, {interruptions} times").fault()
     progress = job.progress.model_copy(update={"images_done": 0, "frames_done": 0, "stage": "queued"})
-    return job.moved(State.QUEUED, attempts=begun, interruptions=interruptions, setback=setback.why, progress=progress)
+    return job.moved(State.QUEUED, attempts=begun, interruptions=interruptions, setback=lost.why, progress=progress)

@@ -1,16 +1,20 @@
-"""The order in which jobs that wait are begun: normal before low, and clients in turn.
+"""The jobs that wait, and the order in which they are begun: normal before low, and clients in turn.
 
 Within a priority each client has a line of its own, first come first served, and the lines take turns; one client with
 a thousand jobs delays another's first by one job, not by a thousand.
 """
 
+import asyncio
 from bisect import insort
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import ParamSpec
 
 from renderer.jobs.job import Job
 
 _PRIORITIES = ("normal", "low")
 _Place = tuple[int, str]  # order of arrival and id
+P = ParamSpec("P")
 
 
 class FairQueue:
@@ -71,3 +75,57 @@ class FairQueue:
             else:
                 before += min(len(other), depth + takes_turn_earlier)
         return before
+
+
+class WaitingJobs:
+    """The queue with its clock: jobs that wait for their turn or for a pause to be over; on one loop.
+
+    Attributes:
+        is_closed: no job is taken out any more; what waits is for the next daemon.
+    """
+
+    def __init__(self) -> None:
+        self._queue = FairQueue()
+        self._arrived = asyncio.Event()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self.is_closed = False
+
+    def push(self, job: Job) -> None:
+        """Let a job wait for its turn."""
+        self._queue.push(job)
+        self._arrived.set()
+
+    def push_later(self, job: Job, delay_s: float) -> None:
+        """Let a job wait for a while before it waits for its turn."""
+        self.call_later(job.id, delay_s, self.push, job)
+
+    async def take(self) -> str:
+        """Remove and return the id of the job whose turn it is, once there is one; its timer goes as well."""
+        while self.is_closed or not len(self._queue):
+            self._arrived.clear()
+            await self._arrived.wait()
+        job_id = self._queue.take()
+        self._cancel_timer(job_id)
+        return job_id
+
+    def discard(self, job: Job) -> None:
+        """Remove a job, wherever it waits."""
+        self._cancel_timer(job.id)
+        self._queue.discard(job)
+
+    def ahead(self, job: Job) -> int:
+        """Return how many jobs are begun before this one, if nothing else comes."""
+        return self._queue.ahead(job)
+
+    def call_later(self, job_id: str, delay_s: float, act: Callable[P, object], *args: P.args, **_: P.kwargs) -> None:
+        """Set the one timer that a job that waits may have."""
+        self._cancel_timer(job_id)
+        self._timers[job_id] = asyncio.get_running_loop().call_later(delay_s, act, *args)
+
+    def cancel_timers(self) -> None:
+        for timer in self._timers.values():
+            timer.cancel()
+
+    def _cancel_timer(self, job_id: str) -> None:
+        if timer := self._timers.pop(job_id, None):
+            timer.cancel()

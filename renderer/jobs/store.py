@@ -22,11 +22,11 @@ from renderer.jobs.files import Files
 from renderer.jobs.hooks import Hook, HookStore
 from renderer.jobs.job import Job, State, ids_of
 from renderer.jobs.record import COLUMNS, job_row, read_job, read_work, work_document
-from renderer.jobs.reserve import Reserve
 from renderer.jobs.schema import MIGRATIONS, bring_up
 from renderer.work import RenderJob
 
 _FULL = "the disk is full, so the job could not be stored; try again later"
+_RESERVE_BYTES = 1 << 18  # some twenty moves
 _MOST_KEPT = 1 << 20  # characters of a request that may be retried
 _COLUMNS = ", ".join(COLUMNS)
 _INSERT = f"INSERT INTO jobs ({_COLUMNS}, work) VALUES (?{', ?' * len(COLUMNS)})"  # noqa: S608 - fixed column names
@@ -213,6 +213,42 @@ class JobStore:
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
+
+
+class Reserve:
+    """Room on the store's disk that is kept for bad times: a file that is given up when there is no other.
+
+    Without it a job whose video has filled the disk could neither end nor fail, because both have to be written down,
+    and would hold its slot until somebody made room.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def keep(self) -> None:
+        """Take the room, unless it is taken already.
+
+        Raises:
+            OSError: there is none.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.stat().st_size >= _RESERVE_BYTES:  # less is what a kill in the middle has left
+                return
+        handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(handle, 0, _RESERVE_BYTES)
+        except OSError:
+            self._path.unlink()
+            raise
+        finally:
+            os.close(handle)
+
+    def spend(self) -> bool:
+        """Give the room up; return whether there was any."""
+        with contextlib.suppress(OSError):
+            self._path.unlink()
+            return True
+        return False
 
 
 @contextlib.contextmanager

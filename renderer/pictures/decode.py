@@ -23,7 +23,7 @@ from renderer.pictures.formats import LIBAV, OURS, PILLOW, Header, More, load, t
 from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header
 
 # OpenCV and its libraries report damaged files to stderr, where hostile input could fill a disk. libpng and libjpeg
-# write on, as there is no switch for it; jobs/said.py bounds what a worker's libraries write.
+# write on, as there is no switch for it; jobs/slots/said.py bounds what a worker's libraries write.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _TO_BGR = {"RGB": cv2.COLOR_RGB2BGR, "RGBA": cv2.COLOR_RGBA2BGRA}

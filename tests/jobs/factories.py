@@ -17,6 +17,8 @@ from renderer.jobs import asked
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, State, Submission
 from renderer.jobs.outcome import Places
+from renderer.jobs.slots.base import OpenSlot
+from renderer.jobs.slots.local import local_slots
 from renderer.jobs.store import JobStore
 from renderer.work import RenderJob
 from tests.daemon_process import request
@@ -86,7 +88,7 @@ class Running:
     def submit(self, job_id: str, fields: dict[str, Any] | None = None, client: str = "c", **more: Any) -> Job:
         """Give the engine a job as a door would that brings no files."""
         wanted = Submission(job_id, client, f"digest of {fields}", make_work(fields), **more)
-        return self.engine.submit(wanted)[0]
+        return self.engine.submit(wanted)
 
     async def accept(self, fields: dict[str, Any], *attachments: bytes, client: str = "c") -> Job:
         """Go through the door."""
@@ -117,18 +119,26 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    directory: Path, *, render: RenderSettings = SETTINGS, is_idle: bool = False, **settings: Any
+    directory: Path,
+    *,
+    render: RenderSettings = SETTINGS,
+    is_idle: bool = False,
+    open_slot: OpenSlot | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
     """Lend an engine over a data directory, as the daemon would begin it; what is not handed back is lost.
 
     Args:
         is_idle: it takes jobs in and runs none.
+        open_slot: where jobs run, if not in worker processes.
     """
     with tempfile.TemporaryDirectory(prefix="sr-") as scratch:
         places = make_places(directory, Path(scratch))
         store = JobStore(directory / "jobs.sqlite3")
         usual = {"workers": 1, "retry_pause_s": 0.05, "min_free_bytes": 0}
-        engine = Engine(EngineSettings(**usual | settings), render, store, places)
+        engine_settings = EngineSettings(**usual | settings)
+        opened = open_slot or local_slots(engine_settings, places.reach(render))
+        engine = Engine(engine_settings, render, store, places, opened)
         intake = Intake(RequestLimits(), render.fetch, engine, places.attachments)
         engine.recover()
         task = asyncio.create_task(asyncio.Event().wait() if is_idle else engine.run())

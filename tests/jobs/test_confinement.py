@@ -20,10 +20,11 @@ import pytest
 from protocol.schema import Fault, ImageFrame, RenderParams
 from renderer.config import MEBIBYTE, EngineSettings, RequestLimits
 from renderer.intake import Origin, render_job
-from renderer.jobs import landlock
-from renderer.jobs.reach import Reach
-from renderer.jobs.rendering import run
-from renderer.jobs.worker import Order, Worker
+from renderer.jobs.slots import landlock
+from renderer.jobs.slots.base import RenderTask
+from renderer.jobs.slots.reach import Reach
+from renderer.jobs.slots.rendering import run
+from renderer.jobs.slots.worker import Worker
 from renderer.processes import starting_first_to_kill
 from tests.jobs.factories import SETTINGS
 
@@ -94,15 +95,15 @@ def test_a_video_beyond_the_largest_file_fails_in_words_and_leaves_nothing(tmp_p
     (tmp_path / "noise.ppm").write_bytes(b"P6 1600 1200 255\n" + noise.tobytes())
     request = RenderParams(images=(ImageFrame(url="noise.ppm", frames=1),), crf=1, preset="ultrafast")
     work = render_job(request, RequestLimits(), SETTINGS.fetch, Origin(base=tmp_path))
-    order = Order("a", work, tmp_path / "a.mp4", SETTINGS)
+    task = RenderTask("a", work, tmp_path / "a.mp4", SETTINGS)
     with worker(worker_file_bytes=MEBIBYTE) as call:
-        fault = call(run, order)
+        fault = call(run, task)
         assert isinstance(fault, Fault)
         assert fault.message == "the video could not be written: File too large"
         assert call(os.getpid)  # it goes on
     assert [path.name for path in tmp_path.iterdir()] == ["noise.ppm"]
     with worker() as call:
-        assert call(run, order).facts.frames == 1
+        assert call(run, task).facts.frames == 1
 
 
 needs_landlock = pytest.mark.skipif(landlock.refusal() is not None, reason="this kernel has no Landlock")
@@ -228,19 +229,19 @@ def test_a_store_that_lies_among_the_sources_is_out_of_reach_and_the_sources_are
             with pytest.raises(PermissionError):
                 ask(Path.read_text, path)
         (root / "new").write_text("a")
-        assert not process.suits(order_for(tmp_path))
+        assert not process.suits(task_for(tmp_path))
         process.restart()
         assert ask(Path.read_text, root / "new") == "a"
         with pytest.raises(PermissionError):
             ask(Path.read_text, data / "jobs.sqlite3")
 
 
-def order_for(directory: Path, *names: str) -> Order:
-    """An order whose pictures and video lie in a directory."""
+def task_for(directory: Path, *names: str) -> RenderTask:
+    """A task whose pictures and video lie in a directory."""
     images = tuple(ImageFrame(url=name, frames=3) for name in names or ("a.ppm",))
     (directory / "made").mkdir(exist_ok=True)
     work = render_job(RenderParams(images=images), RequestLimits(), SETTINGS.fetch, Origin(base=directory))
-    return Order("a", work, directory / "made" / "a.mp4", SETTINGS)
+    return RenderTask("a", work, directory / "made" / "a.mp4", SETTINGS)
 
 
 @needs_landlock
@@ -248,9 +249,9 @@ def test_a_confined_worker_renders_as_before(tmp_path: Path) -> None:
     noise = [np.random.default_rng(n).integers(0, 256, (48, 64, 3), np.uint8) for n in range(3)]
     for number, pixels in enumerate(noise):
         (tmp_path / f"{number}.ppm").write_bytes(b"P6 64 48 255\n" + pixels.tobytes())
-    order = order_for(tmp_path, "0.ppm", "1.ppm", "2.ppm", "0.ppm")
+    task = task_for(tmp_path, "0.ppm", "1.ppm", "2.ppm", "0.ppm")
     with worker(Reach(SETTINGS, read=(tmp_path,), change=(tmp_path / "made",))) as ask:
-        assert ask(run, order).facts.frames == 12
+        assert ask(run, task).facts.frames == 12
 
 
 @needs_landlock
@@ -262,22 +263,22 @@ def test_directories_that_come_to_be_reached_are_once_the_worker_was_begun_anew(
                 shutil.rmtree(place, ignore_errors=True)
                 place.mkdir()
             (source / "a.ppm").write_bytes(PICTURE)
-            order = replace(order_for(source), output=made / "a.mp4")
-            assert call(process, run, order).type == "file_download_error"
-            assert not process.suits(order)
+            task = replace(task_for(source), output=made / "a.mp4")
+            assert call(process, run, task).type == "file_download_error"
+            assert not process.suits(task)
             process.restart()
-            assert process.suits(order)
-            assert call(process, run, order).facts.frames == 3
+            assert process.suits(task)
+            assert call(process, run, task).facts.frames == 3
 
 
 @needs_landlock
 def test_a_job_of_a_manifest_directory_that_the_settings_name_no_more_has_its_files(tmp_path: Path) -> None:
     (tmp_path / "a.ppm").write_bytes(PICTURE)
-    order = order_for(tmp_path)
+    task = task_for(tmp_path)
     with started(Reach(SETTINGS)) as process:
-        assert not process.suits(order)
+        assert not process.suits(task)
         process.restart()
-        assert call(process, run, order).facts.frames == 3
+        assert call(process, run, task).facts.frames == 3
 
 
 @needs_landlock

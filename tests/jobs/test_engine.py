@@ -18,6 +18,7 @@ from renderer.errors import JobNotFound, QueueFull, RequestIdConflict, ShuttingD
 from renderer.jobs.job import State
 from tests.daemon_process import Gate, request, still
 from tests.jobs.factories import Running, fill, left, running
+from tests.jobs.fake_slot import LATE, FakeSlot
 
 BROKEN = {"url": "data:,nonsense"}
 
@@ -442,7 +443,7 @@ def test_a_cancel_between_two_attempts_is_not_lost(tmp_path: Path, gate: Gate) -
         async with running(tmp_path) as at:
             at.submit("a", gate.request())
             await at.when(lambda: gate.fetched, "it is in full swing")
-            [slot] = at.engine._dispatcher._running.values()
+            [slot] = at.engine._running.values()
             kill_workers()
             while slot._attempt is not None:  # noqa: ASYNC110 - the moment is short
                 await asyncio.sleep(0)
@@ -461,7 +462,7 @@ def test_a_cancel_while_a_setback_cannot_be_stored_is_not_lost(tmp_path: Path, g
             at.submit("a", gate.request())
             await at.when(lambda: gate.fetched, "it is in full swing")
             at.store._database.execute("PRAGMA query_only = ON")
-            [slot] = at.engine._dispatcher._running.values()
+            [slot] = at.engine._running.values()
             kill_workers()
             await at.when(lambda: slot._attempt is None, "the attempt is over")
             await asyncio.sleep(0.3)
@@ -950,5 +951,37 @@ def test_one_key_gets_so_many_pixels_a_minute_and_others_theirs(tmp_path: Path) 
                 at.submit("key.alice~2")
             at.submit("key.bob~2")
             at.submit("2")
+
+    asyncio.run(scenario())
+
+
+# Other places than worker processes.
+
+
+def test_the_engine_runs_jobs_wherever_its_slots_are(tmp_path: Path) -> None:
+    """Nothing but the seam is used: the slots here are fakes."""
+    slots: list[FakeSlot] = []
+
+    def open_slot(progress_address: str) -> FakeSlot:
+        slots.append(FakeSlot(progress_address))
+        return slots[-1]
+
+    async def scenario() -> None:
+        async with running(tmp_path, workers=2, open_slot=open_slot) as at:
+            late = request({"url": f"http://127.0.0.1:9/{LATE}", "frames": 3})
+            for name in ("lost", "cancelled"):
+                at.submit(name, late)
+            await at.when(lambda: sum(len(slot.begun) for slot in slots) == 2, "both are begun")
+            at.submit("next")
+            next(slot for slot in slots if slot.begun == ["lost"]).lose()
+            at.engine.cancel("cancelled")
+            assert (await at.finished("next")).result.frames == 2
+            assert (await at.finished("cancelled")).state is State.CANCELLED
+            await at.until("lost", State.RUNNING)
+            for slot in slots:
+                slot.goes_on.set()
+            lost = await at.finished("lost")
+            assert (lost.state, lost.attempts, lost.setback) == (State.DONE, 2, "its place is gone")
+            assert (tmp_path / "outputs" / "lost" / "video.mp4").read_bytes() == b"a video"
 
     asyncio.run(scenario())

@@ -22,8 +22,7 @@ from protocol.schema import Fault, RenderParams
 from renderer.config import FetchSettings, PictureSettings, RequestLimits
 from renderer.errors import DecodeTimedOut
 from renderer.intake import Origin, render_job
-from renderer.jobs.slot import Setback
-from renderer.jobs.worker import Order
+from renderer.jobs.slots.base import AttemptLost, RenderTask
 from renderer.pipeline import render
 from renderer.work import RenderReport
 from tests.cli_process import failed, run
@@ -53,12 +52,12 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def order(*images: dict[str, object], directory: Path, **pictures: float) -> Order:
+def task(*images: dict[str, object], directory: Path, **pictures: float) -> RenderTask:
     work = render_job(
         RenderParams.model_validate(request(*images)), RequestLimits(), FetchSettings(), Origin(any_path=True)
     )
     settings = SETTINGS.model_copy(update={"pictures": PictureSettings(**pictures)})
-    return Order("a", work, directory / "a.mp4", settings)
+    return RenderTask("a", work, directory / "a.mp4", settings)
 
 
 async def inside(at: Bench, count: int = 1) -> None:
@@ -98,7 +97,7 @@ def test_an_image_that_crashes_its_decoder_fails_the_job_at_once_by_name(
             await at.run(request())
             [worker] = at.processes()
             images = still(), {"url": str(slow), "frames": 1}
-            attempt = asyncio.create_task(at.slot.run(order(*images, directory=tmp_path)))
+            attempt = asyncio.create_task(at.slot.run(task(*images, directory=tmp_path)))
             await inside(at)
             signal_thread(worker.pid, busiest_thread(worker.pid), number)
             fault = await attempt
@@ -117,7 +116,7 @@ def test_of_two_images_in_decoders_the_one_whose_thread_crashes_is_named(tmp_pat
             await at.run(request())
             [worker] = at.processes()
             images = {"url": str(slow), "frames": 1}, {"url": str(slow.with_name("other.png"))}
-            attempt = asyncio.create_task(at.slot.run(order(*images, directory=tmp_path, decoding_threads=2)))
+            attempt = asyncio.create_task(at.slot.run(task(*images, directory=tmp_path, decoding_threads=2)))
             await inside(at, 2)
             both = {one.thread: one.image for one in at.slot._worker.marks.inside()}
             signal_thread(worker.pid, busiest_thread(worker.pid), signal.SIGSEGV)
@@ -148,7 +147,7 @@ def test_where_no_thread_is_named_the_image_that_crashes_when_alone_is_and_the_j
         async with bench(tmp_path) as at:
             await at.run(request())
             images = {"url": str(slow), "frames": 1}, {"url": str(slow.with_name("other.png"))}
-            attempt = asyncio.create_task(at.slot.run(order(*images, directory=tmp_path, decoding_threads=2)))
+            attempt = asyncio.create_task(at.slot.run(task(*images, directory=tmp_path, decoding_threads=2)))
             first = at.slot._worker._pool  # which begins another process, too, before it is ended itself
             await crashed(at, 2)
             async with asyncio.timeout(60):
@@ -177,10 +176,10 @@ def test_an_image_is_innocent_of_a_death_that_comes_from_elsewhere(
         async with bench(tmp_path) as at:
             await at.run(request())
             [worker] = at.processes()
-            attempt = asyncio.create_task(at.slot.run(order(still(), {"url": str(slow)}, directory=tmp_path)))
+            attempt = asyncio.create_task(at.slot.run(task(still(), {"url": str(slow)}, directory=tmp_path)))
             await inside(at)
             signal_thread(worker.pid, worker.pid, number)
-            assert await attempt == Setback(why)
+            assert await attempt == AttemptLost(why)
 
     asyncio.run(scenario())
 
@@ -191,7 +190,7 @@ def test_an_image_whose_decoder_takes_too_long_is_named_and_its_worker_ends(tmp_
             await at.run(request())
             [worker] = at.processes()
             images = still(), {"url": str(slow), "frames": 1}
-            late = order(*images, directory=tmp_path, decode_timeout_s=0.3)
+            late = task(*images, directory=tmp_path, decode_timeout_s=0.3)
             fault = await at.slot.run(late)
             assert isinstance(fault, Fault)
             assert (fault.type, fault.loc, fault.retryable) == ("image_load_error", ("images", 1, "url"), False)
@@ -207,7 +206,7 @@ def test_of_two_slow_images_neither_is_blamed_before_it_was_alone_in_a_decoder(t
             await at.run(request())
             [first] = at.processes()
             images = {"url": str(slow), "frames": 1}, {"url": str(slow.with_name("other.png"))}
-            late = order(*images, directory=tmp_path, decoding_threads=2, decode_timeout_s=0.3)
+            late = task(*images, directory=tmp_path, decoding_threads=2, decode_timeout_s=0.3)
             fault = await at.slot.run(late)
             assert isinstance(fault, Fault)
             assert (fault.type, fault.loc) == ("image_load_error", ("images", 0, "url"))
@@ -221,7 +220,7 @@ def test_what_a_job_that_ended_early_left_in_a_decoder_does_not_meet_the_next_jo
         async with bench(tmp_path) as at:
             await at.run(request())
             [first] = at.processes()
-            early = order({"url": "data:,nonsense"}, {"url": str(slow)}, directory=tmp_path, decoding_threads=2)
+            early = task({"url": "data:,nonsense"}, {"url": str(slow)}, directory=tmp_path, decoding_threads=2)
             assert (await at.slot.run(early)).loc == ("images", 0, "url")
             is_left = bool(at.slot._worker.marks.inside())
             assert isinstance(await at.run(request()), RenderReport)
@@ -233,7 +232,7 @@ def test_what_a_job_that_ended_early_left_in_a_decoder_does_not_meet_the_next_jo
 @pytest.mark.parametrize("on_error", ["fail", "skip"])
 def test_without_a_worker_a_decoder_that_takes_too_long_ends_the_job(tmp_path: Path, slow: Path, on_error: str) -> None:
     """Whatever is to become of bad images: the thread that it keeps cannot be had back."""
-    late = order(still(), {"url": str(slow)}, directory=tmp_path, decode_timeout_s=0.2)
+    late = task(still(), {"url": str(slow)}, directory=tmp_path, decode_timeout_s=0.2)
     request = late.work.request.model_copy(update={"on_error": on_error})
     late = replace(late, work=replace(late.work, request=request))
     with pytest.raises(DecodeTimedOut, match=r"images\[1\]\.url: expected an image that is decoded within 0\.2 s"):

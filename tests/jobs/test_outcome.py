@@ -10,14 +10,13 @@ import pytest
 from renderer.jobs import outcome
 from renderer.jobs.job import Job, State
 from renderer.jobs.outcome import Places
-from renderer.jobs.slot import Setback
-from renderer.jobs.worker import Order
+from renderer.jobs.slots.base import AttemptLost, RenderTask
 from renderer.work import RenderReport, VideoFacts
 from tests.jobs.factories import FAULT, SETTINGS, left, make_job, make_places, make_work
 
 REPORT = RenderReport(VideoFacts(64, 48, 2, Fraction(24), Fraction(1, 12), 5), "libx264", None, None, {"total": 1.0})
-DIED = Setback("its worker was killed by SIGKILL")
-KILLED = Setback("the daemon died while it ran", "daemon")
+DIED = AttemptLost("its worker was killed by SIGKILL")
+KILLED = AttemptLost("the daemon died while it ran", "daemon")
 
 
 @pytest.fixture
@@ -29,11 +28,11 @@ def run(places: Places, **fields: object) -> Job:
     return make_job(state=State.RUNNING, output=places.outputs / "a", started_at=1.0, **fields)
 
 
-def ordered(job: Job, content: bytes = b"video") -> Order:
+def tasked(job: Job, content: bytes = b"video") -> RenderTask:
     """An attempt that has written its video."""
-    order = Order(job.id, make_work(), outcome.prepare(job), SETTINGS)
-    order.output.write_bytes(content)
-    return order
+    task = RenderTask(job.id, make_work(), outcome.prepare(job), SETTINGS)
+    task.output.write_bytes(content)
+    return task
 
 
 # Endings.
@@ -41,7 +40,7 @@ def ordered(job: Job, content: bytes = b"video") -> Order:
 
 def test_a_report_gives_the_video_its_name_and_ends_the_job(places: Places) -> None:
     job = run(places, attempts=1)
-    after = outcome.settled(job, ordered(job), REPORT, 3)
+    after = outcome.apply_ending(job, tasked(job), REPORT, 3)
     assert (after.state, after.video_bytes, after.progress.stage, after.error) == (State.DONE, 5, "done", None)
     assert after.result.video.url == (job.output / "video.mp4").as_uri()
     assert after.result.request_id == "a"
@@ -59,26 +58,26 @@ def test_every_attempt_writes_under_a_name_of_its_own(places: Places) -> None:
 
 def test_a_report_replaces_a_video_that_a_killed_daemon_had_named(places: Places) -> None:
     job = run(places, attempts=2)
-    order = ordered(job, b"again")
+    task = tasked(job, b"again")
     (job.output / "video.mp4").write_bytes(b"first")
-    assert outcome.settled(job, order, REPORT, 3).state is State.DONE
+    assert outcome.apply_ending(job, task, REPORT, 3).state is State.DONE
     assert (job.output / "video.mp4").read_bytes() == b"again"
 
 
 def test_what_an_earlier_attempt_has_left_goes_when_the_job_is_done(places: Places) -> None:
     """A worker that outlived its daemon for a moment may have begun its file after the next one had cleared up."""
     job = run(places, attempts=2)
-    order = ordered(job)
+    task = tasked(job)
     (job.output / ".attempt-1-12345678.mp4.part").touch()
-    assert outcome.settled(job, order, REPORT, 3).state is State.DONE
+    assert outcome.apply_ending(job, task, REPORT, 3).state is State.DONE
     assert left(places.outputs) == ["a/video.mp4"]
 
 
 def test_a_report_without_its_video_fails_the_job(places: Places) -> None:
     job = run(places, attempts=1)
-    order = ordered(job)
-    order.output.unlink()
-    after = outcome.settled(job, order, REPORT, 3)
+    task = tasked(job)
+    task.output.unlink()
+    after = outcome.apply_ending(job, task, REPORT, 3)
     assert (after.state, after.error.message) == (
         State.FAILED,
         "the video could not be written: No such file or directory",
@@ -86,31 +85,31 @@ def test_a_report_without_its_video_fails_the_job(places: Places) -> None:
 
 
 def test_a_fault_ends_the_job_whatever_attempts_are_left(places: Places) -> None:
-    after = outcome.settled(run(places, attempts=1), None, FAULT, 3)
+    after = outcome.apply_ending(run(places, attempts=1), None, FAULT, 3)
     assert (after.state, after.error, after.result, after.video_bytes) == (State.FAILED, FAULT, None, 0)
 
 
 def test_a_setback_makes_the_job_wait_with_one_attempt_less(places: Places) -> None:
-    after = outcome.settled(run(places, attempts=2), None, DIED, 3)
+    after = outcome.apply_ending(run(places, attempts=2), None, DIED, 3)
     assert (after.state, after.attempts, after.setback, after.error) == (State.QUEUED, 2, DIED.why, None)
     assert (after.progress.images_done, after.progress.stage) == (0, "queued")
 
 
 def test_the_last_setback_fails_the_job_in_words(places: Places) -> None:
-    after = outcome.settled(run(places, attempts=3), None, DIED, 3)
+    after = outcome.apply_ending(run(places, attempts=3), None, DIED, 3)
     assert (after.state, after.error.type) == (State.FAILED, "internal_error")
     assert after.error.message == "its worker was killed by SIGKILL, in the last of 3 attempts"
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_a_setback_in_a_drain_is_not_counted(places: Places, attempts: int) -> None:
-    after = outcome.settled(run(places, attempts=attempts), None, Setback("the daemon stopped", "drain"), 3)
+    after = outcome.apply_ending(run(places, attempts=attempts), None, AttemptLost("the daemon stopped", "drain"), 3)
     assert (after.state, after.attempts, after.interruptions) == (State.QUEUED, attempts - 1, 0)
 
 
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_a_daemon_that_dies_takes_no_attempt_of_the_job(places: Places, attempts: int) -> None:
-    after = outcome.settled(run(places, attempts=attempts, interruptions=2), None, KILLED, 3)
+    after = outcome.apply_ending(run(places, attempts=attempts, interruptions=2), None, KILLED, 3)
     assert (after.state, after.attempts, after.interruptions) == (State.QUEUED, attempts - 1, 3)
     assert after.setback == KILLED.why
 
@@ -119,7 +118,7 @@ def test_a_job_that_daemons_die_of_again_and_again_fails_in_words(places: Places
     job = run(places, attempts=1)
     deaths = 0
     while not job.is_finished:
-        job = outcome.settled(job, None, KILLED, 3)
+        job = outcome.apply_ending(job, None, KILLED, 3)
         deaths += 1
         if not job.is_finished:
             job = job.moved(State.RUNNING, attempts=job.attempts + 1)
@@ -135,8 +134,8 @@ def test_a_failed_job_leaves_nothing(places: Places) -> None:
     files.mkdir()
     (files / "0").touch()
     job = run(places, files=files, attempts=1)
-    ordered(job)
-    places.clean(outcome.settled(job, None, FAULT, 3))
+    tasked(job)
+    places.clean(outcome.apply_ending(job, None, FAULT, 3))
     assert list(places.outputs.iterdir()) == list(places.attachments.iterdir()) == []
 
 
@@ -144,16 +143,16 @@ def test_a_job_that_is_done_keeps_its_video_only(places: Places) -> None:
     files = places.attachments / "f"
     files.mkdir()
     job = run(places, files=files, attempts=1)
-    places.clean(outcome.settled(job, ordered(job), REPORT, 3))
+    places.clean(outcome.apply_ending(job, tasked(job), REPORT, 3))
     assert left(places.outputs) == ["a/video.mp4"]
     assert list(places.attachments.iterdir()) == []
 
 
 def test_a_job_that_is_kept_elsewhere_loses_its_attempts_only(places: Places) -> None:
     job = run(places, is_kept_elsewhere=True, attempts=1)
-    ordered(job)
+    tasked(job)
     (job.output / "manifest.json").touch()
-    places.clean(outcome.settled(job, None, FAULT, 3))
+    places.clean(outcome.apply_ending(job, None, FAULT, 3))
     assert left(places.outputs) == ["a/manifest.json"]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from renderer.jobs.reserve import Reserve
+from renderer.jobs.store import Reserve
 from tests.jobs.factories import fill
 
 

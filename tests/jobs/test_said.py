@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from renderer.jobs.said import Said
-from renderer.jobs.slot import Setback
+from renderer.jobs.slots.base import AttemptLost
+from renderer.jobs.slots.said import Said
 from renderer.work import RenderReport
 from tests.daemon_process import Gate
 from tests.jobs.test_slot import bench, fetched
@@ -61,7 +61,7 @@ def test_the_words_that_a_library_dies_with_are_told(
             await fetched(gate)
             [worker] = at.processes()
             die_saying(worker.pid, b"free(): invalid pointer\n")
-            assert await attempt == Setback("its worker was killed by SIGABRT")
+            assert await attempt == AttemptLost("its worker was killed by SIGABRT")
             assert lines_of(caplog) == ["a library says: free(): invalid pointer"]
 
     asyncio.run(scenario())

@@ -15,8 +15,8 @@ import pytest
 from protocol.schema import Fault
 from renderer.config import EncodeSettings, EngineSettings
 from renderer.encode.ffmpeg import find_ffmpeg
-from renderer.jobs.slot import Setback, Slot
-from renderer.jobs.worker import Order
+from renderer.jobs.slots.base import AttemptLost, RenderTask
+from renderer.jobs.slots.local import LocalSlot
 from renderer.work import RenderReport
 from tests.daemon_process import Gate, request
 from tests.jobs.factories import SETTINGS, make_work
@@ -25,13 +25,13 @@ from tests.jobs.factories import SETTINGS, make_work
 class Bench:
     """A slot on its own."""
 
-    def __init__(self, slot: Slot, directory: Path) -> None:
+    def __init__(self, slot: LocalSlot, directory: Path) -> None:
         self.slot = slot
         self._directory = directory
 
-    def run(self, fields: dict[str, Any]) -> asyncio.Task[RenderReport | Fault | Setback]:
-        order = Order("a", make_work(fields), self._directory / "a.mp4", SETTINGS)
-        return asyncio.create_task(self.slot.run(order))
+    def run(self, fields: dict[str, Any]) -> asyncio.Task[RenderReport | Fault | AttemptLost]:
+        task = RenderTask("a", make_work(fields), self._directory / "a.mp4", SETTINGS)
+        return asyncio.create_task(self.slot.run(task))
 
     def processes(self) -> list[psutil.Process]:
         manager = self.slot._worker._pool._pool_manager.worker_manager
@@ -41,7 +41,7 @@ class Bench:
 @contextlib.asynccontextmanager
 async def bench(directory: Path, **settings: Any) -> AsyncIterator[Bench]:
     with tempfile.TemporaryDirectory(prefix="sr-") as scratch:
-        slot = Slot(EngineSettings(**settings), f"{scratch}/progress")
+        slot = LocalSlot(EngineSettings(**settings), f"{scratch}/progress")
         try:
             await slot.prepare()
             yield Bench(slot, directory)
@@ -84,7 +84,7 @@ def test_a_death_is_told_by_its_signal(tmp_path: Path, gate: Gate, number: int, 
             await fetched(gate)
             for process in at.processes():
                 process.send_signal(number)
-            assert await attempt == Setback(why)
+            assert await attempt == AttemptLost(why)
 
     asyncio.run(scenario())
 
@@ -97,7 +97,7 @@ def test_a_verdict_is_returned_when_the_process_is_gone(tmp_path: Path, gate: Ga
             [process] = at.processes()
             verdict = Fault(type="client_cancelled", message="enough")
             at.slot.stop(verdict)
-            at.slot.stop(Setback("too late"))
+            at.slot.stop(AttemptLost("too late"))
             assert await attempt == verdict
             assert not process.is_running()
 
@@ -136,8 +136,8 @@ def test_a_verdict_while_a_worker_is_replaced_is_heeded(tmp_path: Path, gate: Ga
             at.slot._worker._pool.stop()
             while at.slot._attempt is not None:  # noqa: ASYNC110 - the moment is short
                 await asyncio.sleep(0)
-            at.slot.stop(Setback("the daemon stopped", "drain"))
-            assert await attempt == Setback("the daemon stopped", "drain")
+            at.slot.stop(AttemptLost("the daemon stopped", "drain"))
+            assert await attempt == AttemptLost("the daemon stopped", "drain")
             assert gate.fetched == 1
 
     asyncio.run(scenario())
@@ -147,7 +147,7 @@ def test_a_verdict_at_the_end_of_a_replacement_is_heeded(tmp_path: Path) -> None
     async def scenario() -> None:
         async with bench(tmp_path) as at:
             await asyncio.to_thread(at.slot._worker.stop)
-            prepare, verdict = at.slot.prepare, Setback("the daemon stopped", "drain")
+            prepare, verdict = at.slot.prepare, AttemptLost("the daemon stopped", "drain")
 
             async def prepared() -> None:
                 await prepare()
@@ -201,11 +201,11 @@ def test_a_killed_worker_leaves_no_encoder_though_that_would_go_on(tmp_path: Pat
     program.write_text(f"#!/bin/sh\nsleep 600 &\necho $$ $! > {note}.new\nmv {note}.new {note}\nwait\n")
     program.chmod(0o755)
     encode = SETTINGS.encode.model_copy(update={"ffmpeg": str(program)})
-    order = Order("a", make_work(request()), tmp_path / "a.mp4", SETTINGS.model_copy(update={"encode": encode}))
+    task = RenderTask("a", make_work(request()), tmp_path / "a.mp4", SETTINGS.model_copy(update={"encode": encode}))
 
     async def scenario() -> None:
         async with bench(tmp_path) as at:
-            attempt = asyncio.create_task(at.slot.run(order))
+            attempt = asyncio.create_task(at.slot.run(task))
             async with asyncio.timeout(20):
                 while not await asyncio.to_thread(note.exists):  # noqa: ASYNC110 - written by a process
                     await asyncio.sleep(0.01)
@@ -214,7 +214,7 @@ def test_a_killed_worker_leaves_no_encoder_though_that_would_go_on(tmp_path: Pat
             assert oom_score(worker) >= 300
             assert oom_score(encoders[0]) >= 500
             worker.kill()
-            assert await attempt == Setback("its worker was killed by SIGKILL")
+            assert await attempt == AttemptLost("its worker was killed by SIGKILL")
             await asyncio.to_thread(wait_until_dead, encoders)
 
     asyncio.run(scenario())

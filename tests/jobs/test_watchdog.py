@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from renderer.jobs.watchdog import Watchdog
+from renderer.jobs.slots.local import Watchdog
 
 LIMIT_S = 300
 

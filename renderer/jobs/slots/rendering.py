@@ -20,11 +20,12 @@ from pathlib import Path
 from protocol.schema import Fault, Progress
 from renderer.errors import StillreelError
 from renderer.job_logs import configure_worker
-from renderer.jobs.confinement import limit_process, overwrite_memory
-from renderer.jobs.landlock import Roots, confine, find
-from renderer.jobs.progress import ProgressSender
-from renderer.jobs.said import turn_to
-from renderer.jobs.worker import Order, Terms
+from renderer.jobs.slots.base import RenderTask
+from renderer.jobs.slots.confinement import limit_process, overwrite_memory
+from renderer.jobs.slots.landlock import Roots, confine, find
+from renderer.jobs.slots.progress import ProgressSender
+from renderer.jobs.slots.said import turn_to
+from renderer.jobs.slots.worker import Terms
 from renderer.lifeline import tie
 from renderer.logs import process_job
 from renderer.pictures.marks import Cell, Marks
@@ -99,15 +100,15 @@ def _end() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(order: Order) -> RenderReport | Fault:
+def run(task: RenderTask) -> RenderReport | Fault:
     """Render one job; every failure comes back as a value."""
-    with process_job(order.job_id), _umask(order):
+    with process_job(task.job_id), _umask(task):
         try:
             return render(
-                order.work,
-                order.output,
-                order.settings,
-                on_progress=lambda progress: _report_progress(order.job_id, progress),
+                task.work,
+                task.output,
+                task.settings,
+                on_progress=lambda progress: _report_progress(task.job_id, progress),
                 marks=_marks,
             )
         except StillreelError as error:
@@ -120,11 +121,11 @@ def run(order: Order) -> RenderReport | Fault:
 
 
 @contextlib.contextmanager
-def _umask(order: Order) -> Iterator[None]:
-    """Close what a job makes to others, if its order says so; a worker has one job at a time."""
+def _umask(task: RenderTask) -> Iterator[None]:
+    """Close what a job makes to others, if its task says so; a worker has one job at a time."""
     before = os.umask(0o077)
     try:
-        if not order.is_private:
+        if not task.is_private:
             os.umask(before)
         yield
     finally:

@@ -34,6 +34,9 @@ class ProgressSender:
         except OSError:
             log.debug("progress not sent", exc_info=True)
 
+    def close(self) -> None:
+        self._socket.close()
+
 
 @contextlib.contextmanager
 def receiving(address: str, take: Callable[[str, Progress], None]) -> Iterator[None]:
@@ -57,4 +60,4 @@ def _receive(receiver: socket.socket, take: Callable[[str, Progress], None]) -> 
         except BlockingIOError:
             return
         except (ValueError, KeyError, TypeError, ValidationError):
-            log.warning("a message on the progress socket is none")
+            log.warning("a message on the progress socket is not progress, and is left out")

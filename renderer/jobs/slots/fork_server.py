@@ -33,4 +33,4 @@ for _pipe in _inherited_pipes():
     tie(_pipe, os.getpid())
 
 import renderer.encode.selftest  # noqa: E402 - so that no worker has to
-import renderer.jobs.rendering  # noqa: E402, F401 - as above
+import renderer.jobs.slots.rendering  # noqa: E402, F401 - as above

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from renderer.jobs.confinement import give_up_new_privileges
+from renderer.jobs.slots.confinement import give_up_new_privileges
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # the same on every machine
 _ASK_VERSION = 1

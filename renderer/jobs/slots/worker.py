@@ -27,36 +27,22 @@ from typing import Any, Final
 from pebble import ProcessPool
 
 from protocol.schema import Fault
-from renderer.config import EncodeSettings, EngineSettings, RenderSettings
+from renderer.config import EncodeSettings, EngineSettings
 from renderer.job_logs import WorkerLog
-from renderer.jobs.landlock import Roots
-from renderer.jobs.said import Said
+from renderer.jobs.slots.base import RenderTask
+from renderer.jobs.slots.landlock import Roots
+from renderer.jobs.slots.said import Said
 from renderer.pictures.marks import MOST_THREADS, Cell, Marks
 from renderer.processes import TICKS_PER_S, end_session, is_stopped, session_ticks
-from renderer.work import RenderJob, RenderReport
+from renderer.work import RenderReport
 
-_RENDERING: Final = "renderer.jobs.rendering"
+_RENDERING: Final = "renderer.jobs.slots.rendering"
 _HELD_PICTURES: Final = "renderer.encode.selftest:x264_refusal"
 _LAST_WORDS_S = 1.0  # a process that a library has begun may hold the pipe open
 _JOBS_PER_PROCESS = 500  # a fresh process now and then, against leaks in native code
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a worker is told.
-
-    Attributes:
-        is_private: the video is for the daemon's user alone, whatever the umask.
-    """
-
-    job_id: str
-    work: RenderJob
-    output: Path
-    settings: RenderSettings
-    is_private: bool = False
-
-
-Reach = Callable[[Order | None], Roots]  # what a worker may use for an order, as it is now; None for one to come
+Reach = Callable[[RenderTask | None], Roots]  # what a worker may use for a task, as it is now; None for one to come
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +92,7 @@ class Worker:
         self._is_closed = False
         self._pool: ProcessPool | None = None
 
-    def run(self, order: Order, timeout_s: float) -> "Future[RenderReport | Fault]":
+    def run(self, task: RenderTask, timeout_s: float) -> "Future[RenderReport | Fault]":
         """Begin a job.
 
         The future ends with a report, with a fault if the job failed, with TimeoutError when the time is up, or with
@@ -117,9 +103,9 @@ class Worker:
         """
         if self._pool is None:
             raise RuntimeError("no process was started")
-        self._said.job(order.job_id)
+        self._said.job(task.job_id)
         future: Future[RenderReport | Fault] = self._pool.schedule(
-            call, args=(f"{_RENDERING}:run", order), timeout=timeout_s
+            call, args=(f"{_RENDERING}:run", task), timeout=timeout_s
         )
         future.add_done_callback(lambda _: self._said.job(None))
         return future
@@ -135,15 +121,15 @@ class Worker:
         verdict: Future[str | None] = self._pool.schedule(call, args=(_HELD_PICTURES, settings), timeout=timeout_s)
         return verdict
 
-    def suits(self, order: Order) -> bool:
-        """Whether the process may use what this order needs, as it lies now; the next one that is started may.
+    def suits(self, task: RenderTask) -> bool:
+        """Whether the process may use what this task needs, as it lies now; the next one that is started may.
 
         What a process may use is decided once and for the files that were there, and no name counts then: a directory
         that was mounted or made anew since is out of its reach.
         """
         if self._reach is None:
             return True
-        before, self._terms = self._terms.roots, replace(self._terms, roots=self._reach(order))
+        before, self._terms = self._terms.roots, replace(self._terms, roots=self._reach(task))
         return before == self._terms.roots
 
     def crashed_thread(self) -> int | None:
@@ -222,7 +208,7 @@ class Worker:
         if self._reach and self._terms.roots is None:
             self._terms = replace(self._terms, roots=self._reach(None))
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["renderer.jobs.fork_server"])
+        context.set_forkserver_preload(["renderer.jobs.slots.fork_server"])
         self._lifeline = context.Pipe(duplex=False)
         heard, self._words = context.Pipe(duplex=False)
         self._said.listen(heard)

@@ -1,14 +1,20 @@
-"""One place where a job can run: a worker process, and the watch over the attempt that runs in it.
+"""A slot on this machine: a worker process, and the watch over the attempt that runs in it.
 
-An attempt ends in a report, in a fault, or in a setback: its worker died, or it was told to stop and come again. What
-it was stopped for is decided by whoever stops it; the process is gone before the attempt is over.
+What an attempt is stopped for is decided by whoever stops it; the process is gone before the attempt is over.
+
+A worker that says nothing is given up, but not while it works, however slowly. What takes processor time is alive, be
+it the worker or the encoder that it waits for; the limit on a job's time ends what works without end. One that was
+stopped, or waits for what does not come, is not alive. But where the daemon stood still itself, as in a container that
+was paused, silence says nothing.
 """
 
 import asyncio
 import logging
 import signal
-from dataclasses import dataclass, field, replace
-from typing import Literal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from pebble import ProcessExpired
 
@@ -16,8 +22,9 @@ from protocol.schema import Fault
 from renderer.config import EncodeSettings, EngineSettings
 from renderer.errors import JobTimedOut
 from renderer.job_logs import WorkerLog
-from renderer.jobs.watchdog import Watchdog
-from renderer.jobs.worker import Order, Reach, Worker
+from renderer.jobs.slots import landlock
+from renderer.jobs.slots.base import AttemptLost, Ending, OpenSlot, RenderTask
+from renderer.jobs.slots.worker import Reach, Worker
 from renderer.metrics import Metrics
 from renderer.work import RenderReport
 
@@ -26,24 +33,10 @@ log = logging.getLogger(__name__)
 _TAKERS = 2  # workers that a job is offered to in one attempt
 _TRIAL_S = 300.0  # for a self-test that takes a fifth of a second on a machine with nothing else to do
 _LOOK_S = 1.0  # between looks at whether there still is a worker
+_LEAST_WORK: Final = 0.01  # of a core; clocks that tick now and then take less
+_STOOD_STILL_S: Final = 5.0  # that a look may be late on a machine that is merely busy
 # What a fault in native code ends a process by; what kills one from outside is no image's fault.
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
-
-
-@dataclass(frozen=True, slots=True)
-class Setback:
-    """An attempt that ended without an outcome.
-
-    Attributes:
-        cause: what ended it. Each worker that dies takes one of the job's attempts; daemons that die are counted apart,
-            because the job is hardly their cause; a drain is not counted.
-    """
-
-    why: str
-    cause: Literal["worker", "daemon", "drain"] = "worker"
-
-
-Ending = RenderReport | Fault | Setback
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +44,46 @@ class _Unclear:
     """Several images were inside decoders, and which of them is at fault cannot be told."""
 
 
-@dataclass(frozen=True, slots=True)
-class Watch:
-    """What others may watch of the engine's work."""
+def local_slots(
+    settings: EngineSettings,
+    reach: Reach,
+    *,
+    metrics: Metrics | None = None,
+    worker_log: WorkerLog | None = None,
+) -> OpenSlot:
+    """Return what opens slots on this machine, whose workers use no other files than they need where Linux sees to it.
 
-    metrics: Metrics = field(default_factory=Metrics)
-    worker_log: WorkerLog = field(default_factory=WorkerLog)
+    Args:
+        reach: the files that they need.
+    """
+    confined: Reach | None = reach if settings.confine_workers else None
+    if confined and (refused := landlock.refusal()):
+        log.info("workers reach all files that the daemon does: %s", refused, extra={"action": "confine"})
+        confined = None
+    return lambda address: LocalSlot(settings, address, metrics=metrics, worker_log=worker_log, reach=confined)
 
 
-class Slot:
+class LocalSlot:
     """A worker process that is given one job at a time; `prepare()` starts it."""
 
     def __init__(
         self,
         settings: EngineSettings,
         progress_address: str,
-        watch: Watch | None = None,
+        *,
+        metrics: Metrics | None = None,
+        worker_log: WorkerLog | None = None,
         reach: Reach | None = None,
     ) -> None:
-        watch = watch or Watch()
         self._settings = settings
-        self._metrics = watch.metrics
-        self._worker = Worker(progress_address, settings, watch.worker_log, reach)
+        self._metrics = metrics or Metrics()
+        self._worker = Worker(progress_address, settings, worker_log, reach)
         self._attempt: asyncio.Future[RenderReport | Fault] | None = None
         self._verdict: Ending | _Unclear | None = None
         self._reason = ""
         self._watchdog = Watchdog(self._worker, settings.progress_timeout_s)
 
-    async def run(self, order: Order) -> Ending:
+    async def run(self, task: RenderTask) -> Ending:
         """Run one attempt to its end.
 
         A worker that died while it was idle is found out only now. The job has no part in that, and gets another. An
@@ -88,26 +93,28 @@ class Slot:
         self._verdict = None
         # Of a job that ended early; what becomes of it must not be laid to this one.
         is_busy = bool(self._worker.marks.inside())
-        if not await asyncio.to_thread(self._worker.suits, order) or is_busy:
+        if not await asyncio.to_thread(self._worker.suits, task) or is_busy:
             await asyncio.to_thread(self._worker.stop)
             await self.prepare()
-        ending = self._verdict or await self._offer(order)
+        ending = self._verdict or await self._offer(task)
         if isinstance(ending, _Unclear):
             await self.prepare()
-            pictures = order.settings.pictures.model_copy(update={"decoding_threads": 1})
-            settings = order.settings.model_copy(update={"pictures": pictures})
-            ending = self._verdict or await self._offer(replace(order, settings=settings))
-        return Setback("it could not be told which image stops its worker") if isinstance(ending, _Unclear) else ending
+            pictures = task.settings.pictures.model_copy(update={"decoding_threads": 1})
+            settings = task.settings.model_copy(update={"pictures": pictures})
+            ending = self._verdict or await self._offer(replace(task, settings=settings))
+        return (
+            AttemptLost("it could not be told which image stops its worker") if isinstance(ending, _Unclear) else ending
+        )
 
-    async def _offer(self, order: Order) -> Ending | _Unclear:
+    async def _offer(self, task: RenderTask) -> Ending | _Unclear:
         for _ in range(_TAKERS):
-            ending = await self._try(order) or self._verdict
+            ending = await self._try(task) or self._verdict
             if ending is not None:
                 return ending
             await self.prepare()
             if self._verdict is not None:  # told to stop meanwhile
                 return self._verdict
-        return Setback("its worker was lost before it had begun")
+        return AttemptLost("its worker was lost before it had begun")
 
     async def held_pictures_refusal(self, settings: EncodeSettings) -> str | None:
         """Return why pictures cannot be held, or None if a worker has shown that they can.
@@ -141,18 +148,18 @@ class Slot:
                 log.error("no worker can be started: %s", error, extra={"action": "worker"})  # noqa: TRY400 - says it
                 await asyncio.sleep(_LOOK_S)
 
-    async def _try(self, order: Order) -> Ending | _Unclear | None:
+    async def _try(self, task: RenderTask) -> Ending | _Unclear | None:
         """Run one attempt; return None if no worker has taken it."""
         self._watchdog = Watchdog(self._worker, self._settings.progress_timeout_s)
         ending: Ending | _Unclear | None
         try:
-            self._attempt = asyncio.wrap_future(self._worker.run(order, self._settings.job_timeout_s))
-            await self._watch(self._attempt, order)
+            self._attempt = asyncio.wrap_future(self._worker.run(task, self._settings.job_timeout_s))
+            await self._watch(self._attempt, task)
             return self._attempt.result()
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task and task.cancelling():  # the engine itself is being stopped
-                self.stop(Setback("the daemon stopped", "drain"))
+            current = asyncio.current_task()
+            if current and current.cancelling():  # the engine itself is being stopped
+                self.stop(AttemptLost("the daemon stopped", "drain"))
                 raise
             ending = self._verdict
             if isinstance(ending, _Unclear):  # the job goes on, and may be told to stop
@@ -162,7 +169,7 @@ class Slot:
             ending = JobTimedOut(f"the job took longer than {self._settings.job_timeout_s:g} s").fault()
         except ProcessExpired as error:
             self._reason = "died"
-            ending = self._verdict or self._after_death(error.exitcode, order)
+            ending = self._verdict or self._after_death(error.exitcode, task)
         except Exception:  # noqa: BLE001 - whatever Pebble says of a pool whose worker died while it was idle
             self._reason = "died"
             ending = self._verdict
@@ -192,9 +199,9 @@ class Slot:
         """Kill the process for good; blocks until it is gone."""
         self._worker.close()
 
-    async def _watch(self, attempt: asyncio.Future[RenderReport | Fault], order: Order) -> None:
+    async def _watch(self, attempt: asyncio.Future[RenderReport | Fault], task: RenderTask) -> None:
         limit_s = self._settings.progress_timeout_s
-        decode_limit_s = order.settings.pictures.decode_timeout_s
+        decode_limit_s = task.settings.pictures.decode_timeout_s
         watchdog, wait_s = self._watchdog, 0.0
         while not attempt.done():
             watchdog.look(wait_s)
@@ -216,17 +223,17 @@ class Slot:
             wait_s = min(left_s, decode_limit_s, _LOOK_S)
             await asyncio.wait([attempt], timeout=wait_s)
 
-    def _after_death(self, code: int | None, order: Order) -> Ending | _Unclear:
+    def _after_death(self, code: int | None, task: RenderTask) -> Ending | _Unclear:
         """Tell whose fault it is that the worker has died."""
-        setback = Setback(_death(code))
+        lost = AttemptLost(_death(code))
         inside = self._worker.marks.inside()
         if code is None or -code not in _CRASHES or not inside:
-            return setback
+            return lost
         thread = self._worker.crashed_thread()
         if thread is not None:
-            return next((decoding.crashed(-code).fault() for decoding in inside if decoding.thread == thread), setback)
+            return next((decoding.crashed(-code).fault() for decoding in inside if decoding.thread == thread), lost)
         # No stack was left to tell it by, or the thread was a library's own.
-        is_alone = order.settings.pictures.decoding_threads == 1
+        is_alone = task.settings.pictures.decoding_threads == 1
         return inside[0].crashed(-code).fault() if is_alone else _Unclear()
 
 
@@ -237,3 +244,64 @@ def _death(code: int | None) -> str:
         return f"its worker ended with code {code}"
     name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
     return f"its worker was killed by {name}"
+
+
+class Watched(Protocol):
+    """A worker as the kernel sees it."""
+
+    def worked_s(self) -> float:
+        """Return the processor time that it and whatever it has begun took so far."""
+
+    def is_stopped(self) -> bool:
+        """Say whether a signal has stopped it."""
+
+
+class Watchdog:
+    """Watches one attempt.
+
+    Attributes:
+        lost_s: time in which the worker could do nothing, because it was stopped or all stood still.
+    """
+
+    def __init__(self, worker: Watched, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._worker = worker
+        self._half_s = limit_s / 2
+        self._clock = clock
+        self._heard_at = self._looked_at = clock()
+        self._worked_s: float | None = None  # at a look half-way to the limit
+        self.lost_s = 0.0
+
+    def heard(self) -> None:
+        """Note that the job has made progress."""
+        self._heard_at = self._clock()
+        self._worked_s = None
+
+    def look(self, planned_s: float) -> None:
+        """Note how things are now, `planned_s` after the last look if nothing has come between."""
+        now = self._clock()
+        passed_s, self._looked_at = now - self._looked_at, now
+        late_s = passed_s - planned_s
+        if late_s > _STOOD_STILL_S:
+            self._heard_at += late_s
+            self.lost_s += late_s
+        elif self._worker.is_stopped():
+            self.lost_s += passed_s
+
+    def left_s(self) -> float:
+        """Return when to ask again; 0 where neither progress nor work was seen for the whole limit."""
+        silent_s = self._clock() - self._heard_at
+        if silent_s < self._half_s:
+            return self._half_s - silent_s
+        if self._worked_s is None:
+            return self._wait_on(self._worker.worked_s())
+        if silent_s < 2 * self._half_s:
+            return 2 * self._half_s - silent_s
+        worked_s = self._worker.worked_s()
+        if worked_s - self._worked_s <= _LEAST_WORK * self._half_s:
+            return 0
+        return self._wait_on(worked_s)
+
+    def _wait_on(self, worked_s: float) -> float:
+        self._worked_s = worked_s
+        self._heard_at = self._clock() - self._half_s
+        return self._half_s

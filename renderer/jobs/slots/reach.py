@@ -24,8 +24,8 @@ from renderer.config import NvencSettings, RenderSettings
 from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.encode.slots import state_dir
 from renderer.errors import StillreelError
-from renderer.jobs.landlock import Roots, find
-from renderer.jobs.worker import Order
+from renderer.jobs.slots.base import RenderTask
+from renderer.jobs.slots.landlock import Roots, find
 
 # Programs, libraries and what they read of the system; the last three are where NixOS, Guix and Homebrew keep theirs.
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store", "/home/linuxbrew")
@@ -50,14 +50,14 @@ class Reach:
     change: tuple[Path, ...] = ()
     hidden: tuple[Path, ...] = ()
 
-    def __call__(self, order: Order | None) -> Roots:
-        """Return what there is now of all that, and of what this order needs beside it; reads the file system."""
+    def __call__(self, task: RenderTask | None) -> Roots:
+        """Return what there is now of all that, and of what this task needs beside it; reads the file system."""
         settings = self.settings
         read = (*settings.fetch.allow_roots, *self.read)
         changed = list(self.change)
-        if order is not None:  # of a manifest directory that the settings do not name any more
-            changed += _beyond(order.output.parent, self.change)
-            read += _beyond(order.work.base, (*read, *changed))
+        if task is not None:  # of a manifest directory that the settings do not name any more
+            changed += _beyond(task.output.parent, self.change)
+            read += _beyond(task.work.base, (*read, *changed))
         return Roots(
             run=self._found(*map(Path, _SYSTEM), *_python(), *_libraries(), *_ffmpeg(settings)),
             read=self._found(*map(Path, _SYSTEM_READ), *_certificates(settings), *_name_servers(), *read),
@@ -106,7 +106,7 @@ def _python() -> tuple[Path, ...]:
 
 
 def _of_python() -> Iterator[Path]:
-    ours = Path(__file__).parents[1]
+    ours = Path(__file__).parents[2]
     yield from (Path(sys.prefix), Path(sys.base_prefix), ours, ours.parent / "protocol")
     yield from (Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     yield from (Path(path) for path in sys.path if Path(path).name in {"site-packages", "dist-packages"})

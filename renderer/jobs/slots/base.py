@@ -1,0 +1,89 @@
+"""The seam between the engine and the places where attempts at jobs run.
+
+A slot takes one task at a time, and says how the attempt has ended. It knows nothing of queues, states or stores, so
+that a slot elsewhere, on another machine, need know none of them either. tests/jobs/test_slot_conformance.py tries
+every slot against what is promised here.
+
+The progress of an attempt goes as datagrams to the address that the slot was opened with (progress.py).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from protocol.schema import Fault
+from renderer.config import EncodeSettings, RenderSettings
+from renderer.work import RenderJob, RenderReport
+
+
+@dataclass(frozen=True, slots=True)
+class RenderTask:
+    """One attempt at a job, with everything needed to make it; plain values, fit for another process.
+
+    Attributes:
+        output: where the video is written; nothing is there before, and its directory exists.
+        is_private: the video is for the daemon's user alone, whatever the umask.
+    """
+
+    job_id: str
+    work: RenderJob
+    output: Path
+    settings: RenderSettings
+    is_private: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptLost:
+    """An attempt that ended without an outcome.
+
+    Attributes:
+        cause: what ended it. Each worker that dies takes one of the job's attempts; daemons that die are counted apart,
+            because the job is hardly their cause; a drain is not counted.
+    """
+
+    why: str
+    cause: Literal["worker", "daemon", "drain"] = "worker"
+
+
+Ending = RenderReport | Fault | AttemptLost
+
+
+class Slot(Protocol):
+    """One place where one attempt runs at a time; used on one loop.
+
+    `prepare`, then `run` for one task after the other, then `close`, when no `run` is under way. `stop` and `heard` may
+    come at any time before that.
+    """
+
+    async def prepare(self) -> None:
+        """Get ready for a task, so that the next `run` begins at once; harmless when the slot is ready already.
+
+        A place that cannot be had now is tried again until it can, with a line in the log for each try.
+        """
+
+    async def held_pictures_refusal(self, settings: EncodeSettings) -> str | None:
+        """Try whether the encoder's pictures can be held in this place; return why not, or None if they can."""
+
+    async def run(self, task: RenderTask) -> Ending:
+        """Run one attempt to its end; the slot is ready for another task afterwards, whatever the ending.
+
+        Nothing of the attempt works on once this has returned. The ending is a report, and the video lies at
+        `task.output`; a fault, if the job or a time limit ended it; or AttemptLost, if the place was lost. Never an
+        exception, but for a cancel, after which only `close` may follow.
+        """
+
+    def stop(self, verdict: Ending) -> None:
+        """End the attempt that runs; `run` then returns this verdict, unless the attempt has come to its end already.
+
+        The first verdict counts. Where nothing runs it is forgotten, and does not concern the next task.
+        """
+
+    def heard(self) -> None:
+        """Note that the attempt has made progress, and is not to be ended for its silence."""
+
+    def close(self) -> None:
+        """Give the place back; blocks until nothing is left there. Harmless when repeated."""
+
+
+OpenSlot = Callable[[str], Slot]  # given the address that progress is sent to
