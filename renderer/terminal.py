@@ -94,8 +94,13 @@ def status_line(seen: JobStatus) -> str:
         parts.append(f"{seen.queue_position} ahead")
     if seen.attempts > 1:
         parts.append(f"attempt {seen.attempts}")
-    parts.append(f"{seen.progress.images_done}/{seen.progress.images} images")
+    parts.append(f"{_coded(seen.progress)} frames")
     return f"{printable(seen.request_id)}: {', '.join(parts)}"
+
+
+def _coded(progress: Progress) -> str:
+    """Return how many frames are coded, of how many; stills that were fed say little, as encoders hold frames back."""
+    return str(progress.frames) if progress.stage == "done" else f"{progress.frames_done}/{progress.frames}"
 
 
 def state_name(seen: JobStatus) -> str:
@@ -212,9 +217,8 @@ def job_lines(jobs: Sequence[JobStatus], now: datetime, width: int | None) -> li
 def _row(job: JobStatus, now: datetime) -> tuple[str, ...]:
     age = now - job.accepted_at if job.accepted_at else None
     took = (job.finished_at or now) - job.started_at if job.started_at and state_name(job) != "queued" else None
-    images = f"{job.progress.images_done}/{job.progress.images}"
-    name, frames = printable(job.request_id), str(job.progress.frames)
-    return name, state_name(job), images, frames, span_words(age), span_words(took)
+    cells = (str(job.progress.images), _coded(job.progress), span_words(age), span_words(took))
+    return printable(job.request_id), state_name(job), *cells
 
 
 def _with_error(line: str, job: JobStatus, width: int | None) -> Text:

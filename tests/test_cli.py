@@ -250,7 +250,7 @@ def test_a_job_is_followed_from_the_command_line(cli: Cli, daemon: DaemonProcess
     at = {"STILLREEL_CONNECT": daemon.endpoint}
     assert cli("submit", manifest(request_id="mine"), **at).stdout.startswith("mine: queued")
     daemon.wait_for("mine", "COMPLETED")
-    assert cli("status", "mine", **at).stdout == "mine: done, 1/1 images\n"
+    assert cli("status", "mine", **at).stdout == "mine: done, 3 frames\n"
     assert json.loads(cli("status", "mine", "--json", **at).stdout)["status"] == "COMPLETED"
     assert json.loads(cli("result", "mine", "--json", **at).stdout)["frames"] == 3
     assert "3 frames" in cli("result", "mine", **at).stdout

@@ -191,7 +191,7 @@ def test_submit_survives_a_daemon_that_is_stopping(serve: Serve, cli: Cli) -> No
 
     server = serve(handle)
     ended = cli("submit", "-", "--connect", server.endpoint, stdin=MANIFEST)
-    assert ended.stdout == f"{server.calls[0].params['request_id']}: queued, 0/2 images\n"
+    assert ended.stdout == f"{server.calls[0].params['request_id']}: queued, 0/72 frames\n"
 
 
 # What is shown.
@@ -222,7 +222,7 @@ def test_who_stops_waiting_is_told_how_to_find_the_job(serve: Serve, manifest: P
 
 def test_status_tells_the_finer_state_and_repeated_attempts(serve: Serve, cli: Cli) -> None:
     server = serve(lambda server, call: status(server, call, status="IN_PROGRESS", state="running", attempts=2))
-    assert cli("status", "a", "--connect", server.endpoint).stdout == "a: running, attempt 2, 0/2 images\n"
+    assert cli("status", "a", "--connect", server.endpoint).stdout == "a: running, attempt 2, 0/72 frames\n"
 
 
 def test_status_of_a_failed_job_tells_why(serve: Serve, cli: Cli) -> None:
@@ -231,7 +231,7 @@ def test_status_of_a_failed_job_tells_why(serve: Serve, cli: Cli) -> None:
         lambda server, call: status(server, call, status="COMPLETED", state="failed", error=fault.model_dump())
     )
     ended = cli("status", "a", "--connect", server.endpoint)
-    assert (ended.returncode, ended.stdout) == (0, "a: failed, 0/2 images\n")
+    assert (ended.returncode, ended.stdout) == (0, "a: failed, 0/72 frames\n")
     assert ended.stderr == "error: images[0].url: [red]cut[/] short\n"
 
 
@@ -254,7 +254,7 @@ def test_jobs_are_one_line_each_in_a_pipe_and_plain(serve: Serve, cli: Cli) -> N
     ended = cli("jobs", "--connect", serve(list_two).endpoint, COLUMNS="20")
     heading, one, two = ended.stdout.splitlines()
     assert heading.split() == ["request_id", "state", "images", "frames", "age", "took"]
-    assert one.split() == ["one", "queued", "0/2", "72", "-", "-"]
+    assert one.split() == ["one", "queued", "2", "0/72", "-", "-"]
     assert two.endswith("  images[0].url: no such file")
     assert "\x1b" not in ended.stdout
 

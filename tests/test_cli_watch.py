@@ -78,7 +78,7 @@ def test_watched_jobs_are_told_by_lines_in_a_pipe_until_ctrl_c(daemon: DaemonPro
         assert any(line.startswith(("moves: running", "moves: queued")) for line in lines)
         daemon.client.cancel("moves")
         last = next(line for line in lines if line.startswith("moves: cancelled"))
-        assert last.endswith(" images: the request was cancelled by its client\n")
+        assert last.endswith(" frames: the request was cancelled by its client\n")
         assert not select.select([watching.stdout], [], [], 1.5)[0], "nothing has changed"
         watching.send_signal(signal.SIGINT)
         assert watching.wait(30) == 0

@@ -17,7 +17,7 @@ def ago(**span: float) -> datetime:
 
 
 def job(request_id: str = "4b1f0c9e7a5d4e0f9c3b2a1d0e9f8c7b", **fields: Any) -> JobStatus:
-    progress = {"images_done": 3, "images": 12, "frames": 288, "stage": "rendering"}
+    progress = {"images_done": 12, "images": 12, "frames": 288, "frames_done": 71, "stage": "rendering"}
     return JobStatus.model_validate(
         {"request_id": request_id, "status": "IN_PROGRESS", "progress": progress, "state": "running", **fields}
     )
@@ -42,9 +42,9 @@ def texts(*jobs: JobStatus, width: int | None) -> list[str]:
 def test_jobs_in_80_columns_have_their_errors_below() -> None:
     assert texts(RUNNING, FAILED, width=80) == [
         "request_id                        state    images  frames    age   took",
-        "4b1f0c9e7a5d4e0f9c3b2a1d0e9f8c7b  running    3/12     288  1m15s   4.2s",
+        "4b1f0c9e7a5d4e0f9c3b2a1d0e9f8c7b  running      12  71/288  1m15s   4.2s",
         (
-            "failed-1                          failed     3/12     288  2h10m  3m05s\n"
+            "failed-1                          failed       12  71/288  2h10m  3m05s\n"
             "  images[3].url: no such file; expected one under an allowed root"
         ),
     ]
@@ -53,7 +53,7 @@ def test_jobs_in_80_columns_have_their_errors_below() -> None:
 @pytest.mark.parametrize("width", [None, 160])
 def test_jobs_have_their_errors_beside_them_where_there_is_room(width: int | None) -> None:
     assert texts(FAILED, width=width)[1] == (
-        "failed-1    failed    3/12     288  2h10m  3m05s  "
+        "failed-1    failed      12  71/288  2h10m  3m05s  "
         "images[3].url: no such file; expected one under an allowed root"
     )
 
@@ -71,7 +71,7 @@ def test_states_have_their_colours() -> None:
 
 def test_a_job_of_a_daemon_of_an_earlier_version_is_listed() -> None:
     old = job("old", state=None, status="IN_QUEUE")
-    assert texts(old, width=80)[1].split() == ["old", "queued", "3/12", "288", "-", "-"]
+    assert texts(old, width=80)[1].split() == ["old", "queued", "12", "71/288", "-", "-"]
 
 
 @pytest.mark.parametrize(
@@ -96,9 +96,9 @@ def test_a_job_that_waits_for_another_attempt_has_not_taken_time_yet() -> None:
 @pytest.mark.parametrize(
     ("fields", "line"),
     [
-        ({"attempts": 1}, "mine: running, 3/12 images"),
-        ({"attempts": 2}, "mine: running, attempt 2, 3/12 images"),
-        ({"state": "queued", "status": "IN_QUEUE", "queue_position": 4}, "mine: queued, 4 ahead, 3/12 images"),
+        ({"attempts": 1}, "mine: running, 71/288 frames"),
+        ({"attempts": 2}, "mine: running, attempt 2, 71/288 frames"),
+        ({"state": "queued", "status": "IN_QUEUE", "queue_position": 4}, "mine: queued, 4 ahead, 71/288 frames"),
     ],
 )
 def test_a_status_is_one_line(fields: dict[str, Any], line: str) -> None:

@@ -165,7 +165,7 @@ def _running(tally: Tally, width: int, most: int) -> Table:
     running = list(tally.running.values())
     for each in running[:most]:
         seen = each.progress
-        words = f"{seen.images_done}/{seen.images}" if seen.stage == "rendering" else seen.stage
+        words = f"{seen.frames_done}/{seen.frames}" if seen.stage == "rendering" else seen.stage
         table.add_row(Text(printable(each.name)), _bar(seen.frames_done, seen.frames, width // 4), Text(words, "dim"))
     if len(running) > most:
         table.add_row(Text(f"and {len(running) - most} more", style="dim"))

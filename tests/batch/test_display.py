@@ -50,7 +50,7 @@ def test_the_table_says_how_the_batch_is_doing(tally: Tally) -> None:
     assert lines[1].split() == ["400", "500", "1", "1,096", "1,204", "5:20", "14:33"]
     words = "\n".join(lines)
     assert "chapter one/scene with a name" in words
-    assert "12/40" in words
+    assert "288/960" in words
     assert "finishing" in words
     assert "failed: chapter two/[bold]x.json: images[3].url: no such file" in words
     assert "\x1b[2J" not in words

@@ -11,7 +11,7 @@ from tests.daemon_process import Gate, Start, request, still, wait_until
 from tests.web.conftest import LISTENING, Caller
 from tests.web.test_page import facts, three
 
-UNDER_WAY = re.compile("Rendering|Encoding")
+UNDER_WAY = re.compile("Rendering")
 
 
 @pytest.fixture

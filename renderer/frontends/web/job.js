@@ -86,9 +86,9 @@ const again = ({ attempts }) => (attempts > 1 ? `Begun ${attempts} times.` : "")
 const share = ({ progress }) => (progress?.frames ? progress.frames_done / progress.frames : 0);
 
 function amount({ progress, queue_position: ahead }, name) {
-  const { images_done: done = 0, images = 0, frames = 0 } = progress ?? {};
+  const { images = 0, frames = 0, frames_done: coded = 0 } = progress ?? {};
   const size = `${plural(images, "still")}, ${plural(frames, "frame")}`;
-  if (name === "running") return `${done} of ${size}`;
+  if (name === "running") return `${plural(images, "still")}, ${coded} of ${plural(frames, "frame")}`;
   return name === "queued" && ahead ? `${size}, ${ahead} ahead` : size;
 }
 

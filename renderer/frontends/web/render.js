@@ -161,9 +161,8 @@ async function finish(run) {
 
 function phase({ status, queue_position: ahead, progress }) {
   if (status === "IN_QUEUE") return [ahead ? `Waiting, ${plural(ahead, "job")} ahead` : "Waiting to start", 0];
-  const { images_done: done, images, frames_done: coded = 0, frames } = progress;
-  if (progress.stage === "finishing") return [`Encoding, ${coded} of ${plural(frames, "frame")}`, coded / frames];
-  return [`Rendering, ${done} of ${plural(images, "still")}`, coded / frames];
+  const { frames_done: coded = 0, frames } = progress; // stills that were fed say little of what is left to do
+  return [`Rendering, ${coded} of ${plural(frames, "frame")}`, coded / frames];
 }
 
 function showProgress(words, share, mayCancel = true) {
