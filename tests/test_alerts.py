@@ -40,6 +40,13 @@ def promtool(require: Callable[[str, object, str], None]) -> Promtool:
     return run
 
 
+def test_promtool_takes_the_configuration_of_the_documentation(promtool: Promtool, tmp_path: Path) -> None:
+    [example] = re.findall(r"```yaml\n(.*?)```", (DOCS / "observation.md").read_text(encoding="utf-8"), re.DOTALL)
+    file = tmp_path / "prometheus.yml"
+    file.write_text(example.replace("/etc/prometheus/stillreel-alerts.yml", str(RULES)))
+    assert "1 rule files found" in promtool("check", "config", file)
+
+
 def samples(text: str) -> Samples:
     found = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
     return {(sample.name, frozenset(sample.labels.items())): sample.value for sample in found}

@@ -1,144 +1,208 @@
-"""The shell lines of README and docs, typed in order as they stand, or the reason why they are not.
+"""Every block of README, CONTRIBUTING and docs: run here as it stands, or with the reason or the test beside it.
 
-A reason stands in a comment before its block, which readers do not see. Ports are free ones, and a daemon is begun in
-the background, as in a terminal of its own.
+A reason stands in a comment before its block, which readers do not see. Ports are free ones, paths of the reader's
+machine are the test's. A document's blocks are run in order, in one directory, beside one daemon that has what all its
+`stillreel serve` lines ask for, as if it ran in a terminal of its own.
 """
 
+import logging
 import os
 import re
+import runpy
+import shlex
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.main import get_command
+
+from protocol.client import Client
+from protocol.schema import RenderRequest
+from renderer import config, logs
+from renderer.cli import app
+from renderer.frontends.curve import CurveRing
+from tests.daemon_process import starting
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-BLOCK = re.compile(r"(?:<!-- (?P<marker>[^\n]*) -->\n)?^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<marker>[^\n]*) -->\n)?^(?P<fence>```|~~~)(?P<language>[^\n]*)\n(?P<code>.*?)^(?P=fence)$",
+    re.MULTILINE | re.DOTALL,
+)
 MARKER = re.compile(r"run by (?P<test>tests/\S+\.py)|not run: (?P<reason>.{10,})")
-DAEMON = re.compile(r"^stillreel serve .*$", re.MULTILINE)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
+DAEMON = re.compile(r"^stillreel serve (?P<options>[^#\n]*).*$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Block:
     document: str
+    language: str
     code: str
     marker: str | None
 
 
 def blocks(document: Path) -> list[Block]:
-    text = document.read_text(encoding="utf-8")
-    return [Block(document.name, found["code"], found["marker"]) for found in BLOCK.finditer(text)]
+    found = BLOCK.finditer(document.read_text(encoding="utf-8"))
+    return [Block(document.name, each["language"], each["code"], each["marker"]) for each in found]
 
 
 ALL = [block for document in DOCUMENTS for block in blocks(document)]
 MARKED = [block for block in ALL if block.marker]
 
 
+def test_no_block_is_overlooked() -> None:
+    fences = sum(len(re.findall(r"^\s*(?:```|~~~)", document.read_text(), re.MULTILINE)) for document in DOCUMENTS)
+    assert fences == 2 * len(ALL)
+
+
 @pytest.mark.parametrize("block", MARKED, ids=lambda block: f"{block.document}-{block.code.split()[0]}")
-def test_a_block_that_is_not_typed_here_names_its_reason_or_its_test(block: Block) -> None:
+def test_a_block_that_is_not_run_here_names_its_reason_or_its_test(block: Block) -> None:
     found = MARKER.fullmatch(block.marker or "")
     assert found, block.marker
     for test in re.findall(r"tests/\S+\.py", block.marker or ""):
         assert (ROOT / test).is_file(), test
 
 
-class Typist:
-    """Types blocks in one directory, with a daemon of its own at free ports."""
+@dataclass(frozen=True)
+class Place:
+    """Where blocks are run: a directory, beside a daemon with a door of each kind.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        port, http = free_port(), free_port()
-        self._ports = {"127.0.0.1:8480": f"127.0.0.1:{http}"}
-        endpoint = f"tcp://127.0.0.1:{port}"
-        self._environment = {
-            **os.environ,
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "STILLREEL_SERVER__BIND": endpoint,
-            "STILLREEL_CONNECT": endpoint,
-            "STILLREEL_SERVER__DATA_DIR": str(directory / "data"),
+    Attributes:
+        keyed: its endpoint for other machines, which asks for keys.
+        local: the one that asks for none.
+    """
+
+    directory: Path
+    keyed: str
+    local: str
+    http: str
+
+    def here(self, code: str) -> str:
+        """Put this daemon's addresses where the document has the reader's."""
+        there = {
+            "http://127.0.0.1:8480": self.http,
+            "Client()": f'Client("{self.local}")',
+            "tcp://127.0.0.1:5590": self.local,
+            "tcp://server:5590": self.keyed,
         }
+        for written, ours in there.items():
+            code = code.replace(written, ours)
+        return code
 
-    def type(self, code: str) -> None:
-        """Type a block; its daemons end with it."""
-        for written, here in self._ports.items():
-            code = code.replace(written, here)
-        with self._daemons(DAEMON.findall(code)):
-            done = subprocess.run(
-                ["bash", "-euc", DAEMON.sub("", code)],
-                cwd=self._directory,
-                env=self._environment,
-                capture_output=True,
-                text=True,
-                timeout=120,
-                check=False,
-            )
-        assert done.returncode == 0, f"{code}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}"
+    def run(self, *command: str) -> None:
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "STILLREEL_CONNECT": self.local}
+        done = subprocess.run(
+            command, cwd=self.directory, env=environment, capture_output=True, text=True, timeout=500, check=False
+        )
+        assert done.returncode == 0, f"{command[-1]}\n{done.stdout[-1000:]}\n{done.stderr[-2000:]}"
         assert '"detail"' not in done.stdout, done.stdout
 
-    @contextmanager
-    def _daemons(self, lines: list[str]) -> Iterator[None]:
-        for line in lines:
-            command = ["bash", "-c", f"exec {line}"]
-            with subprocess.Popen(
-                command, cwd=self._directory, env=self._environment, stdout=subprocess.PIPE, text=True
-            ) as daemon:
-                try:
-                    assert daemon.stdout
-                    assert "ready" in daemon.stdout.readline()
-                    yield
-                finally:
-                    daemon.send_signal(signal.SIGTERM)
-                    assert daemon.wait(60) == 0
-            return
-        yield
+
+def sh(place: Place, code: str) -> None:
+    """Type it; the daemon that it begins runs already."""
+    place.run("bash", "-euc", DAEMON.sub("", place.here(code)))
 
 
-def test_what_the_readme_says_works_as_typed_after_the_demo(
-    tmp_path: Path, require: Callable[[str, object, str], None]
-) -> None:
-    require("photos", find_spec("skimage"), "pip install scikit-image")
-    lay_out = "import runpy, pathlib; runpy.run_path('scripts/demo.py')['make_request'](pathlib.Path({!r}))"
-    subprocess.run([sys.executable, "-c", lay_out.format(str(tmp_path / "out" / "demo"))], cwd=ROOT, check=True)
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    typist = Typist(tmp_path)
-    typed = [block for block in ALL if block.document == "README.md" and not block.marker]
-    assert len(typed) == 5
-    for block in typed:
-        typist.type(block.code)
-    made = {path.name for path in (tmp_path / "out").glob("*.mp4")}
-    assert made == {"again.mp4", "slides.mp4", "fetched.mp4"}
-    assert len(list((tmp_path / "out" / "videos").rglob("*.mp4"))) == 2
+def python(place: Place, code: str) -> None:
+    place.run(sys.executable, "-c", place.here(code))
 
 
-def test_what_the_command_lines_page_shows_works_as_typed(tmp_path: Path) -> None:
-    (tmp_path / "photos").mkdir()
-    for name in ("a.jpg", "b.jpg", "photos/1.png", "photos/2.png", "frames_0100.png", "frames_0102.png"):
-        Image.new("RGB", (64, 48), (len(name), 0, 0)).save(tmp_path / name)
-    (tmp_path / "slides.ffconcat").write_text("ffconcat version 1.0\nfile a.jpg\nduration 1\n")
-    typist = Typist(tmp_path)
-    typed = [block for block in ALL if block.document == "command-line.md" and not block.marker]
-    assert len(typed) == 1
-    for block in typed:
-        typist.type(block.code)
-    assert {path.name for path in tmp_path.iterdir() if path.suffix in {".mp4", ".mov"}} == {"out.mp4", "out.mov"}
+def request(place: Place, code: str) -> None:
+    """Ask for it: it must be a request, and the video as long as it says."""
+    asked = RenderRequest.model_validate_json(code)
+    with Client(place.local) as client:
+        made = client.render(asked)
+    assert made.frames == sum(image.frames or 0 for image in asked.images)
 
 
-def test_every_block_is_typed_here_or_marked() -> None:
-    others = [block for block in ALL if block.document not in {"README.md", "command-line.md"}]
-    assert [block for block in others if not block.marker] == []
+def settings(place: Place, code: str) -> None:
+    """Load it; files of the reader's are one that exists."""
+    file = place.directory / "stillreel.toml"
+    file.write_text(re.sub(r'"/[^"]*"', f'"{file}"', code))
+    assert config.load(file, {}) != config.Settings()
+
+
+def usage(_: Place, code: str) -> None:
+    """Compare it with the command: options that are there, and those that must be given outside of brackets."""
+    words = code.split()
+    parameters = get_command(app).commands[words[1]].params  # type: ignore[attr-defined] # a group's
+    known = {name for parameter in parameters for name in parameter.opts if name.startswith("--")}
+    assert set(re.findall(r"--[a-z-]+", code)) <= known
+    must = {parameter.opts[0] for parameter in parameters if parameter.required and parameter.opts[0].startswith("--")}
+    assert set(re.findall(r"(?<!\[)--[a-z-]+", code)) == must
+
+
+def log_line(_: Place, code: str) -> None:
+    """Compare it with what is written of a job that is done."""
+    moment = datetime.fromisoformat(re.search(r"\d{4}-\S+?Z", code)[0])  # type: ignore[index] # else it fails
+    told = {"name": "renderer.jobs.outcome", "levelname": "INFO", "msg": "done in %.3f s", "args": (0.412,)}
+    record = logging.makeLogRecord({**told, "created": moment.timestamp(), "job": "ab12", "action": "done"})
+    formatter = logs.JsonFormatter() if code.startswith("{") else logs.TextFormatter()
+    assert formatter.format(record) == code.rstrip("\n")
+
+
+RUN: dict[str, Callable[[Place, str], None]] = {
+    "sh": sh,
+    "python": python,
+    "json": request,
+    "toml": settings,
+    "usage": usage,
+    "log": log_line,
+}
+HERE = [block for block in ALL if not block.marker]
+
+
+def test_every_block_is_run_here_or_says_why_not() -> None:
+    assert [f"{block.document}: {block.code}" for block in HERE if block.language not in RUN] == []
     assert shutil.which("bash")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """What `make demo` leaves and what docs/command-line.md speaks of, and a daemon as all `serve` lines want it."""
+    directory = tmp_path_factory.mktemp("typed")
+    runpy.run_path(str(ROOT / "scripts" / "demo.py"))["make_request"](directory / "out" / "demo")
+    (directory / ".venv").symlink_to(sys.prefix)
+    (directory / "photos").mkdir()
+    for name in ("a.jpg", "b.jpg", "photos/1.png", "photos/2.png", "frames_0100.png", "frames_0102.png"):
+        Image.new("RGB", (64, 48), (len(name), 0, 0)).save(directory / name)
+    (directory / "slides.ffconcat").write_text("ffconcat version 1.0\nfile a.jpg\nduration 1\n")
+    (directory / "data").mkdir(mode=0o700)
+    (directory / "alice.curve").write_text(CurveRing(directory / "data").add("alice").to_text())
+    asked = [DAEMON.search(line) for block in HERE if block.language == "sh" for line in block.code.splitlines()]
+    flags = dict.fromkeys(flag for found in asked if found for flag in flags_of(directory, found["options"]))
+    with starting(directory) as start:
+        daemon = start("--local", "tcp://127.0.0.1:*", *(word for flag in flags for word in flag))
+        keyed, local = [word for word in re.split(r"[ ,]+", daemon.ready_line) if word.startswith("tcp://")]
+        yield Place(directory, keyed, local, daemon.http)
+        assert daemon.stop() == 0
+
+
+def flags_of(directory: Path, options: str) -> Iterator[tuple[str, str]]:
+    """Yield each option of a `serve` line with its value: any free port, and absolute paths."""
+    words = shlex.split(options.replace("127.0.0.1:8480", "127.0.0.1:0"))
+    for name, value in zip(words[::2], words[1::2], strict=True):
+        yield name, str(directory / value) if name in {"--allow-root", "--spool"} else value
+
+
+def named(block: Block) -> str:
+    return f"{block.document}-{block.language}-{HERE.index(block)}"
+
+
+@pytest.mark.skipif(not find_spec("skimage"), reason="pip install scikit-image, which has the demo's photographs")
+@pytest.mark.timeout(600)  # a line is several whole processes, on however slow a machine
+@pytest.mark.parametrize("block", HERE, ids=named)
+def test_a_block_works_as_it_stands_after_those_before_it(place: Place, block: Block) -> None:
+    RUN[block.language](place, block.code)
+    if block == [each for each in HERE if each.document == "README.md"][-1]:
+        made = {path.name for path in (place.directory / "out").glob("*.mp4")}
+        assert made == {"again.mp4", "slides.mp4", "coffee.mp4", "fetched.mp4"}
+        assert len(list((place.directory / "out" / "videos").rglob("*.mp4"))) == 2
