@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from protocol.schema import PixelLayout, RenderRequest
+from protocol.words import wrongs_in
 
 Order = Literal["RGB", "BGR", "RGBA", "BGRA", "GRAY"]
 
@@ -90,8 +91,8 @@ def _layout(pixels: Any, order: Order | None) -> PixelLayout:
             {"shape": shape, "dtype": str(pixels.dtype), "order": order or _ORDER_OF_CHANNELS.get(channels, "RGB")}
         )
     except ValidationError as error:
-        words = "; ".join(fault["msg"] for fault in error.errors())
-        raise ValueError(f"shape {list(shape)}, dtype {pixels.dtype}: {words}") from error
+        words = "; ".join(map(str, wrongs_in(error, PixelLayout)))
+        raise ValueError(f"expected pixels that can be sent; {words}") from error
 
 
 def _view(attachment: Any) -> memoryview:

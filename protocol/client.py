@@ -18,7 +18,7 @@ from protocol.attachments import Attachment, pack_request
 from protocol.connection import Connection, Question
 from protocol.curve import read_curve_file
 from protocol.download import Download, whole_file
-from protocol.errors import ClientError, ClientTimeout, dotted
+from protocol.errors import ClientError, ClientTimeout
 from protocol.patience import Patience
 from protocol.schema import (
     Health,
@@ -33,6 +33,7 @@ from protocol.schema import (
     VideoPart,
 )
 from protocol.wire import Answer, Part
+from protocol.words import wrongs_in
 
 DEFAULT_ENDPOINT = "tcp://127.0.0.1:5590"
 _POLL_S = 0.5
@@ -345,7 +346,7 @@ def _read(model: type[_Model], value: Mapping[str, Any]) -> _Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        faults = "; ".join(f"{dotted(fault['loc'])}: {fault['msg']}" for fault in error.errors())
+        faults = "; ".join(map(str, wrongs_in(error, model)))
         raise ClientError(f"the server's answer is no {model.__name__}: {faults}") from error
 
 

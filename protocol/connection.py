@@ -20,6 +20,7 @@ import zmq.asyncio
 from zmq.utils.monitor import recv_monitor_message
 
 from protocol.curve import CurveKeys
+from protocol.endpoint import checked_endpoint
 from protocol.errors import BadEndpoint, ClientError, KeyRefused
 from protocol.keepalive import keep_alive
 from protocol.patience import Patience, Pending, Signal
@@ -170,10 +171,11 @@ class Connection:
         monitor = socket.get_monitor_socket(_WATCHED)
         self._socket, self._monitor = socket, monitor
         try:
-            socket.connect(self.endpoint)
-        except (zmq.ZMQError, UnicodeError) as error:
+            socket.connect(checked_endpoint(self.endpoint))
+        except (zmq.ZMQError, ValueError) as error:
             self._hang_up()
-            raise BadEndpoint(f"{self.endpoint!r} is no ZeroMQ address to connect to: {error}") from error
+            why = f"expected an address that can be connected to, found {self.endpoint!r}"
+            raise BadEndpoint(why if isinstance(error, zmq.ZMQError | UnicodeError) else str(error)) from error
         self._opened_at = self._lost_at = _now()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._listen(socket)), loop.create_task(self._watch(monitor))]

@@ -6,6 +6,7 @@ long string counts once. The parser itself goes 200 levels deep and no deeper, a
 """
 
 import math
+import re
 from typing import Any, Final
 
 from pydantic_core import from_json
@@ -15,8 +16,34 @@ MAX_IMAGES: Final = 10_000
 
 _PER_IMAGE: Final = 10  # all its fields, and as much again
 _BESIDE: Final = 100_000  # the other fields, metadata above all
+_PLACE: Final = re.compile(r"^(.*) at (line \d+ column \d+)$", re.DOTALL)
 _MARKS: Final = (b",", b":", b"[", b"{")  # each value but the first, and each name, comes after one of them
 _WINDOW_BYTES: Final = 64 * 1024
+
+
+# What the parser finds, in our words; the place where it was found is added.
+_FAULTS: Final = {
+    "EOF while parsing a list": "the text ends within a list",
+    "EOF while parsing a string": "the text ends within a string",
+    "EOF while parsing a value": "the text ends where a value was expected",
+    "EOF while parsing an object": "the text ends within an object",
+    "control character (\\u0000-\\u001F) found while parsing a string": "a string holds a line break or the like",
+    "expected `,` or `]`": "a comma or the list's ] is missing",
+    "expected `,` or `}`": "a comma or the object's } is missing",
+    "expected `:`": "the colon after a name is missing",
+    "expected ident": "expected a value such as true, false or null",
+    "expected value": "expected a value, found something else",
+    "invalid escape": "a string has a backslash before what it cannot stand before",
+    "invalid number": "a number is not written as JSON has them",
+    "invalid unicode code point": "a string holds bytes that are not UTF-8",
+    "key must be a string": "expected a name in double quotes",
+    "lone leading surrogate in hex escape": "a string has half of a pair of \\u escapes",
+    "number out of range": "a number is too large",
+    "recursion limit exceeded": "more than 200 levels of nesting",
+    "trailing characters": "something follows the end of the document",
+    "trailing comma": "a comma stands before the end of a list or an object",
+    "unexpected end of hex escape": "a \\u escape is cut short",
+}
 
 
 class DocumentRefused(ValueError):
@@ -42,11 +69,17 @@ def read_document(content: bytes | bytearray | str, most: int = most_values(MAX_
     try:
         document = from_json(text, allow_inf_nan=False)
     except ValueError as error:
-        words = str(error).replace("recursion limit exceeded", "more than 200 levels of nesting")
-        raise DocumentRefused(f"expected a JSON document in UTF-8: {words}") from error
+        raise DocumentRefused(f"expected a JSON document in UTF-8: {_fault(str(error))}") from error
     if not _is_finite(document):
         raise DocumentRefused("expected numbers within the range of a double, such as 1e308")
     return document
+
+
+def _fault(parsers: str) -> str:
+    """Say what is wrong, and where."""
+    found = _PLACE.fullmatch(parsers)
+    words, place = (found[1], f" at {found[2]}") if found else (parsers, "")
+    return _FAULTS.get(words, "it cannot be read") + place
 
 
 def refuse_crowded(text: bytes | bytearray, most: int = most_values(MAX_IMAGES)) -> None:

@@ -86,7 +86,7 @@ class ClientError(Exception):
 
 
 class BadEndpoint(ClientError):
-    """What the client was given to connect to is no ZeroMQ address."""
+    """What the client was given to connect to is no address of a daemon."""
 
 
 class BadCurveFile(ClientError):

@@ -47,7 +47,7 @@ _EXPECTED = {
     "greater_than_equal": "expected at least {ge}",
     "int_from_float": "expected a whole number",
     "int_parsing": "expected a whole number",
-    "int_parsing_size": "expected a smaller number",
+    "int_parsing_size": "expected a number nearer to 0",
     "int_type": "expected a whole number",
     "less_than": "expected less than {lt}",
     "less_than_equal": "expected at most {le}",
@@ -56,19 +56,34 @@ _EXPECTED = {
     "model_attributes_type": "expected an object",
     "model_type": "expected an object",
     "path_type": "expected a path",
-    "string_pattern_mismatch": "expected text of the form {pattern}",
+    "string_pattern_mismatch": "expected text of another form",
     "string_too_long": "expected at most {max_length} characters",
     "string_too_short": "expected at least {min_length} character(s)",
     "string_type": "expected text",
+    "string_unicode": "expected text in Unicode",
     "tuple_type": "expected a list",
 }
 
-# The same for fields that take more than one kind of value, by name.
+# The same where a field's name says more, with [] for the items of a list.
 _RATE = 'expected a number, a fraction such as "30000/1001", or "auto"'
 _RATES = "expected 1 to 120 frames per second"
 _EXPECTED_OF = {
-    "fps": {"float_parsing": _RATE, "float_type": _RATE, "greater_than_equal": _RATES, "less_than_equal": _RATES}
+    "fps": {"float_parsing": _RATE, "float_type": _RATE, "greater_than_equal": _RATES, "less_than_equal": _RATES},
+    "images[]": {
+        "model_attributes_type": 'expected an object such as {{"url": "a.png"}}',
+        "model_type": 'expected an object such as {{"url": "a.png"}}',
+    },
+    "background": {"string_pattern_mismatch": 'expected a colour such as "#1a2b3c"'},
+    "proxy": {"string_pattern_mismatch": 'expected http://HOST:PORT or "environment"'},
+    "public_url": {"string_pattern_mismatch": "expected an address such as https://reels.example/stillreel"},
+    "request_id": {
+        "string_pattern_mismatch": "expected up to 128 letters, digits, '.', '_' and '-', the first no '.', '_' or '-'"
+    },
+    "timecode": {"string_pattern_mismatch": 'expected hours, minutes, seconds and frames, such as "01:00:00:00"'},
 }
+
+# Fields that hold passwords and tokens: what was found in them is not shown.
+_SECRET = {"proxy", "headers"}
 
 # The same where the context says what was found, too.
 _COMPLETE = {
@@ -144,8 +159,15 @@ def _words(fault: ErrorDetails, model: type[BaseModel]) -> str:
         return str(context["error"]) if "error" in context else fault["msg"].removeprefix("Value error, ")
     if kind in _COMPLETE:
         return _COMPLETE[kind].format(**context)
-    expected = _EXPECTED_OF.get(str(fault["loc"][-1]) if fault["loc"] else "", {}).get(kind) or _EXPECTED.get(kind)
-    return f"{expected.format(**context) if expected else fault['msg']}, found {short(fault['input'])}"
+    expected = _EXPECTED_OF.get(_name(fault["loc"]), {}).get(kind) or _EXPECTED.get(kind)
+    found = "something else" if _SECRET & set(fault["loc"]) else short(fault["input"])
+    return f"{expected.format(**context) if expected else 'expected another value'}, found {found}"
+
+
+def _name(loc: Loc) -> str:
+    """Return the name of a place's field; an item has that of its list."""
+    names = [part for part in loc if isinstance(part, str)]
+    return f"{names[-1] if names else ''}{'[]' if loc and isinstance(loc[-1], int) else ''}"
 
 
 def meant(name: str, known: typing.Iterable[str]) -> str:

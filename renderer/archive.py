@@ -132,7 +132,8 @@ def restore(file: Path, data: Path) -> Findings:
             (data / name).unlink(missing_ok=True)
         disk.settle(part, data / STORE_NAME)
     except (tarfile.TarError, EOFError, ConfigError) as error:
-        raise ConfigError(f"{file}: this is no whole backup of stillreel: {error}") from error
+        words = str(error) if isinstance(error, ConfigError) else "expected a tar archive that ends as it should"
+        raise ConfigError(f"{file}: this is no whole backup of stillreel: {words}") from error
     except OSError as error:
         raise ConfigError(f"the backup could not be restored: {error.filename or file}: {error.strerror}") from error
     finally:

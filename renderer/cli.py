@@ -1,7 +1,4 @@
-"""The command line: serve, render, and the client of a running daemon.
-
-Exit codes: 0 done, 1 the job failed, 2 usage or configuration, 3 the daemon cannot be reached, 4 try again later.
-"""
+"""The command line: serve, render, and the client of a running daemon."""
 
 import json
 import logging
@@ -17,7 +14,7 @@ import typer
 
 from protocol.errors import BadCurveFile, BadEndpoint, ClientError, KeyRefused, RemoteError, Unreachable
 from protocol.schema import StateName
-from renderer import cli_keys, cli_store, config, logs, terminal
+from renderer import cli_keys, cli_store, config, exit_codes, logs, terminal
 from renderer.cli_batch import batch
 from renderer.cli_fetch import fetched, place_to_fetch
 from renderer.cli_health import health_over_http
@@ -40,17 +37,19 @@ from renderer.cli_render import (
 )
 from renderer.cli_watch import cancel_all, watch
 from renderer.errors import CapacityError, ConfigError, DecodeTimedOut, StillreelError
+from renderer.exit_codes import FAILED, TRY_AGAIN, UNREACHABLE, USAGE
+from renderer.usage import Commands
 
 if TYPE_CHECKING:
     from protocol.client import Client
 
-app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Stills into an MP4, exactly.")
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, help="Stills into an MP4, exactly."
+)
 
 app.add_typer(cli_keys.app, name="keys")
 app.add_typer(cli_store.app, name="store")
 
-DONE, FAILED, USAGE, UNREACHABLE, TRY_AGAIN = range(5)
-_EXIT_CODES = "Exit codes: 0 done, 1 the job failed, 2 usage or configuration, 3 no daemon answers, 4 try again later."
 _ENDPOINT = "tcp://127.0.0.1:5590"
 
 # Stills are worked on side by side, so threads inside the libraries only get in each other's way. NumPy's OpenBLAS,
@@ -86,7 +85,7 @@ class State(StrEnum):
 
 
 def main() -> None:
-    """Run the command line and leave with one of the exit codes above."""
+    """Run the command line and leave with one of the exit codes."""
     for variable, threads in _SINGLE_THREADED.items():
         os.environ.setdefault(variable, threads)  # read when NumPy and OpenCV are imported, here and in workers
     try:
@@ -96,8 +95,9 @@ def main() -> None:
 
 
 def _fail(error: Exception) -> NoReturn:
+    option = "--connect: " if isinstance(error, BadEndpoint) else "--curve: " if isinstance(error, BadCurveFile) else ""
     hint = "; start a daemon with: stillreel serve" if isinstance(error, Unreachable) else ""
-    terminal.show_error(f"{error}{hint}")
+    terminal.show_error(f"{option}{error}{hint}")
     if isinstance(error, DecodeTimedOut):  # an orderly exit would wait for the thread that does not come back
         sys.stdout.flush()
         os._exit(_exit_code(error))
@@ -116,7 +116,7 @@ def _exit_code(error: Exception) -> int:
     return FAILED
 
 
-@app.callback(invoke_without_command=True, epilog=_EXIT_CODES)
+@app.callback(invoke_without_command=True, epilog=exit_codes.ALL)
 def _common(
     version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log more; twice for everything.")] = 0,
@@ -128,7 +128,7 @@ def _common(
         raise typer.Exit
 
 
-@app.command()
+@app.command(epilog=exit_codes.SERVE)
 def serve(
     *,
     bind: Annotated[str | None, typer.Option(help="ZeroMQ endpoint; asks for CURVE keys once some are made.")] = None,
@@ -175,11 +175,11 @@ def serve(
     serve_until_stopped(settings, lambda line: print(line, flush=True))
 
 
-app.command()(render)
-app.command()(batch)
+app.command(epilog=exit_codes.RENDER)(render)
+app.command(epilog=exit_codes.BATCH)(batch)
 
 
-@app.command()
+@app.command(epilog=exit_codes.CLIENT)
 def submit(
     sources: Sources,
     *,
@@ -226,14 +226,14 @@ def submit(
     terminal.show_result(made, as_json=as_json, on_stderr=str(output) == "-")
 
 
-@app.command()
+@app.command(epilog=exit_codes.CLIENT)
 def status(request_id: RequestId, connect: Connect = _ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
     """Say how a job is doing."""
     with _client(connect, curve) as client:
         terminal.show_status(client.status(request_id), as_json=as_json)
 
 
-@app.command()
+@app.command(epilog=exit_codes.CLIENT)
 def result(
     request_id: RequestId,
     output: FetchTo = None,
@@ -251,7 +251,7 @@ def result(
     terminal.show_result(made, as_json=as_json, on_stderr=str(output) == "-")
 
 
-@app.command()
+@app.command(epilog=exit_codes.CLIENT)
 def cancel(
     request_id: Annotated[str | None, typer.Argument(help="The job's request_id.", show_default=False)] = None,
     *,
@@ -271,21 +271,21 @@ def cancel(
             terminal.show_cancelled(cancel_all(client, is_sure=is_sure), as_json=as_json)
 
 
-@app.command("logs")
+@app.command("logs", epilog=exit_codes.CLIENT)
 def course(request_id: RequestId, connect: Connect = _ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
     """Tell the course of a job: what became of it, and what one might not expect of its video."""
     with _client(connect, curve) as client:
         terminal.show_log(client.logs(request_id), as_json=as_json)
 
 
-@app.command()
+@app.command(epilog=exit_codes.CLIENT)
 def retry(request_id: RequestId, connect: Connect = _ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
     """Ask again, as a new job, for what a job that failed, expired or was cancelled was asked for."""
     with _client(connect, curve) as client:
         terminal.show_status(client.retry(request_id), as_json=as_json)
 
 
-@app.command()
+@app.command(epilog=exit_codes.CLIENT)
 def jobs(
     state: Annotated[list[State] | None, typer.Option(help="Only those in this state; may be repeated.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")] = 100,
@@ -304,7 +304,7 @@ def jobs(
             terminal.show_jobs(client.jobs(states, limit), as_json=as_json)
 
 
-@app.command()
+@app.command(epilog=exit_codes.HEALTH)
 def health(
     *,
     http: Annotated[
@@ -325,7 +325,7 @@ def health(
         raise typer.Exit(TRY_AGAIN)
 
 
-@app.command()
+@app.command(epilog=exit_codes.DOCTOR)
 def doctor(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
     """Say what works on this machine, and why not where it does not."""
     from renderer.doctor import examine  # noqa: PLC0415 - the client commands stay quick
@@ -339,13 +339,11 @@ def doctor(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
         raise typer.Exit(FAILED)
 
 
-for _command in app.registered_commands:
-    _command.epilog = _EXIT_CODES
-
-
 def _client(endpoint: str, curve: Path | None, patience_s: float = _SHORT_PATIENCE_S) -> "Client":
     from protocol.client import Client  # noqa: PLC0415 - asyncio and zmq take 100 ms that `render` does not need
 
+    if faults := config.unknown_variables(os.environ):
+        raise ConfigError("; ".join(faults))
     return Client(endpoint, curve=curve, patience_s=patience_s)
 
 

@@ -1,8 +1,4 @@
-"""The command `stillreel batch`.
-
-Exit codes: 0 all is rendered, 1 some could not be or there was nothing, 2 usage or configuration, 130 stopped by
-Ctrl-C or SIGTERM.
-"""
+"""The command `stillreel batch`."""
 
 import json
 import os
@@ -15,12 +11,11 @@ from rich.console import Console
 from renderer import config
 from renderer.cli_render import CanvasOption, Gaps, OnErrorOption, ScalingOption, assigned
 from renderer.errors import ConfigError
+from renderer.exit_codes import FAILED, STOPPED
 
 if TYPE_CHECKING:
     from renderer.batch.plan import Plan
     from renderer.batch.tally import Tally
-
-FAILED, STOPPED = 1, 130
 
 
 def batch(  # noqa: PLR0913 - a command has as many parameters as options

@@ -1,6 +1,6 @@
 """The command `stillreel keys`: API keys for the HTTP door, CURVE keys for ZeroMQ, and a certificate for https here.
 
-A running daemon sees at once which keys there are. Exit codes: 0 done, 2 usage or configuration.
+A running daemon sees at once which keys there are.
 """
 
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from renderer import config
+from renderer import config, exit_codes
 from renderer.disk import put
 from renderer.errors import ConfigError
 
@@ -20,7 +20,7 @@ IsCurve = Annotated[bool, typer.Option("--curve", help="CURVE keys in place of A
 Name = Annotated[str, typer.Argument(help="Who is to hold the key; for logs and for taking turns.")]
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, epilog=exit_codes.KEYS)
 def keys(
     context: typer.Context,
     tls: Annotated[bool, typer.Option("--tls", help="Make a self-signed pair for localhost, 127.0.0.1, ::1.")] = False,
@@ -35,10 +35,10 @@ def keys(
         typer.echo(f"certificate: {certificate}\nkey: {key}")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help())
-        raise typer.Exit(2)
+        raise typer.Exit(exit_codes.USAGE)
 
 
-@app.command()
+@app.command(epilog=exit_codes.KEYS)
 def add(name: Name, data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
     """Make a key and print it, once: only its hash is kept."""
     from renderer.frontends.http.keys import KeyRing  # noqa: PLC0415 - the other commands stay quick
@@ -46,7 +46,7 @@ def add(name: Name, data_dir: DataDir = None, config_file: ConfigFile = None) ->
     typer.echo(KeyRing(_directory(data_dir, config_file)).add(name))
 
 
-@app.command()
+@app.command(epilog=exit_codes.KEYS)
 def curve(name: Name, data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
     """Make a CURVE key and write it to NAME.curve here, once: the daemon keeps its public half only.
 
@@ -69,7 +69,7 @@ def curve(name: Name, data_dir: DataDir = None, config_file: ConfigFile = None) 
         typer.echo("the first CURVE key: a daemon that runs must be started anew to ask for it", err=True)
 
 
-@app.command(name="list")
+@app.command(name="list", epilog=exit_codes.KEYS)
 def list_(is_curve: IsCurve = False, data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
     """Say who holds keys, and since when."""
     if is_curve:
@@ -84,7 +84,7 @@ def list_(is_curve: IsCurve = False, data_dir: DataDir = None, config_file: Conf
         typer.echo(f"{key.name}\t{key.made_at}")
 
 
-@app.command()
+@app.command(epilog=exit_codes.KEYS)
 def remove(name: Name, is_curve: IsCurve = False, data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
     """Make a key worthless, at once."""
     if is_curve:

@@ -1,7 +1,6 @@
 """The command `stillreel store`: look at the store and its files, back them up, restore them, take up what is unknown.
 
-`check` and `backup` may be run while the daemon works, the others when it does not. Exit codes: 0 done, 1 `check` found
-something, 2 usage or configuration.
+`check` and `backup` may be run while the daemon works, the others when it does not.
 """
 
 import time
@@ -10,20 +9,21 @@ from typing import Annotated
 
 import typer
 
-from renderer import config
+from renderer import config, exit_codes
 from renderer.config import Settings
 from renderer.data_dir import STORE_NAME, data_dir, held
 from renderer.errors import ConfigError
 
-app = typer.Typer(help="The daemon's store of jobs and the files that belong to it.", no_args_is_help=True)
+app = typer.Typer(
+    help="The daemon's store of jobs and the files that belong to it.", no_args_is_help=True, epilog=exit_codes.STORE
+)
 
-_FOUND = 1
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the daemon keeps its files.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
 Backup = Annotated[Path, typer.Argument(help="The backup: a tar archive.")]
 
 
-@app.command()
+@app.command(epilog=exit_codes.STORE_CHECK)
 def check(directory: DataDir = None, config_file: ConfigFile = None) -> None:
     """Say what the store knows, what is missing and what belongs to no job."""
     from renderer.archive import examine  # noqa: PLC0415 - the client commands stay quick
@@ -43,10 +43,10 @@ def check(directory: DataDir = None, config_file: ConfigFile = None) -> None:
         size_bytes = sum(found.unknown_videos.values())
         typer.echo(f"unknown videos: {len(found.unknown_videos)}, {size_bytes} bytes; adopt or clear them")
     if not found.are_good:
-        raise typer.Exit(_FOUND)
+        raise typer.Exit(exit_codes.FAILED)
 
 
-@app.command()
+@app.command(epilog=exit_codes.STORE)
 def backup(file: Backup, directory: DataDir = None, config_file: ConfigFile = None) -> None:
     """Write the store and all that belongs to it into one file; a daemon may be at work meanwhile."""
     from renderer.archive import back_up  # noqa: PLC0415 - as above
@@ -56,7 +56,7 @@ def backup(file: Backup, directory: DataDir = None, config_file: ConfigFile = No
     typer.echo(f"backed up: {count} jobs, {file.stat().st_size} bytes")
 
 
-@app.command()
+@app.command(epilog=exit_codes.STORE)
 def restore(file: Backup, directory: DataDir = None, config_file: ConfigFile = None) -> None:
     """Lay a backup out in a data directory that knows no jobs."""
     from renderer.archive import restore as lay_out  # noqa: PLC0415 - as above
@@ -66,7 +66,7 @@ def restore(file: Backup, directory: DataDir = None, config_file: ConfigFile = N
     typer.echo(f"restored: {found.jobs.total()} jobs, {found.videos - len(found.missing_videos)} videos")
 
 
-@app.command()
+@app.command(epilog=exit_codes.STORE)
 def adopt(directory: DataDir = None, config_file: ConfigFile = None) -> None:
     """Make a finished job of each video that belongs to none, so that it is served, and removed when its time is up."""
     from renderer.adoption import adopt as take_up  # noqa: PLC0415 - as above
@@ -77,10 +77,10 @@ def adopt(directory: DataDir = None, config_file: ConfigFile = None) -> None:
     for name, why in refused.items():
         typer.echo(f"{name}: left alone: {why}")
     if refused:
-        raise typer.Exit(_FOUND)
+        raise typer.Exit(exit_codes.FAILED)
 
 
-@app.command()
+@app.command(epilog=exit_codes.STORE)
 def clear(directory: DataDir = None, config_file: ConfigFile = None) -> None:
     """Remove the videos that belong to no job of the store."""
     from renderer.adoption import clear as remove  # noqa: PLC0415 - as above

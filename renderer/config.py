@@ -6,6 +6,7 @@ misspelt limit that is silently ignored is no limit.
 """
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -15,14 +16,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
+from protocol.endpoint import checked_endpoint
 from protocol.words import wrongs_in
 from renderer.devices import NvencFindings
+from renderer.environment import given_in, unknown, variable
 from renderer.errors import ConfigError
 
 VERSION = version("stillreel")
 
-_PREFIX = "STILLREEL_"
-_COMMAND_LINE = {"STILLREEL_CONNECT", "STILLREEL_CURVE"}  # options of the client commands, no settings
+_PLACE = re.compile(r"\(at line (\d+), column (\d+)\)$")
 MEBIBYTE = 1024 * 1024
 
 
@@ -45,9 +47,18 @@ def _read_networks(value: object) -> object:
 def _read_network(value: object) -> IPv4Network | IPv6Network:
     if isinstance(value, IPv4Network | IPv6Network):
         return value
-    if isinstance(value, str):
-        return ip_network(value.strip())
-    raise ValueError(f"expected a network such as '10.1.0.0/16', found {value!r}")
+    try:
+        return ip_network(value.strip() if isinstance(value, str) else "")
+    except ValueError as error:
+        raise ValueError(f"expected a network such as '10.1.0.0/16', found {value!r}{_network_of(value)}") from error
+
+
+def _network_of(value: object) -> str:
+    """Return the addition for an address that is written where its network was meant, such as 10.1.2.3/16."""
+    try:
+        return f"; did you mean {ip_network(value, strict=False)}?" if isinstance(value, str) else ""
+    except ValueError:
+        return ""
 
 
 def _hosts_in_lower_case(value: object) -> object:
@@ -55,15 +66,9 @@ def _hosts_in_lower_case(value: object) -> object:
 
 
 def _existing_file(path: Path | None) -> Path | None:
-    if path is not None and not path.is_file():
+    if path is not None and not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
         raise ValueError(f"expected a file that exists, found {str(path)!r}")
     return path
-
-
-def _check_endpoint(endpoint: str) -> str:
-    if "://" not in endpoint:
-        raise ValueError(f"expected an address that begins with tcp:// or ipc://, found {endpoint}")
-    return endpoint
 
 
 class _Part(BaseModel):
@@ -73,10 +78,12 @@ class _Part(BaseModel):
 class ServerSettings(_Part):
     """Where the daemon listens and keeps its files."""
 
-    bind: Annotated[str, AfterValidator(_check_endpoint)] = Field(
+    bind: Annotated[str, AfterValidator(checked_endpoint)] = Field(
         "tcp://127.0.0.1:5590", description="asks for CURVE keys once some are made, unless it is ipc"
     )
-    local: str | None = Field(None, description="one more endpoint, loopback or ipc, that never asks for keys")
+    local: Annotated[str, AfterValidator(checked_endpoint)] | None = Field(
+        None, description="one more endpoint, loopback or ipc, that never asks for keys"
+    )
     data_dir: Path = Field(default_factory=lambda: Path.home() / ".local" / "share" / "stillreel")
     max_request_bytes: int = Field(512 * MEBIBYTE, ge=1024, description="one message with its attachments")
     drain_timeout_s: float = Field(60, gt=0, description="seconds that running jobs get to end after SIGTERM")
@@ -304,15 +311,31 @@ def load(
     Raises:
         ConfigError: a file cannot be read, a key is unknown or a value is out of range; the message names the path.
     """
+    variables = os.environ if environment is None else environment
+    faults = unknown_variables(variables)
     tree: dict[str, Any] = {}
     _merge(tree, _read_toml(file) if file else {})
-    _merge(tree, _from_environment(os.environ if environment is None else environment))
+    _merge(tree, given_in(variables, _names()))
     _merge(tree, {part: {k: v for k, v in values.items() if v is not None} for part, values in (flags or {}).items()})
     try:
-        return Settings.model_validate(tree)
+        settings = Settings.model_validate(tree)
     except ValidationError as error:
-        faults = "; ".join(map(str, wrongs_in(error, Settings)))
-        raise ConfigError(f"settings: {faults}") from error
+        wrong = "; ".join(map(str, wrongs_in(error, Settings)))
+        raise ConfigError("; ".join([*faults, f"settings: {wrong}"])) from error
+    if faults:
+        raise ConfigError("; ".join(faults))
+    return settings
+
+
+def unknown_variables(variables: Mapping[str, str]) -> list[str]:
+    """Return a sentence for every environment variable that begins as stillreel's do and is none of them."""
+    return unknown(variables, _names())
+
+
+def _names() -> dict[str, tuple[str, str]]:
+    """Return the part and the name of the setting that each variable stands for."""
+    parts = {part: getattr(field.annotation, "model_fields", {}) for part, field in Settings.model_fields.items()}
+    return {variable(part, key): (part, key) for part, keys in parts.items() for key in keys}
 
 
 def _merge(tree: dict[str, Any], source: Mapping[str, Any]) -> None:
@@ -326,26 +349,11 @@ def _merge(tree: dict[str, Any], source: Mapping[str, Any]) -> None:
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"configuration file {file}: {error}") from error
-
-
-def _meant_by(name: str) -> str | None:
-    """Return the variable that a setting has, where another names it with one underscore or without its part."""
-    for part, field in Settings.model_fields.items():
-        for key in getattr(field.annotation, "model_fields", {}):
-            if name.removeprefix(_PREFIX).lower() in (key, f"{part}_{key}"):
-                return f"{_PREFIX}{part}__{key}".upper()
-    return None
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    tree: dict[str, dict[str, str]] = {}
-    for name, value in environment.items():
-        if name.startswith(_PREFIX):
-            part, separator, key = name.removeprefix(_PREFIX).lower().partition("__")
-            if separator:
-                tree.setdefault(part, {})[key] = value
-            elif name not in _COMMAND_LINE and (likely := _meant_by(name)):
-                raise ConfigError(f"environment: {name} is no setting; did you mean {likely}?")
-    return tree
+    except OSError as error:
+        raise ConfigError(f"configuration file {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"configuration file {file}: expected TOML, which is text in UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        place = _PLACE.search(str(error))  # its words are its parser's; the content, which may be secret, stays unsaid
+        at = f"line {place[1]}, column {place[2]}" if place else "its end"
+        raise ConfigError(f"configuration file {file}: expected TOML, found something else at {at}") from error

@@ -91,8 +91,10 @@ def daemon_id(path: Path) -> str:
             known = uuid.uuid4().hex
             disk.put(file, known.encode("ascii"))
         return known
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"server.data_dir: {file}: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"server.data_dir: {file}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"server.data_dir: {file}: expected the name that a daemon has made") from error
 
 
 def shut_socket(path: Path, endpoint: str) -> None:

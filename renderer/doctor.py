@@ -79,8 +79,14 @@ def examine(settings: Settings) -> list[Finding]:
 def _tried(what: str, attempt: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, attempt())
-    except (StillreelError, OSError, subprocess.SubprocessError) as error:
+    except StillreelError as error:
         return Finding(what, False, str(error))
+    except OSError as error:
+        return Finding(what, False, f"it cannot be run: {error.strerror}")
+    except subprocess.TimeoutExpired as error:
+        return Finding(what, False, f"it did not answer within {error.timeout:g} s")
+    except subprocess.CalledProcessError as error:
+        return Finding(what, False, f"it ended with {error.returncode}")
 
 
 def _curve() -> Finding:

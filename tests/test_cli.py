@@ -115,7 +115,10 @@ def test_a_manifest_that_is_not_there_ends_with_2(cli: Cli) -> None:
 
 
 def test_an_output_directory_that_is_not_there_ends_with_2(cli: Cli, manifest: WriteManifest) -> None:
-    assert failed(cli("render", manifest(), "-o", "nowhere/out.mp4"), 2) == "error: output: nowhere is no directory"
+    assert (
+        failed(cli("render", manifest(), "-o", "nowhere/out.mp4"), 2)
+        == "error: output: expected a directory that exists, found nowhere"
+    )
 
 
 def test_images_are_rendered_as_they_lie(cli: Cli, tmp_path: Path) -> None:

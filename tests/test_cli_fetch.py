@@ -58,7 +58,7 @@ def test_result_writes_the_video_to_stdout_and_its_words_to_stderr(daemon: Daemo
 @pytest.mark.parametrize(
     ("output", "words"),
     [
-        ("missing/out.mp4", "error: output: missing is no directory"),
+        ("missing/out.mp4", "error: output: expected a directory that exists, found missing"),
         ("out.mov", "error: output: a daemon makes MP4 files; expected a name that ends in .mp4, found out.mov"),
         ("directory.mp4", "error: output: directory.mp4 is a directory; "),
         ("/dev/null", "error: output: a daemon makes MP4 files; "),

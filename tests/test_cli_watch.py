@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import signal
 import subprocess
@@ -12,7 +13,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
 
+from renderer.cli import app
 from tests.cli_process import COMMAND, Ended, Terminal, failed, run
 from tests.daemon_process import DaemonProcess, Gate, request, wait_until, with_one_job_done
 
@@ -96,12 +100,22 @@ def test_watched_jobs_are_drawn_anew_on_a_terminal_until_ctrl_c(daemon: DaemonPr
     assert terminal.words.count("request_id") > 1
 
 
-@pytest.mark.parametrize(
-    "command", ["serve", "render", "batch", "submit", "status", "result", "cancel", "jobs", "doctor"]
-)
-def test_the_help_of_every_command_tells_the_exit_codes(tmp_path: Path, command: str) -> None:
-    ended = run(command, "--help", cwd=tmp_path, COLUMNS="200")
-    assert "Exit codes: 0 done, 1 the job failed, 2 usage" in ended.stdout
+def commands(command: object, *names: str) -> Iterator[tuple[str, ...]]:
+    yield names
+    for name, each in getattr(command, "commands", {}).items():
+        yield from commands(each, *names, name)
+
+
+@pytest.mark.parametrize("names", list(commands(get_command(app))), ids=lambda names: " ".join(names) or "stillreel")
+def test_the_help_of_every_command_tells_the_exit_codes(names: tuple[str, ...]) -> None:
+    told = " ".join(CliRunner().invoke(app, [*names, "--help"], env={"COLUMNS": "200"}).stdout.split())
+    assert re.search(r"Exit codes: 0 [a-z].*, 2 usage or configuration\b.*\.$", told), told
+
+
+def test_the_help_of_a_command_names_no_exit_code_that_it_cannot_have() -> None:
+    told = {" ".join(names): CliRunner().invoke(app, [*names, "--help"]).stdout for names in commands(get_command(app))}
+    without_daemon = ("render", "batch", "serve", "doctor", "keys", "store")
+    assert [name for name in told if name.startswith(without_daemon) and "no daemon answers" in told[name]] == []
 
 
 def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """One tree of settings: defaults < TOML file < environment < flags."""
 
+import math
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from renderer.config import RenderSettings, Settings, load, render_settings
 from renderer.errors import ConfigError
+from tests.foreign_words import FOREIGN
 
 
 @pytest.fixture
@@ -77,7 +79,82 @@ def test_networks_are_told_by_text(toml, value: str) -> None:
 
 
 def test_variables_of_others_are_left_alone() -> None:
-    assert load(environment={"STILLREEL_HOME": "/x", "PATH": "/bin", "STILLREELS_ENCODE__THREADS": "3"}) == Settings()
+    assert load(environment={"PATH": "/bin", "STILLREELS_ENCODE__THREADS": "3"}) == Settings()
+
+
+def test_options_of_the_client_commands_are_no_settings() -> None:
+    assert load(environment={"STILLREEL_CONNECT": "tcp://127.0.0.1:1", "STILLREEL_CURVE": "alice.curve"}) == Settings()
+
+
+def test_what_kubernetes_tells_a_container_of_a_service_is_left_alone() -> None:
+    told = {
+        "STILLREEL_SERVICE_HOST": "10.0.0.7",
+        "STILLREEL_SERVICE_PORT": "5590",
+        "STILLREEL_SERVICE_PORT_ZMQ": "5590",
+        "STILLREEL_PORT": "tcp://10.0.0.7:5590",
+        "STILLREEL_PORT_5590_TCP": "tcp://10.0.0.7:5590",
+        "STILLREEL_PORT_5590_TCP_ADDR": "10.0.0.7",
+        "STILLREEL_HTTP_PORT": "tcp://10.0.0.8:8480",
+    }
+    assert load(environment=told) == Settings()
+    with pytest.raises(ConfigError, match="STILLREEL_HTTP_PORT is no setting"):
+        load(environment={"STILLREEL_HTTP_PORT": "8480"})
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("STILLREEL_WORKERS", "did you mean STILLREEL_ENGINE__WORKERS?"),
+        ("STILLREEL_ENGINE_WORKERS", "did you mean STILLREEL_ENGINE__WORKERS?"),
+        ("STILLREEL_ENGINE__WORKRES", "did you mean STILLREEL_ENGINE__WORKERS?"),
+        ("STILLREEL_ENGIN__WORKERS", "did you mean STILLREEL_ENGINE__WORKERS?"),
+        ("STILLREEL_LOG", "did you mean STILLREEL_OBSERVE__LOG_FORMAT?"),
+        ("STILLREEL_CONECT", "did you mean STILLREEL_CONNECT?"),
+        ("STILLREEL_FETCH", "the settings of that part are written STILLREEL_FETCH__NAME"),
+        ("STILLREEL_HOME", "a setting is written STILLREEL_PART__NAME"),
+        ("STILLREEL_", "a setting is written STILLREEL_PART__NAME"),
+        ("STILLREEL_FETCH__HEADERS__X", "did you mean STILLREEL_FETCH__HEADERS?"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_with_what_may_be_meant(name: str, words: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(environment={name: "1"})
+    assert str(raised.value) == f"environment: {name} is no setting; {words}"
+
+
+ANYTHING: list[object] = [
+    *(None, True, "x", "", -1, 10**30, 1.5, math.nan, -1e300, b"\xff", "\0", "é" * 300),
+    *([], [1], [None], [[1]], {}, {"a": {"b": 1}}),
+]
+
+
+def refusal(part: str, name: str, value: object) -> str:
+    try:
+        load(environment={}, flags={part: {name: value}})
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("part", list(Settings.model_fields))
+def test_whatever_stands_for_a_setting_is_refused_in_our_words(part: str) -> None:
+    names = Settings.model_fields[part].annotation.model_fields
+    told = [refusal(part, name, value) for name in names for value in ANYTHING]
+    assert any(told)
+    assert [words for words in told if FOREIGN.search(words) or "expected another value" in words] == []
+
+
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("fetch", "proxy", "http://me:secret@proxy/path"),
+        ("fetch", "headers", {"a.example": {"Authorization": ["secret"]}}),
+        ("fetch", "headers", {"a.example": "secret"}),
+    ],
+)
+def test_what_may_be_a_secret_is_not_quoted(part: str, name: str, value: object) -> None:
+    assert "secret" not in refusal(part, name, value)
+    assert f"{part}.{name}" in refusal(part, name, value)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +180,7 @@ def test_every_fault_is_told() -> None:
     with pytest.raises(ConfigError) as raised:
         load(environment={"STILLREEL_LIMITS__MAX_IMAGES": "0", "STILLREEL_NO__THING": "1"})
     assert "limits.max_images: " in str(raised.value)
-    assert "no: " in str(raised.value)
+    assert "STILLREEL_NO__THING is no setting" in str(raised.value)
 
 
 def test_a_part_that_is_no_table_in_the_file_does_not_break_the_environments(toml) -> None:
@@ -113,7 +190,9 @@ def test_a_part_that_is_no_table_in_the_file_does_not_break_the_environments(tom
 
 @pytest.mark.parametrize("text", ["[limits\n", "\x00"])
 def test_a_file_that_is_no_toml_is_an_error_that_names_it(toml, text: str) -> None:
-    with pytest.raises(ConfigError, match=r"configuration file .*stillreel\.toml"):
+    with pytest.raises(
+        ConfigError, match=r"configuration file .*stillreel\.toml: expected TOML, found something else at"
+    ):
         load(toml(text), {})
 
 

@@ -64,10 +64,10 @@ def test_a_dash_is_json_from_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "expected JSON: EOF while parsing a value at line 1 column 0"),
-        ('{"images":\n [}', "expected JSON: expected value at line 2 column 3"),
+        ("", "expected JSON: the text ends where a value was expected at line 1 column 0"),
+        ('{"images":\n [}', "expected JSON: expected a value, found something else at line 2 column 3"),
         ("[1]", "expected a JSON object, found [1]"),
-        ('{"fps": NaN}', "expected JSON: expected value at line 1 column 9"),
+        ('{"fps": NaN}', "expected JSON: expected a value, found something else at line 1 column 9"),
         ('{"fps": 1e999}', "expected numbers within the range of a double"),
         ("[" * 100_000, "expected JSON: more than 200 levels of nesting"),
     ],
@@ -99,7 +99,11 @@ def test_a_json_line_may_hold_what_unicode_calls_a_line_separator(write: Write) 
 @pytest.mark.parametrize(
     ("text", "kind", "words"),
     [
-        ('{"url": "a"}\n\n{"url": }', ConfigError, "line 3: expected JSON: expected value at column 9"),
+        (
+            '{"url": "a"}\n\n{"url": }',
+            ConfigError,
+            "line 3: expected JSON: expected a value, found something else at column 9",
+        ),
         ('{"url": "a"}\n["b"]', ConfigError, "line 2: expected a JSON object, found ['b']"),
         ('{"url": "a"}\n{"url": "b", "duration": 1e999}', ConfigError, "line 2: expected numbers within the range"),
         ('{"url": "a"}\n{"fps": 24}', InvalidRequest, "line 2: url: expected a value, found none"),
@@ -174,7 +178,7 @@ def test_csv_may_quote_delimiters_quotes_and_ends_of_lines(write: Write) -> None
         ),
         ("url,frames\n,1\n", InvalidRequest, "line 2: url: expected a value, found none"),
         ('url,frames\n"a\nb",1\n"c\nd",x\n', InvalidRequest, "line 4: frames: expected a whole number"),
-        ('url,frames\na,1\n"b,2\n', ConfigError, "line 3: expected CSV: unexpected end of data"),
+        ('url,frames\na,1\n"b,2\n', ConfigError, "line 3: expected CSV: a quote is opened and never closed"),
         ('url,frames\n"a"b,2\n', ConfigError, "line 2: expected CSV: "),
     ],
 )

@@ -30,7 +30,7 @@ MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
     (["render", "a.ppm"], 2, "expected -o and a name for the video: stillreel render a.ppm -o video.mp4", {}),
     (["render", "a.ppm", "-o", "a.ppm"], 2, "output: expected a name that ends in .mp4, .m4v or .mov, found a.ppm", {}),
     (["render", "a.ppm", "-o", "x.gif"], 2, "output: expected a name that ends in .mp4, .m4v or .mov, found x.gif", {}),
-    (["render", "a.ppm", "-o", "no/x.mp4"], 2, "output: no is no directory", {}),
+    (["render", "a.ppm", "-o", "no/x.mp4"], 2, "output: expected a directory that exists, found no", {}),
     (["render", "nowhere.png", "-o", "x.mp4"], 2, "nowhere.png: no such file", {}),
     (["render", "*.jpg", "-o", "x.mp4"], 2, "*.jpg: no image has such a name", {}),
     (["render", "f_%04d.png", "-o", "x.mp4"], 2, "f_%04d.png: no file has such a name", {}),
@@ -49,7 +49,7 @@ MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
     (
         ["render", "good.json", "--hold", "24", "-o", "x.mp4"],
         2,
-        "--hold is for images; good.json is a manifest, which says that itself",
+        "--hold is for images; good.json is a manifest, which has frames or duration for every image",
         {},
     ),
     (["render", "missing.json", "-o", "x.mp4"], 1, "images[1].url: missing.png: no such file", {}),
@@ -66,7 +66,10 @@ MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
     (
         ["render", "texts.json", "-o", "x.mp4"],
         1,
-        "images[0]: expected an object, found 'a.ppm'; images[1]: expected an object, found 'b.ppm'",
+        (
+            'images[0]: expected an object such as {"url": "a.png"}, found \'a.ppm\'; '
+            'images[1]: expected an object such as {"url": "a.png"}, found \'b.ppm\''
+        ),
         {},
     ),
     (["render", "object.json", "-o", "x.mp4"], 1, "images: expected a list, found {'url': 'a.ppm'}", {}),
@@ -106,8 +109,26 @@ MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
     (
         ["serve", "--bind", "127.0.0.1:5590"],
         2,
-        "settings: server.bind: expected an address that begins with tcp:// or ipc://, found 127.0.0.1:5590",
+        (
+            "settings: server.bind: expected an address that begins with tcp:// or ipc://, found '127.0.0.1:5590'; "
+            "did you mean tcp://127.0.0.1:5590?"
+        ),
         {},
+    ),
+    (
+        ["jobs", "--connect", "127.0.0.1:5590"],
+        2,
+        (
+            "--connect: expected an address that begins with tcp:// or ipc://, found '127.0.0.1:5590'; "
+            "did you mean tcp://127.0.0.1:5590?"
+        ),
+        {},
+    ),
+    (
+        ["jobs"],
+        2,
+        "environment: STILLREEL_CONECT is no setting; did you mean STILLREEL_CONNECT?",
+        {"STILLREEL_CONECT": GONE},
     ),
     (["jobs", "--connect", GONE], 3, f"not a word from {GONE} for 5 s; start a daemon with: stillreel serve", {}),
 ]

@@ -138,7 +138,10 @@ def test_what_fits_nothing_is_refused_by_name() -> None:
     touch("a.png", "b.json")
     assert refused("missing.png") == "missing.png: no such file"
     assert refused("a.png", "b.json") == "expected images, or one manifest alone; found b.json among 2 names"
-    assert refused("b.json", hold={"frames": 2}) == "--hold is for images; b.json is a manifest, which says that itself"
+    assert (
+        refused("b.json", hold={"frames": 2})
+        == "--hold is for images; b.json is a manifest, which has frames or duration for every image"
+    )
     assert refused("a.png", start=1) == (
         "--start is the first number of a pattern such as frames_%04d.png; found no pattern"
     )

@@ -77,7 +77,9 @@ def ask(sources: Sequence[str], wishes: Wishes) -> Asked:
         raise ConfigError(f"expected images, or one manifest alone; found {manifests[0]} among {len(sources)} names")
     for option, value in (("--hold", wishes.hold), ("--start", wishes.start)):
         if value is not None:
-            raise ConfigError(f"{option} is for images; {manifests[0]} is a manifest, which says that itself")
+            raise ConfigError(
+                f"{option} is for images; {manifests[0]} is a manifest, which has frames or duration for every image"
+            )
     path = Path(manifests[0])
     fields = read_manifest(path, wishes.overrides)
     if str(path) == "-":

@@ -71,4 +71,15 @@ def _rows(text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 yield begins, cells
             begins = rows.line_num + 1
     except csv.Error as error:
-        raise ConfigError(f"line {begins}: expected CSV: {error}") from error
+        raise ConfigError(f"line {begins}: expected CSV: {_fault(str(error))}") from error
+
+
+def _fault(readers: str) -> str:
+    """Say in our words what the reader has found."""
+    if "unexpected end of data" in readers:
+        return "a quote is opened and never closed"
+    if "expected after" in readers:
+        return "something stands between a closing quote and the next cell"
+    if "larger than field limit" in readers:
+        return f"a cell has more than {csv.field_size_limit()} characters"
+    return "it cannot be cut into cells"

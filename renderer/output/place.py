@@ -46,7 +46,7 @@ def place_for(output: Path) -> Path:
     place = Path(os.path.realpath(output))
     try:
         if not place.parent.is_dir():
-            raise ConfigError(f"output: {output.parent} is no directory")
+            raise ConfigError(f"output: expected a directory that exists, found {output.parent}")
         _refuse_special(output, place)
         _try(part_of(place))
     except OSError as error:

@@ -164,10 +164,10 @@ def test_each_failure_costs_its_own_video_only(tree: Tree, run: RunBatch) -> Non
     ended = run()
     assert (ended.code, ended.counts(), ended.document["ignored"]) == (1, (2, 0, 7), 1)
     assert ended.failures() == {
-        "broken.json": "expected JSON: EOF while parsing an object at line 1 column 1",
+        "broken.json": "expected JSON: the text ends within an object at line 1 column 1",
         "array.json": "expected a JSON object, found []",
         "rows.csv": "line 3: frames: expected a whole number, found 'x'",
-        "lines.jsonl": "line 2: expected JSON: EOF while parsing an object at column 1",
+        "lines.jsonl": "line 2: expected JSON: the text ends within an object at column 1",
         "gone.json": "images[1].url: missing.png: no such file",
         "field.json": "nonsense: no such field",
         "damaged.json": "images[1].url: damaged.png: expected a whole PNG image, found a damaged one",

@@ -171,7 +171,13 @@ LIKE_THERE: list[tuple[dict[str, Any], list[Any], str, dict[str, Any], str]] = [
     ({"images": {"url": "a"}}, ["body", "images"], "list_type", {}, "expected a list, found {'url': 'a'}"),
     ({"images": "a.png"}, ["body", "images"], "list_type", {}, "expected a list, found 'a.png'"),
     ({"images": None}, ["body", "images"], "list_type", {}, "expected a list, found null"),
-    ({"images": ["a"]}, ["body", "images", 0], "model_attributes_type", {}, "expected an object, found 'a'"),
+    (
+        {"images": ["a"]},
+        ["body", "images", 0],
+        "model_attributes_type",
+        {},
+        'expected an object such as {"url": "a.png"}, found \'a\'',
+    ),
     ({"images": [{"frames": 1}]}, ["body", "images", 0, "url"], "missing", {}, "expected a value, found none"),
     ({"images": [{"url": 7}]}, ["body", "images", 0, "url"], "string_type", {}, "expected text, found 7"),
     (
@@ -292,7 +298,8 @@ def test_every_fault_of_a_body_is_told_in_its_message(served: Served) -> None:
     response = served.http.post(RUN, json={"images": [{"frames": 0}, "a"], "fps": 1000})
     assert response.json()["message"] == (
         "images[0].url: expected a value, found none; images[0].frames: expected at least 1, found 0; "
-        "images[1]: expected an object, found 'a'; fps: expected 1 to 120 frames per second, found 1000"
+        'images[1]: expected an object such as {"url": "a.png"}, found \'a\'; '
+        "fps: expected 1 to 120 frames per second, found 1000"
     )
     assert len(response.json()["detail"]) == 4
 

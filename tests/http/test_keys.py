@@ -17,7 +17,9 @@ from renderer.errors import ConfigError
 from renderer.frontends.http.keys import KeyRing
 from renderer.frontends.http.links import address_of, links
 from renderer.frontends.http.server import Listeners
+from renderer.frontends.http.tls import make_pair
 from tests.daemon_process import DaemonProcess, Start, request, wait_until
+from tests.foreign_words import FOREIGN
 from tests.served import APP, QUEUE, RUN, Served
 
 Pair = tuple[Path, Path]
@@ -313,6 +315,22 @@ def test_a_bad_certificate_is_told_by_its_setting(start: Start, tmp_path: Path, 
     assert "http.tls_key" in refused_ports(tmp_path, **here, tls_key="gone.pem")
     assert "expected both or none" in refused_ports(tmp_path, **here)
     assert "stillreel keys --tls" in refused_ports(tmp_path, tls_bind="127.0.0.1:0")
+
+
+def test_what_openssl_finds_wrong_with_a_pair_is_told_in_our_words(tmp_path: Path, tls_pair: Pair) -> None:
+    certificate, key = tls_pair
+    _, other = make_pair(tmp_path)
+    torn = tmp_path / "torn.pem"
+    torn.write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    for tls_cert, tls_key, words in (
+        (certificate, other, "the key is not that of the certificate"),
+        (torn, key, "expected a certificate and its key in PEM, found one that cannot be read"),
+        (key, key, f"http.tls_cert: {key}: expected a certificate in PEM, found none"),
+        (certificate, certificate, f"http.tls_key: {certificate}: expected a private key in PEM, found none"),
+    ):
+        told = refused_ports(tmp_path, tls_bind="127.0.0.1:0", tls_cert=tls_cert, tls_key=tls_key)
+        assert told.endswith(words)
+        assert not FOREIGN.search(told)
 
 
 def test_keys_tls_makes_the_pair_that_https_takes(start: Start, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_suffix_that_would_lie_is_refused_by_name(tmp_path: Path, name: str) -
 
 
 def test_a_missing_directory_is_named(tmp_path: Path) -> None:
-    assert refused(tmp_path / "no" / "a.mp4") == f"output: {tmp_path / 'no'} is no directory"
+    assert refused(tmp_path / "no" / "a.mp4") == f"output: expected a directory that exists, found {tmp_path / 'no'}"
 
 
 def test_a_directory_a_pipe_a_socket_and_a_device_are_not_replaced(tmp_path: Path) -> None:

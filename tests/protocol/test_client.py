@@ -328,7 +328,7 @@ def test_what_is_no_answer_is_passed_over(serve, result):
 def test_an_endpoint_that_is_no_address_is_named(endpoint):
     with Client(endpoint) as client:
         for _ in range(2):
-            with pytest.raises(BadEndpoint, match=f"^{re.escape(repr(endpoint))} is no ZeroMQ address"):
+            with pytest.raises(BadEndpoint, match=f"^expected an address .*, found {re.escape(repr(endpoint))}"):
                 client.health()
 
 

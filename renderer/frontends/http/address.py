@@ -53,7 +53,10 @@ def proxied(target: str) -> tuple[Address, str]:
     Raises:
         ValueError: it is no http or https url.
     """
-    parts = urlsplit(target)
+    try:
+        parts = urlsplit(target)
+    except ValueError as error:  # its words are of addresses within brackets
+        raise ValueError("expected an http or https url") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("expected an http or https url")
     address = canonical(unquote(parts.path), parts.hostname)

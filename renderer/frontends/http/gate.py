@@ -133,7 +133,10 @@ class Gate:
     def _may_ask(self, origin: str | None) -> bool:
         if origin is None or self._needs_key or origin in self._settings.allow_origins:
             return True
-        name = urlsplit(origin).hostname if "://" in origin else None
+        try:
+            name = urlsplit(origin).hostname if "://" in origin else None
+        except ValueError:  # such as of a bracket that is not closed
+            return False
         return name is not None and _is_this_machine(name.lower())
 
     def _cors(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:

@@ -125,8 +125,10 @@ class KeyRing:
             return tuple(Key(**each) for each in fields["keys"])
         except FileNotFoundError:
             return ()
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ConfigError(f"{self._file}: not a file of API keys: {error}") from error
+        except OSError as error:
+            raise ConfigError(f"{self._file}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(f"{self._file}: expected API keys as `stillreel keys add` writes them") from error
 
     def _write(self, keys: list[Key]) -> None:
         text = json.dumps(

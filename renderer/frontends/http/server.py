@@ -136,14 +136,33 @@ def _pair(settings: HttpSettings, data_dir: Path) -> tuple[Path, Path]:
 
 
 def _checked(pair: tuple[Path, Path]) -> tuple[Path, Path]:
-    for setting, path in zip(("http.tls_cert", "http.tls_key"), pair, strict=True):
-        if not path.is_file():
-            raise ConfigError(f"{setting}: {path} is no file")
+    _expect_pem("http.tls_cert", pair[0], b"CERTIFICATE-----", "a certificate")
+    _expect_pem("http.tls_key", pair[1], b"PRIVATE KEY-----", "a private key")
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(*pair, password=_no_password)
-    except (ssl.SSLError, OSError, ValueError) as error:
-        raise ConfigError(f"http.tls_cert, http.tls_key: {pair[0]}, {pair[1]}: {error}") from error
+    except (OSError, ValueError) as error:  # SSLError is an OSError
+        raise ConfigError(f"http.tls_cert, http.tls_key: {pair[0]}, {pair[1]}: {_tls_fault(error)}") from error
     return pair
+
+
+def _expect_pem(setting: str, path: Path, mark: bytes, what: str) -> None:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{setting}: {path}: {error.strerror}") from error
+    if mark not in content:
+        raise ConfigError(f"{setting}: {path}: expected {what} in PEM, found none")
+
+
+def _tls_fault(error: Exception) -> str:
+    """Say in our words why a pair cannot be used; what else OpenSSL says of it, its place in a file, helps nobody."""
+    if not isinstance(error, ssl.SSLError):
+        return "the key is protected by a password; expected one without"
+    if error.reason == "KEY_VALUES_MISMATCH":
+        return "the key is not that of the certificate"
+    if "TOO_SMALL" in (error.reason or "") or "TOO_WEAK" in (error.reason or ""):
+        return "the key or the certificate's digest is too weak to be used"
+    return "expected a certificate and its key in PEM, found one that cannot be read"
 
 
 def _no_password() -> str:
