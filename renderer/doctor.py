@@ -82,7 +82,7 @@ def _tried(what: str, attempt: Callable[[], str]) -> Finding:
     except StillreelError as error:
         return Finding(what, False, str(error))
     except OSError as error:
-        return Finding(what, False, f"it cannot be run: {error.strerror}")
+        return Finding(what, False, f"{error.filename} cannot be run: {error.strerror}")
     except subprocess.TimeoutExpired as error:
         return Finding(what, False, f"it did not answer within {error.timeout:g} s")
     except subprocess.CalledProcessError as error:

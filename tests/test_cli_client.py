@@ -95,7 +95,7 @@ def test_an_answer_that_cannot_be_read_is_told_in_one_line(serve: Serve, cli: Cl
     server = serve(lambda server, call: server.answer(call, {"request_id": 7}))
     line = failed(cli("status", "a", "--connect", server.endpoint), 1)
     assert "no JobStatus: request_id: " in line
-    assert "; progress: Field required" in line
+    assert "; progress: expected a value, found none" in line
 
 
 # Whether a job would be taken.

@@ -29,12 +29,12 @@ def test_a_manifest_is_a_json_object(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"", "manifest: expected a JSON document in UTF-8: EOF"),
+        (b"", "manifest: expected a JSON document in UTF-8: the text ends"),
         (
             b'{"images": [',
             "manifest: expected a JSON document in UTF-8: the text ends within a list at line 1 column 12",
         ),
-        (b"{} {}", "manifest: expected a JSON document in UTF-8: trailing characters"),
+        (b"{} {}", "manifest: expected a JSON document in UTF-8: something follows the end"),
         (b'{"a": "\xff"}', "manifest: expected a JSON document in UTF-8: "),
         ('{"a": 1}'.encode("utf-16"), "manifest: expected a JSON document in UTF-8: "),
         (b'{"a": NaN}', "manifest: expected a JSON document in UTF-8: "),

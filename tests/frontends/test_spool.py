@@ -237,8 +237,8 @@ def _linked_bundle(spool: Path) -> None:
 
 
 CASES: dict[str, tuple[Case, str, str]] = {
-    "cut off": (_text('{"images": ['), "invalid_params", "manifest: expected a JSON document in UTF-8: EOF"),
-    "empty": (_text(""), "invalid_params", "manifest: expected a JSON document in UTF-8: EOF"),
+    "cut off": (_text('{"images": ['), "invalid_params", "manifest: expected a JSON document in UTF-8: the text ends"),
+    "empty": (_text(""), "invalid_params", "manifest: expected a JSON document in UTF-8: the text ends"),
     "binary": (_text(b"\x89PNG\r\n\0\0"), "invalid_params", "manifest: expected a JSON document in UTF-8: "),
     "latin-1": (_text('{"images": "é"}'.encode("latin-1")), "invalid_params", "manifest: expected a JSON document"),
     "deep": (_text("[" * 9000), "invalid_params", "manifest: expected a JSON document in UTF-8: more than 200 levels"),
