@@ -52,7 +52,7 @@ def test_a_part_that_fails_or_ends_before_its_time_ends_the_daemon(caplog: pytes
         pass
 
     async def scenario() -> None:
-        daemon = _Daemon(*[None] * 6)
+        daemon = _Daemon(*[None] * 5)
         with pytest.raises(KeyError):
             await daemon._lasting(fails)
         with pytest.raises(RuntimeError, match="ends has ended, and the daemon cannot go on"):
