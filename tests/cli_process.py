@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from tests import warm
+
 Ended = subprocess.CompletedProcess[str]
 
 COMMAND = [sys.executable, "-m", "renderer"]
@@ -20,16 +22,7 @@ COMMAND = [sys.executable, "-m", "renderer"]
 
 def run(*arguments: str | Path, cwd: Path, stdin: str = "", **environment: str) -> Ended:
     """Run it to its end, with pipes."""
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return warm.run([*map(str, arguments)], environment={**os.environ, **environment}, stdin=stdin, cwd=cwd)
 
 
 def failed(ended: Ended, code: int) -> str:
@@ -66,7 +59,7 @@ class Terminal:
         """Press Ctrl-C."""
         self._child.send_signal(2)
 
-    def read_until(self, is_enough: Callable[[str], bool], deadline_s: float = 30) -> None:
+    def read_until(self, is_enough: Callable[[str], bool], deadline_s: float = 90) -> None:
         """Read on until the words are enough, or it has ended."""
         ends_at = time.monotonic() + deadline_s
         while not is_enough(self.words):
@@ -80,7 +73,7 @@ class Terminal:
     def ended(self) -> int:
         """Read to the end and return the exit code."""
         self.read_until(lambda _: False)
-        return self._child.wait(30)
+        return self._child.wait(90)
 
     def close(self) -> None:
         self._child.kill()

@@ -1,14 +1,14 @@
 """CURVE keys for tests, made by the command line where people would make them."""
 
-import subprocess
-import sys
+import os
 from pathlib import Path
+
+from tests import warm
 
 
 def keys(data_dir: Path, *arguments: str, cwd: Path) -> str:
     """Run `stillreel keys`, and return what it prints."""
-    command = [sys.executable, "-m", "renderer", "keys", *arguments, "--data-dir", str(data_dir)]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    done = warm.run(["keys", *arguments, "--data-dir", str(data_dir)], environment=os.environ, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 

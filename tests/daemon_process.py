@@ -10,8 +10,6 @@ import os
 import select
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,6 +23,7 @@ import psutil
 
 from protocol.client import Client
 from renderer.encode import selftest
+from tests.warm import begin
 
 START_S = 90  # on a machine that has much else to do
 MARK = "TEST_DAEMON_MARK"  # in the environment of all that a test starts
@@ -94,7 +93,7 @@ def workers_of(pid: int) -> list[psutil.Process]:
 class Gate:
     """An HTTP server whose picture comes when the test says so: a job that shows it runs until then."""
 
-    def __init__(self) -> None:
+    def __init__(self, body: bytes = picture((20, 60, 200))) -> None:
         self.fetched = 0
         self._is_open = threading.Event()
         gate = self
@@ -103,7 +102,6 @@ class Gate:
             def do_GET(self) -> None:
                 gate.fetched += 1
                 gate._is_open.wait(60)
-                body = picture((20, 60, 200))
                 with contextlib.suppress(OSError):
                     self.send_response(200)
                     self.send_header("Content-Length", str(len(body)))
@@ -160,15 +158,12 @@ class DaemonProcess:
         self._mark = uuid.uuid4().hex
         self._client: Client | None = None
         settings = {f"STILLREEL_{name}": str(value) for name, value in {**_SETTINGS, **(environment or {})}.items()}
-        command = [sys.executable, "-m", "renderer", "serve", "--bind", bind, "--data-dir", self.data_dir, *arguments]
-        with self.log.open("w") as log:
-            self.child = subprocess.Popen(
-                [*prefix, *map(str, command)],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env={**os.environ, **settings, "TMPDIR": str(self.temporary), MARK: self._mark},
-            )
+        words = ["serve", "--bind", bind, "--data-dir", *map(str, (self.data_dir, *arguments))]
+        told = {**os.environ, **settings, "TMPDIR": str(self.temporary), MARK: self._mark}
+        reading, writing = os.pipe()
+        self._stdout = os.fdopen(reading)
+        with self.log.open("w") as log, os.fdopen(writing, "w") as stdout:
+            self.child = begin(words, prefix=prefix, environment=told, stdout=stdout, stderr=log)
         self.ready_line = self._first_line()
         if not self.ready_line:
             self.close()
@@ -179,9 +174,8 @@ class DaemonProcess:
         self.https = next((address for address in addresses if address.startswith("https://")), "")
 
     def _first_line(self) -> str:
-        assert self.child.stdout is not None
-        ready, _, _ = select.select([self.child.stdout], [], [], START_S)
-        return self.child.stdout.readline().strip() if ready else ""
+        ready, _, _ = select.select([self._stdout], [], [], START_S)
+        return self._stdout.readline().strip() if ready else ""
 
     def words(self) -> str:
         """What it has logged so far."""
@@ -194,7 +188,12 @@ class DaemonProcess:
 
     def processes(self) -> list[psutil.Process]:
         """Everything that lives and stems from this daemon, itself included."""
-        return marked(self._mark)
+        found = {process.pid: process for process in marked(self._mark)}
+        with contextlib.suppress(psutil.Error):  # a copy's environment is not told of it
+            daemon = psutil.Process(self.child.pid)
+            if daemon.status() != psutil.STATUS_ZOMBIE and self.child.poll() is None:
+                found[daemon.pid] = daemon
+        return list(found.values())
 
     def workers(self) -> list[psutil.Process]:
         """The processes that render: the fork server's children."""
@@ -242,8 +241,7 @@ class DaemonProcess:
             self._client.close()
         self.child.kill()
         self.child.wait()
-        if self.child.stdout is not None:
-            self.child.stdout.close()
+        self._stdout.close()
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()

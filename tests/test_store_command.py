@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli_process import Ended, run
 from tests.daemon_process import DaemonProcess, Gate, Start, request, starting, wait_until
 
 _OPERATIONS = Path(__file__).parents[1] / "docs" / "operations.md"
 PIXELS = {"attachments": [{"shape": [2, 2, 3]}], "images": [{"url": "cid:0", "frames": 3}]}
 
 
-def store(command: str, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    words = [sys.executable, "-m", "renderer", "store", command, *map(str, arguments)]
-    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+def store(command: str, *arguments: str | Path) -> Ended:
+    return run("store", command, *arguments, cwd=Path.cwd())
 
 
 def busy(start: Start, gate: Gate) -> DaemonProcess:

@@ -2,8 +2,6 @@
 
 import json
 import stat
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -17,6 +15,7 @@ from protocol.curve import read_curve_file
 from protocol.errors import BadCurveFile, ClientError, KeyRefused, RemoteError, Unreachable
 from renderer.errors import ConfigError
 from renderer.frontends.curve import CurveRing
+from tests.cli_process import run
 from tests.curve_keys import curve_file, keys
 from tests.daemon_process import DaemonProcess, Gate, Start, request, starting, wait_until
 from tests.frontends.test_zmq_server import connected
@@ -260,9 +259,9 @@ def test_a_key_is_not_shown_by_the_object_that_holds_it(tmp_path: Path) -> None:
 
 
 def test_the_commands_take_a_key(daemon: DaemonProcess, alice: Path, directory: Path) -> None:
-    asked = [sys.executable, "-m", "renderer", "jobs", "--json", "--connect", daemon.endpoint]
-    told = subprocess.run([*asked, "--curve", str(alice)], capture_output=True, text=True, check=False, timeout=60)
+    asked = ("jobs", "--json", "--connect", daemon.endpoint)
+    told = run(*asked, "--curve", alice, cwd=directory)
     assert told.returncode == 0, told.stderr
-    refused = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=60)
+    refused = run(*asked, cwd=directory)
     assert refused.returncode == 2
     assert "takes clients with a CURVE key only" in refused.stderr

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.cli_process import run
 from tests.served import Served
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "http.md"
@@ -83,5 +84,5 @@ def test_the_commands_are_there(tmp_path: Path) -> None:
             words.append("--help")  # the daemon of the other tests was started with these
         else:
             words += ["--data-dir", str(tmp_path)]
-        done = subprocess.run([sys.executable, "-m", "renderer", *words], capture_output=True, text=True, check=False)
+        done = run(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

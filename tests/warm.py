@@ -1,0 +1,232 @@
+"""`stillreel` in processes that need not import it: each begins as a copy of one that has done so.
+
+A whole run of the tests begins hundreds of daemons and commands, and imports would be most of what they cost. Tests of
+how `stillreel` starts begin it as its users do, with an interpreter of its own; so does everything here whose
+environment an interpreter, a library or the loader reads before the program does.
+
+`python -m tests.warm SOCKET` imports what every daemon imports, and becomes `stillreel` as often as it is asked.
+"""
+
+import atexit
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+RUN_S = 60
+_PRELOADED = ("renderer.cli", "renderer.daemon", "renderer.frontends.http.door", "protocol.client")
+_READ_LATE = ("STILLREEL_", "XDG_", "TEST_DAEMON_MARK", "TMPDIR", "PYTEST_CURRENT_TEST")  # by the program itself
+
+
+def begin(
+    arguments: Sequence[str],
+    *,
+    environment: Mapping[str, str],
+    prefix: Sequence[str] = (),
+    stdin: int | IO[Any] | None = None,
+    stdout: int | IO[Any],
+    stderr: int | IO[Any],
+    cwd: Path | None = None,
+) -> "subprocess.Popen[Any] | Warm":
+    """Begin `stillreel` with these arguments, as a copy if nothing speaks against it.
+
+    Args:
+        prefix: a command that it is the argument of.
+    """
+    if not prefix and all(
+        name.startswith(_READ_LATE) or os.environ.get(name) == environment.get(name)
+        for name in os.environ.keys() | environment.keys()
+    ):
+        return _parent().become(arguments, environment, (stdin, stdout, stderr), cwd or Path.cwd())
+    command = [*prefix, sys.executable, "-m", "renderer", *arguments]
+    return subprocess.Popen(command, env=environment, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd)
+
+
+def run(
+    arguments: Sequence[str], *, environment: Mapping[str, str], stdin: str = "", cwd: Path | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run `stillreel` to its end, with pipes."""
+    pipes = [os.pipe() for _ in range(3)]
+    mine = [os.fdopen(pipes[0][1], "w"), os.fdopen(pipes[1][0]), os.fdopen(pipes[2][0])]
+    its = [pipes[0][0], pipes[1][1], pipes[2][1]]
+    try:
+        child = begin(arguments, environment=environment, stdin=its[0], stdout=its[1], stderr=its[2], cwd=cwd)
+    finally:
+        for number in its:
+            os.close(number)
+    with contextlib.ExitStack() as stack:
+        for file in mine:
+            stack.enter_context(file)
+        threads = stack.enter_context(ThreadPoolExecutor(3))
+        stack.callback(child.kill)
+        written = threads.submit(_write, mine[0], stdin)
+        words = [threads.submit(file.read) for file in mine[1:]]
+        code = child.wait(RUN_S)
+        written.result()
+        return subprocess.CompletedProcess(arguments, code, words[0].result(), words[1].result())
+
+
+def _write(file: IO[str], words: str) -> None:
+    with contextlib.suppress(BrokenPipeError), file:
+        file.write(words)
+
+
+class Warm:
+    """A process that began as a copy, with what subprocess.Popen has for a process of its own."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._told = connection.makefile("rb")
+        self._connection = connection
+        self.pid = int(self._told.readline())
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.wait(0)
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired("stillreel", timeout or 0)
+            self.returncode = int(self._told.readline())
+            self._told.close()
+            self._connection.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+class _Parent:
+    """The process that has imported stillreel."""
+
+    def __init__(self) -> None:
+        """Start it; it imports for a second."""
+        self._directory = tempfile.TemporaryDirectory(prefix="sr-")
+        self._address = str(Path(self._directory.name, "warm"))
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.warm", self._address],
+            cwd=Path(__file__).parents[1],
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a process with threads cannot be copied
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,  # not a terminal, whatever this process has
+        )
+        atexit.register(self._close)
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        if self._process.stdout.readline() != b"ready\n":
+            raise AssertionError(self._process.stderr.read().decode())
+
+    def become(
+        self, arguments: Sequence[str], environment: Mapping[str, str], files: Sequence[int | IO[Any] | None], cwd: Path
+    ) -> Warm:
+        asked = {"arguments": list(arguments), "environment": dict(environment), "cwd": str(cwd)}
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(self._address)
+        with open(os.devnull, "r+b") as nothing:  # noqa: PTH123 - a descriptor is wanted
+            standing = [nothing if file in {None, subprocess.DEVNULL} else file for file in files]
+            numbers = [file if isinstance(file, int) else file.fileno() for file in standing if file is not None]
+            socket.send_fds(connection, [b"\n"], numbers)
+        connection.sendall(json.dumps(asked).encode() + b"\n")
+        return Warm(connection)
+
+    def _close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._directory.cleanup()
+
+
+@functools.cache
+def _parent() -> _Parent:
+    return _Parent()
+
+
+# What follows runs in that process and its copies.
+
+
+def serve(address: str) -> None:
+    """Become `stillreel` in a copy for each connection, until whoever began this has gone."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        print("ready", flush=True)  # noqa: T201 - waited for
+        while sys.stdin not in select.select([listener, sys.stdin], [], [], 1)[0]:
+            _reap()
+            if not select.select([listener], [], [], 0)[0]:
+                continue
+            connection, _ = listener.accept()
+            if os.fork() == 0:
+                listener.close()
+                _answer(connection)
+                return
+            connection.close()
+
+
+def _reap() -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+
+
+def _answer(connection: socket.socket) -> None:
+    """Begin a copy that is `stillreel`, and tell its number, and its exit code once it has ended."""
+    _, files, _, _ = socket.recv_fds(connection, 1, 3)
+    asked = json.loads(connection.makefile("rb").readline())
+    if (child := os.fork()) == 0:
+        connection.close()
+        _become(asked, files)
+        return
+    for number in (*range(3), *files):
+        os.close(number)
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(f"{child}\n".encode("ascii"))
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        connection.sendall(f"{code}\n".encode("ascii"))
+    os._exit(0)
+
+
+def _become(asked: dict[str, Any], files: list[int]) -> None:
+    """Be what `python -m renderer` would be, from the standard files to the name of the main module."""
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    os.closerange(3, max(files) + 1)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as the interpreter opens them
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
+    os.environ.clear()
+    os.environ.update(asked["environment"])
+    os.chdir(asked["cwd"])
+    time.tzset()
+    sys.argv[1:] = asked["arguments"]
+    runpy.run_module("renderer", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    gc.freeze()  # a copy would else look through, and so make its own, all memory of this process when it ends
+    serve(sys.argv[1])
