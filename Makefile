@@ -23,7 +23,7 @@ lint: $(READY) ; $(BIN)/ruff format --check . && $(BIN)/ruff check .
 types: $(READY) ; $(BIN)/mypy
 imports: $(READY) ; $(BIN)/lint-imports
 # Three at a time, because most tests wait for processes and sockets more than they work; a file stays with one of them,
-# and tests/conftest.py says which files are begun first. Compiled modules are kept, for every daemon imports them anew.
+# and tests/conftest.py says which are begun first. Compiled modules are kept, for many processes import them anew.
 test: $(READY) ; PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 check: lint types imports test
 # Looks up known holes in what is installed; needs the network, so it is no part of check.
@@ -32,8 +32,11 @@ demo: $(READY) ; $(BIN)/python scripts/demo.py
 serve: $(READY) ; $(BIN)/stillreel serve
 # Damaged pictures for an hour: no decoder may end its process, or show what was in memory before.
 fuzz: $(READY) ; $(BIN)/python -m tests.pictures.fuzz
-# A daemon and jobs through all doors for half an hour, while processes and the disk are troubled.
-soak: $(READY) ; $(BIN)/python -m tests.soak
+# The load tests with all that they can do, then a daemon and jobs through all doors for half an hour, while processes
+# and the disk are troubled.
+soak: $(READY)
+	STILLREEL_TEST_LOAD=full $(BIN)/python -m pytest -m load
+	$(BIN)/python -m tests.soak
 # The versions that the container's image installs; needs the network and the image's Python (PYTHON=python3.13).
 constraints: ; $(PYTHON) scripts/constraints.py
 bench: $(BENCH)/.ready ; $(BENCH)/bin/python -m benchmarks

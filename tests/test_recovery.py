@@ -23,6 +23,7 @@ from renderer.timeline import frame_rate, timeline
 from renderer.work import Attachment, RenderJob
 from tests.daemon_process import DaemonProcess, Gate, Start, picture, request, still, wait_until
 from tests.jobs.factories import make_job
+from tests.load import load
 
 ONE = {"ENGINE__WORKERS": 1, "ENGINE__RETRY_PAUSE_S": 0.05}
 
@@ -197,7 +198,9 @@ def test_a_data_directory_that_is_named_otherwise_loses_no_job(start: Start, gat
 # One request, one job.
 
 
-def test_a_thousand_of_one_request_at_once_are_rendered_once(start: Start, tmp_path: Path) -> None:
+@pytest.mark.load
+def test_hundreds_of_one_request_at_once_are_rendered_once(start: Start, tmp_path: Path) -> None:
+    calls = load(10, 50)  # of each client
     daemon = start(ENGINE__WORKERS=1, ENGINE__MAX_QUEUED=2)
     asked = request(still(size=(64, 48)), still((1, 2, 3)), request_id="crowd")
 
@@ -206,10 +209,10 @@ def test_a_thousand_of_one_request_at_once_are_rendered_once(start: Start, tmp_p
             clients = [
                 await stack.enter_async_context(AsyncClient(daemon.endpoint, timeout_s=60)) for _ in range(20)
             ]  # what is told of a job is told to each call of a client that asks for it
-            return await asyncio.gather(*(client.render(asked) for client in clients * 50))
+            return await asyncio.gather(*(client.render(asked) for client in clients * calls))
 
     results = asyncio.run(ask_all())
-    assert len(results) == 1000
+    assert len(results) == 20 * calls
     assert all(result == results[0] for result in results)
     assert daemon.words().count("accepted: 2 images") == 1
     assert [job.attempts for job in daemon.client.jobs()] == [1]

@@ -11,6 +11,7 @@ import pytest
 from protocol.client import Client
 from protocol.errors import RemoteError
 from tests.daemon_process import DaemonProcess, Gate, Start, request, still, wait_until
+from tests.load import load
 from tests.nvenc_standin.process import Standin
 
 SIZE = {"width": 160, "height": 64}
@@ -40,7 +41,9 @@ def most_open(journal: list[tuple[str, int]]) -> int:
 
 
 @pytest.mark.timeout(300)
-def test_a_hundred_jobs_share_two_sessions(start_gpu: StartGpu, standin: Standin) -> None:
+@pytest.mark.load
+def test_many_jobs_share_two_sessions(start_gpu: StartGpu, standin: Standin) -> None:
+    count = load(32, 100)
     daemon = start_gpu(4)
 
     def render(number: int) -> Any:
@@ -49,8 +52,8 @@ def test_a_hundred_jobs_share_two_sessions(start_gpu: StartGpu, standin: Standin
             return client.render(request(still((shade, shade, shade), frames=1 + number % 7), **SIZE))
 
     with ThreadPoolExecutor(12) as clients:
-        results = list(clients.map(render, range(100)))
-    assert [result.frames for result in results] == [1 + number % 7 for number in range(100)]
+        results = list(clients.map(render, range(count)))
+    assert [result.frames for result in results] == [1 + number % 7 for number in range(count)]
     assert {(result.encoder, result.fallback_reason) for result in results} == {("nvenc", None)}
     assert daemon.stop() == 0
     journal = standin.journal()

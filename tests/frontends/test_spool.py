@@ -17,6 +17,7 @@ import pytest
 from protocol.errors import RemoteError
 from renderer.frontends.claims import Claims
 from tests.daemon_process import DaemonProcess, Gate, Start, picture, request, starting, still, wait_until
+from tests.load import load
 from tests.manifest_directory import owner_of, put, put_bundle, stage_bundle, tree
 
 MAX_MANIFEST_BYTES = 20_000
@@ -337,8 +338,9 @@ def test_what_is_no_manifest_stays_where_it_is(daemon: DaemonProcess, spool: Pat
     assert names <= set(names_in(incoming))
 
 
+@pytest.mark.load
 def test_manifests_that_vanish_at_any_moment_do_no_harm(daemon: DaemonProcess, spool: Path) -> None:
-    for number in range(150):
+    for number in range(load(50, 150)):
         put(spool, f"here-and-gone-{number}", request())
         for path in [spool / "incoming" / f"here-and-gone-{number}.json", *spool.glob("active/*/*/manifest.json")]:
             path.unlink(missing_ok=True)
@@ -456,24 +458,27 @@ def test_a_move_that_fails_is_tried_until_it_succeeds(start: Start, own: Path) -
     wait_until(lambda: not claims_in(own), "nothing is claimed any more")
 
 
-def test_80_manifests_and_two_daemons_each_is_rendered_once(two: tuple[Start, Start], own: Path) -> None:
-    for number in range(80):
+@pytest.mark.load
+def test_many_manifests_and_two_daemons_each_is_rendered_once(two: tuple[Start, Start], own: Path) -> None:
+    count = load(30, 80)
+    for number in range(count):
         colour = (number, 255 - number, 0)
         if number % 2:
             put_bundle(own, f"m{number}", request({"url": "a.ppm"}), {"a.ppm": picture(colour)})
         else:
             put(own, f"m{number}", request(still(colour, frames=1)))
     daemons = [start("--spool", own, ENGINE__WORKERS=1) for start in two]
-    wait_until(lambda: len(names_in(own / "done")) == 80, "all are done", 100)
-    assert names_in(own / "done") == sorted(f"m{number}" for number in range(80))
+    wait_until(lambda: len(names_in(own / "done")) == count, "all are done", 100)
+    assert names_in(own / "done") == sorted(f"m{number}" for number in range(count))
     rendered = [daemon.words().count("done in") for daemon in daemons]
-    assert sum(rendered) == 80
-    assert min(rendered) > 8
+    assert sum(rendered) == count
+    assert min(rendered) > count // 10
     wait_until(lambda: not claims_in(own), "nothing is claimed any more")
     assert names_in(own / "incoming") == names_in(own / "failed") == []
     assert not any("WARNING" in daemon.words() for daemon in daemons)
 
 
+@pytest.mark.load
 def test_what_a_killed_daemon_had_claimed_is_finished_by_the_other_after_the_lease(
     two: tuple[Start, Start], own: Path, gate: Gate
 ) -> None:
@@ -483,32 +488,35 @@ def test_what_a_killed_daemon_had_claimed_is_finished_by_the_other_after_the_lea
     put_bundle(own, "waiting", request({"url": "a.ppm"}), {"a.ppm": picture((1, 2, 3))})
     wait_until(lambda: len(claims_in(own)) == 2 and killed.encoders(), "one runs, one waits")
     other = two[1]("--spool", own, "--allow-http", **settings)
-    for number in range(30):
+    count = load(12, 30)
+    for number in range(count):
         put(own, f"m{number}", request(still(frames=1)))
     wait_until(lambda: len(names_in(own / "done")) > 5, "the other renders")
     assert not (own / "done" / "running").exists()
     killed.signal(signal.SIGKILL)
     killed.child.wait()
     gate.open()
-    expected = sorted(["running", "waiting", *(f"m{number}" for number in range(30))])
+    expected = sorted(["running", "waiting", *(f"m{number}" for number in range(count))])
     wait_until(lambda: names_in(own / "done") == expected, "the other has finished all", 60)
     assert other.words().count("taken over") == 2
     wait_until(lambda: not claims_in(own), "nothing is claimed any more")
     assert names_in(own / "incoming") == names_in(own / "failed") == []
 
 
+@pytest.mark.load
 def test_a_daemon_that_is_killed_amid_many_loses_none_and_doubles_none(two: tuple[Start, Start], own: Path) -> None:
-    for number in range(60):
+    count = load(30, 60)
+    for number in range(count):
         put(own, f"m{number}", request(still(frames=1)))
     settings = {"ENGINE__WORKERS": 1, "SPOOL__LEASE_S": 2}
     killed, _ = [start("--spool", own, **settings) for start in two]
     wait_until(lambda: killed.words().count("is in done") > 5, "both are at work")
     killed.signal(signal.SIGKILL)
     killed.child.wait()
-    wait_until(lambda: len(names_in(own / "done")) == 60 and not claims_in(own), "the other has finished all", 60)
-    assert names_in(own / "done") == sorted(f"m{number}" for number in range(60))
+    wait_until(lambda: len(names_in(own / "done")) == count and not claims_in(own), "the other has finished all", 60)
+    assert names_in(own / "done") == sorted(f"m{number}" for number in range(count))
     assert names_in(own / "incoming") == names_in(own / "failed") == []
-    for number in range(60):
+    for number in range(count):
         assert tree(own / "done" / f"m{number}") == {"manifest.json", "result.json", "video.mp4"}
 
 

@@ -18,7 +18,8 @@ import psutil
 import pytest
 import zmq
 
-from tests.daemon_process import DaemonProcess, Gate, Start, request, still, wait_until
+from tests.daemon_process import DaemonProcess, Gate, Start, request, starting, still, wait_until
+from tests.load import load
 
 MIB = 1024 * 1024
 
@@ -40,6 +41,13 @@ def dealer(endpoint: str, **options: int) -> Iterator[zmq.Socket[bytes]]:
 
 def message(number: int, method: str, params: dict[str, Any]) -> bytes:
     return json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params}).encode()
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon that takes small messages, for tests that do not look at its memory."""
+    with starting(tmp_path_factory.mktemp("daemon")) as start:
+        yield start("--allow-http", SERVER__MAX_REQUEST_BYTES=4 * MIB, ENGINE__WORKERS=1)
 
 
 def own_bytes(daemon: DaemonProcess) -> int:
@@ -101,8 +109,7 @@ def test_a_message_is_let_go_when_its_job_is_stored(start: Start, gate: Gate) ->
         wait_until(lambda: own_bytes(daemon) - before < 80 * MIB, "the messages are let go")
 
 
-def test_a_client_that_dies_with_answers_outstanding_is_forgotten(start: Start, gate: Gate) -> None:
-    daemon = start(ENGINE__WORKERS=1)
+def test_a_client_that_dies_with_answers_outstanding_is_forgotten(daemon: DaemonProcess, gate: Gate) -> None:
     program = (
         "import asyncio, json, sys\n"
         "from protocol.client import AsyncClient\n"
@@ -121,15 +128,15 @@ def test_a_client_that_dies_with_answers_outstanding_is_forgotten(start: Start, 
     assert "Traceback" not in daemon.words()
 
 
+@pytest.mark.load
 @pytest.mark.parametrize("greeting", [b"", b"GET / HTTP/1.1\r\n\r\n", bytes([255, 0, 0, 0, 0, 0, 0, 0, 1, 127, 3])])
-def test_ten_thousand_connects_leave_the_daemon_as_it_was(start: Start, greeting: bytes) -> None:
-    daemon = start()
+def test_thousands_of_connects_leave_the_daemon_as_it_was(daemon: DaemonProcess, greeting: bytes) -> None:
     daemon.client.render(request())
     place = urlsplit(daemon.endpoint)
     address = (place.hostname, place.port)
     process = psutil.Process(daemon.child.pid)
     before = process.num_fds()
-    for _ in range(3334):
+    for _ in range(load(700, 3334)):
         with socket.create_connection(address, 10) as connection:
             connection.sendall(greeting)
     with contextlib.ExitStack() as stack:
@@ -180,8 +187,7 @@ def send_often(connection: socket.socket, data: bytes, times: int) -> None:
         connection.sendall(data)
 
 
-def test_messages_that_are_sent_faster_than_they_are_taken_cut_off_nobody(start: Start) -> None:
-    daemon = start(SERVER__MAX_REQUEST_BYTES=4 * MIB, ENGINE__WORKERS=1)
+def test_messages_that_are_sent_faster_than_they_are_taken_cut_off_nobody(daemon: DaemonProcess) -> None:
     with dealer(daemon.endpoint, sndhwm=0) as client:
         for number in range(60):
             client.send_multipart([message(number, "health", {}), bytes(3 * MIB)], copy=False)
@@ -191,10 +197,9 @@ def test_messages_that_are_sent_faster_than_they_are_taken_cut_off_nobody(start:
     assert "cut off" not in daemon.words()
 
 
-def test_a_message_that_is_too_large_is_answered_in_words_and_keeps_its_connection(start: Start) -> None:
-    daemon = start(SERVER__MAX_REQUEST_BYTES=8 * MIB, ENGINE__WORKERS=1)
+def test_a_message_that_is_too_large_is_answered_in_words_and_keeps_its_connection(daemon: DaemonProcess) -> None:
     with dealer(daemon.endpoint, sndhwm=0) as client:
-        client.send_multipart([message(7, "submit", request()), *[bytes(MIB)] * 15])
+        client.send_multipart([message(7, "submit", request()), *[bytes(MIB)] * 7])
         assert client.poll(60_000)
         answer = json.loads(client.recv())
         assert (answer["id"], answer["error"]["data"]["type"]) == (7, "message_too_large")
@@ -203,8 +208,7 @@ def test_a_message_that_is_too_large_is_answered_in_words_and_keeps_its_connecti
         assert json.loads(client.recv())["id"] == 8
 
 
-def test_what_a_connection_sends_counts_from_its_last_message_on(start: Start) -> None:
-    daemon = start(SERVER__MAX_REQUEST_BYTES=4 * MIB, ENGINE__WORKERS=1)
+def test_what_a_connection_sends_counts_from_its_last_message_on(daemon: DaemonProcess) -> None:
     with dealer(daemon.endpoint, sndhwm=0) as client:
         for number in range(24):  # 72 MiB, which would be too much for one message
             client.send_multipart([message(number, "health", {}), bytes(3 * MIB)])

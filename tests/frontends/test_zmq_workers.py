@@ -8,6 +8,7 @@ import pytest
 
 from protocol.errors import RemoteError
 from tests.daemon_process import DaemonProcess, Gate, Start, request, still, wait_until
+from tests.load import load
 
 
 def test_a_job_whose_worker_is_killed_is_tried_again_and_completes(start: Start, gate: Gate) -> None:
@@ -73,19 +74,20 @@ def test_a_job_that_takes_too_long_is_stopped(start: Start, gate: Gate) -> None:
     began = time.monotonic()
     with pytest.raises(RemoteError, match=r"longer than 0\.5 s") as caught:
         daemon.client.render(gate.request())
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 30  # the picture would not come for a minute
     assert caught.value.kind.name == "request_timeout"
-    wait_until(lambda: not daemon.encoders(), "the encoder is gone", 2)
+    wait_until(lambda: not daemon.encoders(), "the encoder is gone")
     assert daemon.client.render(request()).frames == 2
     assert daemon.files() == []
 
 
-def test_two_hundred_jobs_leave_memory_descriptors_and_processes_as_they_were(start: Start) -> None:
-    """Growth from job 50 to job 200: one lost picture each would be 4 MiB, a lost request body 23 MiB.
+@pytest.mark.load
+def test_many_jobs_leave_memory_descriptors_and_processes_as_they_were(start: Start) -> None:
+    """Growth over 60 jobs or more: one lost picture each would be 13 MiB, a lost request body 36 MiB.
 
     12 MiB are granted to daemon and worker together, for what malloc keeps and the daemon knows of finished jobs.
     """
-    pictures = [still(size=(160, 120)), still((1, 2, 3), size=(160, 120)), {"url": "cid:0"}]
+    pictures = [still(size=(320, 240)), still((1, 2, 3), size=(320, 240)), {"url": "cid:0"}]
     daemon = start(ENGINE__WORKERS=1)
 
     def render(jobs: int) -> None:
@@ -96,9 +98,9 @@ def test_two_hundred_jobs_leave_memory_descriptors_and_processes_as_they_were(st
         processes = [*daemon.workers(), psutil.Process(daemon.child.pid)]
         return sum(p.memory_info().rss for p in processes), sum(p.num_fds() for p in processes), len(daemon.processes())
 
-    render(50)
+    render(load(30, 50))
     memory, descriptors, processes = seen()
-    render(150)
+    render(load(60, 150))
     assert seen()[2] == processes
     assert seen()[1] <= descriptors + 2
     assert seen()[0] - memory < 12 * 1024 * 1024

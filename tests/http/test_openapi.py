@@ -5,8 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from renderer.frontends.http.schema import ImagesToVideoInput
 from tests.daemon_process import Start
+from tests.load import load
 from tests.served import ENDPOINT, Served
 
 CHECKS = (
@@ -35,11 +38,12 @@ def test_every_example_is_a_request(served: Served) -> None:
     assert [len(ImagesToVideoInput.model_validate(example).images) for example in examples] == [2]
 
 
+@pytest.mark.load
 def test_no_generated_request_breaks_the_server_or_the_document(start: Start, tmp_path: Path) -> None:
     daemon = start("--http", "127.0.0.1:0")
     command = [
         str(Path(sys.executable).with_name("schemathesis")),
-        *("run", f"{daemon.http}/openapi.json", "--no-color", "--max-examples", "8", "--seed", "1"),
+        *("run", f"{daemon.http}/openapi.json", "--no-color", "--max-examples", f"{load(3, 8)}", "--seed", "1"),
         *("--checks", ",".join(CHECKS), "--exclude-path-regex", "stream|events|doctor", "--request-timeout", "30"),
     ]
     assert shutil.which(command[0])
