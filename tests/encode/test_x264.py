@@ -302,7 +302,7 @@ def test_a_child_that_stalls_is_killed_with_its_own_children(start_child, frame_
     grandchild = pid_in(note)
     began = time.monotonic()
     assert "moved no byte for 0.5 s" in failure(child, frame_of(1), frames=2000)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     wait_until_gone(grandchild)
 
 

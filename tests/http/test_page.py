@@ -1,7 +1,6 @@
 """What the page is given: its files under a strict policy, the jobs as they change, what works here."""
 
 import json
-import time
 
 import httpx
 import pytest
@@ -73,11 +72,9 @@ def test_what_works_here_is_told_without_paths(served: Served) -> None:
 def test_a_daemon_that_stops_ends_its_streams(start: Start, gate: Gate) -> None:
     daemon = start("--http", "127.0.0.1:0")
     with httpx.Client(base_url=daemon.http, timeout=30) as client, client.stream("GET", "/api/events") as response:
-        began = time.monotonic()
         daemon.signal()
         assert b"".join(response.iter_bytes())
-        assert daemon.child.wait(15) == 0
-        assert time.monotonic() - began < 8
+        assert daemon.child.wait(45) == 0  # running jobs would get a minute
     assert " ERROR " not in daemon.words()
 
 

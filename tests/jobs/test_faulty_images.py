@@ -5,6 +5,7 @@ delivers to the very thread that decodes.
 """
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import resource
@@ -16,17 +17,18 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from protocol.schema import Fault, RenderParams
-from renderer.config import FetchSettings, PictureSettings, RequestLimits
+from renderer.config import PictureSettings, RequestLimits
 from renderer.errors import DecodeTimedOut
 from renderer.intake import Origin, render_job
 from renderer.jobs.slots.base import AttemptLost, RenderTask
 from renderer.pipeline import render
 from renderer.work import RenderReport
 from tests.cli_process import failed, run
-from tests.daemon_process import request, still
+from tests.daemon_process import Gate, request, still
 from tests.jobs.factories import SETTINGS
 from tests.jobs.test_slot import Bench, bench
 
@@ -54,7 +56,7 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def task(*images: dict[str, object], directory: Path, **pictures: float) -> RenderTask:
     work = render_job(
-        RenderParams.model_validate(request(*images)), RequestLimits(), FetchSettings(), Origin(any_path=True)
+        RenderParams.model_validate(request(*images)), RequestLimits(), SETTINGS.fetch, Origin(any_path=True)
     )
     settings = SETTINGS.model_copy(update={"pictures": PictureSettings(**pictures)})
     return RenderTask("a", work, directory / "a.mp4", settings)
@@ -64,6 +66,12 @@ async def inside(at: Bench, count: int = 1) -> None:
     """Wait until so many images have been inside a decoder for a while."""
     async with asyncio.timeout(30):
         while len([one for one in at.slot._worker.marks.inside() if one.since_s > 0.02]) < count:  # noqa: ASYNC110
+            await asyncio.sleep(0.002)
+
+
+async def no_more_inside(at: Bench) -> None:
+    async with asyncio.timeout(30):
+        while at.slot._worker.marks.inside():  # noqa: ASYNC110 - another process says so
             await asyncio.sleep(0.002)
 
 
@@ -215,16 +223,42 @@ def test_of_two_slow_images_neither_is_blamed_before_it_was_alone_in_a_decoder(t
     asyncio.run(scenario())
 
 
+async def stopped_in_a_decoder(at: Bench, directory: Path, slow: Path) -> psutil.Process:
+    """Let a job end early while its other image is decoded, and stop the worker before that has an end as well."""
+    for _ in range(20):  # on a busy machine the decoder may be the first
+        [worker] = at.processes()
+        with contextlib.closing(Gate(b"nonsense")) as gate:
+            early = task({"url": gate.url}, {"url": str(slow)}, directory=directory, decoding_threads=2)
+            attempt = asyncio.create_task(at.slot.run(early))
+            await inside(at)
+            gate.open()
+            assert (await attempt).loc == ("images", 0, "url")
+            worker.suspend()
+        if at.slot._worker.marks.inside():
+            return worker
+        worker.resume()
+    raise AssertionError("no decoder was left at work")
+
+
 def test_what_a_job_that_ended_early_left_in_a_decoder_does_not_meet_the_next_job(tmp_path: Path, slow: Path) -> None:
     async def scenario() -> None:
         async with bench(tmp_path) as at:
             await at.run(request())
-            [first] = at.processes()
-            early = task({"url": "data:,nonsense"}, {"url": str(slow)}, directory=tmp_path, decoding_threads=2)
-            assert (await at.slot.run(early)).loc == ("images", 0, "url")
-            is_left = bool(at.slot._worker.marks.inside())
+            left = await stopped_in_a_decoder(at, tmp_path, slow)
             assert isinstance(await at.run(request()), RenderReport)
-            assert first.is_running() is not is_left
+            assert not left.is_running()
+
+
+def test_a_job_that_ended_early_and_left_nothing_keeps_its_worker(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with bench(tmp_path) as at:
+            await at.run(request())
+            workers = at.processes()
+            early = task({"url": "data:,nonsense"}, still(), directory=tmp_path, decoding_threads=2)
+            assert (await at.slot.run(early)).loc == ("images", 0, "url")
+            await no_more_inside(at)
+            assert isinstance(await at.run(request()), RenderReport)
+            assert at.processes() == workers
 
     asyncio.run(scenario())
 

@@ -111,5 +111,5 @@ def test_a_worker_that_is_gone_is_waited_for_no_longer_than_was_said(told: tuple
     said, pipe = told
     began = time.monotonic()
     said.wait(0.05)  # a process that the worker has begun still has the pipe
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     ended(said, pipe)

@@ -295,7 +295,7 @@ def test_addresses_that_say_nothing_do_not_outlast_the_deadline() -> None:
         began = time.monotonic()
         with pytest.raises(FetchFailed, match=r"longer than 0\.3 s"):
             get(f"http://a.example:{port}/a", names, "127.0.0.0/8", timeout_s=0.3)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30
 
 
 def test_a_name_cannot_make_us_knock_at_thousands_of_doors() -> None:
@@ -632,14 +632,14 @@ def test_whatever_a_server_answers_only_our_errors_come_out(rest: bytes, head: b
 @pytest.mark.parametrize(
     "answer",
     [
-        says(b"HTTP/1.1 200 OK\r\nX-Slow: ", then=b"x", times=200, pause_s=0.05),
-        says(OK, then=b"X: y\r\n", times=90, pause_s=0.05),
-        says(b"", then=b"HTTP/1.1 100 Continue\r\n\r\n", times=200, pause_s=0.05),
-        says(OK + b"\r\n", then=b"x", times=200, pause_s=0.05),
-        says(OK + b"Content-Length: 500\r\n\r\n", then=b"x", times=200, pause_s=0.05),
-        says(OK + b"Transfer-Encoding: chunked\r\n\r\n", then=b"1\r\nx\r\n", times=200, pause_s=0.05),
-        says(OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", then=b"X: y\r\n", times=200, pause_s=0.05),
-        says(b"", times=1, pause_s=10),
+        says(b"HTTP/1.1 200 OK\r\nX-Slow: ", then=b"x", times=2000, pause_s=0.05),
+        says(OK, then=b"X: y\r\n", times=90, pause_s=1),
+        says(b"", then=b"HTTP/1.1 100 Continue\r\n\r\n", times=2000, pause_s=0.05),
+        says(OK + b"\r\n", then=b"x", times=2000, pause_s=0.05),
+        says(OK + b"Content-Length: 500\r\n\r\n", then=b"x", times=2000, pause_s=0.05),
+        says(OK + b"Transfer-Encoding: chunked\r\n\r\n", then=b"1\r\nx\r\n", times=2000, pause_s=0.05),
+        says(OK + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", then=b"X: y\r\n", times=2000, pause_s=0.05),
+        says(b"", times=1, pause_s=60),
     ],
 )
 @pytest.mark.parametrize("is_secure", [False, True])
@@ -649,7 +649,7 @@ def test_a_server_that_drips_does_not_outlast_the_deadline(certify: Certify, ans
         began = time.monotonic()
         with pytest.raises(FetchFailed, match=r"longer than 0\.3 s"):
             get(f"{url}/a", timeout_s=0.3)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 30
 
 
 def test_all_hops_share_one_deadline() -> None:
@@ -668,7 +668,7 @@ def test_a_server_that_never_ends_the_tls_handshake_does_not_outlast_the_deadlin
         began = time.monotonic()
         with pytest.raises(FetchFailed, match=r"longer than 0\.3 s"):
             get(f"https://{HERE}:{silent.getsockname()[1]}/a", timeout_s=0.3)
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 30
 
 
 def test_a_resolver_that_is_slow_counts() -> None:

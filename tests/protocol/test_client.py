@@ -426,7 +426,7 @@ def test_nobody_there_is_unreachable_in_time():
             for _ in range(2):
                 with pytest.raises(Unreachable, match=rf"{endpoint} for 0\.3 s"):
                     client.render(REQUEST)
-    assert 0.6 <= time.monotonic() - begun < 3
+    assert 0.6 <= time.monotonic() - begun < 30
 
 
 def test_a_server_that_vanished_for_good_is_unreachable(serve):
@@ -460,7 +460,7 @@ def test_the_time_limit_of_a_call_is_kept(serve):
     with Client(server.endpoint, timeout_s=60) as client:
         with pytest.raises(ClientTimeout, match=rf"no answer from {server.endpoint} within 0\.3 s"):
             client.render(REQUEST, timeout_s=0.3)
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 30
 
 
 def test_the_time_limit_of_the_client_is_kept(serve):
