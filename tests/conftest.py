@@ -22,43 +22,65 @@ from tests.daemon_process import Gate, Start, starting
 Colour = tuple[int, ...] | int
 WriteImage = Callable[..., Path]
 
-# The files that take twenty seconds or more, longest first. A file stays with one process, so one that is begun last
-# keeps that process busy while the others have nothing left to do.
-LONG_FILES = (
+# What takes twenty seconds or more, longest first: directories that share a browser or the like, and files. Each stays
+# with one process, so one that is begun last keeps that process busy while the others have nothing left to do.
+LONG_GROUPS = (
+    "web",
+    "test_daemon.py",
     "frontends/test_spool.py",
     "encode/test_nvenc_jobs.py",
     "encode/test_nvenc.py",
-    "web/test_jobs_in_the_page.py",
-    "test_chaos.py",
-    "web/test_page.py",
-    "test_daemon.py",
-    "encode/test_probe.py",
-    "test_recovery.py",
     "batch/test_batch_process.py",
-    "http/test_hostile.py",
-    "web/test_accessibility.py",
+    "test_store_command.py",
     "jobs/test_engine.py",
-    "http/test_webhooks.py",
-    "http/test_openapi.py",
-    "http/test_keys.py",
-    "frontends/test_zmq_workers.py",
-    "test_cli.py",
-    "protocol/test_restart.py",
-    "web/test_snippets.py",
-    "http/test_files.py",
-    "test_cli_client.py",
-    "frontends/test_zmq_bounds.py",
-    "encode/test_nvenc_daemon.py",
-    "test_restart.py",
+    "test_typed.py",
+    "encode/test_probe.py",
     "encode/test_gpu_check.py",
-    "web/test_key.py",
+    "test_descriptors.py",
+    "test_cli.py",
+    "http/test_webhooks.py",
+    "test_recovery.py",
+    "frontends/test_zmq_workers.py",
+    "frontends/test_zmq_bounds.py",
+    "protocol/test_restart.py",
+    "test_lifeline.py",
+    "http/test_hostile.py",
+    "test_chaos.py",
+    "test_restart.py",
+    "test_start.py",
+    "encode/test_nvenc_daemon.py",
+    "test_cli_client.py",
+    "h264/test_repeat.py",
+    "frontends/test_zmq_curve.py",
+    "test_admission.py",
+    "test_cli_watch.py",
+    "http/test_restart.py",
+    "http/test_keys.py",
+    "http/test_openapi.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin the long files first; xdist keeps this order with --no-loadscope-reorder."""
-    place = {Path(__file__).parent / name: number for number, name in enumerate(LONG_FILES)}
-    items.sort(key=lambda item: place.get(item.path, len(place)))
+    """Begin the long groups first; xdist keeps this order with --no-loadscope-reorder."""
+    place = {name: number for number, name in enumerate(LONG_GROUPS)}
+    items.sort(key=lambda item: place.get(group_of(item.nodeid), len(place)))
+
+
+def group_of(nodeid: str) -> str:
+    path = Path(nodeid.partition("::")[0].removeprefix("tests/"))
+    return next((str(each) for each in path.parents if str(each) in LONG_GROUPS), str(path))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep groups together where files are kept together."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Scheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(autouse=True)

@@ -87,20 +87,20 @@ def test_a_job_that_ends_on_a_full_disk_can_still_end(start: Start, small: Path,
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-@pytest.mark.parametrize("leave_bytes", range(0, 120_000, 20_000))
-def test_whatever_room_is_left_the_job_ends_and_the_next_one_can(
-    start: Start, small: Path, gate: Gate, leave_bytes: int
-) -> None:
+def test_whatever_room_is_left_the_job_ends_and_the_next_one_can(start: Start, small: Path) -> None:
     daemon = start(ENGINE__WORKERS=1, ENGINE__MIN_FREE_BYTES=0)
-    daemon.client.submit(gate.request(request_id="late"))
-    wait_until(daemon.encoders, "the encoder runs")
-    filler = fill(small, leave_bytes)
-    gate.open()
-    daemon.wait_for("late", "COMPLETED")
-    job = daemon.client.status("late")
-    assert job.state == "done" or (job.error and job.error.type == "storage_full")
-    filler.unlink()
-    assert daemon.client.render(request()).frames == 2
+    for leave_bytes in range(0, 120_000, 20_000):
+        late = f"late-{leave_bytes}"
+        with contextlib.closing(Gate()) as gate:
+            daemon.client.submit(gate.request(request_id=late))
+            wait_until(daemon.encoders, "the encoder runs")
+            filler = fill(small, leave_bytes)
+            gate.open()
+            daemon.wait_for(late, "COMPLETED")
+        job = daemon.client.status(late)
+        assert job.state == "done" or (job.error and job.error.type == "storage_full"), late
+        filler.unlink()
+        assert daemon.client.render(request()).frames == 2
 
 
 def test_a_daemon_on_a_full_disk_does_not_start_and_says_so(start: Start, small: Path) -> None:

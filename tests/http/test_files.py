@@ -109,14 +109,12 @@ def test_no_path_leads_out(served: Served, path: str) -> None:
     assert answer.startswith((b"HTTP/1.1 404", b"HTTP/1.1 400")), answer[:200]
 
 
-def test_a_video_that_was_removed_is_gone_and_its_answer_stays(start: Start) -> None:
-    daemon = start("--http", "127.0.0.1:0")
-    with httpx.Client(base_url=daemon.http) as client:
-        made = client.post(RUN, json=request())
-        request_id = made.headers["x-fal-request-id"]
-        (daemon.data_dir / "outputs" / request_id / "video.mp4").unlink()
-        assert client.get(made.json()["video"]["url"]).status_code == 404
-        assert client.get(f"/queue/{APP}/requests/{request_id}").status_code == 200
+def test_a_video_that_was_removed_is_gone_and_its_answer_stays(served: Served) -> None:
+    made = served.http.post(RUN, json=request())
+    request_id = made.headers["x-fal-request-id"]
+    (served.daemon.data_dir / "outputs" / request_id / "video.mp4").unlink()
+    assert served.http.get(made.json()["video"]["url"]).status_code == 404
+    assert served.result(request_id).status_code == 200
 
 
 def test_links_to_videos_outlive_the_daemon(start: Start) -> None:

@@ -4,8 +4,7 @@ import json
 import socket
 import ssl
 import stat
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -18,7 +17,8 @@ from renderer.frontends.http.keys import KeyRing
 from renderer.frontends.http.links import address_of, links
 from renderer.frontends.http.server import Listeners
 from renderer.frontends.http.tls import make_pair
-from tests.daemon_process import DaemonProcess, Start, request, wait_until
+from tests.cli_process import run
+from tests.daemon_process import DaemonProcess, Start, request, starting, wait_until
 from tests.foreign_words import FOREIGN
 from tests.served import APP, QUEUE, RUN, Served
 
@@ -29,16 +29,32 @@ CLOSED = ["/metrics", "/api/jobs", "/api/events", "/api/doctor", "/api/health", 
 
 
 def keys(data_dir: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "renderer", "keys", *arguments, "--data-dir", str(data_dir)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run("keys", *arguments, "--data-dir", data_dir, cwd=data_dir.parent)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
-def with_key(daemon: DaemonProcess) -> str:
-    """Make a key and wait until the daemon has seen it; it looks at the file ten times a second."""
-    secret = KeyRing(daemon.data_dir).add("alice")
-    wait_until(lambda: httpx.get(f"{daemon.http}/api/jobs").status_code == 401, "a key is needed")
+@pytest.fixture(scope="module")
+def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon that wants a key, behind a proxy that ends TLS."""
+    place = tmp_path_factory.mktemp("keyed")
+    KeyRing(place / "data").add("first")
+    with starting(place) as start:
+        yield start("--http", "0.0.0.0:0", HTTP__TRUST_PROXY="true")
+
+
+@pytest.fixture
+def http(keyed: DaemonProcess) -> Iterator[httpx.Client]:
+    """A client of it that brings no key."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{keyed.http.rpartition(':')[2]}", timeout=60) as client:
+        yield client
+
+
+def with_key(daemon: DaemonProcess, http: httpx.Client, name: str) -> str:
+    """Make a key and wait until the daemon knows it; it looks at the file ten times a second."""
+    secret = KeyRing(daemon.data_dir).add(name)
+    headers = {"authorization": f"Key {secret}"}
+    wait_until(lambda: http.get("/api/jobs", headers=headers).status_code == 200, "the key is known")
     return secret
 
 
@@ -93,7 +109,7 @@ def test_a_key_file_that_is_missing_opens_nothing(tmp_path: Path) -> None:
 
 def test_a_key_is_needed_from_the_moment_there_is_one(start: Start) -> None:
     daemon = start("--http", "127.0.0.1:0")
-    with httpx.Client(base_url=daemon.http) as client:
+    with httpx.Client(base_url=daemon.http, timeout=60) as client:
         assert client.get("/api/jobs", headers={"authorization": "Key any"}).status_code == 200
         secret = keys(daemon.data_dir, "add", "alice")
         for path in CLOSED:
@@ -117,47 +133,41 @@ def test_a_key_is_needed_from_the_moment_there_is_one(start: Start) -> None:
         assert keys(daemon.data_dir, "list").startswith("bob\t")
 
 
-def test_keys_see_and_cancel_their_own_jobs_only(start: Start) -> None:
-    daemon = start("--http", "127.0.0.1:0")
-    ring = KeyRing(daemon.data_dir)
-    hers, his = ({"authorization": f"Key {ring.add(name)}", "x-fal-request-id": "same"} for name in ("alice", "bob"))
-    wait_until(lambda: httpx.get(f"{daemon.http}/api/jobs").status_code == 401, "a key is needed")
-    with httpx.Client(base_url=daemon.http, timeout=60) as client:
-        made = [client.post(RUN, json=request(crf=crf), headers=who) for crf, who in enumerate((hers, his))]
-        assert [answer.headers["x-fal-request-id"] for answer in made] == ["same", "same"]
-        assert made[0].json()["video"]["url"] != made[1].json()["video"]["url"]
-        sent = client.post(QUEUE, json=request(), headers={**hers, "x-fal-request-id": "hers"}).json()
-        assert sent["request_id"] == "hers"
-        assert client.get(sent["status_url"], headers=hers).status_code in {200, 202}
-        place = f"/queue/{APP}/requests"
-        for name in ("hers", "key.alice~hers"):
-            assert client.get(f"{place}/{name}/status", headers=his).status_code == 404
-            assert client.get(f"{place}/{name}/status/stream", headers=his).status_code == 404
-            assert client.get(f"{place}/{name}", headers=his).status_code == 404
-            assert client.put(f"{place}/{name}/cancel", headers=his).status_code == 404
-            with pytest.raises(RemoteError, match="no job has this id"):
-                daemon.client.status(name)
-        ids = {who: client.get("/api/jobs", headers=key).json()["jobs"] for who, key in (("her", hers), ("him", his))}
-        assert {job["request_id"] for job in ids["her"]} == {"hers", "same"}
-        assert {job["request_id"] for job in ids["him"]} == {"same"}
-        assert daemon.client.jobs() == []
+def test_keys_see_and_cancel_their_own_jobs_only(keyed: DaemonProcess, http: httpx.Client) -> None:
+    secrets = [with_key(keyed, http, name) for name in ("alice", "bob")]
+    hers, his = ({"authorization": f"Key {secret}", "x-fal-request-id": "same"} for secret in secrets)
+    made = [http.post(RUN, json=request(crf=crf), headers=who) for crf, who in enumerate((hers, his))]
+    assert [answer.headers["x-fal-request-id"] for answer in made] == ["same", "same"]
+    assert made[0].json()["video"]["url"] != made[1].json()["video"]["url"]
+    sent = http.post(QUEUE, json=request(), headers={**hers, "x-fal-request-id": "hers"}).json()
+    assert sent["request_id"] == "hers"
+    assert http.get(sent["status_url"], headers=hers).status_code in {200, 202}
+    place = f"/queue/{APP}/requests"
+    for name in ("hers", "key.alice~hers"):
+        assert http.get(f"{place}/{name}/status", headers=his).status_code == 404
+        assert http.get(f"{place}/{name}/status/stream", headers=his).status_code == 404
+        assert http.get(f"{place}/{name}", headers=his).status_code == 404
+        assert http.put(f"{place}/{name}/cancel", headers=his).status_code == 404
+        with pytest.raises(RemoteError, match="no job has this id"):
+            keyed.client.status(name)
+    ids = {who: http.get("/api/jobs", headers=key).json()["jobs"] for who, key in (("her", hers), ("him", his))}
+    assert {job["request_id"] for job in ids["her"]} == {"hers", "same"}
+    assert {job["request_id"] for job in ids["him"]} == {"same"}
+    assert keyed.client.jobs() == []
 
 
-def test_an_upload_token_lets_its_holder_upload_and_nothing_else(start: Start) -> None:
-    daemon = start("--http", "127.0.0.1:0")
-    secret = with_key(daemon)
-    with httpx.Client(base_url=daemon.http) as client:
-        token = client.post("/storage/auth/token", headers={"authorization": f"Key {secret}"}).json()
-        bearer = {"authorization": f"{token['token_type']} {token['token']}"}
-        assert client.post("/files/upload", content=b"x", headers=bearer).status_code == 200
-        assert client.get("/api/jobs", headers=bearer).status_code == 401
-        forged = {"authorization": bearer["authorization"].replace("alice", "bobby")}
-        assert client.post("/files/upload", content=b"x", headers=forged).status_code == 401
-        assert client.post("/files/upload", content=b"x").status_code == 401
-        KeyRing(daemon.data_dir).remove("alice")
-        KeyRing(daemon.data_dir).add("bob")
-        upload = lambda: client.post("/files/upload", content=b"x", headers=bearer)  # noqa: E731 - reads better here
-        wait_until(lambda: upload().status_code == 401, "she is gone")
+def test_an_upload_token_lets_its_holder_upload_and_nothing_else(keyed: DaemonProcess, http: httpx.Client) -> None:
+    secret = with_key(keyed, http, "carol")
+    token = http.post("/storage/auth/token", headers={"authorization": f"Key {secret}"}).json()
+    bearer = {"authorization": f"{token['token_type']} {token['token']}"}
+    assert http.post("/files/upload", content=b"x", headers=bearer).status_code == 200
+    assert http.get("/api/jobs", headers=bearer).status_code == 401
+    forged = {"authorization": bearer["authorization"].replace("carol", "first")}
+    assert http.post("/files/upload", content=b"x", headers=forged).status_code == 401
+    assert http.post("/files/upload", content=b"x").status_code == 401
+    KeyRing(keyed.data_dir).remove("carol")
+    upload = lambda: http.post("/files/upload", content=b"x", headers=bearer)  # noqa: E731 - reads better here
+    wait_until(lambda: upload().status_code == 401, "she is gone")
 
 
 # Without a key: this machine only, and no page of a stranger's.
@@ -196,15 +206,14 @@ def test_a_page_of_this_machine_may_ask(served: Served) -> None:
     assert "x-fal-request-id" in answer.headers["access-control-expose-headers"]
 
 
-def test_where_a_key_is_needed_any_page_may_ask(start: Start) -> None:
-    daemon = start("--http", "127.0.0.1:0")
-    secret = with_key(daemon)
+def test_where_a_key_is_needed_any_page_may_ask(keyed: DaemonProcess, http: httpx.Client) -> None:
+    secret = with_key(keyed, http, "dora")
     headers = {"origin": "https://app.example", "host": "render.example"}
-    preflight = httpx.options(daemon.http + QUEUE, headers={**headers, "access-control-request-method": "POST"})
+    preflight = http.options(QUEUE, headers={**headers, "access-control-request-method": "POST"})
     assert preflight.status_code == 204
     assert preflight.headers["access-control-allow-origin"] == "*"
-    assert httpx.get(f"{daemon.http}/api/jobs", headers=headers).status_code == 401
-    allowed = httpx.get(f"{daemon.http}/api/jobs", headers={**headers, "authorization": f"Key {secret}"})
+    assert http.get("/api/jobs", headers=headers).status_code == 401
+    allowed = http.get("/api/jobs", headers={**headers, "authorization": f"Key {secret}"})
     assert allowed.status_code == 200
 
 
@@ -241,17 +250,14 @@ def test_an_address_that_others_reach_needs_a_key_and_tls(start: Start, tmp_path
     assert httpx.get(url, verify=trust).status_code == 401
 
 
-def test_behind_a_proxy_that_ends_tls_plain_http_will_do(start: Start, tmp_path: Path) -> None:
-    secret = KeyRing(tmp_path / "data").add("alice")
-    daemon = start("--http", "0.0.0.0:0", HTTP__TRUST_PROXY="true")
+def test_behind_a_proxy_that_ends_tls_plain_http_will_do(keyed: DaemonProcess, http: httpx.Client) -> None:
     headers = {
-        "authorization": f"Key {secret}",
+        "authorization": f"Key {with_key(keyed, http, 'erin')}",
         "x-forwarded-proto": "https",
         "x-forwarded-host": "render.example",
         "x-forwarded-prefix": "/stills",
     }
-    port = daemon.http.rpartition(":")[2]
-    answer = httpx.post(f"http://127.0.0.1:{port}{QUEUE}", json=request(), headers=headers).json()
+    answer = http.post(QUEUE, json=request(), headers=headers).json()
     assert answer["status_url"].startswith(f"https://render.example/stills/queue/{APP}/requests/")
 
 
@@ -279,13 +285,11 @@ def test_only_what_the_proxy_itself_has_added_says_who_the_client_is(values: lis
     assert address_of("127.0.0.1", headers, HttpSettings()) == "127.0.0.1"
 
 
-def test_a_refusal_names_the_client_behind_the_proxy(start: Start, tmp_path: Path) -> None:
-    KeyRing(tmp_path / "data").add("alice")
-    daemon = start("--http", "127.0.0.1:0", HTTP__TRUST_PROXY="true")
+def test_a_refusal_names_the_client_behind_the_proxy(keyed: DaemonProcess, http: httpx.Client) -> None:
     headers = {"x-forwarded-for": "203.0.113.9, 198.51.100.4"}
-    assert httpx.get(f"{daemon.http}/api/jobs", headers=headers).status_code == 401
-    wait_until(lambda: "198.51.100.4" in daemon.words(), "the log names the client")
-    assert "203.0.113.9" not in daemon.words()
+    assert http.get("/api/jobs", headers=headers).status_code == 401
+    wait_until(lambda: "198.51.100.4" in keyed.words(), "the log names the client")
+    assert "203.0.113.9" not in keyed.words()
 
 
 def test_links_begin_with_the_public_url_if_there_is_one() -> None:

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from renderer.net.addresses import Guard
 from renderer.net.call import CallFailed, post
 from renderer.net.client import Client
-from tests.daemon_process import DaemonProcess, Gate, Start, request, still, wait_until
+from tests.daemon_process import DaemonProcess, Gate, Start, request, starting, still, wait_until
 from tests.receiver import Receiver, receiving
 from tests.served import APP, QUEUE, Served
 
@@ -33,15 +33,29 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
+@pytest.fixture(scope="module")
+def near(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
+    """A daemon that may call this machine, for tests that ask nothing of its counters."""
+    with starting(tmp_path_factory.mktemp("near")) as start:
+        yield start("--http", "127.0.0.1:0", **NEAR)
+
+
+def wait_for_ended(daemon: DaemonProcess, state: str) -> None:
+    """Wait until the daemon's one webhook has ended so and no call is outstanding."""
+    wanted = {f'stillreel_webhooks_ended_total{{state="{state}"}} 1.0', "stillreel_webhooks_pending 0.0"}
+    wait_until(lambda: wanted <= {*httpx.get(f"{daemon.http}/metrics").text.splitlines()}, f"it is {state}")
+
+
 def submit(daemon: DaemonProcess, body: dict[str, Any], webhook: str) -> str:
     response = httpx.post(daemon.http + QUEUE, params={"fal_webhook": webhook}, json=body)
     assert response.status_code == 200, response.text
     return response.json()["request_id"]
 
 
-def test_a_webhook_is_signed_with_the_published_key_and_brings_the_result(start: Start, receiver: Receiver) -> None:
-    daemon = start("--http", "127.0.0.1:0", **NEAR)
-    request_id = submit(daemon, request(still(frames=3)), receiver.url)
+def test_a_webhook_is_signed_with_the_published_key_and_brings_the_result(
+    near: DaemonProcess, receiver: Receiver
+) -> None:
+    request_id = submit(near, request(still(frames=3)), receiver.url)
     wait_until(lambda: receiver.calls, "the call")
     headers, body = receiver.calls[0]
     document = json.loads(body)
@@ -49,34 +63,28 @@ def test_a_webhook_is_signed_with_the_published_key_and_brings_the_result(start:
         "request_id": request_id,
         "gateway_request_id": request_id,
         "status": "OK",
-        "payload": httpx.get(f"{daemon.http}/queue/{APP}/requests/{request_id}").json(),
+        "payload": httpx.get(f"{near.http}/queue/{APP}/requests/{request_id}").json(),
     }
     assert httpx.get(document["payload"]["video"]["url"]).status_code == 200
-    [key] = httpx.get(f"{daemon.http}/.well-known/jwks.json").json()["keys"]
+    [key] = httpx.get(f"{near.http}/.well-known/jwks.json").json()["keys"]
     point = base64.urlsafe_b64decode(key["x"] + "=" * (-len(key["x"]) % 4))
     names = ("request-id", "user-id", "timestamp")
     words = [*(headers[f"x-fal-webhook-{name}"] for name in names), hashlib.sha256(body).hexdigest()]
     signature = bytes.fromhex(headers["x-fal-webhook-signature"])
     Ed25519PublicKey.from_public_bytes(point).verify(signature, "\n".join(words).encode())  # raises if it is not ours
     assert abs(int(headers["x-fal-webhook-timestamp"]) - time.time()) < 60
-    time.sleep(0.6)
-    assert len(receiver.calls) == 1
 
 
 def test_a_webhook_is_repeated_until_it_is_acknowledged(start: Start, receiver: Receiver) -> None:
     receiver.answers = [500, 302, 204]
     daemon = start("--http", "127.0.0.1:0", **NEAR)
     submit(daemon, request(), receiver.url)
-    wait_until(lambda: len(receiver.calls) == 3, "three calls")
-    time.sleep(1)
+    wait_for_ended(daemon, "acknowledged")
     assert len(receiver.calls) == 3
-    told = httpx.get(f"{daemon.http}/metrics").text.splitlines()
-    assert 'stillreel_webhooks_ended_total{state="acknowledged"} 1.0' in told
 
 
-def test_a_webhook_of_a_failed_request_brings_its_error(start: Start, receiver: Receiver) -> None:
-    daemon = start("--http", "127.0.0.1:0", **NEAR)
-    submit(daemon, {"images": [still(), {"url": "data:image/png;base64,AAAA"}]}, receiver.url)
+def test_a_webhook_of_a_failed_request_brings_its_error(near: DaemonProcess, receiver: Receiver) -> None:
+    submit(near, {"images": [still(), {"url": "data:image/png;base64,AAAA"}]}, receiver.url)
     wait_until(lambda: receiver.calls, "the call")
     [document] = receiver.documents()
     assert document["status"] == "ERROR"
@@ -102,9 +110,8 @@ def test_a_webhook_survives_a_kill(start: Start, receiver: Receiver, gate: Gate)
     wait_until(lambda: told() >= {ended, running}, "both calls", 30)
 
 
-def test_a_request_over_zeromq_may_name_a_webhook(start: Start, receiver: Receiver) -> None:
-    daemon = start(**NEAR)
-    made = daemon.client.render(request(webhook_url=receiver.url))
+def test_a_request_over_zeromq_may_name_a_webhook(near: DaemonProcess, receiver: Receiver) -> None:
+    made = near.client.render(request(webhook_url=receiver.url))
     wait_until(lambda: receiver.calls, "the call")
     [document] = receiver.documents()
     assert document["request_id"] == made.request_id
@@ -183,12 +190,7 @@ def test_a_webhook_that_nobody_takes_is_given_up(start: Start, receiver: Receive
     daemon = start("--http", "127.0.0.1:0", **NEAR, WEBHOOKS__GIVE_UP_S=1)
     submit(daemon, request(), receiver.url)
     wait_until(lambda: "webhook given up after" in daemon.words(), "given up")
-    count = len(receiver.calls)
-    time.sleep(1)
-    assert len(receiver.calls) == count
-    told = httpx.get(f"{daemon.http}/metrics").text.splitlines()
-    assert 'stillreel_webhooks_ended_total{state="given_up"} 1.0' in told
-    assert "stillreel_webhooks_pending 0.0" in told
+    wait_for_ended(daemon, "given_up")
 
 
 @pytest.mark.parametrize(
