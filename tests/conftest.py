@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import httpx
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -21,6 +22,10 @@ from tests.daemon_process import Gate, Start, starting
 
 Colour = tuple[int, ...] | int
 WriteImage = Callable[..., Path]
+
+# httpx waits five seconds unless it is told otherwise, and a busy machine may take longer.
+for _part in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, _part, 60.0)
 
 # What takes twenty seconds or more, longest first: directories that share a browser or the like, and files. Each stays
 # with one process, so one that is begun last keeps that process busy while the others have nothing left to do.
