@@ -42,8 +42,8 @@ def render(
     """
     # Imported here so that `import renderer` costs nothing: OpenCV and libav take a third of a second.
     from renderer.config import Settings, render_settings  # noqa: PLC0415
+    from renderer.disk import files_of, place_for, refuse_inputs  # noqa: PLC0415
     from renderer.intake import Origin, parse_request, render_job  # noqa: PLC0415
-    from renderer.output.place import files_of, place_for, refuse_inputs  # noqa: PLC0415
     from renderer.pictures.fetch import Fetcher  # noqa: PLC0415
     from renderer.pipeline import render as render_whole  # noqa: PLC0415
 

@@ -7,7 +7,7 @@ def main() -> None:
     It is imported here and not above: a worker process imports the program that its daemon was started as once more,
     and needs no command line.
     """
-    from renderer.cli import main as run  # noqa: PLC0415
+    from renderer.cli.app import main as run  # noqa: PLC0415
 
     run()
 

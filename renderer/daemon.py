@@ -3,50 +3,81 @@
 Starting fails early and in words: the endpoint, the directories and the encoder are tried before the ready line. The
 first SIGTERM, SIGINT or SIGHUP drains: no job is begun, those that run come to their end, and what waits is kept for
 the next daemon. The second stops at once, and what ran is kept as well.
+
+What the service manager is told: that requests are answered, and that the daemon is about to stop.
+
+By the protocol of sd_notify(3): lines in one datagram to the socket that NOTIFY_SOCKET names, where `@` stands for the
+zero byte that an address begins with that is no file's. Without that variable nobody asks, and nobody is told.
 """
 
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from protocol.schema import Health
-from renderer import descriptors
 from renderer.config import VERSION, Settings, render_settings
-from renderer.data_dir import STORE_NAME, daemon_id, data_dir, held, scratch, shut, shut_socket
-from renderer.devices import NvencFindings
-from renderer.encode.gpus import with_gpus_tested
+from renderer.encode.nvenc.findings import with_gpus_tested
 from renderer.errors import ConfigError, StillreelError
-from renderer.examination import examined
-from renderer.frontends.curve import CurveRing
 from renderer.frontends.http.webhooks import webhooks
 from renderer.frontends.job_log import JobLogReader
-from renderer.frontends.spool import Spool
-from renderer.frontends.zmq_server import ZmqServer
+from renderer.frontends.spool.door import Spool
+from renderer.frontends.zmq.curve import CurveRing
+from renderer.frontends.zmq.server import ZmqServer
 from renderer.intake import Intake
-from renderer.job_logs import JobLogs, WorkerLog, below
+from renderer.jobs.data_dir import STORE_NAME, daemon_id, data_dir, held, scratch, shut, shut_socket
 from renderer.jobs.engine import Engine
 from renderer.jobs.outcome import Places
 from renderer.jobs.retention import Retention
 from renderer.jobs.slots.local import local_slots
 from renderer.jobs.store import JobStore
-from renderer.metrics import Metrics, Snapshot
 from renderer.net.addresses import Guard
-from renderer.periodic import repeatedly
+from renderer.observe import descriptors
+from renderer.observe.examination import examined
+from renderer.observe.job_log import JobLogs, WorkerLog, below
+from renderer.observe.metrics import Metrics, Snapshot
+from renderer.observe.periodic import repeatedly
+from renderer.observe.scrape import MetricsServer, serve_metrics
 from renderer.processes import adopt_orphans, end_orphans
-from renderer.scrape import MetricsServer, serve_metrics
-from renderer.service_manager import ServiceManager
 from renderer.start import allow_many_connections, check, stopping_signals
-
-if TYPE_CHECKING:
-    from renderer.frontends.http.door import HttpDoor
+from renderer.work import NvencFindings
 
 log = logging.getLogger(__name__)
+
+_VARIABLE: Final = "NOTIFY_SOCKET"
+_SEND_S: Final = 2.0  # a manager that does not read must not hold the daemon up
+
+
+class ServiceManager:
+    """Whoever started this process and wants to hear of it."""
+
+    def __init__(self) -> None:
+        """Take the address out of the environment: what this process starts has nothing to say there."""
+        self._address = os.environ.pop(_VARIABLE, "")
+
+    def tell(self, state: str, words: str) -> None:
+        """Say a state, such as `READY=1`, and what `systemctl status` shows beside it."""
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
+                sending.settimeout(_SEND_S)
+                sending.sendto(f"{state}\nSTATUS={words}".encode(), address)
+        except OSError as error:
+            log.warning("the service manager was not told %s: %s", state, error, extra={"action": "not_notified"})
+
+
+if TYPE_CHECKING:
+    from renderer.frontends.http.app import HttpDoor
+
 
 _GAUGES_S = 1.0
 _ORPHANS_S = 10.0
@@ -268,7 +299,7 @@ class _Daemon:
         settings = self._settings
         if not self._has_http:
             return None
-        from renderer.frontends.http.door import HttpDoor, ZmqAddress  # noqa: PLC0415 - FastAPI takes 300 ms that others do not need
+        from renderer.frontends.http.app import HttpDoor, ZmqAddress  # noqa: PLC0415 - FastAPI takes 300 ms that others do not need
 
         zmq = ZmqAddress(server.endpoints, server.asks_for_keys)
         return HttpDoor(settings, self._data_dir, engine, intake, zmq=zmq, examine=partial(examined, settings))

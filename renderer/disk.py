@@ -2,12 +2,34 @@
 
 A file is written under another name, synced, renamed, and its directory is synced as well: a rename is on disk when the
 directory is (fsync(2)). Whoever looks therefore finds the old file or the new one, whole, even after a power cut.
+
+Directories that go with their owner, however that ends.
+
+Each has a lock file that its owner holds with flock(2), which a kill lets go of too. Whoever makes a directory removes
+those whose lock nobody holds. Over NFS the locks hold as well; where a file system has none, what a killed process
+leaves stays.
+
+Where a video may be put: checked before the work begins, so that no hour of rendering ends at a missing directory.
+
+Only a regular file is replaced, since a rename would put a file where a device, a pipe or a socket was. A symbolic link
+stays, and the file that it leads to is replaced. Neither that file nor the one that the video grows in may be an
+input; they are compared by device and inode, for one file may have many names.
 """
 
+import contextlib
 import errno
+import fcntl
 import os
 import secrets
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import Final, Protocol, TextIO
+
+from renderer.errors import ConfigError, JobError, OutputFailed, StorageFull
 
 
 def sync(path: Path) -> None:
@@ -64,3 +86,191 @@ def settle(part: Path, file: Path) -> None:
 def is_full(error_number: int | None) -> bool:
     """Whether an errno says that there is no room: on the disk, or for this user."""
     return error_number in {errno.ENOSPC, errno.EDQUOT}
+
+
+_PREFIX: Final = "stillreel-"
+# A name that no data directory has: one that somebody keeps at /tmp/stillreel-data is not to be taken for a leftover.
+_LOCK: Final = ".scratch-lock"
+_TRIES: Final = 100
+
+
+@contextlib.contextmanager
+def scratch_dir() -> Iterator[Path]:
+    """Lend a temporary directory for a process's short-lived files; its path is short enough for a socket's name.
+
+    What this user's processes have left that were killed is removed first.
+
+    Raises:
+        OSError: no temporary directory can be used.
+    """
+    parent = tempfile.gettempdir()
+    with contextlib.suppress(OSError):
+        remove_dead(filter(_is_ours, Path(parent).glob(f"{_PREFIX}*")), _LOCK)
+    own, lock = claim(lambda: Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)), _LOCK)
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        lock.close()
+
+
+def claim(make: Callable[[], Path], lock_name: str) -> tuple[Path, TextIO]:
+    """Make a directory and lock it; one that is not locked yet may be taken for a dead owner's and vanish.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            own = make()
+            lock = (own / lock_name).open("a", encoding="ascii")
+            if _is_locked_by_us(lock, else_unknown=True) and _is_there(lock):
+                return own, lock
+            lock.close()
+    raise OSError(0, "the directory vanishes as often as it is made")
+
+
+def remove_dead(directories: Iterable[Path], lock_name: str) -> None:
+    """Remove those whose owner is dead; whatever cannot be removed stays."""
+    for directory in directories:
+        with contextlib.suppress(OSError), (directory / lock_name).open("a", encoding="ascii") as lock:
+            if _is_locked_by_us(lock, else_unknown=False):
+                shutil.rmtree(directory, ignore_errors=True)
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether this user made it as a scratch directory; others write to the same place, and links lead anywhere."""
+    try:
+        found = directory.lstat()
+        has_lock = stat.S_ISREG((directory / _LOCK).lstat().st_mode)
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and has_lock
+
+
+def _is_locked_by_us(lock: TextIO, *, else_unknown: bool) -> bool:
+    """Try to get the lock.
+
+    Args:
+        else_unknown: what to answer where the file system has no locks.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return else_unknown
+    return True
+
+
+def _is_there(lock: TextIO) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), Path(lock.name).stat())
+    except FileNotFoundError:
+        return False
+
+
+FORMATS: Final[Mapping[str, str]] = {".mp4": "mp4", ".m4v": "ipod", ".mov": "mov"}
+"""The suffixes of videos, and what libavformat calls each; the brand in the file follows it."""
+
+_KINDS: Final = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def part_of(video: Path) -> Path:
+    """Return the file that a video grows in until it is whole."""
+    return video.with_name(f"{video.name}.part")
+
+
+def place_for(output: Path) -> Path:
+    """Return the absolute path of the file that is to be written, with links followed.
+
+    Raises:
+        ConfigError: no video can be put there; the message names the path.
+    """
+    if output.suffix.lower() not in FORMATS:
+        *others, last = FORMATS
+        raise ConfigError(f"output: expected a name that ends in {', '.join(others)} or {last}, found {output}")
+    place = Path(os.path.realpath(output))
+    try:
+        if not place.parent.is_dir():
+            raise ConfigError(f"output: expected a directory that exists, found {output.parent}")
+        _refuse_special(output, place)
+        _try(part_of(place))
+    except OSError as error:
+        raise ConfigError(f"output: {output} cannot be written: {error.strerror}") from error
+    return place
+
+
+class LocalFiles(Protocol):
+    """What opens the files of this machine that urls name."""
+
+    def open_local(self, url: str) -> AbstractContextManager[int | None]:
+        """Lend the descriptor of a file; None for a url that names none here."""
+
+
+def files_of(urls: Iterable[str], fetcher: LocalFiles) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield every url that names a file which can be read, with what the system says of the file."""
+    for url in dict.fromkeys(urls):
+        with suppress(JobError), fetcher.open_local(url) as handle:  # what cannot be read cannot be overwritten either
+            if handle is not None:
+                yield url, os.fstat(handle)
+
+
+def refuse_inputs(output: Path, inputs: Iterable[tuple[str, os.stat_result]]) -> None:
+    """Refuse to write over what the video is made from.
+
+    Args:
+        output: from `place_for`.
+        inputs: what each is called, and what the system says of it; from `files_of` for images.
+
+    Raises:
+        ConfigError: one of them would be overwritten.
+    """
+    taken = [(path, found) for path in (output, part_of(output)) if (found := _stat(path))]
+    for name, found in inputs:
+        for path, there in taken:
+            if os.path.samestat(found, there):
+                raise ConfigError(f"output: {path} is an input, {name}; expected another name")
+
+
+def write_failure(number: int | None, words: str | None) -> OutputFailed | StorageFull:
+    """Return our error for what the system or libavformat says of a write, without a path.
+
+    Args:
+        number: its `errno`.
+        words: its `strerror`.
+    """
+    message = f"the video could not be written: {words}"
+    return StorageFull(message) if is_full(number) else OutputFailed(message)
+
+
+def _refuse_special(output: Path, place: Path) -> None:
+    found = _stat(place)
+    if found is None:
+        return
+    if not stat.S_ISREG(found.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")
+        raise ConfigError(f"output: {output} is {kind}; only a regular file is replaced, and -o - writes to stdout")
+    if not os.access(place, os.W_OK, effective_ids=True):
+        raise ConfigError(f"output: {output} cannot be written: {os.strerror(errno.EACCES)}")
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+
+
+def _try(part: Path) -> None:
+    """Open the file that the video will grow in, as nothing else tells of read-only disks and overlong names."""
+    is_new = not os.path.lexists(part)
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
+    if is_new:
+        part.unlink()

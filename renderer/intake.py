@@ -22,7 +22,6 @@ from protocol.bounded import MAX_FAULTS, context_for
 from protocol.schema import PixelLayout, RenderParams, RenderRequest, ResultWarning
 from protocol.words import listed, wrongs_in
 from renderer.config import FetchSettings, RequestLimits
-from renderer.devices import NvencFindings
 from renderer.encode.canvas import canvas_limits
 from renderer.errors import (
     FetchFailed,
@@ -38,11 +37,11 @@ from renderer.jobs.files import Content, Files
 from renderer.jobs.hooks import Hook
 from renderer.jobs.job import Submission, own_id
 from renderer.net.addresses import Guard
-from renderer.net.callee import check_callee
+from renderer.net.client import check_callee
 from renderer.pictures.fetch import Fetcher
-from renderer.reel import together
+from renderer.pictures.reel import together
 from renderer.timeline import Timeline, check_timecode, timeline_of
-from renderer.work import Attachment, RenderJob
+from renderer.work import Attachment, NvencFindings, RenderJob
 
 if TYPE_CHECKING:
     from renderer.jobs.engine import Engine

@@ -18,31 +18,29 @@ from typing import Final
 from protocol.bounded import MAX_FAULTS
 from protocol.schema import Progress, RenderRequest, ResultWarning
 from renderer.config import RenderSettings
-from renderer.devices import NO_GPU_ENCODER
 from renderer.encode.canvas import canvas_limits
-from renderer.encode.choice import Backend, OpenEncoder, choose
-from renderer.encode.lent import LentFrames
+from renderer.encode.in_flight import LentFrames
+from renderer.encode.nvenc.probe import findings_here
 from renderer.encode.plan import PlannedStill, StreamPlan, every_frame, held_coding, idrs_only, plan_stream
-from renderer.encode.probe import findings_here
+from renderer.encode.select import Backend, OpenEncoder, choose
 from renderer.encode.sequence import FrameSequence, sequence_for
 from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.errors import DeviceFailed, EncodeFailed, JobError, NotSupported, SessionsBusy
 from renderer.geometry import Canvas, CanvasLimits, Size, canvas_for, even_up, largest_canvas
 from renderer.h264.bits import UnsupportedStream
 from renderer.h264.repeat import NeedsIdr
-from renderer.output.mp4 import Mp4Writer
+from renderer.mp4 import Mp4Writer
+from renderer.observe.stage_clock import StageClock
 from renderer.pictures.compose import Look
 from renderer.pictures.fetch import Content, Fetcher
 from renderer.pictures.formats import More
 from renderer.pictures.load import Loader
 from renderer.pictures.marks import Marks
-from renderer.pictures.measure import Measured, Measurer
+from renderer.pictures.measure import Measured, Measurer, is_of_image, unreadable
 from renderer.pictures.prepare import Stills
-from renderer.pictures.survey import is_of_image, unreadable
-from renderer.reel import Reel, reel_of, together, warnings_of
-from renderer.stage_clock import StageClock
+from renderer.pictures.reel import Reel, reel_of, together, warnings_of
 from renderer.timeline import Timeline, remarks
-from renderer.work import RenderJob, RenderReport, VideoFacts
+from renderer.work import NO_GPU_ENCODER, RenderJob, RenderReport, VideoFacts
 
 log = logging.getLogger(__name__)
 

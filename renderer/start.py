@@ -27,10 +27,10 @@ from renderer.encode.ffmpeg import AccessUnitSplitter, arguments, find_ffmpeg
 from renderer.encode.stream import StreamSettings
 from renderer.errors import ConfigError
 from renderer.geometry import Canvas
-from renderer.jobs.slots import landlock
-from renderer.jobs.slots.landlock import Roots
+from renderer.jobs.slots import confinement
+from renderer.jobs.slots.confinement import Roots
 from renderer.jobs.slots.reach import Reach
-from renderer.lifeline import Child
+from renderer.processes import Child
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ def _check_plain_encoding(ffmpeg: str, settings: Settings) -> None:
         ConfigError: it cannot, with its last words.
     """
     ends_at = time.monotonic() + settings.encode.probe_timeout_s
-    is_confined = settings.engine.confine_workers and landlock.refusal() is None
+    is_confined = settings.engine.confine_workers and confinement.refusal() is None
     roots = Reach(render_settings(settings))(None) if is_confined else None
     trouble = _trouble(ffmpeg, settings.encode, ends_at, roots)
     has_time = time.monotonic() < ends_at
@@ -181,7 +181,7 @@ def _trouble(ffmpeg: str, settings: EncodeSettings, ends_at: float, roots: Roots
             return Child(arguments(ffmpeg, stream, settings.threads), stdin=pictures, stderr=words)
 
         try:
-            child = begin() if roots is None else landlock.confined(roots, begin)
+            child = begin() if roots is None else confinement.confined(roots, begin)
         except OSError as error:
             return f"cannot be run: {error.strerror}"
         try:

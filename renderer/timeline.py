@@ -13,7 +13,7 @@ from itertools import accumulate, repeat
 
 from protocol.schema import AUTO_FPS, ImageFrame, RenderRequest, ResultWarning
 from renderer.errors import InvalidRequest
-from renderer.numbering import likely_gaps, times_shown, unsaid_words
+from renderer.manifests.numbering import likely_gaps, times_shown, unsaid_words
 
 _NTSC_RATES = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
 

@@ -32,10 +32,10 @@ from PIL import Image
 
 from protocol.schema import RenderRequest
 from renderer.config import VERSION, FetchSettings, NvencSettings, RenderSettings, RequestLimits
-from renderer.cuda import CudaFailed, allocate_pinned, free_pinned, open_gpu
-from renderer.encode.probe import find
+from renderer.encode.nvenc.probe import find
 from renderer.errors import StillreelError
 from renderer.intake import Origin, render_job
+from renderer.pictures.cuda import CudaFailed, allocate_pinned, free_pinned, open_gpu
 from renderer.pipeline import render
 
 ROOT = Path(__file__).resolve().parents[1]

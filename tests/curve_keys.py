@@ -16,7 +16,7 @@ def keys(data_dir: Path, *arguments: str, cwd: Path) -> str:
 def curve_file(data_dir: Path, name: str) -> Path:
     """Make a key; its file lies beside the data directory."""
     from protocol.curve import CurveKeys
-    from renderer.frontends.curve import CurveRing
+    from renderer.frontends.zmq.curve import CurveRing
 
     made: CurveKeys = CurveRing(data_dir).add(name)
     file = data_dir.parent / f"{name}.curve"

@@ -8,11 +8,11 @@ import pytest
 from protocol.errors import RemoteError
 from renderer.config import EncodeSettings
 from renderer.encode.ffmpeg import find_ffmpeg
-from renderer.jobs.slots import landlock
+from renderer.jobs.slots import confinement
 from tests.daemon_process import DaemonProcess, Start, picture, request, wait_until
 from tests.manifest_directory import put_bundle
 
-pytestmark = pytest.mark.skipif(landlock.refusal() is not None, reason="this kernel has no Landlock")
+pytestmark = pytest.mark.skipif(confinement.refusal() is not None, reason="this kernel has no Landlock")
 Confined = Callable[[bool], DaemonProcess]
 
 

@@ -11,15 +11,14 @@ import pytest
 
 from protocol.schema import RenderRequest
 from renderer import disk
-from renderer.batch.outputs import output_for
+from renderer.batch.plan import output_for
 from renderer.config import FetchSettings, NvencSettings
-from renderer.devices import NvencDevice
-from renderer.encode.breaker import Breaker
-from renderer.encode.probe import _Cache
+from renderer.encode.nvenc.breaker import Breaker
+from renderer.encode.nvenc.probe import _Cache
 from renderer.jobs.files import Files
 from renderer.pictures.fetch import Fetcher
 from renderer.timeline import timeline
-from renderer.work import Attachment, RenderJob
+from renderer.work import Attachment, NvencDevice, RenderJob
 
 Calls = list[tuple[str, set[Path]]]
 

@@ -10,7 +10,6 @@ import pytest
 
 from protocol.schema import PixelLayout, RenderParams, RenderRequest
 from renderer.config import FetchSettings, RenderSettings, RequestLimits
-from renderer.devices import NvencDevice, NvencFindings, NvencLimits
 from renderer.errors import (
     FetchFailed,
     FileTooLarge,
@@ -22,7 +21,7 @@ from renderer.errors import (
 )
 from renderer.intake import Door, Origin, _told_in_parts, parse_request, refuse_missing_gpu, render_job
 from renderer.jobs.job import Job
-from renderer.work import Attachment, RenderJob
+from renderer.work import Attachment, NvencDevice, NvencFindings, NvencLimits, RenderJob
 from tests.jobs.factories import left, running
 
 LIMITS = RequestLimits(max_images=3, max_frames=100, max_duration_s=10, max_canvas_side=640)

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from renderer.scratch import scratch_dir
+from renderer.disk import scratch_dir
 from tests.daemon_process import Start
 
 OWNER = """
-from renderer.scratch import scratch_dir
+from renderer.disk import scratch_dir
 with scratch_dir() as own:
     (own / "content").write_bytes(b"left")
     print(own, flush=True)

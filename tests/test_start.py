@@ -18,7 +18,7 @@ import pytest
 from protocol.errors import RemoteError
 from renderer.config import VERSION, EncodeSettings
 from renderer.encode.ffmpeg import find_ffmpeg
-from renderer.jobs.slots import landlock
+from renderer.jobs.slots import confinement
 from tests.daemon_process import MARK, Start, marked, request, wait_until
 
 _AS_NOBODY = ("setpriv", "--reuid=65534", "--clear-groups", "--")
@@ -102,7 +102,7 @@ def test_an_ffmpeg_that_cannot_encode_is_refused_with_its_last_words(
     assert words in line
 
 
-@pytest.mark.skipif(landlock.refusal() is not None, reason="this kernel has no Landlock")
+@pytest.mark.skipif(confinement.refusal() is not None, reason="this kernel has no Landlock")
 def test_an_ffmpeg_that_needs_files_which_workers_may_not_use_is_refused_and_says_so(
     refused: Refused, tmp_path: Path, reachable: Path
 ) -> None:
@@ -121,7 +121,9 @@ def test_an_ffmpeg_that_hangs_is_tried_once_within_its_time_and_ended(refused: R
     assert refused(env=limits) == f"error: encode.ffmpeg: {ffmpeg} does not end within 0.5 s; it said nothing"
     assert time.monotonic() - began < 20
     assert marked(str(tmp_path)) == []
-    assert (tmp_path / "tries").exists() == (landlock.refusal() is not None), "only one that is not confined can write"
+    assert (tmp_path / "tries").exists() == (confinement.refusal() is not None), (
+        "only one that is not confined can write"
+    )
 
 
 def test_sigterm_ends_a_start_that_waits_for_an_ffmpeg_that_hangs(command: list[str], tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from renderer import archive
-from renderer.adoption import adopt
+from renderer.jobs import archive
+from renderer.jobs.archive import adopt
 from tests.daemon_process import Gate, Start, picture, request, starting, still, wait_until
 
 _VERSIONS = {  # written by daemons in /srv/stillreel

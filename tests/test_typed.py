@@ -25,9 +25,10 @@ from typer.main import get_command
 
 from protocol.client import Client
 from protocol.schema import RenderRequest
-from renderer import config, logs
-from renderer.cli import app
-from renderer.frontends.curve import CurveRing
+from renderer import config
+from renderer.cli.app import app
+from renderer.frontends.zmq.curve import CurveRing
+from renderer.observe import logs
 from tests.daemon_process import starting
 
 ROOT = Path(__file__).parents[1]

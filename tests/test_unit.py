@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from renderer.cli import USAGE
+from renderer.cli.app import USAGE
 from renderer.config import Settings
-from renderer.service_manager import ServiceManager
+from renderer.daemon import ServiceManager
 from renderer.start import stopping_signals
 from tests.daemon_process import Gate, Start, wait_until
 from tests.manifest_directory import everybodys_directory

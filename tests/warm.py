@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import IO, Any
 
 RUN_S = 60
-_PRELOADED = ("renderer.cli", "renderer.daemon", "renderer.frontends.http.door", "protocol.client")
+_PRELOADED = ("renderer.cli.app", "renderer.daemon", "renderer.frontends.http.app", "protocol.client")
 _READ_LATE = ("STILLREEL_", "XDG_", "TEST_DAEMON_MARK", "TMPDIR", "PYTEST_CURRENT_TEST")  # by the program itself
 
 

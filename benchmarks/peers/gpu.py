@@ -11,7 +11,7 @@ import sys
 
 from benchmarks.peers.base import Task
 from renderer.config import NvencSettings
-from renderer.encode.probe import findings_here
+from renderer.encode.nvenc.probe import findings_here
 
 STANDIN = "this is the software stand-in of the tests, no GPU: there is no speed to tell"
 

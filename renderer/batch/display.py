@@ -13,9 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from renderer.batch.outputs import Output, printable
-from renderer.batch.run import View
-from renderer.batch.tally import Failure, Tally
+from renderer.batch.plan import Output, printable
+from renderer.batch.run import Failure, Tally, View
 from renderer.work import RenderReport
 
 _STDERR: Final = 2

@@ -3,35 +3,224 @@
 Little is held at a time: what waits is bounded by the number of workers, and the tree is walked as it goes. It is
 walked once more beforehand, to count. A worker is started when there is something to render, so that a batch that is
 done already ends at once.
+
+A run's own directory among the outputs, OUT/.stillreel/ID, for what is not finished.
+
+A lock in it says that the run lives. Whoever gets the lock of another's directory removes that directory.
+
+How a batch is doing: counts, speed, and when it will be done.
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import shutil
 import signal
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
-from protocol.schema import Fault, Progress
-from renderer.batch.discover import Found
-from renderer.batch.outputs import Output, as_text, printable
-from renderer.batch.plan import Plan, Preparation, Ready, Settled
-from renderer.batch.tally import UNREAD, Failure, LeftOut, Tally
-from renderer.batch.workspace import workspace
+from protocol.schema import Fault, Progress, ResultWarning
+from renderer.batch.plan import Found, Output, Plan, Preparation, Ready, Settled, as_text, printable
 from renderer.config import Settings, render_settings
+from renderer.disk import claim, remove_dead, scratch_dir
 from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.errors import ConfigError, FetchFailed, OutputFailed, StillreelError, WorkerLost
 from renderer.jobs.slots.base import AttemptLost, RenderTask, Slot
 from renderer.jobs.slots.local import LocalSlot
 from renderer.jobs.slots.progress import receiving
 from renderer.manifests.still import Fields, naming_files, warning_with_files
-from renderer.scratch import scratch_dir
 from renderer.work import RenderReport
 
 log = logging.getLogger(__name__)
+
+
+HIDDEN: Final = ".stillreel"
+_LOCK: Final = "lock"
+
+
+@contextlib.contextmanager
+def workspace(out: Path) -> Iterator[Path]:
+    """Lend a directory below `out` that nobody else writes to; also remove what runs that were killed have left.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    try:
+        own, lock = claim(lambda: _made(out / HIDDEN), _LOCK)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
+    try:
+        _remove_dead(own)
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        lock.close()
+        _remove_dead(own)
+        with contextlib.suppress(OSError):  # another run is in it
+            own.parent.rmdir()
+
+
+def _made(parent: Path) -> Path:
+    own = parent / uuid.uuid4().hex
+    own.mkdir(parents=True)
+    return own
+
+
+def _remove_dead(own: Path) -> None:
+    with contextlib.suppress(OSError):
+        others = [each for each in own.parent.iterdir() if each != own and each.is_dir()]
+        remove_dead(others, _LOCK)
+
+
+# Before this much is done, and for so long, a guess at the end would jump about.
+_LEAST_VIDEOS: Final = 0.1
+_LEAST_S: Final = 2.0
+
+UNREAD: Final = "a picture of a format that is not read here"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A video that could not be made."""
+
+    name: str
+    fault: Fault
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file that looks like something to render and is not rendered."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """What one might not expect of a video."""
+
+    name: str
+    warning: ResultWarning
+
+
+@dataclass(slots=True)
+class Running:
+    """A video that is being made."""
+
+    name: str
+    progress: Progress
+
+    @property
+    def fraction(self) -> float:
+        return self.progress.share
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one run; changed on one thread only.
+
+    Attributes:
+        total: manifests of this shard; None until they are counted.
+        ignored: files with a manifest's name that turned out to be none.
+        left_out: those, and the pictures of directories that are not read here.
+        frames: of the videos that are done.
+        stopped: whether a signal ended the run.
+    """
+
+    now: Callable[[], float] = time.monotonic
+    total: int | None = None
+    done: int = 0
+    skipped: int = 0
+    ignored: int = 0
+    frames: int = 0
+    stopped: bool = False
+    failures: list[Failure] = field(default_factory=list)
+    left_out: list[LeftOut] = field(default_factory=list)
+    warnings: list[Warned] = field(default_factory=list)
+    running: dict[str, Running] = field(default_factory=dict)
+    _began: float = field(init=False)
+    _rendering_since: float | None = None
+
+    def __post_init__(self) -> None:
+        self._began = self.now()
+
+    @property
+    def failed(self) -> int:
+        return len(self.failures)
+
+    @property
+    def settled(self) -> int:
+        """Manifests that nothing more is to be done for."""
+        return self.done + self.skipped + self.failed
+
+    @property
+    def expected(self) -> int | None:
+        """How many manifests there are, as far as is known."""
+        return None if self.total is None else max(self.total - self.ignored, self.settled + len(self.running))
+
+    @property
+    def has_found_nothing(self) -> bool:
+        """Whether there was nothing at all to render."""
+        return self.settled == 0 and not self.stopped
+
+    @property
+    def elapsed_s(self) -> float:
+        return self.now() - self._began
+
+    def ignore(self, name: str) -> None:
+        """A file with a manifest's name is none."""
+        self.ignored += 1
+        self.left_out.append(LeftOut(name, "no manifest: it names no images"))
+
+    def begin(self, key: str, name: str, progress: Progress) -> None:
+        """A video is begun, for the first time or again."""
+        if self._rendering_since is None:
+            self._rendering_since = self.now()
+        self.running[key] = Running(name, progress)
+
+    def advance(self, key: str, progress: Progress) -> None:
+        """News of a video; such as come after its end are of no interest."""
+        if key in self.running:
+            self.running[key].progress = progress
+
+    def finish(self, key: str, frames: int) -> None:
+        self.running.pop(key, None)
+        self.done += 1
+        self.frames += frames
+
+    def warn(self, name: str, warnings: Iterable[ResultWarning]) -> None:
+        self.warnings += [Warned(name, warning) for warning in warnings]
+
+    def fail(self, failure: Failure, key: str | None = None) -> None:
+        if key is not None:
+            self.running.pop(key, None)
+        self.failures.append(failure)
+
+    @property
+    def frames_per_s(self) -> float | None:
+        """Frames of the videos per second since the first was begun; what is half done counts by half."""
+        elapsed_s = self._rendering_s()
+        halves = sum(each.fraction * each.progress.frames for each in self.running.values())
+        return (self.frames + halves) / elapsed_s if elapsed_s >= _LEAST_S / 2 else None
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds until the end, if the rest is like what was rendered; None while that cannot be told."""
+        begun = sum(each.fraction for each in self.running.values())
+        made, elapsed_s = self.done + begun, self._rendering_s()
+        if self.expected is None or made < _LEAST_VIDEOS or elapsed_s < _LEAST_S:
+            return None
+        return (self.expected - self.settled - begun) * elapsed_s / made
+
+    def _rendering_s(self) -> float:
+        return 0.0 if self._rendering_since is None else self.now() - self._rendering_since
+
 
 _READING_THREADS: Final = 8
 _TICK_S: Final = 0.125

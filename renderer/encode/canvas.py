@@ -3,9 +3,9 @@
 from typing import Final
 
 from protocol.schema import EncoderName
-from renderer.devices import NvencFindings
-from renderer.encode.nvenc_options import canvas_limits as nvenc_canvas_limits
+from renderer.encode.nvenc.options import canvas_limits as nvenc_canvas_limits
 from renderer.geometry import LEVEL_6_2, CanvasLimits
+from renderer.work import NvencFindings
 
 LIBX264_CANVAS: Final = LEVEL_6_2.within(CanvasLimits(16384, 16384))  # MAX_RESOLUTION in x264's common/common.h
 

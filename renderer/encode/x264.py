@@ -21,10 +21,9 @@ from renderer.encode.base import Nv12Frame, check_frame
 from renderer.encode.ffmpeg import AccessUnitSplitter, arguments, find_ffmpeg
 from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.errors import EncodeFailed
-from renderer.lifeline import Child
+from renderer.observe.redaction import without_directories
 from renderer.pictures.memory import PLAIN_STOCK, FrameStock
-from renderer.processes import group_ticks, starting_first_to_kill
-from renderer.redaction import without_directories
+from renderer.processes import Child, group_ticks, starting_first_to_kill
 
 log = logging.getLogger(__name__)
 

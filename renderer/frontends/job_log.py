@@ -8,7 +8,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Final
 
-from renderer.job_logs import LOG_NAME, below
+from renderer.observe.job_log import LOG_NAME, below
 
 _TOLD: Final = {
     "accepted",

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import Final
 
 from renderer.h264.bits import BitReader, BitWriter, escape, unescape
-from renderer.h264.parameter_sets import parse_sps
-from renderer.h264.vui import (
+from renderer.h264.parameter_sets import (
     SQUARE,
     Colour,
     Vui,
+    parse_sps,
     read_aspect,
     read_chroma_location,
     read_over_clock,

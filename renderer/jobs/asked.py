@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from protocol.schema import RenderRequest
 from renderer.disk import open_private
-from renderer.redaction import printable, redact
+from renderer.observe.redaction import printable, redact
 
 NAME: Final = "request.json"
 

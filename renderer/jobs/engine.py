@@ -16,7 +16,6 @@ from pathlib import Path
 
 from protocol.schema import Fault, Health, JobsQuery, JobStatus, Progress
 from renderer.config import VERSION, EngineSettings, RenderSettings
-from renderer.devices import NO_GPU_ENCODER
 from renderer.errors import (
     CapacityError,
     JobCancelled,
@@ -37,8 +36,8 @@ from renderer.jobs.queue import WaitingJobs
 from renderer.jobs.slots.base import AttemptLost, Ending, OpenSlot, RenderTask, Slot
 from renderer.jobs.slots.progress import receiving
 from renderer.jobs.store import JobStore
-from renderer.metrics import Metrics, Snapshot
-from renderer.work import RenderJob
+from renderer.observe.metrics import Metrics, Snapshot
+from renderer.work import NO_GPU_ENCODER, RenderJob
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from renderer.disk import is_full, open_private, sync
 from renderer.errors import JobError, StorageFull, StoreFailed
 from renderer.pictures.fetch import Fetcher
-from renderer.reel import together
+from renderer.pictures.reel import together
 from renderer.work import Attachment, RenderJob
 
 Buffer = bytes | bytearray | memoryview

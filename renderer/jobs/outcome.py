@@ -17,12 +17,11 @@ from pathlib import Path
 from protocol.errors import ERRORS
 from protocol.schema import Fault
 from renderer.config import RenderSettings
-from renderer.disk import is_full, sync
+from renderer.disk import is_full, sync, write_failure
 from renderer.errors import NotSupported, WorkerLost
 from renderer.jobs.job import Job, State
 from renderer.jobs.slots.base import AttemptLost, Ending, RenderTask
 from renderer.jobs.slots.reach import Reach
-from renderer.output.place import write_failure
 from renderer.work import RenderReport
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from renderer.errors import StillreelError
 from renderer.jobs.job import Job
 from renderer.jobs.outcome import Places
 from renderer.jobs.store import JobStore
-from renderer.periodic import repeatedly
+from renderer.observe.periodic import repeatedly
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from protocol.schema import ImageFrame
 from renderer.errors import ConfigError, InvalidRequest
+from renderer.manifests.numbering import natural
 from renderer.manifests.still import Fields, faults_in
-from renderer.numbering import natural
 
 # What pictures/header.py knows by the first bytes, as people name such files.
 _SUFFIXES: Final = frozenset(

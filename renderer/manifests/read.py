@@ -10,10 +10,8 @@ from typing import Any, BinaryIO, Final
 
 from protocol.documents import most_values
 from renderer.errors import ConfigError, NoManifest, StillreelError
-from renderer.manifests.concat import from_concat, is_concat
-from renderer.manifests.json_text import from_json_lines, from_json_object
+from renderer.manifests.formats import from_concat, from_csv, from_json_lines, from_json_object, is_concat
 from renderer.manifests.still import Fields
-from renderer.manifests.table import from_csv
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 

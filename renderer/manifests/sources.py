@@ -24,9 +24,9 @@ from renderer.manifests.directory import (
     left_out_words,
     unread_in,
 )
+from renderer.manifests.numbering import gaps, likely_gaps, natural, parse_pattern, unsaid_words
 from renderer.manifests.read import begins_like_manifest, is_manifest_name, read_manifest
 from renderer.manifests.still import Fields
-from renderer.numbering import gaps, likely_gaps, natural, parse_pattern, unsaid_words
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,21 @@
 """One image of a manifest, and the words for what is wrong with it.
 
 Images that stand one a line are checked as they are read, because only then is the line's number known.
+
+Fields that the command line sets in every request: `--set fps=30 --set crf=18`.
 """
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from protocol.errors import Loc, dotted
-from protocol.schema import Fault, ImageFrame, ResultWarning
-from protocol.words import listed, wrongs_in
-from renderer.errors import InvalidRequest, JobError
+from protocol.schema import Fault, ImageFrame, RenderRequest, ResultWarning
+from protocol.words import listed, meant, wrongs_in
+from renderer.errors import ConfigError, InvalidRequest, JobError
 
 Fields = dict[str, Any]
 
@@ -77,3 +81,38 @@ def _url_at(fields: Mapping[str, Any], loc: Loc) -> str | None:
             return None if not isinstance(url, str) or url.startswith("data:") else url[:_URL_MAX]
         case _:
             return None
+
+
+def parse_overrides(assignments: Iterable[str]) -> Fields:
+    """Read NAME=VALUE pairs, the later winning; a value is JSON, or else text.
+
+    Raises:
+        ConfigError: a pair is none, or no request could have such a field.
+    """
+    overrides = dict(_pair(assignment) for assignment in assignments)
+    try:
+        RenderRequest.model_validate({"images": [{"url": "-"}], **overrides})
+        json.dumps(overrides, allow_nan=False)
+    except ValidationError as error:
+        raise ConfigError(f"--set {faults_in(error, RenderRequest)}") from error
+    except ValueError as error:
+        raise ConfigError("--set: expected numbers within the range of a double") from error
+    return overrides
+
+
+def _pair(assignment: str) -> tuple[str, object]:
+    name, equals, value = assignment.partition("=")
+    settable = [field for field in RenderRequest.model_fields if field != "images"]
+    if not equals or name not in settable:
+        likely = meant(name, settable)
+        raise ConfigError(
+            f"--set {assignment}: expected NAME=VALUE, where NAME is one of {', '.join(settable)}{likely}"
+        )
+    return name, _value(value)
+
+
+def _value(text: str) -> object:
+    try:
+        return from_json(text, allow_inf_nan=False)
+    except ValueError:
+        return text

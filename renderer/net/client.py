@@ -7,15 +7,26 @@ starts anew with every byte, and a server that drips one byte a minute would nev
 to a whole TLS handshake or record, so that dripping inside one gains nothing either.
 
 Nothing is taken from the environment unless the settings say so: no proxies, no netrc. No cookie is kept.
+
+One POST to a server outside, which is told something and whose answer counts by its status alone.
+
+Each runs on a thread of its own, which nobody waits for: a name server that hangs is waited for as long as the system's
+resolver does, and must keep neither other calls nor a daemon that stops.
+
+What can be told of a url that is to be called from the url alone, without asking a name server.
 """
 
+import asyncio
 import re
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from ipaddress import IPv6Address
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, unquote
@@ -317,3 +328,56 @@ class _HurriedStream(httpcore.NetworkStream):
         if self._deadline.left_s <= 0:
             raise httpcore.ReadTimeout
         return max(_LEAST_S, self._deadline.left_s)
+
+
+class CallFailed(Exception):
+    """A call that was not answered with a 2xx; the words are for the log."""
+
+
+async def post(client: Client, url: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> None:
+    """Deliver a body. Redirects are not followed, and the body of the answer is not read.
+
+    Raises:
+        CallFailed: it was not acknowledged.
+    """
+    answered: Future[int] = Future()
+
+    def call() -> None:
+        answered.set_running_or_notify_cancel()
+        try:
+            answered.set_result(_status(client, url, headers, body, timeout_s))
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            answered.set_exception(error)
+
+    threading.Thread(target=call, name="webhook", daemon=True).start()
+    try:
+        async with asyncio.timeout(timeout_s):
+            status = await asyncio.wrap_future(answered)
+    except TimeoutError as error:
+        raise CallFailed(f"no answer within {timeout_s:g} s") from error
+    except FetchFailed as error:
+        raise CallFailed(error.message) from error
+    if not 200 <= status < 300:
+        raise CallFailed(f"expected an answer of 200 to 299, found {status}")
+
+
+def _status(client: Client, url: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> int:
+    told = {"connection": "close", **headers}
+    with client.asked("POST", parse_http(url), told, Deadline(timeout_s, "the call"), body) as answer:
+        return answer.status
+
+
+def check_callee(url: str, guard: Guard) -> None:
+    """Refuse a url that can never be called; a name is left to whoever resolves it.
+
+    Raises:
+        FetchFailed: its port or address cannot be, or is not allowed; the words say which.
+    """
+    host = parse_http(url).host
+    if ":" in host:
+        try:
+            IPv6Address(host)
+        except ValueError as error:
+            raise FetchFailed("expected an IPv6 address between the brackets of the url") from error
+    is_here = host == "localhost" or host.endswith(".localhost")  # RFC 6761, 6.3
+    guard.check_written_out("127.0.0.1" if is_here else host)

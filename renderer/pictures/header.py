@@ -24,8 +24,8 @@ from renderer.geometry import Size
 from renderer.pictures import avif, bmp, dpx, exr, heic, ico, jpeg2000, netpbm, png, psd, tga, tiff
 from renderer.pictures.exif import orientation_of
 from renderer.pictures.formats import Header, More, turned, unsupported
+from renderer.pictures.heic import refuse_sequence
 from renderer.pictures.recognise import recognise
-from renderer.pictures.track import refuse_sequence
 
 # Our own limit is checked below. Pillow's is a third of it, and warns on the way; it can only be set for the process.
 Image.MAX_IMAGE_PIXELS = None

@@ -13,7 +13,7 @@ from typing import ParamSpec, Self, TypeVar
 from renderer.config import PictureSettings
 from renderer.errors import JobCancelled, JobError
 from renderer.geometry import Size
-from renderer.logs import current_job
+from renderer.observe.logs import current_job
 from renderer.pictures.colour import Rgb
 from renderer.pictures.decode import Picture, decode, opened
 from renderer.pictures.fetch import Content, Fetcher

@@ -3,21 +3,25 @@
 Sizes stand in headers, so nothing is decoded here; but a file has to be fetched before its header can be read. The
 first still, and downloads as far as `_KEPT_BYTES` goes, are kept for the decoding that follows; a local file is read
 again then, mostly from the kernel's cache.
+
+Which stills cannot be had: asked once one could not, so that all are told at once and not one a try.
 """
 
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
 from renderer.config import PictureSettings
-from renderer.errors import JobError
+from renderer.errors import DecodeTimedOut, JobCancelled, JobError
 from renderer.geometry import Size
-from renderer.logs import current_job
+from renderer.observe.logs import current_job
 from renderer.pictures.decode import opened, read_size
 from renderer.pictures.fetch import Content, Fetcher, is_download
 from renderer.pictures.identity import Source
+from renderer.pictures.load import Loader
 from renderer.pictures.marks import Marks
 
 _KEPT_BYTES: Final = 64 << 20
@@ -110,3 +114,56 @@ class _Kept:
             if len(content) <= self._left_bytes:
                 self._left_bytes -= len(content)
                 self.contents[url] = content
+
+
+_BLACK: Final = (0, 0, 0)
+
+
+def is_of_image(error: JobError) -> bool:
+    """Whether an image is at fault, and no more than that: a decoder that hangs keeps its thread, and ends the job."""
+    return error.loc[:1] == ("images",) and not isinstance(error, DecodeTimedOut | JobCancelled)
+
+
+def unreadable(
+    sources: Iterable[Source],
+    loader: Loader,
+    known: Collection[Hashable],
+    say: Callable[[], None],
+    most: int,
+) -> dict[Hashable, JobError]:
+    """Fetch and decode stills to see which of them cannot be had; return the fault of each such picture.
+
+    Args:
+        known: pictures that need not be tried.
+        say: called after each still.
+        most: faults to stop at.
+
+    Raises:
+        DecodeTimedOut: a decoder does not come back.
+    """
+    distinct: dict[Hashable, Source] = {}
+    for source in sources:
+        if source.picture not in known:
+            distinct.setdefault(source.picture, source)
+    waiting = iter(distinct.values())
+    under_way: deque[tuple[Source, Future[JobError | None]]] = deque()
+    faults: dict[Hashable, JobError] = {}
+    with loader:
+        while len(faults) < most:
+            while len(under_way) < 2 * loader.threads and (following := next(waiting, None)):
+                under_way.append((following, loader.begin(_fault_of, following, loader)))
+            if not under_way:
+                break
+            source, trial = under_way.popleft()
+            if fault := loader.finished(trial):
+                faults[source.picture] = fault
+            say()
+    return faults
+
+
+def _fault_of(source: Source, loader: Loader) -> JobError | None:
+    try:
+        loader.load(source, _BLACK)
+    except JobError as error:
+        return error
+    return None

@@ -19,8 +19,8 @@ from typing import Final, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from renderer.cuda import CudaFailed, Gpu, allocate_pinned, free_pinned
 from renderer.errors import BackendError
+from renderer.pictures.cuda import CudaFailed, Gpu, allocate_pinned, free_pinned
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from renderer.cli_batch import batch
+from renderer.cli.batch import batch
 from tests.daemon_process import MARK, marked, picture, workers_of
 
 _OUTPUT = re.compile(r"(?P<stem>.+)-[0-9a-f]{12}\.(mp4|json)")

@@ -14,8 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from renderer.batch.workspace import HIDDEN
-from renderer.output.mp4 import read_facts
+from renderer.batch.run import HIDDEN
+from renderer.mp4 import read_facts
 from tests.batch.conftest import BatchProcess, StartBatch, Tree, command
 from tests.daemon_process import Gate, still, wait_until
 

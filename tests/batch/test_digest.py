@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from protocol.schema import RenderRequest
-from renderer.batch import digest as digest_module
-from renderer.batch.digest import Digests
+from renderer.batch import plan as digest_module
+from renderer.batch.plan import Digests
 from renderer.config import EncodeSettings, FetchSettings, RequestLimits
 from renderer.intake import Origin, parse_request, render_job
 from renderer.pictures.fetch import Fetcher

@@ -5,7 +5,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from renderer.batch.discover import Found, discover
+from renderer.batch.plan import Found, discover
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from protocol.schema import Fault, Progress
 from renderer.batch.display import clock, picture, summary
-from renderer.batch.tally import Failure, Tally
+from renderer.batch.run import Failure, Tally
 
 
 class Clock:

@@ -7,8 +7,8 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from renderer.batch.outputs import Output, as_text, output_for, printable
-from renderer.batch.workspace import HIDDEN, workspace
+from renderer.batch.plan import Output, as_text, output_for, printable
+from renderer.batch.run import HIDDEN, workspace
 from renderer.errors import ConfigError
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from protocol.schema import Fault, Progress
-from renderer.batch.tally import Failure, Tally
+from renderer.batch.run import Failure, Tally
 
 
 class Clock:

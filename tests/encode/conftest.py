@@ -79,7 +79,7 @@ def nothing_left() -> Iterator[None]:
 def found_once(standin_parent: Parent, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A cache directory in which a good device is known, and what was found then; asked once for all tests."""
     lent = Standin(standin_parent, tmp_path_factory.mktemp("known"))
-    found = lent.ask("tests.encode.nvenc_children", "found")
+    found = lent.ask("tests.encode.nvenc.nvenc_children", "found")
     assert found["refusal"] is None
     assert lent.leaks() == []
     return Path(lent()["XDG_CACHE_HOME"]), found

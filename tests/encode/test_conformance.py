@@ -32,7 +32,7 @@ OpenEncoder = Callable[[StreamSettings, EncodeSettings], Encoder]
 REAL_ENCODERS = [pytest.param(X264Encoder, id="x264")]
 ENCODERS = [pytest.param(NullEncoder, id="null"), *REAL_ENCODERS]
 if os.environ.get("CONFORM") == "nvenc":
-    from tests.encode.nvenc_children import open_nvenc
+    from tests.encode.nvenc.nvenc_children import open_nvenc
 
     ENCODERS = REAL_ENCODERS = [pytest.param(open_nvenc, id="nvenc")]
 

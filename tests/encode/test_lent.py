@@ -7,7 +7,7 @@ import pytest
 
 from renderer.config import EncodeSettings
 from renderer.encode.base import Nv12Frame
-from renderer.encode.lent import LentFrames
+from renderer.encode.in_flight import LentFrames
 from renderer.encode.null import NullEncoder
 from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.pictures.memory import FramePool, Lease

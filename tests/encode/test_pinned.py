@@ -2,7 +2,7 @@
 
 from tests.nvenc_standin.process import Standin
 
-CHILDREN = "tests.encode.nvenc_children"
+CHILDREN = "tests.encode.nvenc.nvenc_children"
 
 
 def test_frames_are_page_locked_once_and_serve_every_job(standin: Standin) -> None:

@@ -16,8 +16,7 @@ from renderer.encode.x264 import X264Encoder
 from renderer.geometry import Canvas
 from renderer.h264.bits import BitWriter, NalType, escape, nal_type, split_nals
 from renderer.h264.description import BT709, described
-from renderer.h264.parameter_sets import parse_sps
-from renderer.h264.vui import Colour
+from renderer.h264.parameter_sets import Colour, parse_sps
 
 REORDERED = (False, True)
 

@@ -5,8 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renderer.h264.bits import BitWriter, InvalidStream, escape, split_nals
-from renderer.h264.parameter_sets import parse_sps
-from renderer.h264.vui import Colour
+from renderer.h264.parameter_sets import Colour, parse_sps
 
 # Sizes with and without cropping.
 SIZES = [(64, 48), (98, 66), (176, 144)]

@@ -20,7 +20,7 @@ import pytest
 from protocol.schema import Fault, ImageFrame, RenderParams
 from renderer.config import MEBIBYTE, EngineSettings, RequestLimits
 from renderer.intake import Origin, render_job
-from renderer.jobs.slots import landlock
+from renderer.jobs.slots import confinement
 from renderer.jobs.slots.base import RenderTask
 from renderer.jobs.slots.reach import Reach
 from renderer.jobs.slots.rendering import run
@@ -106,7 +106,7 @@ def test_a_video_beyond_the_largest_file_fails_in_words_and_leaves_nothing(tmp_p
         assert call(run, task).facts.frames == 1
 
 
-needs_landlock = pytest.mark.skipif(landlock.refusal() is not None, reason="this kernel has no Landlock")
+needs_landlock = pytest.mark.skipif(confinement.refusal() is not None, reason="this kernel has no Landlock")
 
 
 @pytest.fixture
@@ -179,7 +179,9 @@ def test_a_confined_worker_looks_into_no_process_but_its_own() -> None:
 
 
 @needs_landlock
-@pytest.mark.skipif(landlock.refusal() is None and landlock._version() < 6, reason="signals are confined since 6.12")
+@pytest.mark.skipif(
+    confinement.refusal() is None and confinement._version() < 6, reason="signals are confined since 6.12"
+)
 def test_a_confined_worker_signals_no_process_but_its_own() -> None:
     with worker(Reach(SETTINGS, read=(TESTS,))) as ask:
         ask(os.kill, ask(os.getpid), 0)
@@ -285,5 +287,5 @@ def test_a_job_of_a_manifest_directory_that_the_settings_name_no_more_has_its_fi
 def test_a_thread_that_is_confined_leaves_the_others_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
     with pytest.raises(PermissionError):
-        landlock.confined(Reach(SETTINGS)(None), (tmp_path / "a").read_text)
+        confinement.confined(Reach(SETTINGS)(None), (tmp_path / "a").read_text)
     assert (tmp_path / "a").read_text() == "a"

@@ -16,7 +16,10 @@ import sys
 import tempfile
 from typing import BinaryIO
 
-_PRELOADED = ("tests.encode.nvenc_children", "tests.encode.nvenc_jobs")  # the wheel itself is imported by children only
+_PRELOADED = (
+    "tests.encode.nvenc.nvenc_children",
+    "tests.encode.nvenc.nvenc_jobs",
+)  # the wheel itself is imported by children only
 
 
 def serve(address: str) -> None:

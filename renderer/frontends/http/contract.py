@@ -1,11 +1,25 @@
-"""The hosted service's routes: run, submit, status, status stream, result, cancel."""
+"""The hosted service's routes: run, submit, status, status stream, result, cancel.
+
+Who waits at a connection for which job.
+
+A job that was asked for by `run` belongs to the connections that wait for it: when the last of them is dropped, its
+work is for nobody. It goes on if it was submitted as well, or was there before. A moment's grace lets a client that
+lost its connection ask again under the same id.
+
+What clients have named as sources, for error bodies of jobs that fail later.
+
+A job that has ended keeps nothing of its request, and a body may be large: so only the urls are kept, shortened, of the
+newest requests, in memory. After a restart an error body names the place without what was found there.
+"""
 
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -17,22 +31,119 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from protocol.schema import Fault
-from renderer.errors import JobNotFound, QueueFull, StillreelError
+from renderer.errors import JobNotFound, QueueFull, ShuttingDown, StillreelError
 from renderer.frontends.documents import read_aside
-from renderer.frontends.http import answers, videos
+from renderer.frontends.http import files, responses
 from renderer.frontends.http.address import APP, ENDPOINT
-from renderer.frontends.http.bodies import Bodies, Gone
-from renderer.frontends.http.described import CANCEL, REQUEST_BODY, RESULT, RUN, STATUS, STREAM, SUBMIT
-from renderer.frontends.http.inputs import Inputs
-from renderer.frontends.http.links import CALLER, Caller
-from renderer.frontends.http.reading import render_request
-from renderer.frontends.http.tokens import Tokens
+from renderer.frontends.http.links import CALLER, Caller, Tokens
+from renderer.frontends.http.reading import Bodies, Gone, render_request
+from renderer.frontends.http.responses import at, shortened
+from renderer.frontends.http.schema import CANCEL, REQUEST_BODY, RESULT, RUN, STATUS, STREAM, SUBMIT
 from renderer.frontends.http.uploads import Uploads
-from renderer.frontends.http.waiting import Waiting
 from renderer.frontends.job_log import JobLogReader
 from renderer.intake import Door, Intake
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, State
+
+log = logging.getLogger(__name__)
+
+_GRACE_S: Final = 0.4
+_STORE_PAUSE_S: Final = 1.0
+
+
+class Waiting:
+    """Keeps the count, and cancels what nobody waits for any more; on the engine's loop."""
+
+    def __init__(self, engine: Engine, waited_for: set[str]) -> None:
+        """Begin with nobody who waits.
+
+        Args:
+            waited_for: the intake's note of the jobs that nobody else has asked for.
+        """
+        self._engine = engine
+        self._connections: Counter[str] = Counter()
+        self._waited_for = waited_for
+
+    async def finished(self, job: Job, receive: Receive) -> Job | None:
+        """Return the job when it has ended, or None when the client has hung up.
+
+        Args:
+            receive: the connection's, its body read to the end.
+
+        Raises:
+            ShuttingDown: the daemon stops before it can run.
+        """
+        with self._at(job.id):
+            following = asyncio.ensure_future(self._engine.finished(job.id))
+            hung_up = asyncio.ensure_future(_hang_up(receive))
+            try:
+                await asyncio.wait({following, hung_up}, return_when=asyncio.FIRST_COMPLETED)
+                return following.result() if following.done() else None
+            except ShuttingDown:
+                self._waited_for.discard(job.id)  # for the next daemon, as its client is told
+                raise
+            finally:
+                for task in (following, hung_up):
+                    task.cancel()
+                await asyncio.gather(following, hung_up, return_exceptions=True)
+
+    @contextlib.contextmanager
+    def _at(self, job_id: str) -> Iterator[None]:
+        self._connections[job_id] += 1
+        try:
+            yield
+        finally:
+            self._connections[job_id] -= 1
+            if self._connections[job_id] == 0:
+                asyncio.get_running_loop().call_later(_GRACE_S, self._leave, job_id)
+
+    def _leave(self, job_id: str) -> None:
+        if self._connections[job_id] > 0:
+            return
+        self._connections.pop(job_id, None)
+        if job_id in self._waited_for:
+            self._cancel(job_id)
+
+    def _cancel(self, job_id: str) -> None:
+        try:
+            self._engine.cancel(job_id)
+        except JobNotFound:
+            pass
+        except StillreelError as error:
+            log.warning("not cancelled yet: %s", error, extra={"job": job_id, "action": "not_cancelled"})
+            asyncio.get_running_loop().call_later(_STORE_PAUSE_S, self._leave, job_id)
+            return
+        self._waited_for.discard(job_id)
+
+
+async def _hang_up(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+_URLS_KEPT: Final = 100_000
+
+
+class Inputs:
+    """The urls of the newest requests."""
+
+    def __init__(self) -> None:
+        self._urls: OrderedDict[str, list[Any]] = OrderedDict()
+        self._count = 0
+
+    def keep(self, job_id: str, document: object) -> None:
+        """Remember the urls of a request."""
+        images = at(document, ("images",))
+        urls = [shortened(at(image, ("url",))) for image in images] if isinstance(images, list) else []
+        self._count += len(urls) - len(self._urls.pop(job_id, ()))
+        self._urls[job_id] = urls
+        while self._count > _URLS_KEPT:
+            self._count -= len(self._urls.popitem(last=False)[1])
+
+    def of(self, job_id: str) -> dict[str, Any]:
+        """Return as much of the request's document as is known."""
+        return {"images": [{"url": url} for url in self._urls.get(job_id, ())]}
+
 
 _LOOK_S: Final = 1.0
 _SILENCE_S: Final = 10.0  # a comment comes after that; proxies cut what is silent for some time, often a minute
@@ -47,7 +158,7 @@ class Parts:
     engine: Engine
     intake: Intake
     bodies: Bodies
-    faults: answers.Faults
+    faults: responses.Faults
     logs: JobLogReader
     tokens: Tokens
     uploads: Uploads
@@ -90,8 +201,8 @@ class Contract:
         """Accept a request and answer at once; ask for its status, or name a webhook."""
         job = await self._accept(request)
         position = self._engine.status(job).queue_position
-        document = answers.submitted(job, position, _caller(request).links)
-        return JSONResponse(document, headers={answers.REQUEST_ID: job.request_id})
+        document = responses.submitted(job, position, _caller(request).links)
+        return JSONResponse(document, headers={responses.REQUEST_ID: job.request_id})
 
     async def _accept(self, request: Request, *, waits: bool = False) -> Job:
         caller = _caller(request)
@@ -141,7 +252,7 @@ class Contract:
         return StreamingResponse(
             events,
             media_type="text/event-stream",
-            headers={"cache-control": "no-store", "x-accel-buffering": "no", answers.REQUEST_ID: job.request_id},
+            headers={"cache-control": "no-store", "x-accel-buffering": "no", responses.REQUEST_ID: job.request_id},
         )
 
     async def _events(self, job: Job, caller: Caller, *, wants_logs: bool) -> AsyncIterator[bytes]:
@@ -163,16 +274,16 @@ class Contract:
 
     def _status(self, job: Job, lines: list[dict[str, Any]], caller: Caller) -> tuple[int, dict[str, Any]]:
         position = self._engine.status(job).queue_position if job.state is State.QUEUED else None
-        return answers.status(job, position, lines, caller.links)
+        return responses.status(job, position, lines, caller.links)
 
     async def result(self, request: Request, request_id: str) -> Response:
         """Return the video of a request that is done, or the error that it has ended in."""
         try:
             job = self._engine.job(_caller(request).job_id(request_id))
         except JobNotFound:
-            return answers.error(404, "Request not found", "not_found")
+            return responses.error(404, "Request not found", "not_found")
         if not job.is_finished:
-            return answers.error(400, "Request is still in progress", "still_in_progress")
+            return responses.error(400, "Request is still in progress", "still_in_progress")
         return await self._outcome(job, _caller(request))
 
     async def cancel(self, request: Request, request_id: str) -> Response:
@@ -195,8 +306,8 @@ class Contract:
             fault = job.error or Fault(type="internal_error", message="the job has no result")
             return self._parts.faults.answer(fault, self._inputs.of(job.id), job.request_id)
         if job.sync_mode:
-            return await videos.inline(job, job.result)
-        return videos.answer(job, job.result, self._parts.tokens, caller.links)
+            return await files.inline(job, job.result)
+        return files.answer(job, job.result, self._parts.tokens, caller.links)
 
 
 class Polled:

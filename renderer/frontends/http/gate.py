@@ -22,8 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from renderer.config import HttpSettings
 from renderer.frontends.http.address import PROXY_PATH, Address, canonical, host_name, is_host, proxied
 from renderer.frontends.http.keys import KeyRing
-from renderer.frontends.http.links import CALLER, Caller, address_of, links
-from renderer.frontends.http.tokens import Tokens
+from renderer.frontends.http.links import CALLER, Caller, Tokens, address_of, links
 from renderer.frontends.refusals import Refusals
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse, Response
 
 from protocol.schema import Health
-from renderer.frontends.http.signing import Signer
+from renderer.frontends.http.webhooks import Signer
 from renderer.jobs.engine import Engine
-from renderer.metrics import Metrics
+from renderer.observe.metrics import Metrics
 
 _NOT_READY: Final[dict[int | str, dict[str, Any]]] = {
     200: {"model": Health},

@@ -20,12 +20,11 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 
 from protocol.schema import Health, Jobs, JobsQuery
 from renderer.errors import InvalidRequest, JobNotFound, StillreelError, UnsupportedFormat
-from renderer.frontends.http.answers import error
-from renderer.frontends.http.bodies import chunks
-from renderer.frontends.http.described import REFUSALS
 from renderer.frontends.http.files import unless_known
 from renderer.frontends.http.links import CALLER, Caller
-from renderer.frontends.http.schema import About, Details, Recognised, Unknown
+from renderer.frontends.http.reading import chunks
+from renderer.frontends.http.responses import error
+from renderer.frontends.http.schema import REFUSALS, About, Details, Recognised, Unknown
 from renderer.frontends.job_log import JobLogReader
 from renderer.intake import invalid
 from renderer.jobs import asked

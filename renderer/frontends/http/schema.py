@@ -2,9 +2,11 @@
 
 The request is protocol.schema's, with one difference that the hosted service's contract asks for: what is not known is
 ignored.
+
+What /openapi.json says of the hosted service's routes; data only.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WrapValidator
 from pydantic_core import PydanticKnownError
@@ -169,3 +171,59 @@ class Details(BaseModel):
     )
     log: list[LogLine] = Field(description="the course of events")
     warnings: list[schema.ResultWarning] = Field([], description="what its client might not expect of the video")
+
+
+Described = dict[int | str, dict[str, Any]]
+
+_SCHEMA: Final = "#/components/schemas"
+
+REQUEST_BODY: Final = {
+    "requestBody": {
+        "required": True,
+        "description": "Read as JSON whatever the Content-Type says.",
+        "content": {"application/json": {"schema": {"$ref": f"{_SCHEMA}/ImagesToVideoInput"}}},
+    }
+}
+
+_FAULT: Final = {"model": Fault}
+REFUSALS: Final[Described] = {
+    400: {**_FAULT, "description": "Not a request that could be read"},
+    401: {**_FAULT, "description": "No key of this server's"},
+    403: {**_FAULT, "description": "A page of this origin may not ask"},
+    413: {**_FAULT, "description": "The body is too large"},
+    422: {"model": ValidationFault, "description": "Fields are at fault"},
+    500: {**_FAULT, "description": "The server is at fault"},
+    503: {**_FAULT, "description": "The server is stopping; ask again"},
+}
+_ACCEPTING: Final[Described] = {
+    **REFUSALS,
+    429: {**_FAULT, "description": "The queue is full"},
+    507: {**_FAULT, "description": "The server's disk is full"},
+}
+_ENDINGS: Final[Described] = {
+    499: {**_FAULT, "description": "Cancelled by the client"},
+    504: {**_FAULT, "description": "Not begun in time, or took too long"},
+    404: {**_FAULT, "description": "Unknown, or forgotten since"},
+}
+_UNKNOWN: Final[Described] = {404: {"model": Unknown, "description": "Unknown, or forgotten since"}}
+
+RUN: Final[Described] = {200: {"model": ImagesToVideoOutput}, **_ACCEPTING, **_ENDINGS}
+SUBMIT: Final[Described] = {200: {"model": Submitted}, **_ACCEPTING}
+RESULT: Final[Described] = {200: {"model": ImagesToVideoOutput}, **REFUSALS, **_ENDINGS}
+STATUS: Final[Described] = {
+    200: {"model": QueueStatus, "description": "Done"},
+    202: {"model": QueueStatus, "description": "Waits or runs"},
+    **{code: REFUSALS[code] for code in (400, 401, 403, 422)},
+    **_UNKNOWN,
+}
+STREAM: Final[Described] = {
+    200: {"content": {"text/event-stream": {}}, "description": "Documents as /status answers with"},
+    **{code: REFUSALS[code] for code in (400, 401, 403, 422)},
+    **_UNKNOWN,
+}
+CANCEL: Final[Described] = {
+    202: {"model": Cancellation},
+    400: {"model": Cancellation, "description": "It has ended already"},
+    **{code: REFUSALS[code] for code in (401, 403, 500)},
+    **_UNKNOWN,
+}

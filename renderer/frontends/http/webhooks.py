@@ -3,34 +3,63 @@
 A call that is not acknowledged is made again, after pauses that double, for about a day. What is to be called is in the
 store from before the job was accepted, so that neither a restart nor a kill loses one; a kill between a call and its
 note repeats the call, and receivers tell that by the request's id.
+
+The signature on webhooks: Ed25519, so that whoever is called can tell that it was us without a shared secret.
 """
 
 import asyncio
+import hashlib
 import json
 import logging
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from protocol.schema import Fault
 from renderer.config import Settings, WebhookSettings
 from renderer.errors import FetchFailed, JobNotFound, StillreelError
-from renderer.frontends.http import videos
-from renderer.frontends.http.answers import Faults
-from renderer.frontends.http.links import Links
-from renderer.frontends.http.signing import Signer
-from renderer.frontends.http.tokens import Tokens
+from renderer.frontends.http import files
+from renderer.frontends.http.keys import secret_bytes
+from renderer.frontends.http.links import Links, Tokens
+from renderer.frontends.http.responses import Faults
 from renderer.jobs.engine import Engine
 from renderer.jobs.hooks import Call, HookStore
 from renderer.jobs.job import Job
 from renderer.net.addresses import Guard
-from renderer.net.call import CallFailed, post
-from renderer.net.callee import check_callee
-from renderer.net.client import Client
+from renderer.net.client import CallFailed, Client, check_callee, post
 
 log = logging.getLogger(__name__)
+
+
+class Signer:
+    """Holds the key of a data directory; it is made when it is needed first."""
+
+    def __init__(self, data_dir: Path) -> None:
+        """Read the key, or make it.
+
+        Raises:
+            ConfigError: that is not possible.
+        """
+        self._key = Ed25519PrivateKey.from_private_bytes(secret_bytes(data_dir / "webhook.secret"))
+
+    def signature(self, request_id: str, user_id: str, timestamp: str, body: bytes) -> str:
+        """Return the signature of a call, in hex, as the hosted service writes it."""
+        words = "\n".join((request_id, user_id, timestamp, hashlib.sha256(body).hexdigest()))
+        return self._key.sign(words.encode()).hex()
+
+    def key_set(self) -> dict[str, Any]:
+        """Return the public key as a JWKS (RFC 7517; RFC 8037, 2 for the type of the key)."""
+        public = self._key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        name = hashlib.sha256(public).hexdigest()[:16]
+        point = urlsafe_b64encode(public).rstrip(b"=").decode()
+        return {"keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": name, "x": point}]}
+
 
 _LOOK_S: Final = 0.25
 _AT_ONCE: Final = 16
@@ -54,7 +83,7 @@ class Webhooks:
         Args:
             client: asks, and its guard judges where a call may go.
             outcome: returns the job of a call and what the call says of it; raises JobNotFound.
-            ended: is told of every call that is made no more, one of `renderer.metrics.WEBHOOKS`.
+            ended: is told of every call that is made no more, one of `renderer.observe.metrics.WEBHOOKS`.
         """
         self._settings = settings
         self._hooks = hooks
@@ -185,7 +214,7 @@ class Outcomes:
             if base is None:
                 payload = job.result.model_dump(mode="json")
             else:
-                payload = videos.linked(job, job.result, self._tokens, Links(base.rstrip("/"), base))
+                payload = files.linked(job, job.result, self._tokens, Links(base.rstrip("/"), base))
             return job, {**document, "status": "OK", "payload": payload}
         fault = job.error or Fault(type="internal_error", message="the job has no result")
         return job, {**document, "status": "ERROR", "error": fault.message, "payload": self._faults.body(fault)[1]}

@@ -11,7 +11,7 @@ import signal
 import stat
 from pathlib import Path
 
-from renderer.lifeline import tie
+from renderer.processes import tie
 
 
 def _inherited_pipes() -> list[int]:

@@ -21,11 +21,11 @@ from pebble import ProcessExpired
 from protocol.schema import Fault
 from renderer.config import EncodeSettings, EngineSettings
 from renderer.errors import JobTimedOut
-from renderer.job_logs import WorkerLog
-from renderer.jobs.slots import landlock
+from renderer.jobs.slots import confinement
 from renderer.jobs.slots.base import AttemptLost, Ending, OpenSlot, RenderTask
 from renderer.jobs.slots.worker import Reach, Worker
-from renderer.metrics import Metrics
+from renderer.observe.job_log import WorkerLog
+from renderer.observe.metrics import Metrics
 from renderer.work import RenderReport
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def local_slots(
         reach: the files that they need.
     """
     confined: Reach | None = reach if settings.confine_workers else None
-    if confined and (refused := landlock.refusal()):
+    if confined and (refused := confinement.refusal()):
         log.info("workers reach all files that the daemon does: %s", refused, extra={"action": "confine"})
         confined = None
     return lambda address: LocalSlot(settings, address, metrics=metrics, worker_log=worker_log, reach=confined)

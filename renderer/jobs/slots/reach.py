@@ -22,10 +22,10 @@ from typing import Final
 
 from renderer.config import NvencSettings, RenderSettings
 from renderer.encode.ffmpeg import find_ffmpeg
-from renderer.encode.slots import state_dir
+from renderer.encode.nvenc.locks import state_dir
 from renderer.errors import StillreelError
 from renderer.jobs.slots.base import RenderTask
-from renderer.jobs.slots.landlock import Roots, find
+from renderer.jobs.slots.confinement import Roots, find
 
 # Programs, libraries and what they read of the system; the last three are where NixOS, Guix and Homebrew keep theirs.
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store", "/home/linuxbrew")

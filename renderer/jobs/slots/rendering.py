@@ -19,18 +19,16 @@ from pathlib import Path
 
 from protocol.schema import Fault, Progress
 from renderer.errors import StillreelError
-from renderer.job_logs import configure_worker
 from renderer.jobs.slots.base import RenderTask
-from renderer.jobs.slots.confinement import limit_process, overwrite_memory
-from renderer.jobs.slots.landlock import Roots, confine, find
+from renderer.jobs.slots.confinement import Roots, confine, find, limit_process, overwrite_memory
 from renderer.jobs.slots.progress import ProgressSender
 from renderer.jobs.slots.said import turn_to
 from renderer.jobs.slots.worker import Terms
-from renderer.lifeline import tie
-from renderer.logs import process_job
+from renderer.observe.job_log import configure_worker
+from renderer.observe.logs import process_job
 from renderer.pictures.marks import Cell, Marks
 from renderer.pipeline import render
-from renderer.processes import first_to_kill
+from renderer.processes import first_to_kill, tie
 from renderer.work import RenderReport
 
 log = logging.getLogger(__name__)

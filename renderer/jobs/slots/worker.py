@@ -5,7 +5,7 @@ locked pipes, and a worker that is killed while it holds a lock would take its n
 from a server process that has imported OpenCV and libav already, so a new one is there in milliseconds.
 
 A worker holds one end of a pipe, its lifeline, whose other end only the daemon has: when the daemon goes, however it
-goes, so does the worker, and its ffmpeg with it (lifeline.py). It goes with the fork server too, since without that
+goes, so does the worker, and its ffmpeg with it (processes.py). It goes with the fork server too, since without that
 nobody would learn of its end.
 
 What runs in the process is in rendering.py. Its functions are called by their names: the daemon imports none of them,
@@ -28,10 +28,10 @@ from pebble import ProcessPool
 
 from protocol.schema import Fault
 from renderer.config import EncodeSettings, EngineSettings
-from renderer.job_logs import WorkerLog
 from renderer.jobs.slots.base import RenderTask
-from renderer.jobs.slots.landlock import Roots
+from renderer.jobs.slots.confinement import Roots
 from renderer.jobs.slots.said import Said
+from renderer.observe.job_log import WorkerLog
 from renderer.pictures.marks import MOST_THREADS, Cell, Marks
 from renderer.processes import TICKS_PER_S, end_session, is_stopped, session_ticks
 from renderer.work import RenderReport

@@ -1,0 +1,111 @@
+"""The command `stillreel batch`."""
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from renderer import config
+from renderer.cli.render import CanvasOption, Gaps, OnErrorOption, ScalingOption, assigned
+from renderer.cli.usage import FAILED, STOPPED
+from renderer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from renderer.batch.plan import Plan
+    from renderer.batch.run import Tally
+
+
+def batch(  # noqa: PLR0913 - a command has as many parameters as options
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Searched for .json, .jsonl and .csv manifests.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets the videos, in the same directories.")],
+    shard: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="Do part I of N, from 0 to N-1; auto or auto/N: a job array's variables say."),
+    ] = None,
+    hold: Annotated[
+        str | None,
+        typer.Option(metavar="FRAMES", help="Directories of images are videos too, each image held so: 24 or 1.5s."),
+    ] = None,
+    scaling: ScalingOption = None,
+    canvas: CanvasOption = None,
+    gaps: Gaps = None,
+    on_error: OnErrorOption = None,
+    assignments: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of every request, as fps=30.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Videos made at a time.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print counts and failures as JSON on stdout.")] = False,
+    config_file: Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")] = None,
+) -> None:
+    """Render every manifest below a directory, without a daemon. What is finished already is left as it is."""
+    from renderer.batch.display import summary, watching  # noqa: PLC0415 - the client commands stay quick
+    from renderer.batch.plan import Plan  # noqa: PLC0415 - as above
+    from renderer.batch.run import run_batch  # noqa: PLC0415 - as above
+    from renderer.batch.shard import Shard, parse_shard  # noqa: PLC0415 - as above
+    from renderer.manifests.directory import parse_hold  # noqa: PLC0415 - as above
+    from renderer.manifests.still import parse_overrides  # noqa: PLC0415 - as above
+
+    settings = config.load(config_file, flags={"engine": {"workers": jobs}})
+    plan = Plan(
+        directory=_existing(directory),
+        out=_made(out),
+        workers=settings.engine.workers,
+        shard=parse_shard(shard, os.environ) if shard else Shard(),
+        hold=parse_hold(hold) if hold else None,
+        overrides=parse_overrides(assigned(assignments, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error)),
+    )
+    console = Console(stderr=True)
+    with watching(console) as view:
+        tally = run_batch(plan, settings, view)
+    for line in summary(tally, str(plan.shard) if shard else None):
+        console.print(line, soft_wrap=not console.is_terminal)
+    if as_json:
+        typer.echo(json.dumps(_document(plan, tally), indent=2))
+    raise typer.Exit(_exit_code(plan, tally))
+
+
+def _existing(directory: Path) -> Path:
+    if not directory.is_dir():
+        raise ConfigError(f"{directory} is no directory")
+    return directory.absolute()
+
+
+def _made(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {out}: {error.strerror}") from error
+    return out.absolute()
+
+
+def _document(plan: "Plan", tally: "Tally") -> dict[str, Any]:
+    from renderer.batch.plan import as_text  # noqa: PLC0415 - as above
+
+    return {
+        "done": tally.done,
+        "skipped": tally.skipped,
+        "failed": tally.failed,
+        "ignored": tally.ignored,
+        "stopped": tally.stopped,
+        "frames": tally.frames,
+        "seconds": round(tally.elapsed_s, 3),
+        "shard": str(plan.shard),
+        "failures": [
+            {"manifest": as_text(each.name), "error": each.fault.model_dump(mode="json")} for each in tally.failures
+        ],
+        "warnings": [
+            {"manifest": as_text(each.name), "warning": each.warning.model_dump(mode="json")} for each in tally.warnings
+        ],
+        "left_out": [{"file": as_text(each.name), "why": each.why} for each in tally.left_out],
+    }
+
+
+def _exit_code(plan: "Plan", tally: "Tally") -> int:
+    """A shard may well be empty; a whole batch without anything to render is somebody's mistake."""
+    if tally.stopped:
+        return STOPPED
+    return FAILED if tally.failures or (tally.has_found_nothing and plan.shard.count == 1) else 0

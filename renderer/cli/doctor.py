@@ -1,0 +1,182 @@
+"""What works on this machine and, where something does not, why: `stillreel doctor`.
+
+`python -m renderer.cli.doctor` reads settings as JSON from stdin and prints the findings as JSON: a daemon asks
+so, for it has none of the libraries that are tried here (observe/examination.py).
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import av
+import zmq
+
+from protocol.schema import ImageFrame, RenderRequest
+from renderer.config import Settings, render_settings
+from renderer.disk import scratch_dir
+from renderer.encode.ffmpeg import find_ffmpeg
+from renderer.encode.nvenc.findings import nvenc_refusal
+from renderer.encode.nvenc.probe import find
+from renderer.encode.selftest import refusal
+from renderer.encode.x264 import X264Encoder
+from renderer.errors import ConfigError, StillreelError
+from renderer.intake import Origin, render_job
+from renderer.jobs.slots import confinement
+from renderer.jobs.slots.confinement import no_new_privs_refusal
+from renderer.pictures.cuda import CudaFailed, open_gpu
+from renderer.pictures.memory import pinned_memory
+from renderer.pipeline import render
+from renderer.processes import answer
+from renderer.work import NvencDevice, NvencFindings
+
+# A grey PGM of two by two pixels: the smallest picture that goes all the way through.
+_TINY_PICTURE = "data:image/x-portable-graymap;base64,UDUgMiAyIDI1NQqAgICA"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was tried.
+
+    Attributes:
+        is_needed: without it nothing can be rendered.
+    """
+
+    what: str
+    works: bool
+    found: str
+    is_needed: bool = True
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Try everything; a thing that fails is a finding, never an error."""
+    limits, engine = settings.limits, settings.engine
+    findings = find(settings.nvenc)
+    return [
+        Finding("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+        _tried("ffmpeg", lambda: _ffmpeg_version(settings)),
+        _tried("libx264", lambda: _render_tiny(settings)),
+        _held_pictures(settings),
+        *_gpus(settings, findings),
+        _pinned_memory(findings),
+        Finding("muxer", True, f"PyAV {av.__version__}"),
+        _curve(),
+        _no_new_privs(),
+        _landlock(settings),
+        Finding("workers", True, f"{engine.workers} of {os.cpu_count()} cores, {engine.max_queued} jobs may wait"),
+        Finding(
+            "limits",
+            True,
+            f"{limits.max_images} images, {limits.max_frames} frames, {limits.max_duration_s:g} s, "
+            f"canvas sides up to {limits.max_canvas_side}",
+        ),
+    ]
+
+
+def _tried(what: str, attempt: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, True, attempt())
+    except StillreelError as error:
+        return Finding(what, False, str(error))
+    except OSError as error:
+        return Finding(what, False, f"{error.filename} cannot be run: {error.strerror}")
+    except subprocess.TimeoutExpired as error:
+        return Finding(what, False, f"it did not answer within {error.timeout:g} s")
+    except subprocess.CalledProcessError as error:
+        return Finding(what, False, f"it ended with {error.returncode}")
+
+
+def _curve() -> Finding:
+    has_curve = zmq.has("curve")
+    found = (
+        "other machines may be let in with keys" if has_curve else "built without it: no other machine can be let in"
+    )
+    return Finding("curve", has_curve, f"ZeroMQ {zmq.zmq_version()}, {found}", is_needed=False)
+
+
+def _no_new_privs() -> Finding:
+    refused = no_new_privs_refusal()
+    return Finding("no_new_privs", refused is None, refused or "workers gain no rights from programs", is_needed=False)
+
+
+def _landlock(settings: Settings) -> Finding:
+    refused = confinement.refusal() if settings.engine.confine_workers else "off (engine.confine_workers)"
+    return Finding("Landlock", refused is None, refused or "confines the files of a daemon's workers", is_needed=False)
+
+
+def _ffmpeg_version(settings: Settings) -> str:
+    ffmpeg = find_ffmpeg(settings.encode)
+    told = answer([ffmpeg, "-hide_banner", "-version"], timeout_s=20)
+    encoders = answer([ffmpeg, "-hide_banner", "-encoders"], timeout_s=20)
+    for asked in (told, encoders):
+        asked.check_returncode()
+    if "libx264" not in encoders.stdout:
+        raise ConfigError(f"{ffmpeg} has no libx264")
+    return f"{' '.join(told.stdout.split()[:3])} at {ffmpeg}"
+
+
+def _render_tiny(settings: Settings) -> str:
+    request = RenderRequest(images=(ImageFrame(url=_TINY_PICTURE, frames=3),), fps=24)
+    job = render_job(request, settings.limits, settings.fetch, Origin())
+    with scratch_dir() as directory:
+        report = render(job, directory / "tiny.mp4", render_settings(settings))
+    return f"rendered {report.facts.frames} frames in {report.timings['total']:.2f} s"
+
+
+def _held_pictures(settings: Settings) -> Finding:
+    return _held_finding("held pictures", refusal(X264Encoder, settings.encode))
+
+
+def _held_finding(what: str, refused: str | None) -> Finding:
+    return Finding(what, refused is None, refused or "decode to what they repeat", is_needed=False)
+
+
+def _gpus(settings: Settings, findings: NvencFindings) -> list[Finding]:
+    """One row for the encoder, one for each GPU, and one for what is held of its pictures."""
+    encoding = [device for device in findings.devices if device.limits]
+    found = findings.refusal or f"{len(encoding)} of {len(findings.devices)} GPUs encode"
+    driver = f"; driver {findings.driver}" if findings.driver else ""
+    return [
+        Finding("nvenc", not findings.refusal, found + driver, is_needed=False),
+        *(
+            Finding(f"gpu {index}", device.reason is None, _encodes(device), is_needed=False)
+            for index, device in enumerate(findings.devices)
+        ),
+        *([] if findings.refusal else [_held_finding("nvenc held pictures", nvenc_refusal(settings.nvenc))]),
+    ]
+
+
+def _encodes(device: NvencDevice) -> str:
+    limits = device.limits
+    if limits is None:
+        return f"{device.reason}; {device.uuid}"
+    return (
+        f"{device.name} encodes from {limits.width_min}x{limits.height_min} to {limits.width_max}x{limits.height_max} "
+        f"with {limits.engines} engine{'' if limits.engines == 1 else 's'}; {device.uuid}"
+    )
+
+
+def _pinned_memory(findings: NvencFindings) -> Finding:
+    """Lock a page for the first device that encodes; where none does, frames are plain and need not be otherwise."""
+    why_not = findings.refusal
+    if why_not is None:
+        encoding = [device.uuid for device in findings.candidates]
+        try:
+            memory = pinned_memory(open_gpu(encoding[0], encoding))
+            memory.give_back(memory.take((3, 2)))
+        except CudaFailed as error:
+            why_not = str(error)
+    found = f"plain memory: {why_not}" if why_not else "page-locked frames"
+    return Finding("pinned memory", why_not is None, found, is_needed=False)
+
+
+def _main() -> None:
+    settings = Settings.model_validate_json(sys.stdin.read())
+    sys.stdout.write("\n" + json.dumps([asdict(finding) for finding in examine(settings)]) + "\n")
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,259 @@
+"""What the command line shows: a progress bar, the table of jobs, and the lines for a status, a result and an error.
+
+Results go to stdout, words and bars to stderr, so that a pipe gets the answer only. Text that comes from elsewhere is
+escaped, because an error may quote a file's name and a terminal obeys what it reads.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+import typer
+from pydantic import BaseModel
+from rich.cells import cell_len
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from protocol.schema import Health, JobStatus, LogLine, Progress, RenderResult, ResultWarning
+from renderer.observe.redaction import printable
+
+ShowProgress = Callable[[JobStatus | Progress], None]
+
+_BARE_STATES = {"IN_QUEUE": "queued", "IN_PROGRESS": "running", "COMPLETED": "done"}
+_STYLES = {"failed": "red", "expired": "red", "cancelled": "yellow", "running": "green"}
+_COLUMNS = ("request_id", "state", "images", "frames", "age", "took")
+_LEFT_ALIGNED = 2
+
+err = Console(stderr=True)
+
+
+def show_error(message: str) -> None:
+    """Print one line on stderr."""
+    err.print(Text.assemble(("error:", "bold red"), " ", printable(message)), soft_wrap=True)
+
+
+def show_note(message: str) -> None:
+    """Print one line on stderr that is no error."""
+    err.print(Text(printable(message)), soft_wrap=True)
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[ShowProgress]:
+    """Show a progress bar on a terminal, and nothing elsewhere."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("frames"),
+        TimeElapsedColumn(),
+        TextColumn("eta"),
+        TimeRemainingColumn(compact=True),
+    )
+    with Bar(*columns, console=err, disable=quiet or not err.is_terminal, transient=True) as bar:
+        task = bar.add_task("queued", total=None)
+
+        def show(seen: JobStatus | Progress) -> None:
+            done = seen.progress if isinstance(seen, JobStatus) else seen
+            ahead = seen.queue_position if isinstance(seen, JobStatus) else None
+            stage = done.stage if ahead is None else f"{done.stage}, {ahead} ahead"
+            bar.update(task, description=stage, total=done.frames, completed=done.frames_done)
+
+        yield show
+
+
+def show_status(seen: JobStatus, *, as_json: bool) -> None:
+    """Print where a job is, and on stderr what it failed of."""
+    if as_json:
+        _show_json(seen)
+        return
+    typer.echo(status_line(seen))
+    if seen.error:
+        show_error(seen.error.message)
+
+
+def show_cancelled(seen: Sequence[JobStatus], *, as_json: bool) -> None:
+    """Print a line for every job that was told to end; that they were cancelled is no error here."""
+    if as_json:
+        typer.echo(json.dumps([job.model_dump(mode="json") for job in seen], indent=2))
+        return
+    for job in seen:
+        typer.echo(status_line(job))
+    if not seen:
+        show_note("no job of yours has still to end")
+
+
+def status_line(seen: JobStatus) -> str:
+    """Return where a job is, in one line."""
+    parts = [state_name(seen)]
+    if seen.queue_position is not None:
+        parts.append(f"{seen.queue_position} ahead")
+    if seen.attempts > 1:
+        parts.append(f"attempt {seen.attempts}")
+    parts.append(f"{_coded(seen.progress)} frames")
+    return f"{printable(seen.request_id)}: {', '.join(parts)}"
+
+
+def _coded(progress: Progress) -> str:
+    """Return how many frames are coded, of how many; stills that were fed say little, as encoders hold frames back."""
+    return str(progress.frames) if progress.stage == "done" else f"{progress.frames_done}/{progress.frames}"
+
+
+def state_name(seen: JobStatus) -> str:
+    """Return the finer state, or what the coarse one tells of it if the daemon is of an earlier version."""
+    if seen.state is not None:
+        return seen.state
+    return "failed" if seen.error else _BARE_STATES[seen.status]
+
+
+def show_result(made: RenderResult, *, as_json: bool, on_stderr: bool = False) -> None:
+    """Print what came out, on stderr where stdout has the video itself; what one might not expect goes there too."""
+    show_warnings(made.warnings)
+    if as_json:
+        _show_json(made)
+        return
+    if not on_stderr:
+        typer.echo(printable(made.video.url))
+    seconds = f", rendered in {made.timings['total']:.2f} s" if "total" in made.timings else ""
+    typer.echo(
+        f"{made.frames} frames, {made.duration:.3f} s at {printable(made.fps)} fps, {made.width}x{made.height}, "
+        f"{made.video.file_size} bytes, {printable(made.encoder)}{seconds}",
+        err=on_stderr,
+    )
+
+
+def show_warnings(warnings: Iterable[ResultWarning]) -> None:
+    """Print on stderr what one might not expect of a video."""
+    for warning in warnings:
+        err.print(Text.assemble(("warning:", "yellow"), " ", printable(str(warning))), soft_wrap=True)
+
+
+def show_log(lines: Sequence[LogLine], *, as_json: bool) -> None:
+    """Print a line per event."""
+    if as_json:
+        typer.echo(json.dumps([line.model_dump(mode="json") for line in lines], indent=2))
+        return
+    for line in lines:
+        typer.echo(printable(f"{line.timestamp} {line.level:<5} {line.message}"))
+    if not lines:
+        show_note("nothing is kept of the job's log")
+
+
+def show_health(seen: Health, *, as_json: bool) -> None:
+    """Print whether a job would be taken now, and why not."""
+    if as_json:
+        _show_json(seen)
+    elif seen.ready:
+        work = f"{seen.jobs_running} of {seen.workers} workers render, {seen.jobs_queued} jobs wait"
+        typer.echo(f"ready: {work}, encoder {seen.encoder}")
+    else:
+        typer.echo(f"not ready: {printable('; '.join(seen.reasons))}")
+
+
+def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:
+    """Print a line per job."""
+    if as_json:
+        typer.echo(json.dumps([job.model_dump(mode="json") for job in jobs], indent=2))
+        return
+    out = Console()
+    for line in job_lines(jobs, datetime.now(UTC), out.width if out.is_terminal else None):
+        out.print(line, soft_wrap=True)
+
+
+@contextmanager
+def jobs_display(*, as_json: bool) -> Iterator[Callable[[Sequence[JobStatus]], None]]:
+    """Lend what shows the jobs as they are by now: drawn anew on a terminal, elsewhere a line for each change."""
+    out = Console()
+    if as_json or not out.is_terminal:
+        told: dict[str, str] = {}
+
+        def tell(jobs: Sequence[JobStatus]) -> None:
+            lines = {job.request_id: job.model_dump_json() if as_json else _change_line(job) for job in jobs}
+            for line in (line for name, line in lines.items() if told.get(name) != line):
+                typer.echo(line)
+            told.clear()
+            told.update(lines)
+
+        yield tell
+        return
+    with Live(console=out, auto_refresh=False) as live:
+
+        def draw(jobs: Sequence[JobStatus]) -> None:
+            heading, *lines = job_lines(jobs, datetime.now(UTC), None)
+            shown = [heading, *lines[-max(1, out.height - 2) :]]
+            for line in shown:
+                line.truncate(out.width, overflow="ellipsis")
+            live.update(Group(*shown), refresh=True)
+
+        yield draw
+
+
+def _change_line(job: JobStatus) -> str:
+    return f"{status_line(job)}: {printable(job.error.message)}" if job.error else status_line(job)
+
+
+def job_lines(jobs: Sequence[JobStatus], now: datetime, width: int | None) -> list[Text]:
+    """Return a heading and a line per job; an error stands at its end, or below where it would not fit.
+
+    Args:
+        width: columns of the terminal; None where nobody looks and every job is to be one line.
+    """
+    rows = [_COLUMNS, *(_row(job, now) for job in jobs)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    heading, *lines = [
+        "  ".join(
+            cell.ljust(size) if number < _LEFT_ALIGNED else cell.rjust(size)
+            for number, (cell, size) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    return [Text(heading, "bold"), *(_with_error(line, job, width) for line, job in zip(lines, jobs, strict=True))]
+
+
+def _row(job: JobStatus, now: datetime) -> tuple[str, ...]:
+    age = now - job.accepted_at if job.accepted_at else None
+    took = (job.finished_at or now) - job.started_at if job.started_at and state_name(job) != "queued" else None
+    cells = (str(job.progress.images), _coded(job.progress), span_words(age), span_words(took))
+    return printable(job.request_id), state_name(job), *cells
+
+
+def _with_error(line: str, job: JobStatus, width: int | None) -> Text:
+    style = _STYLES.get(state_name(job), "")
+    if job.error is None:
+        return Text(line, style)
+    error = printable(job.error.message)
+    is_room = width is None or len(line) + 2 + cell_len(error) <= width
+    return Text(f"{line}  {error}" if is_room else f"{line}\n  {error}", style)
+
+
+def span_words(span: timedelta | None) -> str:
+    """Return a length of time in up to six characters: 4.2s, 3m05s, 2h10m, 5d03h; never below zero."""
+    if span is None:
+        return "-"
+    # The daemon's clock may be ahead of ours.
+    seconds = max(0.0, span.total_seconds())
+    if seconds < 59.95:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours = minutes // 60
+    if not hours:
+        return f"{minutes}m{rest:02}s"
+    if hours < 24:
+        return f"{hours}h{minutes % 60:02}m"
+    return f"{hours // 24}d{hours % 24:02}h"
+
+
+def show_findings(findings: Iterable[tuple[bool, str, str]]) -> None:
+    """Print what `doctor` tried: whether it works, its name, and what was found."""
+    table = Table("", "what", "found", box=None)
+    for works, what, found in findings:
+        table.add_row(Text("ok", "green") if works else Text("no", "yellow"), what, Text(printable(found)))
+    Console().print(table)
+
+
+def _show_json(value: BaseModel) -> None:
+    typer.echo(value.model_dump_json(indent=2))

@@ -1,0 +1,1 @@
+"""NVENC through PyNvVideoCodec, and everything else that only a GPU needs."""

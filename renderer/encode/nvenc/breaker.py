@@ -1,0 +1,106 @@
+"""A device that failed is left alone for a while, by all processes, then tried by one of them.
+
+One file for each device that failed tells when, how often in a row and why. Once the pause is over, whoever locks the
+file first lets the device encode a picture, as the probe does; meanwhile, and while it fails, jobs go elsewhere. The
+pause doubles with every failure, up to half a day of the default.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from renderer.disk import put
+from renderer.work import NvencDevice
+
+log = logging.getLogger(__name__)
+
+_MOST_DOUBLINGS: Final = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """The record of failures of all devices.
+
+    Attributes:
+        retry_after_s: pause after the first failure.
+        try_device: says why a device still does not encode, or None.
+        now_s: the wall clock, which all processes share.
+    """
+
+    directory: Path
+    retry_after_s: float
+    try_device: Callable[[NvencDevice], str | None]
+    now_s: Callable[[], float] = time.time
+
+    def trip(self, uuid: str, reason: str) -> None:
+        """Leave a device alone from now on."""
+        failures = self._read(uuid)[1] + 1
+        log.warning("%s is left alone for %g s: %s", uuid, self._pause_s(failures), reason, extra={"action": "tripped"})
+        self._write(uuid, failures, reason)
+
+    def refusal(self, device: NvencDevice) -> str | None:
+        """Return why the device is not to be used now, after trying it if its pause is over."""
+        failed_s, failures, reason = self._read(device.uuid)
+        if not failures:
+            return None
+        left_s = failed_s + self._pause_s(failures) - self.now_s()
+        if 0 < left_s <= self._pause_s(failures):  # a clock that was set back ends the pause
+            return f"{reason}; the GPU is tried again in {left_s:.0f} s"
+        return self._try_again(device, reason)
+
+    def _try_again(self, device: NvencDevice, reason: str) -> str | None:
+        path = self._path(device.uuid)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None  # another process has just found it well
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_there(file, path):
+                return self.refusal(device)  # another process has tried it meanwhile
+            still = self.try_device(device)
+            if still is None:
+                log.info("%s encodes again", device.uuid, extra={"action": "recovered"})
+                path.unlink(missing_ok=True)
+            else:
+                self.trip(device.uuid, still)
+            return still
+        except BlockingIOError:
+            return f"{reason}; the GPU is being tried again"
+        finally:
+            os.close(file)
+
+    def _pause_s(self, failures: int) -> float:
+        return float(self.retry_after_s * 2 ** min(failures - 1, _MOST_DOUBLINGS))
+
+    def _path(self, uuid: str) -> Path:
+        return self.directory / f"{uuid}.failed"
+
+    def _read(self, uuid: str) -> tuple[float, int, str]:
+        """Return when the device failed, how often in a row, and why; a damaged file tells of no failure."""
+        try:
+            told = json.loads(self._path(uuid).read_text(encoding="utf-8"))
+            return float(told["at_s"]), int(told["failures"]), str(told["reason"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0.0, 0, ""
+
+    def _write(self, uuid: str, failures: int, reason: str) -> None:
+        told = json.dumps({"at_s": self.now_s(), "failures": failures, "reason": reason})
+        try:
+            put(self._path(uuid), told.encode())
+        except OSError as error:
+            log.warning("a device's failure cannot be written down: %s", error.strerror, extra={"action": "tripped"})
+
+
+def _is_there(file: int, path: Path) -> bool:
+    """Whether an open file is the one of this name, not one that was replaced or removed since."""
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except FileNotFoundError:
+        return False

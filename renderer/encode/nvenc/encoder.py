@@ -1,0 +1,149 @@
+"""NVENC through PyNvVideoCodec: NV12 frames that the GPU fetches itself, Annex B access units.
+
+The wheel copies a page-locked frame by DMA and does not wait for it. So a frame stays pending until its own access unit
+has come out, which is three pictures later, more with B pictures; the pipeline keeps it from reuse that long.
+
+What comes out is made to tell what libx264's streams tell: the colours in the SPS, and an SPS and PPS before every IDR.
+"""
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Final, Self
+
+from renderer.encode.base import Nv12Frame, check_frame
+from renderer.encode.nvenc.cache import keeper
+from renderer.encode.nvenc.options import MOST_PENDING_FRAMES, session_shape
+from renderer.encode.nvenc.session import Opening, Packet, Session
+from renderer.encode.stream import AccessUnit, StreamSettings
+from renderer.errors import DeviceFailed, EncodeFailed
+from renderer.h264.bits import NalType, UnsupportedStream, join_nals, nal_type, split_nals
+from renderer.h264.description import described
+from renderer.h264.repeat import is_idr
+from renderer.pictures.memory import FrameStock, pinned_memory
+
+log = logging.getLogger(__name__)
+
+_PARAMETER_SETS: Final = frozenset({NalType.SPS, NalType.PPS})
+
+
+class NvencEncoder:
+    """One stream on one session of a GPU; see `encode.base.Encoder` for the contract."""
+
+    def __init__(self, stream: StreamSettings, opening: Opening) -> None:
+        """Take the session that the last job left, or open one.
+
+        Raises:
+            SessionsBusy: none came free in time.
+            DeviceFailed: the device refuses.
+        """
+        self._stream = stream
+        self._keep_s = opening.settings.keep_session_s
+        most_b_pictures = min(device.limits.most_b_pictures if device.limits else 0 for device in opening.devices)
+        shape = session_shape(stream, most_b_pictures)
+        self._is_reordered = shape.is_reordered
+        self._session: Session | None = keeper().take(shape, opening.devices) or opening.open(shape)
+        self._device = self._session.device
+        self._stock = FrameStock(pinned_memory(self._session.gpu), MOST_PENDING_FRAMES)
+        self._was_kept = self._session.was_kept
+        self._frames_in = self._units_out = 0
+        self._first_stamp: int | None = None
+        self._inside: set[int] = set()
+        self._copied_before = 0
+        self._is_ended = False
+        self._described: dict[bytes, bytes] = {}
+
+    def __repr__(self) -> str:
+        return f"<NvencEncoder {self._stream.canvas} frames={self._frames_in} {self._session}>"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @property
+    def stock(self) -> FrameStock:
+        return self._stock
+
+    @property
+    def pending_frames(self) -> int:
+        oldest = min(self._inside, default=self._frames_in)
+        return self._frames_in - max(oldest, self._copied_before)
+
+    def encode(self, frame: Nv12Frame) -> Sequence[AccessUnit]:
+        check_frame(frame, self._stream.canvas)
+        if self._session is None or self._is_ended:
+            raise EncodeFailed("no frame may follow flush() or close()")
+        number = self._frames_in
+        self._frames_in += 1
+        self._inside.add(number)
+        units = self._units(self._session.encode(frame, is_idr=self._is_idr(number)))
+        if self.pending_frames > MOST_PENDING_FRAMES:
+            # Never seen; but whoever lends frames counts on the number, and would wait for ever.
+            self._session.finish_copies()
+            self._copied_before = self._frames_in
+        return units
+
+    def flush(self) -> Sequence[AccessUnit]:
+        if self._session is None or self._is_ended:
+            return []
+        self._is_ended = True
+        if not self._frames_in:
+            return []
+        units = self._units(self._session.flush())
+        if self._units_out != self._frames_in:
+            raise self._failure(f"made {self._units_out} access units for {self._frames_in} frames")
+        self._hand_on(self._session)
+        return units
+
+    def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            with contextlib.suppress(DeviceFailed):
+                session.finish_copies()
+            session.close()
+
+    def _hand_on(self, session: Session) -> None:
+        self._session = None
+        self._inside.clear()
+        keeper().put(session, self._keep_s)
+
+    def _is_idr(self, number: int) -> bool:
+        """The first picture is forced, since the session may have coded another stream before."""
+        held = self._stream.held
+        return number == 0 or (held is not None and number < len(held.is_idr) and held.is_idr[number])
+
+    def _units(self, packets: Sequence[Packet]) -> list[AccessUnit]:
+        return [self._unit(packet) for packet in packets]
+
+    def _unit(self, packet: Packet) -> AccessUnit:
+        # The wheel numbers a session's frames on through all its streams; the first packet is the first frame's.
+        if self._first_stamp is None:
+            self._first_stamp = packet["timestamp"]
+        self._inside.discard(packet["timestamp"] - self._first_stamp)
+        self._units_out += 1
+        data = bytes(packet["data"])
+        if not is_idr(data):
+            if self._units_out == 1:
+                raise self._failure("began the stream with a picture that is no IDR")
+            return AccessUnit(data, is_idr=False)
+        return AccessUnit(self._told(data), is_idr=True)
+
+    def _told(self, data: bytes) -> bytes:
+        """Describe the colours in the SPS, which every IDR must bring."""
+        nals = split_nals(data)
+        if not {nal_type(nal) for nal in nals} >= _PARAMETER_SETS:
+            raise self._failure("coded an IDR picture without its parameter sets")
+        return join_nals([self._sps(nal) if nal_type(nal) == NalType.SPS else nal for nal in nals])
+
+    def _sps(self, nal: bytes) -> bytes:
+        if nal not in self._described:
+            try:
+                self._described[nal] = described(nal, is_reordered=self._is_reordered)
+            except UnsupportedStream as error:
+                raise self._failure(f"wrote an SPS that cannot be read: {error}") from error
+        return self._described[nal]
+
+    def _failure(self, what: str) -> DeviceFailed:
+        return DeviceFailed(f"{self._device.name} {what}", device=self._device.uuid, was_kept=self._was_kept)

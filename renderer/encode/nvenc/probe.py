@@ -1,0 +1,193 @@
+"""Which GPU of this machine encodes H.264, and why the others do not.
+
+A GPU is not an encoder: H100, H200 and A100 have decoders and no encoder. So each device encodes a picture before it
+is believed, in a child process with a time limit (`encode.probing` says why), and the answer is kept by driver and
+device: a new driver or another card is asked again. Answers that pass, such as sessions all taken, are not kept.
+"""
+
+import contextlib
+import fcntl
+import functools
+import importlib.util
+import json
+import logging
+import os
+import platform
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from renderer.config import NvencSettings
+from renderer.disk import put
+from renderer.encode.nvenc import probe_child
+from renderer.encode.nvenc.errors import ALL_SESSIONS_TAKEN, NO_ENGINE, code_name
+from renderer.h264.bits import NalType, nal_type, split_nals
+from renderer.processes import answer
+from renderer.work import NvencDevice, NvencFindings, NvencLimits
+
+log = logging.getLogger(__name__)
+
+_WHEEL: Final = "PyNvVideoCodec"
+_BUILDS: Final = {("Linux", "x86_64")}
+_PICTURE_NALS: Final = {NalType.SPS, NalType.PPS, NalType.IDR_SLICE}
+
+
+class _Refused(Exception):
+    """The child gave no answer; the words say why."""
+
+
+@functools.cache
+def findings_here(settings: NvencSettings) -> NvencFindings:
+    """Find out once in this process; a device that fails later is the circuit breaker's business."""
+    return find(settings)
+
+
+def find(settings: NvencSettings) -> NvencFindings:
+    """Ask the driver for its devices, and each device that is not known yet for a picture."""
+    is_installed = importlib.util.find_spec(_WHEEL) is not None
+    if refused := wheel_refusal(platform.system(), platform.machine(), is_installed=is_installed):
+        return NvencFindings(reason=refused)
+    try:
+        listed = _ask("list", settings)
+    except _Refused as error:
+        return NvencFindings(reason=f"the NVIDIA driver could not be asked: {error}")
+    driver = str(listed.get("driver", ""))
+    if reason := listed.get("reason"):
+        return NvencFindings(driver, reason=str(reason))
+    cache = _Cache(settings, driver)
+    with cache.mine_alone():
+        devices = tuple(_found(cache, settings, device) for device in listed["devices"])
+    return NvencFindings(driver, devices)
+
+
+def try_device(settings: NvencSettings, uuid: str, name: str) -> NvencDevice:
+    """Let one device encode a picture now, whatever was found before."""
+    try:
+        answer = _ask("encode", settings, CUDA_VISIBLE_DEVICES=uuid)
+    except _Refused as error:
+        return NvencDevice(uuid, name, f"{name}: the probe {error}")
+    if "stream" not in answer:
+        return _refusal_of(uuid, name, answer.get("code"))
+    nals = {nal_type(nal) for nal in split_nals(bytes.fromhex(answer["stream"]))}
+    if not nals >= _PICTURE_NALS:
+        return NvencDevice(uuid, name, f"{name}: what it encoded is no H.264 picture with its parameter sets")
+    return NvencDevice(uuid, name, limits=NvencLimits(**answer["limits"]))
+
+
+def _refusal_of(uuid: str, name: str, code: int | None) -> NvencDevice:
+    called = code_name(code)
+    if code in NO_ENGINE:
+        why = f"{name} has no H.264 encoder (as H100, H200 and A100 have none): {called}"
+        return NvencDevice(uuid, name, why, has_engine=False)
+    if code in ALL_SESSIONS_TAKEN:
+        return NvencDevice(uuid, name, f"{name}: other programs use all its encode sessions: {called}", is_busy=True)
+    return NvencDevice(uuid, name, f"{name}: encoding a picture failed: {called}")
+
+
+def wheel_refusal(system: str, machine: str, *, is_installed: bool) -> str | None:
+    """Return why NVIDIA's wheel cannot be imported here, as far as that is known without trying."""
+    if (system, machine) not in _BUILDS:
+        return f"{_WHEEL} has no build for {system} on {machine}"
+    return None if is_installed else f"{_WHEEL} is not installed"
+
+
+def _found(cache: "_Cache", settings: NvencSettings, listed: dict[str, str]) -> NvencDevice:
+    uuid, name = listed["uuid"], listed["name"]
+    known = cache.get(uuid)
+    if known:
+        return known
+    device = try_device(settings, uuid, name)
+    log.info("%s: %s", uuid, device.reason or "encodes", extra={"action": "probed"})
+    if device.limits or not device.has_engine:
+        cache.put(device)
+    return device
+
+
+def _ask(what: str, settings: NvencSettings, **environment: str) -> dict[str, Any]:
+    """Run the child and return its answer.
+
+    Raises:
+        _Refused: it died, hung or spoke no JSON.
+    """
+    command = [sys.executable, "-P", str(Path(probe_child.__file__)), what]
+    try:
+        done = answer(command, timeout_s=settings.probe_timeout_s, environment={**os.environ, **environment})
+    except subprocess.TimeoutExpired:
+        raise _Refused(f"did not end within {settings.probe_timeout_s:g} s") from None
+    except OSError as error:
+        raise _Refused(f"could not be started: {error.strerror}") from error
+    if done.returncode:
+        log.info("the probe's last words: %s", done.stderr.strip(), extra={"action": "probe_died"})
+        raise _Refused(_ending(done.returncode, done.stderr))
+    answers = [line for line in done.stdout.splitlines() if line.startswith(probe_child.MARK)]
+    if not answers:
+        raise _Refused("gave no answer")
+    return dict(json.loads(answers[0].removeprefix(probe_child.MARK)))
+
+
+def _ending(code: int, stderr: str) -> str:
+    if code < 0:
+        return f"was killed by {signal.Signals(-code).name}"
+    last = next((line.strip() for line in reversed(stderr.splitlines()) if line.strip()), "it said nothing")
+    return f"ended with exit code {code}: {last}"
+
+
+def _cache_home() -> Path:
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # a user without a home, as in many containers
+        return Path(tempfile.gettempdir()) / f"stillreel-{os.getuid()}"
+
+
+class _Cache:
+    """What is known of devices under this driver and wheel, in one small file; a damaged one is an empty one."""
+
+    def __init__(self, settings: NvencSettings, driver: str) -> None:
+        self._path = (settings.cache_dir or _cache_home() / "stillreel") / "nvenc.json"
+        try:
+            wheel = version(_WHEEL)
+        except PackageNotFoundError:
+            wheel = "unknown"
+        self._made_by = f"{driver}, {_WHEEL} {wheel}"
+
+    @contextlib.contextmanager
+    def mine_alone(self) -> Iterator[None]:
+        """Let one process ask at a time: four workers that probe at once take sessions from each other."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            lock = self._path.with_suffix(".lock").open("a")
+        except OSError:
+            yield  # nothing can be kept there either
+            return
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def get(self, uuid: str) -> NvencDevice | None:
+        try:
+            told = self._read()[uuid]
+            if told["limits"] is None:
+                return NvencDevice(uuid, str(told["name"]), str(told["reason"]), has_engine=False)
+            limits = NvencLimits(**{name: int(value) for name, value in told["limits"].items()})
+            return NvencDevice(uuid, str(told["name"]), limits=limits)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+    def put(self, device: NvencDevice) -> None:
+        """Write the file anew and rename it in; where that cannot be, the next process asks again."""
+        devices = {**self._read(), device.uuid: asdict(device)}
+        with contextlib.suppress(OSError):
+            put(self._path, json.dumps({"made_by": self._made_by, "devices": devices}).encode())
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            kept = json.loads(self._path.read_text(encoding="utf-8"))
+            return dict(kept["devices"]) if kept["made_by"] == self._made_by else {}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}

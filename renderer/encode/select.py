@@ -1,0 +1,132 @@
+"""Who encodes a job: a GPU if one can, libx264 if not, and in the words of the result why not."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from protocol.schema import EncoderName
+from renderer.config import EncodeSettings, NvencSettings, RenderSettings
+from renderer.encode.base import Encoder
+from renderer.encode.nvenc.breaker import Breaker
+from renderer.encode.nvenc.cache import keeper
+from renderer.encode.nvenc.encoder import NvencEncoder
+from renderer.encode.nvenc.locks import state_dir
+from renderer.encode.nvenc.options import refusal_of
+from renderer.encode.nvenc.probe import findings_here, try_device
+from renderer.encode.nvenc.session import Opening
+from renderer.encode.stream import StreamSettings
+from renderer.encode.x264 import X264Encoder
+from renderer.errors import DeviceFailed, NotSupported, SessionsBusy
+from renderer.geometry import Canvas
+from renderer.work import NvencDevice, NvencFindings
+
+log = logging.getLogger(__name__)
+
+OpenEncoder = Callable[[StreamSettings, EncodeSettings], Encoder]
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """An encoder that was chosen for a job.
+
+    Attributes:
+        reason: why it is not the GPU's, if the request left the choice to us.
+        nvenc: how it was chosen; None unless it is the GPU's.
+    """
+
+    name: Literal["nvenc", "libx264"]
+    open_encoder: OpenEncoder
+    reason: str | None = None
+    nvenc: "Wanted | None" = None
+
+    def instead(self, error: DeviceFailed | SessionsBusy) -> "Backend | None":
+        """Return who takes over after a failure, or None if nobody may."""
+        if self.nvenc is None:
+            return None
+        if isinstance(error, DeviceFailed) and error.was_kept:
+            keeper().stop_keeping()
+            return self
+        if isinstance(error, DeviceFailed) and error.device:
+            _breaker(self.nvenc.settings).trip(error.device, error.message)
+        if self.nvenc.is_required:
+            return None
+        log.warning("libx264 takes over: %s", error.message, extra={"action": "fallback"})
+        return libx264(error.message)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a job asks of the GPUs.
+
+    Attributes:
+        is_required: the request names nvenc, so nothing else will do.
+    """
+
+    settings: NvencSettings
+    is_required: bool
+
+
+def libx264(reason: str | None = None) -> Backend:
+    return Backend("libx264", X264Encoder, reason)
+
+
+def choose(asked: EncoderName, canvas: Canvas, crf: int, settings: RenderSettings) -> Backend:
+    """Choose the encoder of a job.
+
+    Raises:
+        NotSupported: the request names nvenc, and no GPU here can encode it; the message says why.
+    """
+    if asked == "libx264":
+        return libx264()
+    findings = settings.gpus or findings_here(settings.nvenc)
+    try:
+        devices = _fit_devices(canvas, crf, findings, settings.nvenc)
+    except _Refused as error:
+        if asked == "nvenc":
+            raise NotSupported(str(error), loc=("encoder",)) from None
+        return libx264(str(error))
+    in_sight = tuple(device.uuid for device in findings.candidates)
+    opening = Opening(
+        settings.nvenc, devices, in_sight, lambda device, words: _breaker(settings.nvenc).trip(device.uuid, words)
+    )
+    wanted = Wanted(settings.nvenc, is_required=asked == "nvenc")
+    return Backend("nvenc", lambda stream, _: NvencEncoder(stream, opening), nvenc=wanted)
+
+
+class _Refused(Exception):
+    """No GPU can take the job; the words say why."""
+
+
+def _fit_devices(canvas: Canvas, crf: int, findings: NvencFindings, settings: NvencSettings) -> tuple[NvencDevice, ...]:
+    """Return the devices that can take a job now."""
+    if refused := findings.refusal:
+        raise _Refused(refused)
+    try:
+        breaker = _breaker(settings)
+    except DeviceFailed as error:
+        raise _Refused(error.message) from error
+    reasons: dict[str, None] = {}
+    fit = []
+    for device in findings.candidates:
+        reason = refusal_of(canvas, crf, device.limits) or breaker.refusal(device)
+        if reason:
+            reasons[reason] = None
+        else:
+            fit.append(device)
+    if not fit:
+        raise _Refused("; ".join(reasons))
+    return tuple(fit)
+
+
+def _breaker(settings: NvencSettings) -> Breaker:
+    return Breaker(
+        state_dir(settings),
+        settings.retry_after_s,
+        lambda device: _still_failing(settings, device),
+    )
+
+
+def _still_failing(settings: NvencSettings, device: NvencDevice) -> str | None:
+    found = try_device(settings, device.uuid, device.name)
+    return None if found.is_busy else found.reason

@@ -1,0 +1,1 @@
+"""The manifest directory as a door: manifests are claimed by a rename, and end in done/ or failed/."""

@@ -1,0 +1,223 @@
+"""The way of one claim: read, submitted, waited for, and moved to `done` or `failed`.
+
+Nothing but the manifest can make a manifest fail: a full queue, a full disk or a stopping daemon is waited for. Nothing
+here could be lost either: the claim is on disk and its job in the engine's store, so that a daemon that is started
+again finds both and walks the same way.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+from protocol.schema import Fault, RenderRequest, RenderResult
+from renderer.errors import BackendError, CapacityError, InvalidRequest, JobNotFound, OutputFailed, StillreelError
+from renderer.frontends.spool import layout
+from renderer.frontends.spool.claim import Claims
+from renderer.frontends.spool.incoming import read_fields
+from renderer.frontends.spool.layout import VIDEO_NAME, Claim, Ending, has_video
+from renderer.intake import Door, Intake, parse_request
+from renderer.jobs.engine import Engine
+from renderer.jobs.job import Job
+
+log = logging.getLogger(__name__)
+
+CLIENT = "spool"
+_PAUSE_S, _PAUSE_MAX_S = 1.0, 30.0
+_DEATHS_MAX = 2
+_T = TypeVar("_T")
+
+
+class _Lost(Exception):
+    """The claim is another daemon's by now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What all claims of a daemon have in common.
+
+    Attributes:
+        turn: held from reading a manifest until its job is in the queue, so that they get there as they were claimed.
+    """
+
+    claims: Claims
+    engine: Engine
+    intake: Intake
+    max_manifest_bytes: int
+    turn: asyncio.Lock
+
+
+class Passage:
+    """One claim and how far it has come; `run` it in a task of its own.
+
+    Attributes:
+        is_submitted: its job has its place in the queue.
+        is_settling: it is being moved, so that not finding it does not mean that it was lost.
+        is_over: it is not ours any more.
+    """
+
+    def __init__(self, claim: Claim, desk: Desk) -> None:
+        self.claim = claim
+        self.is_submitted = self.is_settling = self.is_over = False
+        self._claims = desk.claims
+        self._engine = desk.engine
+        self._intake = desk.intake
+        self._turn = desk.turn
+        self._max_manifest_bytes = desk.max_manifest_bytes
+
+    async def run(self) -> None:
+        """Bring the claim to its end, whatever its manifest holds."""
+        try:
+            outcome = await self._outcome()
+            if outcome:
+                await self._patiently(partial(self._end, outcome))
+        except _Lost:
+            self.give_up()
+        except Exception:
+            log.exception("a claim could not be ended; the next start tries again", extra={"job": self.claim.job_id})
+
+    def give_up(self) -> None:
+        """Leave the claim to the daemon that has it by now; no answer is due from here."""
+        self.is_over = True
+        self._tell(logging.WARNING, "lost", "another daemon has its manifest by now")
+        try:
+            self._engine.cancel(self.claim.job_id)
+        except JobNotFound:
+            pass  # it had not got so far
+        except StillreelError as error:
+            self._tell(logging.WARNING, "lost", "its job goes on for nothing: %s", error)
+
+    # The stations.
+
+    async def _outcome(self) -> RenderResult | Fault | None:
+        """Return what becomes of the manifest; None if there is none any more."""
+        try:
+            async with self._turn:
+                request = await self._patiently(self._take_in)
+                self.is_submitted = request is not None
+            if request:
+                return await self._result(request)
+            if await self._patiently(self._drop):
+                return None
+            missing = InvalidRequest("expected manifest.json, found none: it has vanished", loc=("manifest",))
+            return missing.fault()
+        except StillreelError as error:
+            return error.fault()
+        except _Lost:
+            raise
+        except Exception:
+            log.exception("a manifest failed for a reason nobody foresaw", extra={"job": self.claim.job_id})
+            return Fault(type="internal_error", message="the server failed; its log says why")
+
+    async def _take_in(self) -> RenderRequest | None:
+        """Read the manifest and submit its job; noted meanwhile, for a manifest may be a daemon's death."""
+        deaths = await asyncio.to_thread(layout.deaths, self.claim)
+        if deaths >= _DEATHS_MAX:
+            raise InvalidRequest(
+                f"expected a manifest that can be read; the daemon died {_DEATHS_MAX} times while it read this one, "
+                "and does not try again",
+                loc=("manifest",),
+            )
+        await asyncio.to_thread(layout.note_deaths, self.claim, deaths + 1)
+        try:
+            request = await asyncio.to_thread(self._read)
+            if request:
+                await self._submit(request)
+            return request
+        finally:
+            await asyncio.to_thread(layout.note_deaths, self.claim, 0)
+
+    def _read(self) -> RenderRequest | None:
+        most = self._intake.max_images
+        try:
+            return parse_request(read_fields(self.claim.manifest, self._max_manifest_bytes, most), most)
+        except FileNotFoundError:
+            return None
+
+    async def _drop(self) -> bool:
+        with self._settling():
+            if not await asyncio.to_thread(self._claims.drop, self.claim):
+                return False
+            self.is_over = True
+        self._tell(logging.INFO, "dropped", "%r vanished before it was read", self.claim.name)
+        return True
+
+    async def _result(self, request: RenderRequest) -> RenderResult | Fault:
+        while True:
+            try:
+                job = await self._patiently(partial(self._engine.finished, self.claim.job_id))
+                break
+            except JobNotFound:
+                self._tell(logging.WARNING, "resubmitted", "its answer was forgotten before it was read; begun again")
+                await self._patiently(partial(self._submit, request))
+        if job.result is None:
+            return job.error or Fault(type="internal_error", message="the job has no result")
+        if not await asyncio.to_thread(has_video, self.claim, job.result.video.file_size):
+            raise OutputFailed("the video vanished before it was handed over")
+        return job.result.model_copy(update={"request_id": request.request_id or self.claim.id})
+
+    async def _submit(self, request: RenderRequest) -> Job:
+        """Return the claim's job, which an earlier process may have submitted."""
+        claim = self.claim
+        if not await asyncio.to_thread(self._claims.is_ours, claim):
+            raise _Lost
+        try:
+            return self._engine.job(claim.job_id)
+        except JobNotFound:
+            return await self._intake.accept(request, Door(CLIENT, claim.job_id, claim.base, claim.output))
+
+    async def _end(self, outcome: RenderResult | Fault) -> None:
+        """Move the claim; a move that has begun is seen to its end, or nobody would know whether it was done."""
+        moving = asyncio.create_task(self._move(outcome))
+        try:
+            await asyncio.shield(moving)
+        except asyncio.CancelledError:
+            await asyncio.gather(moving, return_exceptions=True)
+            raise
+
+    async def _move(self, outcome: RenderResult | Fault) -> None:
+        ending: Ending = "failed" if isinstance(outcome, Fault) else "done"
+        with self._settling():
+            end = await asyncio.to_thread(self._claims.finish, self.claim, ending, partial(_report, outcome))
+            if end is None:
+                raise _Lost
+            self.is_over = True
+        self._tell(logging.INFO, "moved", "%r is in %s", end.name, ending)
+        self._engine.metrics.manifest_ended(ending)
+        if ending == "done":
+            self._engine.relocate(self.claim.job_id, end)
+
+    # What they have in common.
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
+        """Try until nothing stands in the way that is not the manifest's fault."""
+        pause_s = _PAUSE_S
+        while True:
+            try:
+                return await attempt()
+            except (OSError, CapacityError, BackendError) as error:
+                self._tell(logging.WARNING, "waits", "tried again in %g s: %s", pause_s, error)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _PAUSE_MAX_S)
+
+    @contextlib.contextmanager
+    def _settling(self) -> Iterator[None]:
+        self.is_settling = True
+        try:
+            yield
+        finally:
+            self.is_settling = False
+
+    def _tell(self, level: int, action: str, words: str, *values: object) -> None:
+        log.log(level, words, *values, extra={"job": self.claim.job_id, "action": action})
+
+
+def _report(outcome: RenderResult | Fault, end: Path) -> str:
+    if isinstance(outcome, RenderResult):
+        video = outcome.video.model_copy(update={"url": (end / VIDEO_NAME).as_uri()})
+        outcome = outcome.model_copy(update={"video": video})
+    return outcome.model_dump_json(indent=2) + "\n"

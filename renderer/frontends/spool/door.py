@@ -1,0 +1,194 @@
+"""The manifest directory: what is renamed into `incoming` is rendered, and ends in `done` or `failed`.
+
+One task looks for manifests, one renews our claims, and each claim has one that sees it through. No more is claimed
+than the queue takes, so that several daemons on one directory share the work, and what waits is anybody's.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+
+from watchfiles import Change, awatch
+
+from renderer.config import SpoolSettings
+from renderer.errors import ConfigError
+from renderer.frontends.spool.claim import Claims
+from renderer.frontends.spool.claim_task import CLIENT, Desk, Passage
+from renderer.frontends.spool.incoming import Waiting
+from renderer.frontends.spool.layout import Claim
+from renderer.intake import Intake
+from renderer.jobs.engine import Engine
+from renderer.observe import descriptors
+from renderer.observe.periodic import repeatedly
+
+log = logging.getLogger(__name__)
+
+_DEBOUNCE_MS = 200
+_WATCH_PAUSE_S = 1.0
+
+
+class Spool:
+    """The door; on the engine's loop."""
+
+    def __init__(
+        self, settings: SpoolSettings, engine: Engine, intake: Intake, *, daemon_id: str, workers: int
+    ) -> None:
+        """Prepare the directory.
+
+        Args:
+            daemon_id: names the data directory, for as long as that exists.
+
+        Raises:
+            ConfigError: the directory cannot be used.
+        """
+        if settings.directory is None:
+            raise ConfigError("spool.directory: expected a directory, found none")
+        self._settings = settings
+        self._engine = engine
+        self._max_claims = settings.max_claims or 2 * workers
+        self._claims = Claims(settings.directory.expanduser().absolute(), daemon_id, settings.lease_s)
+        self._desk = Desk(self._claims, engine, intake, settings.max_manifest_bytes, asyncio.Lock())
+        self._adopted: list[Claim] = []
+        self._passages: dict[Passage, asyncio.Task[None]] = {}
+        self._backlog: deque[Waiting] = deque()
+        self.unclaimed = 0  # manifests in `incoming`, as far as we have looked
+        self._refused: set[str] = set()
+        self._has_news = True
+        self._wake = asyncio.Event()
+
+    @property
+    def claims(self) -> int:
+        """How many manifests are ours at present."""
+        return sum(not passage.is_over for passage in self._passages)
+
+    async def adopt(self) -> None:
+        """Take up the claims that an earlier process of this daemon held, and give up the jobs of those it has lost.
+
+        Call it when the engine knows its jobs again and before it runs them.
+        """
+        self._adopted = await asyncio.to_thread(self._claims.adopt)
+        kept = {claim.job_id for claim in self._adopted}
+        for job in self._engine.unfinished(CLIENT):
+            if job.id not in kept:
+                log.warning("another daemon has its manifest by now", extra={"job": job.id, "action": "lost"})
+                self._engine.cancel(job.id)
+
+    async def serve(self) -> None:
+        """Claim, render and end manifests until cancelled; what is claimed then stays claimed for the next start."""
+        loop = asyncio.get_running_loop()
+        look_s = min(self._settings.rescan_s, self._settings.lease_s)
+        look_at = 0.0
+        async with asyncio.TaskGroup() as tasks:
+            for claim in self._adopted:
+                self._begin(tasks, claim)
+            tasks.create_task(self._watch())
+            tasks.create_task(self._renew())
+            while True:
+                self._wake.clear()
+                try:
+                    if loop.time() >= look_at:
+                        look_at = loop.time() + look_s
+                        await self._look_again(tasks)
+                    await self._claim_what_fits(tasks)
+                except OSError as error:
+                    if not descriptors.is_why(error):
+                        words = "the manifest directory cannot be used now: %s"
+                        log.warning(words, error.strerror, extra={"action": "waits"})
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(look_at):
+                        await self._wake.wait()
+
+    # Claiming.
+
+    def _room(self) -> int:
+        """Return how many more claims our own limit and the queue allow, which claims on their way to it will fill."""
+        held = [passage for passage in self._passages if not passage.is_over]
+        on_their_way = sum(not passage.is_submitted for passage in held)
+        return max(0, min(self._max_claims - len(held), self._engine.room() - on_their_way))
+
+    async def _look_again(self, tasks: asyncio.TaskGroup) -> None:
+        """Take nothing for granted: a notice may be lost, and a daemon's death gives none."""
+        for claim in await asyncio.to_thread(self._claims.take_over, self._room()):
+            log.warning("taken over: its owner is gone", extra={"job": claim.job_id, "action": "taken over"})
+            self._begin(tasks, claim)
+        await self._read_incoming()
+
+    async def _claim_what_fits(self, tasks: asyncio.TaskGroup) -> None:
+        while self._room() and (found := await self._next()):
+            try:
+                claim = await asyncio.to_thread(self._claims.claim, found)
+            except PermissionError as error:  # others may be claimed still
+                if found.entry not in self._refused:
+                    self._refused.add(found.entry)
+                    log.warning("%r cannot be claimed: %s", found.entry, error.strerror, extra={"action": "refused"})
+                continue
+            self.unclaimed -= 1
+            if claim:
+                self._begin(tasks, claim)
+
+    async def _next(self) -> Waiting | None:
+        """Return the oldest manifest that waits. The directory is read when there is news, not for every manifest."""
+        if not self._backlog and self._has_news:
+            await self._read_incoming()
+        return self._backlog.popleft() if self._backlog else None
+
+    async def _read_incoming(self) -> None:
+        self._has_news = False  # what comes while it is read is news again
+        found = await asyncio.to_thread(self._claims.waiting)
+        self._backlog, self.unclaimed = deque(found), len(found)
+        self._refused &= {waiting.entry for waiting in found}
+
+    async def _watch(self) -> None:
+        """Hear of what comes into `incoming`; where that is not possible, looking again has to do."""
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it would tell of every change
+        incoming = self._claims.incoming
+        while True:
+            try:
+                async for _ in awatch(incoming, watch_filter=_is_arrival, debounce=_DEBOUNCE_MS, recursive=False):
+                    self._hear()
+            except (OSError, RuntimeError) as error:  # it cannot begin, most often because of a limit on watches
+                words = "incoming cannot be watched and is looked at every %g s instead: %s"
+                log.warning(words, self._settings.rescan_s, error, extra={"action": "not watched"})
+                return
+            except ExceptionGroup as group:  # it has ended in its thread: a name that is no UTF-8 is enough
+                log.info("incoming is watched anew: %r", group.exceptions[0], extra={"action": "watched anew"})
+            await asyncio.sleep(_WATCH_PAUSE_S)
+            self._hear()
+
+    def _hear(self) -> None:
+        self._has_news = True
+        self._wake.set()
+
+    # Holding.
+
+    def _begin(self, tasks: asyncio.TaskGroup, claim: Claim) -> None:
+        passage = Passage(claim, self._desk)
+        log.info("claimed %r", claim.name, extra={"job": claim.job_id, "action": "claimed"})
+        self._passages[passage] = task = tasks.create_task(passage.run())
+        task.add_done_callback(lambda _: self._forget(passage))
+
+    def _forget(self, passage: Passage) -> None:
+        del self._passages[passage]
+        self._wake.set()
+
+    async def _renew(self) -> None:
+        pause_s = self._settings.lease_s / 3
+        await asyncio.sleep(pause_s)
+        await repeatedly("renewing the claims", self._renew_once, pause_s)
+
+    async def _renew_once(self) -> None:
+        held = {passage.claim: passage for passage in self._passages if _is_at_rest(passage)}
+        for claim in await asyncio.to_thread(self._claims.renew, list(held)):
+            passage = held[claim]
+            if passage in self._passages and _is_at_rest(passage):  # still
+                passage.give_up()
+                self._passages[passage].cancel()
+
+
+def _is_at_rest(passage: Passage) -> bool:
+    return not (passage.is_settling or passage.is_over)
+
+
+def _is_arrival(change: Change, _: str) -> bool:
+    return change is not Change.deleted  # which our own claims cause

@@ -1,0 +1,342 @@
+"""What the manifest directory and a claim in it hold, and how a claim is filled, cleared and given its last name.
+
+    .lock
+    incoming/   NAME.json, or NAME/ with its manifest.json; here and below also .jsonl, .ndjson, .csv, .ffconcat
+    active/ID/  owner.json, NAME/ with its manifest.json, .ID.../ with the video that is being made, and .deaths while
+                the manifest is read
+    done/       NAME/ with the manifest, result.json and video.mp4
+    failed/     NAME/ with the manifest and error.json
+
+Who put a bundle there may still reach into NAME, and could lead a write astray with a link. So the daemon makes its
+files beside NAME and renames them in: that replaces a link and does not follow it. Where even that is refused, because
+the bundle is closed or a directory has the file's name, the bundle goes one level down instead.
+
+Who holds a claim, and whether it is still there.
+
+A process is named by its pid and its start, since pids are used again; the start is told by the kernel in ticks since a
+boot, and the boot's id makes it unlike any other boot's, and any other machine's of the same name (proc(5)). A daemon
+is named by its data directory, which outlives its processes and which only one process holds at a time.
+"""
+
+import contextlib
+import errno
+import itertools
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from renderer import disk
+from renderer.errors import ConfigError
+from renderer.frontends.spool.incoming import MANIFEST_NAMES
+
+OWNER_NAME = "owner.json"
+PART_NAME = f".{OWNER_NAME}.part"
+_MAX_BYTES = 16 * 1024
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A daemon's process."""
+
+    host: str
+    pid: int
+    process_started: str
+    daemon: str
+
+
+class Owner(BaseModel):
+    """What owner.json says."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    host: str
+    pid: int
+    process_started: str
+    daemon: str
+    claimed_at: str
+    job: str
+    bundle: bool
+
+    @property
+    def holder(self) -> Holder:
+        return Holder(self.host, self.pid, self.process_started, self.daemon)
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What was found in a claim: its owner, None if that cannot be told, and when it was last heard of."""
+
+    owner: Owner | None
+    heard_at: float
+
+
+def this_process(daemon: str) -> Holder:
+    return Holder(socket.gethostname(), os.getpid(), _started(os.getpid()) or "", daemon)
+
+
+def look(claim: Path) -> Sighting:
+    """Read a claim's owner.json; where there is none, the claim's own age stands for when it was heard of.
+
+    It is opened before its time is read: that makes a network file system ask its server.
+
+    Raises:
+        OSError: it cannot be told; FileNotFoundError: the claim is gone.
+    """
+    try:
+        with (claim / OWNER_NAME).open("rb") as file:
+            text, heard_at = file.read(_MAX_BYTES), os.fstat(file.fileno()).st_mtime
+    except FileNotFoundError:
+        return Sighting(None, claim.stat().st_mtime)
+    try:
+        return Sighting(Owner.model_validate_json(text), heard_at)
+    except ValidationError:
+        return Sighting(None, heard_at)
+
+
+def write(claim: Path, owner: Owner) -> None:
+    """Put owner.json in place. It is not synced: one that a power cut spoils is that of a dead daemon anyway."""
+    part = claim / PART_NAME
+    part.write_text(owner.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    part.replace(claim / OWNER_NAME)
+
+
+def is_dead(sighting: Sighting, us: Holder, now: float, lease_s: float) -> bool:
+    """Whether nobody will go on with a claim.
+
+    An earlier process of our own daemon has left the data directory, which we hold, so it is gone for certain. Of
+    others only time tells, unless their process can be seen: one that is stopped or swapped out goes on later.
+
+    Args:
+        now: the time by the clock that the claims' times come from.
+    """
+    owner = sighting.owner
+    if owner and owner.daemon == us.daemon:
+        return owner.holder != us
+    if now - sighting.heard_at <= lease_s:
+        return False
+    return not (owner and owner.host == us.host and _is_running(owner))
+
+
+def _is_running(owner: Owner) -> bool:
+    started = _started(owner.pid)
+    return started is not None and started == owner.process_started
+
+
+def _started(pid: int) -> str | None:
+    """Return what tells this process from all others with its pid; None if there is none, or it has ended."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # The second field is the program's name, which may hold spaces and brackets; the third is the state.
+        fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        if fields[0] not in (b"Z", b"X"):
+            return f"{int(fields[19])}@{boot}"
+    return None
+
+
+Ending = Literal["done", "failed"]
+
+VIDEO_NAME = "video.mp4"
+_REPORTS: dict[Ending, str] = {"done": "result.json", "failed": "error.json"}
+_PARTS = ("incoming", "active", "done", "failed")
+_OURS = {OWNER_NAME, VIDEO_NAME, *_REPORTS.values()}
+_REPORT_PART = ".report.part"
+_DEATHS = ".deaths"  # how often a daemon died while it read the manifest, with the one that reads it now
+_FOR_OTHERS = 0o666  # whoever shares the directory reads it, as far as the umask lets them
+_WRAPPER = ".wrapper"
+_NAME_MAX_BYTES = 255
+_REFUSALS = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST}
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A manifest that is ours.
+
+    Attributes:
+        directory: active/ID.
+        name: of the directory in it that becomes done/NAME or failed/NAME.
+        job_id: the claim's id; a longer one where a daemon has taken the claim over, since its store may hold a job
+            that it gave up under the first.
+        is_bundle: its images came with it; else they stay in `incoming`.
+    """
+
+    directory: Path
+    name: str
+    job_id: str
+    is_bundle: bool
+
+    @property
+    def id(self) -> str:
+        return self.directory.name
+
+    @property
+    def files(self) -> Path:
+        return self.directory / self.name
+
+    @property
+    def manifest(self) -> Path:
+        """Where the manifest is, by the name that its format has."""
+        found = (self.files / name for name in MANIFEST_NAMES if os.path.lexists(self.files / name))
+        return next(found, self.files / MANIFEST_NAMES[0])
+
+    @property
+    def base(self) -> Path:
+        """Where the manifest's relative paths start."""
+        return self.files if self.is_bundle else self.directory.parent.parent / "incoming"
+
+    @property
+    def output(self) -> Path:
+        """The directory that its video is made in; nobody else's, not even that of an owner before."""
+        return self.directory / f".{self.job_id}"
+
+
+def prepare(directory: Path) -> None:
+    """Make the directory and its four parts.
+
+    Raises:
+        ConfigError: they cannot be made, are not writable, or lie on several file systems, which no rename crosses.
+    """
+    try:
+        for part in _PARTS:
+            (directory / part).mkdir(parents=True, exist_ok=True)
+        devices = {(directory / part).stat().st_dev for part in ("", *_PARTS)}
+    except OSError as error:
+        raise ConfigError(f"spool.directory: {directory}: {error.strerror}") from error
+    for part in ("", *_PARTS):
+        if not os.access(directory / part, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+            raise ConfigError(f"spool.directory: {directory / part} is not writable")
+    if len(devices) > 1:
+        raise ConfigError(f"spool.directory: {', '.join(_PARTS)} in {directory} lie on more than one file system")
+
+
+def held_name(name: str) -> str:
+    """Return what a manifest's directory is called while it is claimed; the daemon's own names are taken there."""
+    return f"{name}.2" if name in _OURS else name
+
+
+def content(directory: Path) -> str | None:
+    """Return the NAME that a claim holds; None if its owner died before there was one, or after."""
+    wrapper = directory / _WRAPPER
+    if wrapper.is_dir():  # its owner died in `fill`
+        for path in wrapper.iterdir():
+            if path.name not in _OURS:
+                path.rename(directory / path.name)
+        shutil.rmtree(wrapper)
+    names = (path.name for path in directory.iterdir())
+    return min((name for name in names if not name.startswith(".") and name != OWNER_NAME), default=None)
+
+
+def is_single(files: Path) -> bool:
+    """Whether nothing but a manifest came, judged by what is there."""
+    with contextlib.suppress(OSError):
+        return {path.name for path in files.iterdir()} <= {*MANIFEST_NAMES, *_OURS}
+    return False
+
+
+def deaths(claim: Claim) -> int:
+    """Return how often a daemon has died while it read this manifest."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        return int((claim.directory / _DEATHS).read_text(encoding="ascii")[:4])
+    return 0
+
+
+def note_deaths(claim: Claim, deaths: int) -> None:
+    """Write down how often a daemon would have died over this manifest if this one did now; 0 once it is read."""
+    note = claim.directory / _DEATHS
+    with contextlib.suppress(FileNotFoundError):  # the claim is gone, and whoever reads it sees that
+        if deaths:
+            note.write_text(str(deaths), encoding="ascii")
+        else:
+            note.unlink()
+
+
+def has_video(claim: Claim, size_bytes: int) -> bool:
+    """Whether the video is where it was made, or already where it goes: `fill` may not have come to its end."""
+    for directory in (claim.output, claim.files, claim.directory / _WRAPPER):
+        with contextlib.suppress(OSError):
+            if (directory / VIDEO_NAME).lstat().st_size == size_bytes:
+                return True
+    return False
+
+
+def fill(claim: Claim, ending: Ending, report: str) -> Path:
+    """Put the report and the video into NAME, and return the directory to move: NAME, or one around it.
+
+    Raises:
+        OSError: it cannot be done now; it may be tried again.
+    """
+    wrapper = claim.directory / _WRAPPER
+    if not wrapper.is_dir():
+        try:
+            claim.files.mkdir(exist_ok=True)
+            _put(claim, claim.files, ending, report)
+            return claim.files
+        except OSError as error:
+            if error.errno not in _REFUSALS:
+                raise
+        wrapper.mkdir()
+    with contextlib.suppress(FileNotFoundError):
+        claim.files.rename(wrapper / claim.name)
+    _put(claim, wrapper, ending, report)
+    return wrapper
+
+
+def _put(claim: Claim, target: Path, ending: Ending, report: str) -> None:
+    with _syncing(target):
+        for name in _REPORTS.values():  # of an earlier round: a failed bundle that was moved back to `incoming`
+            (target / name).unlink(missing_ok=True)
+        disk.put(target / _REPORTS[ending], report.encode(), part=claim.directory / _REPORT_PART, mode=_FOR_OTHERS)
+        if ending == "done":
+            with contextlib.suppress(FileNotFoundError):
+                (claim.output / VIDEO_NAME).replace(target / VIDEO_NAME)
+
+
+def clear(directory: Path) -> None:
+    """Remove a claim; what is in it and is not the daemon's own stays, and the claim with it."""
+    for path in directory.glob(f".{directory.name}*"):
+        shutil.rmtree(path, ignore_errors=True)
+    for name in (_REPORT_PART, _DEATHS, PART_NAME, OWNER_NAME):  # the owner last: a claim without one is nobody's
+        (directory / name).unlink(missing_ok=True)
+    directory.rmdir()
+
+
+def free_name(parent: Path, name: str) -> Path:
+    """Return parent/NAME, or NAME.2 and so on where that is taken, cut where a name would be too long."""
+    return next(path for number in itertools.count(1) if _is_free(path := parent / _numbered(name, number)))
+
+
+def _numbered(name: str, number: int) -> str:
+    suffix = f".{number}" if number > 1 else ""
+    while len(os.fsencode(name)) + len(suffix) > _NAME_MAX_BYTES:
+        name = name[:-1]
+    return name + suffix
+
+
+def _is_free(path: Path) -> bool:
+    if not os.path.lexists(path):
+        return True
+    with contextlib.suppress(OSError):
+        return not path.is_symlink() and not any(path.iterdir())  # a rename replaces an empty directory
+    return False
+
+
+def sync(directory: Path) -> None:
+    with _syncing(directory):
+        pass
+
+
+@contextlib.contextmanager
+def _syncing(directory: Path) -> Iterator[None]:
+    """Sync a directory at the end of the block; one that cannot be opened for that fails before it."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield
+        os.fsync(handle)
+    finally:
+        os.close(handle)

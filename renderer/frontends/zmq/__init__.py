@@ -1,0 +1,1 @@
+"""The ZeroMQ door: JSON-RPC over a ROUTER socket."""

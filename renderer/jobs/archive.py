@@ -1,0 +1,367 @@
+"""The data directory as a whole: examined, backed up while a daemon uses it, and restored.
+
+A backup is a tar archive: a copy of the store, made by SQLite's own means (https://www.sqlite.org/backup.html), what
+that copy names, and the keys and secrets. Attachments go when their job ends, so the store is copied again until all
+that it names were still there. The store comes last in the archive and last to its place: a restore that is cut short
+leaves no store that names what is not there.
+
+Videos that belong to no job of the store, which was lost or replaced: made jobs that are done, or removed.
+
+A daemon does neither by itself, for the store that knows them may yet be found.
+"""
+
+import contextlib
+import os
+import shutil
+import sqlite3
+import tarfile
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Final
+
+import av
+
+from protocol.schema import File, Progress, RenderResult
+from renderer import disk
+from renderer.errors import ConfigError, StillreelError
+from renderer.jobs.data_dir import STORE_NAME
+from renderer.jobs.job import Job, State
+from renderer.jobs.outcome import VIDEO_NAME
+from renderer.jobs.schema import APPLICATION_ID, MIGRATIONS
+from renderer.jobs.store import JobStore
+from renderer.mp4 import read_facts
+from renderer.observe.logs import JOB_ID
+
+_TRIES = 10
+_STORE_FILES = (STORE_NAME, f"{STORE_NAME}-wal", f"{STORE_NAME}-shm")
+_LEFT_OUT = {*_STORE_FILES, "lock", "reserve", "scratch", "outputs", "attachments"}
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """How store and files fit together.
+
+    Attributes:
+        jobs: how many are in each state.
+        videos: of the store's jobs.
+        missing_videos: the jobs whose video is not where it should be.
+        missing_attachments: the jobs that wait for attachments that are not there.
+        unknown_videos: the size of each video that belongs to no job.
+    """
+
+    jobs: Counter[str]
+    videos: int
+    missing_videos: list[str]
+    missing_attachments: list[str]
+    unknown_videos: dict[str, int]
+
+    @property
+    def are_good(self) -> bool:
+        return not (self.missing_videos or self.missing_attachments or self.unknown_videos)
+
+
+def examine(data: Path) -> Findings:
+    """Compare the store with the files; a daemon may be at work meanwhile.
+
+    Raises:
+        ConfigError: there is no store, or it is damaged.
+    """
+    with _store(data / STORE_NAME) as database:
+        states = dict(database.execute("SELECT id, state FROM jobs"))
+        kept = [row[0] for row in database.execute("SELECT id FROM jobs WHERE video_bytes > 0 ORDER BY number")]
+        waiting = _attachments(database)
+    there = _videos(data / "outputs")
+    return Findings(
+        jobs=Counter(states.values()),
+        videos=len(kept),
+        missing_videos=[job_id for job_id in kept if job_id not in there],
+        missing_attachments=[job_id for job_id, name in waiting.items() if not (data / "attachments" / name).is_dir()],
+        unknown_videos={name: size for name, size in there.items() if name not in states},
+    )
+
+
+def back_up(data: Path, file: Path, spool: Path | None = None) -> int:
+    """Write a backup; a daemon may be at work meanwhile.
+
+    Args:
+        spool: the manifest directory, which is not part of it.
+
+    Returns:
+        How many jobs are in it.
+
+    Raises:
+        ConfigError: there is no store, it is damaged, or the backup cannot be written.
+    """
+    file = file.absolute()
+    if file.is_relative_to(data):
+        raise ConfigError(f"expected a file outside the data directory, found {file}")
+    part = file.with_name(f".{file.name}.part")
+    try:
+        with contextlib.ExitStack() as stack:
+            (data / "scratch").mkdir(exist_ok=True, mode=0o700)
+            staging = Path(tempfile.mkdtemp(prefix="backup-", dir=data / "scratch"))
+            stack.callback(shutil.rmtree, staging, ignore_errors=True)
+            stack.callback(part.unlink, missing_ok=True)
+            count, videos = _stage(data, staging)
+            stream = stack.enter_context(open(part, "wb", opener=disk.open_private))
+            with tarfile.open(fileobj=stream, mode="w") as archive:
+                for path, name in (*_others(data, spool), *_named(data, videos), *_below(staging, staging)):
+                    if name != STORE_NAME:
+                        _add(archive, path, name)
+                _add(archive, staging / STORE_NAME, STORE_NAME)
+            stream.flush()
+            os.fsync(stream.fileno())
+            disk.settle(part, file)
+            return count
+    except OSError as error:
+        raise ConfigError(f"the backup could not be written: {error.filename or file}: {error.strerror}") from error
+
+
+def restore(file: Path, data: Path) -> Findings:
+    """Lay a backup out in a data directory that no daemon uses and that knows no job; the caller holds it.
+
+    Raises:
+        ConfigError: it is no backup, cannot be laid out, or there are jobs already.
+    """
+    if (data / STORE_NAME).exists():
+        with _store(data / STORE_NAME) as database:
+            [count] = database.execute("SELECT count(*) FROM jobs").fetchone()
+        if count:
+            raise ConfigError(f"server.data_dir: {data}: its store knows {count} jobs; restore into an empty directory")
+    part = data / f".{STORE_NAME}.part"
+    part.unlink(missing_ok=True)
+    try:
+        with tarfile.open(file) as archive:
+            for member in archive:
+                _lay_out(archive, member, part if member.name == STORE_NAME else data / _safe(member))
+        with _store(part):
+            pass  # it is one, and not damaged
+        for name in _STORE_FILES[1:]:
+            (data / name).unlink(missing_ok=True)
+        disk.settle(part, data / STORE_NAME)
+    except (tarfile.TarError, EOFError, ConfigError) as error:
+        words = str(error) if isinstance(error, ConfigError) else "expected a tar archive that ends as it should"
+        raise ConfigError(f"{file}: this is no whole backup of stillreel: {words}") from error
+    except OSError as error:
+        raise ConfigError(f"the backup could not be restored: {error.filename or file}: {error.strerror}") from error
+    finally:
+        for name in (part.name, f"{part.name}-wal", f"{part.name}-shm"):
+            (data / name).unlink(missing_ok=True)
+    return examine(data)
+
+
+# The store.
+
+
+@contextlib.contextmanager
+def _store(path: Path) -> Iterator[sqlite3.Connection]:
+    """Lend a store for reading.
+
+    Raises:
+        ConfigError: there is none, it is damaged, or not of this version or an older one.
+    """
+    if not path.is_file():
+        raise ConfigError(f"server.data_dir: {path.parent} has no store of jobs")
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=10)) as database:
+            [application] = database.execute("PRAGMA application_id").fetchone()
+            [version] = database.execute("PRAGMA user_version").fetchone()
+            if application != APPLICATION_ID or not 0 < version <= len(MIGRATIONS):
+                raise ConfigError(f"server.data_dir: {path}: this is no store of stillreel that this version can read")
+            [verdict] = database.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != "ok":
+                raise sqlite3.DatabaseError(verdict)
+            yield database
+    except sqlite3.Error as error:
+        raise ConfigError(f"server.data_dir: {path}: the store of jobs is damaged ({error})") from error
+
+
+def _attachments(database: sqlite3.Connection) -> dict[str, str]:
+    """Return the name of the attachments' directory of each job that still needs them."""
+    rows = database.execute("SELECT id, files FROM jobs WHERE work IS NOT NULL AND files IS NOT NULL")
+    return {job_id: Path(os.fsdecode(files)).name for job_id, files in rows}
+
+
+def _stage(data: Path, staging: Path) -> tuple[int, list[str]]:
+    """Copy the store, and give the attachments that it names second names, which outlive their jobs."""
+    for left in reversed(range(_TRIES)):
+        with _store(data / STORE_NAME) as database, contextlib.closing(sqlite3.connect(staging / STORE_NAME)) as copy:
+            (staging / STORE_NAME).chmod(0o600)
+            database.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")  # a single file
+            [count] = copy.execute("SELECT count(*) FROM jobs").fetchone()
+            videos = [row[0] for row in copy.execute("SELECT id FROM jobs WHERE video_bytes > 0")]
+            names = list(_attachments(copy).values())
+        shutil.rmtree(staging / "attachments", ignore_errors=True)
+        linked = [_link(data / "attachments" / name, staging / "attachments" / name) for name in names]
+        if all(linked) or not left:
+            break
+    return count, videos
+
+
+def _link(source: Path, target: Path) -> bool:
+    target.mkdir(parents=True)
+    try:
+        for file in source.iterdir():
+            try:
+                os.link(file, target / file.name)
+            except FileNotFoundError:
+                raise
+            except OSError:  # a file system without links
+                shutil.copyfile(file, target / file.name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+# The files.
+
+
+def _videos(outputs: Path) -> dict[str, int]:
+    found = {}
+    for directory in outputs.iterdir() if outputs.is_dir() else ():
+        with contextlib.suppress(OSError):
+            found[directory.name] = (directory / VIDEO_NAME).stat().st_size
+    return found
+
+
+def _named(data: Path, videos: list[str]) -> Iterator[tuple[Path, str]]:
+    for job_id in videos:
+        yield data / "outputs" / job_id / VIDEO_NAME, f"outputs/{job_id}/{VIDEO_NAME}"
+
+
+def _others(data: Path, spool: Path | None) -> Iterator[tuple[Path, str]]:
+    """Find keys, secrets, uploads, logs, and whatever else lies there."""
+    for entry in sorted(data.iterdir()):
+        if entry.name in _LEFT_OUT or entry == spool:
+            continue
+        if entry.is_dir():
+            yield from _below(entry, data)
+        else:
+            yield entry, entry.name
+
+
+def _below(directory: Path, root: Path) -> Iterator[tuple[Path, str]]:
+    for here, _, names in os.walk(directory):
+        for name in names:
+            yield Path(here, name), Path(here, name).relative_to(root).as_posix()
+
+
+def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
+    """Add a file as it is at this moment; one that went meanwhile was not needed any more."""
+    try:
+        stream = path.open("rb") if path.is_file() and not path.is_symlink() else None
+    except FileNotFoundError:
+        return
+    if stream:
+        with stream:
+            archive.addfile(archive.gettarinfo(arcname=name, fileobj=stream), stream)
+
+
+def _safe(member: tarfile.TarInfo) -> PurePosixPath:
+    name = PurePosixPath(member.name)
+    if not member.isreg() or name.is_absolute() or ".." in name.parts or name.parts[:1] in {(n,) for n in _STORE_FILES}:
+        raise tarfile.TarError(f"{member.name!r} has no place in one")
+    return name
+
+
+def _lay_out(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    content = archive.extractfile(member)
+    if content is None:
+        raise tarfile.TarError(f"{member.name!r} has no place in one")
+    for directory in reversed(path.parents):
+        if not directory.exists():
+            directory.mkdir(mode=0o700)
+    with content, open(path, "wb", opener=disk.open_private) as stream:
+        _copy(content, stream, member.size)
+    os.utime(path, (member.mtime, member.mtime))
+
+
+def _copy(content: IO[bytes], stream: IO[bytes], size_bytes: int) -> None:
+    shutil.copyfileobj(content, stream)
+    if stream.tell() != size_bytes:
+        raise tarfile.TarError("it is cut short")
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+_CLIENT: Final = "adopted"
+
+
+def adopt(data: Path, now: float) -> tuple[list[str], dict[str, str]]:
+    """Give the unknown videos of a data directory jobs; the caller holds it.
+
+    Args:
+        now: in Unix seconds; their time begins here, so that they are not removed before anybody has seen them.
+
+    Returns:
+        The ids of the jobs, and why other videos were left alone.
+
+    Raises:
+        ConfigError, StoreFailed, StorageFull: the store cannot be read or written.
+    """
+    unknown = examine(data).unknown_videos
+    adopted, refused = [], {}
+    store = JobStore(data / STORE_NAME)
+    try:
+        for job_id in sorted(unknown):
+            try:
+                result = _result(data / "outputs" / job_id / VIDEO_NAME)
+            except (StillreelError, av.FFmpegError, OSError, IndexError):
+                refused[job_id] = "this is no video that can be read"
+                continue
+            if not JOB_ID.fullmatch(job_id):
+                refused[job_id] = "its directory's name is no id of a job"
+                continue
+            store.adopt(_job(job_id, store.last_number() + 1, data / "outputs" / job_id, result, now))
+            adopted.append(job_id)
+    finally:
+        store.close()
+    return adopted, refused
+
+
+def clear(data: Path) -> dict[str, int]:
+    """Remove the unknown videos of a data directory, and return their sizes; the caller holds it.
+
+    Raises:
+        ConfigError: the store cannot be read.
+    """
+    unknown = examine(data).unknown_videos
+    for job_id in unknown:
+        shutil.rmtree(data / "outputs" / job_id)
+    return unknown
+
+
+def _result(video: Path) -> RenderResult:
+    facts = read_facts(video)
+    return RenderResult(
+        video=File(url=video.as_uri(), file_name=video.name, file_size=facts.size_bytes),
+        frames=facts.frames,
+        fps=f"{facts.fps.numerator}/{facts.fps.denominator}",
+        duration=float(facts.duration_s),
+        width=facts.width,
+        height=facts.height,
+        encoder="unknown",
+        timings={"total": 0.0},
+    )
+
+
+def _job(job_id: str, number: int, output: Path, result: RenderResult, now: float) -> Job:
+    """Return a job without a digest: a request of this id is another one, whatever it asks."""
+    return Job(
+        id=job_id,
+        client=_CLIENT,
+        digest="",
+        number=number,
+        priority="normal",
+        output=output,
+        progress=Progress(images=0, frames=result.frames, stage="done"),
+        accepted_at=now,
+        state=State.DONE,
+        finished_at=now,
+        video_bytes=result.video.file_size,
+        result=result.model_copy(update={"request_id": job_id}),
+    )

@@ -1,1 +1,0 @@
-"""From access units to a file that players open."""

@@ -1,0 +1,88 @@
+"""The request as code is code: each of the four programs runs as the page shows it, beside its image files."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.frontends.web.test_page import BLUE, RED, add, file
+
+NAMES = ("one still.png", "it's two.png")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a person has the images that they put into the page."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name, colour in zip(NAMES, (RED, BLUE), strict=True):
+        (folder / name).write_bytes(file(name, colour)["buffer"])
+    return folder
+
+
+@pytest.fixture
+def snippet(page: Any, folder: Path) -> Any:
+    """Return a function from a tab's name to what the page shows there for two stills, 18 frames together."""
+    add(page, *({"name": name, "mimeType": "image/png", "buffer": (folder / name).read_bytes()} for name in NAMES))
+    page.get_by_label(f"Hold of {NAMES[0]}").fill("6")
+    page.get_by_label(f"Unit of {NAMES[1]}'s hold").select_option("seconds")
+    page.get_by_label(f"Hold of {NAMES[1]}").fill("0.5")
+    page.locator("#crf").fill("30")
+
+    def snippet(tab: str) -> str:
+        page.get_by_role("tab", name=tab).click()
+        return str(page.locator("#snippet-text").text_content())
+
+    return snippet
+
+
+def test_curl(snippet, folder, require):
+    require("curl", shutil.which("curl"), "Debian: curl")
+    assert '"frames":18' in run(["bash", "-euc", snippet("cURL")], folder).replace(" ", "")
+
+
+def test_python(snippet, folder, certificate):
+    pytest.importorskip("fal_client")
+    program = snippet("Python")
+    exports = [line for line in program.splitlines() if line.startswith("# export ")]
+    environment = dict(word.split("=", 1) for line in exports for word in line.removeprefix("# export ").split())
+    assert set(environment) == {"FAL_KEY", "SSL_CERT_FILE", "FAL_RUN_HOST", "FAL_QUEUE_RUN_HOST"}
+    environment["SSL_CERT_FILE"] = str(certificate[0])
+    assert run([sys.executable, "-c", program], folder, **environment).endswith(".mp4 18")
+
+
+def test_javascript(snippet, folder, npm_packages):
+    (folder / "node_modules").symlink_to(npm_packages)
+    (folder / "ask.mjs").write_text(snippet("JavaScript"))
+    assert run(["node", "ask.mjs"], folder).endswith(".mp4 18")
+
+
+def test_zeromq(snippet, folder):
+    assert run([sys.executable, "-c", snippet("ZeroMQ")], folder).endswith(".mp4 18")
+
+
+def test_what_is_copied_is_what_is_shown(open_page):
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    page.get_by_role("tab", name="Python").click()
+    page.locator("#copy").click()
+    page.locator("#copy-words", has_text="Copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == page.locator("#snippet-text").text_content()
+
+
+def run(command: list[str], folder: Path, **environment: str) -> str:
+    path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
