@@ -313,8 +313,9 @@ def test_a_configuration_file_that_cannot_be_read_is_named(refused: Refused, tmp
     assert str(tmp_path / "missing.toml") in refused("--config", tmp_path / "missing.toml")
 
 
-def test_a_variable_that_is_wrong_is_named_by_its_path(refused: Refused) -> None:
-    assert refused(STILLREEL_LIMITS__MAX_IMAGEZ="3").startswith("error: settings: limits.max_imagez: ")
+def test_a_variable_that_is_wrong_is_named(refused: Refused) -> None:
+    words = "error: environment: STILLREEL_LIMITS__MAX_IMAGEZ is no setting; did you mean STILLREEL_LIMITS__MAX_IMAGES?"
+    assert refused(STILLREEL_LIMITS__MAX_IMAGEZ="3").startswith(words)
 
 
 def test_a_root_that_is_no_directory_is_refused(refused: Refused, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import Imath
 import numpy as np
 import numpy.typing as npt
 import OpenEXR
@@ -30,7 +31,9 @@ _HEAD: Final = 8  # magic number, version and flags
 _LONGEST, _MOST_ATTRIBUTES = 255, 4096
 _DEEP = 0x800
 _SAMPLES: Final = {0: "unsigned integer", 1: "half", 2: "float"}
-_DTYPES: Final = {1: "<f2", 2: "<f4"}
+_FLOAT: Final = Imath.PixelType(Imath.PixelType.FLOAT)
+_ROWS, _MOST_ROWS = 32, 256
+_TALL_CHUNKS: Final = {9: 256, 10: 256}  # rows in a chunk of DWAB and HTJ2K256; others have 32 or a part of that
 _GREY: Final = frozenset("Y")
 _COLOURS: Final = {frozenset("RGB"): "RGB", frozenset("RGBA"): "RGBA", _GREY: "grey"}
 _LARGEST_SIDE: Final = 1 << 24
@@ -77,6 +80,11 @@ class _Window:
     def pixels(self) -> int:
         return self.width * self.height
 
+    def bands(self, rows: int) -> "Iterator[_Window]":
+        """Yield the window in pieces of so many rows."""
+        for top in range(self.top, self.bottom + 1, rows):
+            yield _Window(self.left, top, self.right, min(top + rows - 1, self.bottom))
+
     def common(self, other: "_Window") -> tuple[tuple[slice, slice], tuple[slice, slice]]:
         """Return the rows and columns that both windows have, counted from this one's corner and from the other's."""
         left, right = max(self.left, other.left), min(self.right, other.right) + 1
@@ -119,18 +127,29 @@ def read(data: bytes) -> npt.NDArray[Any]:
     attributes, _ = _attributes(data, _HEAD)
     shown, there = _window(attributes, "displayWindow"), _window(attributes, "dataWindow")
     layer = sorted(_layer(_channels(attributes)), key=lambda channel: "BGRAY".index(channel.letter))
-    dtype = np.dtype(_DTYPES[layer[0].kind])
+    samples = np.zeros((shown.height, shown.width, len(layer)), np.float32)
     with _opened(data) as file:
         if not file.isComplete():
             raise DecodeFailed(_DAMAGED)
-        planes = file.channels([channel.name for channel in layer])
-    if any(len(plane) != there.pixels * dtype.itemsize for plane in planes):
-        raise DecodeFailed(_DAMAGED)
-    samples = np.zeros((shown.height, shown.width, len(planes)), np.float32)
-    target, source = shown.common(there)
-    for index, plane in enumerate(planes):
-        samples[*target, index] = np.frombuffer(plane, dtype).reshape(there.height, there.width)[source]
-    return samples[..., 0] if len(planes) == 1 else straight(samples) if len(planes) == 4 else samples
+        for band in there.bands(_rows_at_a_time(attributes)):
+            target, source = shown.common(band)
+            planes = file.channels([channel.name for channel in layer], _FLOAT, band.top, band.bottom)
+            for index, plane in enumerate(planes):
+                samples[*target, index] = np.frombuffer(plane, "<f4").reshape(band.height, band.width)[source]
+    return samples[..., 0] if len(layer) == 1 else straight(samples) if len(layer) == 4 else samples
+
+
+def _rows_at_a_time(attributes: Attributes) -> int:
+    """Return how many rows are asked for at once: some whole chunks, so that none is decoded twice.
+
+    Not all, for the library never gives back what it has read before the chunk that is damaged.
+    """
+    tiles = attributes.get("tiles", (0, b""))[1]
+    if len(tiles) == 9:
+        rows = int.from_bytes(tiles[4:8], "little")
+    else:
+        rows = _TALL_CHUNKS.get(_value(attributes, "compression", 1)[0], _ROWS)
+    return min(max(rows, _ROWS), _MOST_ROWS)
 
 
 @contextmanager
@@ -146,7 +165,7 @@ def _opened(data: bytes) -> Iterator[Any]:
             file.write(data)
         with closing(OpenEXR.InputFile(f"/proc/self/fd/{descriptor}")) as image:
             yield image
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+    except (OSError, RuntimeError, ValueError, TypeError) as error:
         raise DecodeFailed(_DAMAGED) from error
     finally:
         os.close(descriptor)
