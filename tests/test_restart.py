@@ -114,4 +114,4 @@ def test_submit_and_wait_prints_its_video_though_the_daemon_is_killed(start: Sta
         assert terminal.ended() == 0
     assert "4 frames, " in terminal.words
     status = run("status", "kept", "--connect", started.endpoint, cwd=tmp_path)
-    assert status.stdout == "kept: done, 2/2 images\n"
+    assert status.stdout == "kept: done, 4 frames\n"

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from renderer.frontends.http.keys import KeyRing, make_pair
-from tests.daemon_process import DaemonProcess, starting, wait_until
+from tests.daemon_process import DaemonProcess, request, starting, wait_until
 
 LISTENING = ("--http", "127.0.0.1:0", "--workers", "1", "--allow-network", "127.0.0.0/8")
 PACKAGES = ("axe-core@4", "@fal-ai/client@1.10.1")
@@ -85,11 +85,18 @@ def shared(tmp_path_factory: pytest.TempPathFactory, certificate: tuple[Path, Pa
 
 @pytest.fixture(scope="package")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
-    """A daemon that wants a key, and takes small images only."""
+    """A daemon that wants a key, and takes small images only.
+
+    It has rendered: its first worker has tried held pictures by then, before which no job begins.
+    """
     place = tmp_path_factory.mktemp("locked")
-    KeyRing(place / "data").add("first")
+    first = KeyRing(place / "data").add("first")
     with starting(place) as start:
-        yield start(*LISTENING, FETCH__MAX_IMAGE_BYTES=MAX_IMAGE_BYTES)
+        daemon = start(*LISTENING, FETCH__MAX_IMAGE_BYTES=MAX_IMAGE_BYTES)
+        caller = Caller(daemon, first)
+        job = caller.submit(request())
+        wait_until(lambda: caller.states()[job] == "done", "a first job is rendered", 60)
+        yield daemon
 
 
 @pytest.fixture

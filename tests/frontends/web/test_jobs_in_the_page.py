@@ -91,7 +91,9 @@ def test_a_daemon_that_is_gone_is_told_in_words_and_its_job_is_found_again(start
     unjudged.goto(daemon.http)
     unjudged.wait_for_selector("#health-dot[data-state=ready]")
     three(unjudged)
-    wait_until(daemon.workers, "there are workers")
+    other = Caller(daemon)
+    first = other.submit(request())
+    wait_until(lambda: other.states()[first] == "done", "the first worker has tried held pictures", 60)
     for worker in daemon.workers():
         worker.suspend()
     unjudged.locator("#render").click()
