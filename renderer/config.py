@@ -4,9 +4,8 @@ Every component gets its own frozen part and never sees the tree. The TOML table
 environment spells a setting STILLREEL_PART__NAME. An unknown key is an error that names its path, because a
 misspelt limit that is silently ignored is no limit.
 
-The variables in the environment that begin as stillreel's do: which are settings, and what the others may mean.
-
-One that is misspelt is refused, as an unknown key of the file is: a limit that nobody reads is no limit.
+A variable of the environment that begins as stillreel's do and is no setting is refused likewise, with the one that may
+have been meant.
 """
 
 import os

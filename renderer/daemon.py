@@ -4,9 +4,8 @@ Starting fails early and in words: the endpoint, the directories and the encoder
 first SIGTERM, SIGINT or SIGHUP drains: no job is begun, those that run come to their end, and what waits is kept for
 the next daemon. The second stops at once, and what ran is kept as well.
 
-What the service manager is told: that requests are answered, and that the daemon is about to stop.
-
-By the protocol of sd_notify(3): lines in one datagram to the socket that NOTIFY_SOCKET names, where `@` stands for the
+The service manager is told that requests are answered, and that the daemon is about to stop, by the protocol of
+sd_notify(3): lines in one datagram to the socket that NOTIFY_SOCKET names, where `@` stands for the
 zero byte that an address begins with that is no file's. Without that variable nobody asks, and nobody is told.
 """
 

@@ -1,17 +1,15 @@
-"""Getting bytes to the disk for good, and telling a full disk from other trouble.
+"""Files on disk: written whole and for good, directories that go with their owner, and where a video may be put.
 
-A file is written under another name, synced, renamed, and its directory is synced as well: a rename is on disk when the
-directory is (fsync(2)). Whoever looks therefore finds the old file or the new one, whole, even after a power cut.
+**Writing.** A file is written under another name, synced, renamed, and its directory is synced as well: a rename is on
+disk when the directory is (fsync(2)). Whoever looks therefore finds the old file or the new one, whole, even after a
+power cut.
 
-Directories that go with their owner, however that ends.
+**Directories of an owner** go with it, however it ends. Each has a lock file that its owner holds with flock(2), which
+a kill lets go of too. Whoever makes a directory removes those whose lock nobody holds. Over NFS the locks hold as
+well; where a file system has none, what a killed process leaves stays.
 
-Each has a lock file that its owner holds with flock(2), which a kill lets go of too. Whoever makes a directory removes
-those whose lock nobody holds. Over NFS the locks hold as well; where a file system has none, what a killed process
-leaves stays.
-
-Where a video may be put: checked before the work begins, so that no hour of rendering ends at a missing directory.
-
-Only a regular file is replaced, since a rename would put a file where a device, a pipe or a socket was. A symbolic link
+**A video's place** is checked before the work begins, so that no hour of rendering ends at a missing directory. Only a
+regular file is replaced, since a rename would put a file where a device, a pipe or a socket was. A symbolic link
 stays, and the file that it leads to is replaced. Neither that file nor the one that the video grows in may be an
 input; they are compared by device and inode, for one file may have many names.
 """

@@ -13,7 +13,7 @@ request gives the same bytes.
 `colr` is nclx 1/1/1 limited, as in the SPS. faststart puts `moov` in front. The file grows as NAME.part; it is read
 back, synced and renamed at the end, and removed on every other way out.
 
-What libavformat cannot be told: two boxes of a finished file are written over where they stand, size for size.
+libavformat cannot be told two things, so two boxes of a finished file are written over, size for size:
 
 - `btrt` (ISO/IEC 14496-12, 8.5.2.2): its maxBitrate is that of the busiest second; libavformat repeats the average.
 - The tag of the encoding tool, `©too` or `©swr`: libavformat insists on its own name there. It is asked to leave it

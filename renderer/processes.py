@@ -1,15 +1,14 @@
-"""The machine's processes as the kernel lists them: whose they are, and what processor time they took (proc(5)).
+"""Processes: those that are left over, as the kernel lists them (proc(5)), and children that end with their parent.
 
-Which ones are left over is told by session and group. Workers lead sessions of their own, and whatever is begun in this
-process by way of `subprocess` or multiprocessing is of its session and either of its group or the leader of another. So
-a child that is neither was not begun here but handed on by a parent that has died, and nobody else waits for its end.
+**Left over.** Which ones are left over is told by session and group. Workers lead sessions of their own, and whatever
+is begun in this process by way of `subprocess` or multiprocessing is of its session and either of its group or the
+leader of another. So a child that is neither was not begun here but handed on by a parent that has died, and nobody
+else waits for its end.
 
-Child processes that end with whoever began them, however that came to its end.
-
-A child holds one end of a pipe whose other end only its parent has. When that is gone the kernel signals the owner of
-the child's end, and both are ours to choose: SIGKILL, to the child's whole process group (fcntl(2), F_SETOWN and
-F_SETSIG). Nothing in the child takes part in it. So it ends programs of others, processes that are stopped, and Python
-whose lock a decoder does not let go of.
+**Lifelines.** A child ends with whoever began it, however that came to its end. It holds one end of a pipe whose other
+end only its parent has. When that is gone the kernel signals the owner of the child's end, and both are ours to
+choose: SIGKILL, to the child's whole process group (fcntl(2), F_SETOWN and F_SETSIG). Nothing in the child takes part
+in it. So it ends programs of others, processes that are stopped, and Python whose lock a decoder does not let go of.
 
 Nothing of a program runs before its end of the pipe has an owner: until then its process is a shell that reads from a
 second pipe, and ends where that ends with nothing said. So there is no moment at which a parent can be killed and leave

@@ -1,11 +1,10 @@
-"""The values of a job that everybody passes on: what is to be rendered, and what was.
+"""The values that everybody passes on: what is to be rendered, what was, and what is known of the GPUs.
 
 They are plain values, and no picture library is behind them: the daemon, which decodes nothing, and its workers, which
 do, both know them.
 
-What was found out about the GPUs of a machine, as plain values that can be sent to a worker and kept in a file.
-
-They lie below the settings because a worker is told of them together with those; `encode.probe` finds them.
+What `encode.nvenc.probe` has found out about the GPUs can be sent to a worker and kept in a file. It lies below the
+settings, because a worker is told of both together.
 """
 
 from dataclasses import dataclass, field

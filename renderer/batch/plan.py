@@ -1,22 +1,18 @@
 """What a batch is to do, and what that means for each manifest: render it, leave it, or say what is wrong with it.
 
-What there is to render below a directory, in the order of names, one at a time: a tree may hold any number.
+**Found** is what there is below a directory, in the order of names, one at a time: a tree may hold any number. Hidden
+entries are left out, so are directories of copies that storage and archives make by themselves, and so are the
+outputs, should they go below the same directory. Symbolic links to files are followed, those to directories are not,
+so that a walk ends.
 
-Hidden entries are left out, so are directories of copies that storage and archives make by themselves, and so are the
-outputs, should they go below the same directory. Symbolic links to files
-are followed, those to directories are not, so that a walk ends.
+**The hash** in an output's name is of all that decides how the video looks, and of nothing else. The holds in frames
+stand for `frames`, `duration` and `fps`; the bytes of a local image stand for its path, so that a tree may be moved.
+An http url stands for itself: whether its picture has changed is known to its server only. Fields at their defaults
+are left out, so that a new field renames nothing.
 
-The hash in an output's name: of all that decides how the video looks, and of nothing else.
-
-The holds in frames stand for `frames`, `duration` and `fps`; the bytes of a local image stand for its path, so that a
-tree may be moved. An http url stands for itself: whether its picture has changed is known to its server only. Fields
-at their defaults are left out, so that a new field renames nothing.
-
-What a batch leaves: NAME-HASH.mp4 with NAME-HASH.json beside it, which says that the video is whole.
-
-The video gets its name first and its sidecar after it, each written elsewhere, synced and renamed. So a video with a
-sidecar that tells its size is finished, whatever was killed when; and two processes that make the same one replace
-like with like.
+**Outputs** are NAME-HASH.mp4 with NAME-HASH.json beside it, which says that the video is whole. The video gets its
+name first and its sidecar after it, each written elsewhere, synced and renamed. So a video with a sidecar that tells
+its size is finished, whatever was killed when; and two processes that make the same one replace like with like.
 """
 
 import hashlib

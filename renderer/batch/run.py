@@ -4,11 +4,10 @@ Little is held at a time: what waits is bounded by the number of workers, and th
 walked once more beforehand, to count. A worker is started when there is something to render, so that a batch that is
 done already ends at once.
 
-A run's own directory among the outputs, OUT/.stillreel/ID, for what is not finished.
+What is not finished lies in a run's own directory among the outputs, OUT/.stillreel/ID. A lock in it says that the run
+lives. Whoever gets the lock of another's directory removes that directory.
 
-A lock in it says that the run lives. Whoever gets the lock of another's directory removes that directory.
-
-How a batch is doing: counts, speed, and when it will be done.
+A tally counts how a batch is doing, how fast, and when it will be done.
 """
 
 import asyncio

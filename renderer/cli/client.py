@@ -1,8 +1,7 @@
-"""Where `submit -o` and `result -o` put a daemon's video: checked before the work, written once it is there.
+"""What the client commands do beyond one question and its answer.
 
-`jobs --watch` and `cancel --all`: what asks about many jobs, and goes on asking.
-
-`stillreel health --http`: the daemon's state as its HTTP door tells it to whoever asks, without a key.
+`submit -o` and `result -o` check where a video goes before the work, and write it once it is there. `jobs --watch` and
+`cancel --all` ask about many jobs and go on asking. `health --http` asks the HTTP door, which needs no key for that.
 """
 
 import ssl

@@ -1,8 +1,7 @@
-"""What is wrong with an option's value, in our words: typer passes on those of pydantic, which checks it.
+"""How commands refuse an option's value, and the exit codes that they leave with.
 
-What a command leaves with, and the line of its help that says so.
-
-The numbers mean the same everywhere; a line names those that its command can leave with.
+An option's value is refused in our words: typer passes on those of pydantic, which checks it. Exit codes mean the same
+everywhere; a line of each command's help names those that it can leave with.
 """
 
 from typing import Any

@@ -5,7 +5,7 @@ may pass here, so every element is read and none is assumed. Numbers are held ag
 they would otherwise lead to absurd sizes or loops. Keyword arguments below stand in the order of the bitstream, in
 which Python evaluates them too.
 
-Video usability information (E.1.1), the part of an SPS that tells colours, clock and reordering.
+Video usability information (E.1.1) is the part of an SPS that tells colours, clock and reordering.
 """
 
 from dataclasses import dataclass

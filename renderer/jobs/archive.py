@@ -1,13 +1,12 @@
-"""The data directory as a whole: examined, backed up while a daemon uses it, and restored.
+"""The data directory as a whole: examined, backed up while a daemon uses it, restored, and cleared of what is unknown.
 
 A backup is a tar archive: a copy of the store, made by SQLite's own means (https://www.sqlite.org/backup.html), what
 that copy names, and the keys and secrets. Attachments go when their job ends, so the store is copied again until all
 that it names were still there. The store comes last in the archive and last to its place: a restore that is cut short
 leaves no store that names what is not there.
 
-Videos that belong to no job of the store, which was lost or replaced: made jobs that are done, or removed.
-
-A daemon does neither by itself, for the store that knows them may yet be found.
+Videos that belong to no job, because the store was lost or replaced, are made jobs that are done, or removed. A daemon
+does neither by itself, for the store that knows them may yet be found.
 """
 
 import contextlib

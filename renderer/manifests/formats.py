@@ -1,17 +1,14 @@
-"""A list for ffmpeg's concat demuxer as images (https://ffmpeg.org/ffmpeg-formats.html#concat-1).
+"""Images in text files: ffmpeg's concat lists, JSON and JSON Lines, and CSV.
 
-Such lists name their last image twice, as ffmpeg passes over the duration of the last; here it counts, so a last entry
-that repeats the one before it and has no duration of its own is left out. An image without a duration is shown for one
-frame.
+Lists for ffmpeg's concat demuxer (https://ffmpeg.org/ffmpeg-formats.html#concat-1) name their last image twice, as
+ffmpeg passes over the duration of the last; here it counts, so a last entry that repeats the one before it and has no
+duration of its own is left out. An image without a duration is shown for one frame.
 
-JSON and JSON Lines (https://jsonlines.org): the whole request, or one image a line.
+JSON is the whole request, JSON Lines (https://jsonlines.org) are one image a line. The first of the lines may hold the
+request's other fields instead: it has no "url".
 
-The first of the lines may hold the request's other fields instead: it has no "url".
-
-CSV as spreadsheets and scripts write it: a header row, then one image a row.
-
-The delimiter is the one that cuts the header into column names that are known. csv.Sniffer guesses from the frequency
-of characters, and urls mislead it.
+CSV is a header row, then one image a row, as spreadsheets and scripts write it. The delimiter is the one that cuts the
+header into column names that are known. csv.Sniffer guesses from the frequency of characters, and urls mislead it.
 """
 
 import csv

@@ -2,7 +2,7 @@
 
 Images that stand one a line are checked as they are read, because only then is the line's number known.
 
-Fields that the command line sets in every request: `--set fps=30 --set crf=18`.
+The fields that `--set fps=30 --set crf=18` sets in every request are read here too.
 """
 
 import json

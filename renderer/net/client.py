@@ -8,12 +8,11 @@ to a whole TLS handshake or record, so that dripping inside one gains nothing ei
 
 Nothing is taken from the environment unless the settings say so: no proxies, no netrc. No cookie is kept.
 
-One POST to a server outside, which is told something and whose answer counts by its status alone.
+A call is one POST whose answer counts by its status alone. Each runs on a thread of its own, which nobody waits for: a
+name server that hangs is waited for as long as the system's resolver does, and must keep neither other calls nor a
+daemon that stops.
 
-Each runs on a thread of its own, which nobody waits for: a name server that hangs is waited for as long as the system's
-resolver does, and must keep neither other calls nor a daemon that stops.
-
-What can be told of a url that is to be called from the url alone, without asking a name server.
+What can be told from a url alone is told at once, without asking a name server.
 """
 
 import asyncio

@@ -8,7 +8,8 @@ or a device costs nothing.
 http reaches public addresses only, unless the settings name a network; see `addresses`. Messages hold no path; the
 place in the request says which url is meant.
 
-`data:` urls, RFC 2397: [media type][;base64],data. The media type is not believed; the bytes say what they are.
+`data:` urls are those of RFC 2397: [media type][;base64],data. The media type is not believed; the bytes say what they
+are.
 """
 
 import base64

@@ -3,9 +3,7 @@
 libheif puts tiles together, turns and mirrors as the file's own boxes say (EXIF's orientation is information only,
 6.5.10), converts to RGB by the file's matrix and range, and joins alpha. Its pixels come at their own depth.
 
-Sequences in HEIF files: what a track shows beside, or without, a still picture (ISO/IEC 23008-12, 7).
-
-A still picture is an item of the file's `meta` box; a sequence is a track, as in a video.
+A still picture is an item of the file's `meta` box. A sequence, beside it or alone, is a track as in a video (7).
 """
 
 import struct

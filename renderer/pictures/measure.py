@@ -1,10 +1,10 @@
-"""How large the still is that the canvas follows: the first one, or the one with the most pixels.
+"""Looking at stills before they are shown: how large the one is that the canvas follows, and which cannot be had.
 
 Sizes stand in headers, so nothing is decoded here; but a file has to be fetched before its header can be read. The
 first still, and downloads as far as `_KEPT_BYTES` goes, are kept for the decoding that follows; a local file is read
 again then, mostly from the kernel's cache.
 
-Which stills cannot be had: asked once one could not, so that all are told at once and not one a try.
+Which stills cannot be had is asked once one could not, so that all are named at once and not one a try.
 """
 
 import threading

@@ -8,10 +8,8 @@
 - A session that has finished a stream begins the next with an IDR; FFmpeg's nvenc, too, goes on after an end of stream
   (libavcodec/nvenc.c, AV_CODEC_CAP_ENCODER_FLUSH).
 
-Notices a call into a driver that does not return.
-
-Nothing in this process can end such a call. But others can be told to leave the device alone: when the job's time is up
-and its process is killed, the job's next attempt goes elsewhere.
+A call into the driver that does not return is noticed. Nothing in this process can end it. But others can be told to
+leave the device alone: when the job's time is up and its process is killed, the job's next attempt goes elsewhere.
 """
 
 import contextlib

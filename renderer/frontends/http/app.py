@@ -1,7 +1,4 @@
-"""The app: every route, what becomes of errors, and the document that describes them all.
-
-The HTTP door as the daemon sees it: made of its parts, open, served, closed.
-"""
+"""The HTTP door as the daemon sees it, and its app: every route, what becomes of errors, and what describes them."""
 
 import asyncio
 import logging

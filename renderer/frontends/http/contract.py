@@ -1,15 +1,12 @@
 """The hosted service's routes: run, submit, status, status stream, result, cancel.
 
-Who waits at a connection for which job.
-
 A job that was asked for by `run` belongs to the connections that wait for it: when the last of them is dropped, its
 work is for nobody. It goes on if it was submitted as well, or was there before. A moment's grace lets a client that
 lost its connection ask again under the same id.
 
-What clients have named as sources, for error bodies of jobs that fail later.
-
-A job that has ended keeps nothing of its request, and a body may be large: so only the urls are kept, shortened, of the
-newest requests, in memory. After a restart an error body names the place without what was found there.
+Error bodies of jobs that fail later name what clients gave as sources. A job that has ended keeps nothing of its
+request, and a body may be large: so only the urls are kept, shortened, of the newest requests, in memory. After a
+restart an error body names the place without what was found there.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Files over HTTP: videos and uploads at names that cannot be guessed, from disk, whole or by range.
 
-A finished job's video on its way to a client: as a link, or inside the answer where sync_mode asks for that.
+A finished job's video goes to a client as a link, or inside the answer where sync_mode asks for that.
 """
 
 import base64

@@ -1,12 +1,10 @@
-"""API keys: made once, shown once, kept as hashes.
+"""API keys, made once, shown once and kept as hashes; and a self-signed certificate for this machine's own names.
 
 A key is 256 random bits, so one round of SHA-256 is enough: a slow hash protects what people choose, and here there is
 nothing to guess. The file is read again when it changes, so that a key made or removed counts without a restart.
 
-A self-signed certificate for this machine's own names, for clients that will speak nothing but https.
-
-The hosted service's Python client is one. The pair is for loopback names only; a server that others reach has a
-certificate of its own.
+The certificate is for clients that will speak nothing but https, as the hosted service's Python client. The pair is
+for loopback names only; a server that others reach has a certificate of its own.
 """
 
 import contextlib

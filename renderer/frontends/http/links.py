@@ -1,9 +1,7 @@
-"""The urls in answers: absolute, and such that whoever asked can follow them.
+"""The urls in answers: absolute, such that whoever asked can follow them, with tokens that cannot be guessed.
 
-Names that cannot be guessed: whoever has one may read the file, or write the upload, that it stands for.
-
-A token is what it names and an HMAC of that under a secret of the data directory. It needs no table, and survives a
-restart.
+Whoever has a token may read the file, or write the upload, that it stands for. It is what it names and an HMAC of that
+under a secret of the data directory. It needs no table, and survives a restart.
 """
 
 import hashlib

@@ -4,10 +4,9 @@ The start deadline, the priority, the webhook and the id travel in headers and i
 of the request, and one that the body has wins. A field that is not known is ignored, as there; but "frame" for
 "frames" makes a video of one frame, so the result says what was ignored.
 
-Reading what comes in a request, within a number of bytes and a pace.
-
-The Content-Type is not looked at: cURL's examples send JSON as a form. Bodies in memory are counted together, and one
-more than fits is refused: to let it wait would hold a connection, and clients come back by themselves.
+A body is read within a number of bytes and a pace. The Content-Type is not looked at: cURL's examples send JSON as a
+form. Bodies in memory are counted together, and one more than fits is refused: to let it wait would hold a connection,
+and clients come back by themselves.
 """
 
 import asyncio

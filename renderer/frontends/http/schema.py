@@ -3,7 +3,7 @@
 The request is protocol.schema's, with one difference that the hosted service's contract asks for: what is not known is
 ignored.
 
-What /openapi.json says of the hosted service's routes; data only.
+What /openapi.json says of the hosted service's routes stands here as well.
 """
 
 from typing import Annotated, Any, Final, Literal

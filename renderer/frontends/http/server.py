@@ -3,10 +3,9 @@
 Other machines get in only where both a key and TLS are there. Everything that can be wrong with that is found before
 the daemon says that it is ready.
 
-A connection that must get to the point: its headers come in time and are not endless.
-
-uvicorn limits neither with the fast parser: a client that sends one byte of a header now and then holds a connection
-for ever. Headers may follow a body as well (RFC 9112, 7.1.2), so what is neither body nor its framing is counted too.
+Headers must come in time and not be endless. uvicorn limits neither with the fast parser: a client that sends one byte
+of a header now and then holds a connection for ever. Headers may follow a body as well (RFC 9112, 7.1.2), so what is
+neither body nor its framing is counted too.
 """
 
 import asyncio

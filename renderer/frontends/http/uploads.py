@@ -9,8 +9,7 @@ A file appears with its directory, by one rename, and does not change any more: 
 onto a directory with files in it fails. A request that names one gets it as an attachment by a second link to the
 file, whatever host stands in the url: nothing is asked of the network, and the job does not mind when the upload goes.
 
-Where the official clients upload to: the JavaScript client in two steps, the Python client with a token of its own.
-
+The official clients upload to routes of their own: the JavaScript client in two steps, the Python client with a token.
 Both send large files in parts. They begin to do so above the size that an image may have by default, so that parts are
 refused in words, and not supported.
 """

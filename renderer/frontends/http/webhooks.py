@@ -4,7 +4,7 @@ A call that is not acknowledged is made again, after pauses that double, for abo
 store from before the job was accepted, so that neither a restart nor a kill loses one; a kill between a call and its
 note repeats the call, and receivers tell that by the request's id.
 
-The signature on webhooks: Ed25519, so that whoever is called can tell that it was us without a shared secret.
+They are signed with Ed25519, so that whoever is called can tell that it was us without a shared secret.
 """
 
 import asyncio

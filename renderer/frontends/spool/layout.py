@@ -11,11 +11,10 @@ Who put a bundle there may still reach into NAME, and could lead a write astray 
 files beside NAME and renames them in: that replaces a link and does not follow it. Where even that is refused, because
 the bundle is closed or a directory has the file's name, the bundle goes one level down instead.
 
-Who holds a claim, and whether it is still there.
-
-A process is named by its pid and its start, since pids are used again; the start is told by the kernel in ticks since a
-boot, and the boot's id makes it unlike any other boot's, and any other machine's of the same name (proc(5)). A daemon
-is named by its data directory, which outlives its processes and which only one process holds at a time.
+owner.json says who holds a claim, so that others can tell whether it is still there. A process is named by its pid and
+its start, since pids are used again; the start is told by the kernel in ticks since a boot, and the boot's id makes it
+unlike any other boot's, and any other machine's of the same name (proc(5)). A daemon is named by its data directory,
+which outlives its processes and which only one process holds at a time.
 """
 
 import contextlib

@@ -1,15 +1,15 @@
-"""Taking one message off a ZeroMQ socket: some frames at a time, and keeping no more of them than its answer needs.
+"""Messages off a ZeroMQ socket, and connections whose message has no end.
+
+A message is taken some frames at a time, and no more of them are kept than its answer needs.
 
 ZeroMQ hands a message over when all its frames are there, however many they are, and taking 200,000 at once would stop
 the loop for seconds. Its own limit is one for a frame, so what a message may hold is counted here.
 
-How much a ZeroMQ connection has sent of a message that has no end yet, and the end of one that sends too much.
-
-ZeroMQ collects a message until its last frame is there, and limits each frame but neither their number nor their sum: a
-client could fill the memory with one message, and nobody would be asked. What has come in over a connection is known to
-the kernel (tcp(7), TCP_INFO), and each message tells the descriptor of its connection. What the kernel has taken in
-since the last message of a connection is of messages to come. Sockets of the file system have no such count, and are
-left to who may open them.
+A connection that sends too much of one message is cut off. ZeroMQ collects a message until its last frame is there,
+and limits each frame but neither their number nor their sum: a client could fill the memory with one message, and
+nobody would be asked. What has come in over a connection is known to the kernel (tcp(7), TCP_INFO), and each message
+tells the descriptor of its connection. What the kernel has taken in since the last message of a connection is of
+messages to come. Sockets of the file system have no such count, and are left to who may open them.
 """
 
 import asyncio

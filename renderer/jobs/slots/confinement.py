@@ -7,8 +7,7 @@ without end, and gains no rights by running a program.
 No limit on the address space: CUDA reserves hundreds of gigabytes of it that it never uses. What is allocated has one,
 RLIMIT_DATA (worker.py).
 
-Landlock: Linux lets a process without rights give up the files that it does not need, for itself and its children.
-
+By Landlock, Linux lets a process without rights give up the files that it does not need, for itself and its children.
 What was open stays open, and only the thread that asks is bound, with all that it begins later: a worker asks before
 it has another thread. What is bound can neither look into a process that is not, nor, since Linux 6.12, send it a
 signal. The network is left as it is. Source: landlock(7) and Linux's uapi/linux/landlock.h.
