@@ -19,7 +19,7 @@ from protocol.bounded import MAX_FAULTS
 from protocol.schema import Progress, RenderRequest, ResultWarning
 from renderer.config import RenderSettings
 from renderer.encode.canvas import canvas_limits
-from renderer.encode.in_flight import LentFrames
+from renderer.encode.in_flight import FramesInFlight
 from renderer.encode.nvenc.probe import findings_here
 from renderer.encode.plan import PlannedStill, StreamPlan, every_frame, held_coding, idrs_only, plan_stream
 from renderer.encode.select import Backend, OpenEncoder, choose
@@ -31,7 +31,7 @@ from renderer.h264.bits import UnsupportedStream
 from renderer.h264.repeat import NeedsIdr
 from renderer.mp4 import Mp4Writer
 from renderer.observe.stage_clock import StageClock
-from renderer.pictures.compose import Look
+from renderer.pictures.compose import Framing
 from renderer.pictures.fetch import Content, Fetcher
 from renderer.pictures.formats import More
 from renderer.pictures.load import Loader
@@ -146,7 +146,7 @@ class _Whole:
     def _faults(self, reel: Reel, error: JobError) -> dict[Hashable, JobError]:
         """Look at the stills that were not shown yet, after one of them could not be had."""
         at = next(source.picture for source in reel.sources if source.image == error.loc[1])
-        voice = _Voice(reel, self._on_progress)
+        voice = ProgressReporter(reel, self._on_progress)
         voice.say()
         most = MAX_FAULTS if self._job.request.on_error == "fail" else len(reel.sources)
         loader = Loader(self._fetcher, self._settings.pictures, self._marks)
@@ -157,7 +157,7 @@ class _Whole:
     def _render(self, reel: Reel, output: Path) -> RenderReport:
         request = self._job.request
         measurer = Measurer(self._fetcher, self._settings.pictures, self._marks or Marks())
-        say = _Voice(reel, self._on_progress).say_again
+        say = ProgressReporter(reel, self._on_progress).say_again
         look, at_hand, warnings = _look(request, reel, measurer, self._limits, say)
         if self._open_encoder is None:
             backend = choose(request.encoder, look.canvas, request.crf, self._settings)
@@ -190,7 +190,7 @@ class _Rendering:
     reel: Reel
     settings: RenderSettings
     fetcher: Fetcher
-    look: Look
+    look: Framing
     at_hand: dict[str, Content]
     clock: StageClock
     on_progress: OnProgress
@@ -218,12 +218,12 @@ class _Rendering:
     def attempt(self, plan: StreamPlan, backend: Backend, output: Path) -> VideoFacts:
         coded = [(index, still) for index, still in enumerate(plan.stills) if still.copy_of is None]
         sequence = sequence_for(plan)
-        voice = _Voice(self.reel, self.on_progress, lambda: sequence.frames_done)
+        voice = ProgressReporter(self.reel, self.on_progress, lambda: sequence.frames_done)
         voice.say()
         stream = self._stream(plan, [still for _, still in coded])
         sources = [self.reel.sources[index] for index, _ in coded]
         with (
-            LentFrames() as lent,
+            FramesInFlight() as lent,
             backend.open_encoder(stream, self.settings.encode) as encoder,
             Loader(self.fetcher, self.settings.pictures, self.marks, self.at_hand) as loader,
             Stills(sources, self.look, loader, self.settings.pictures, encoder.stock) as stills,
@@ -284,7 +284,7 @@ def _plan_after(error: UnsupportedStream, plan: StreamPlan, timeline: Timeline) 
 
 def _look(
     request: RenderRequest, reel: Reel, measurer: Measurer, limits: CanvasLimits, say: Callable[[], None]
-) -> tuple[Look, dict[str, Content], list[ResultWarning]]:
+) -> tuple[Framing, dict[str, Content], list[ResultWarning]]:
     """Settle the canvas and how stills are put on it; return also what had to be fetched to know its size."""
     at_hand: dict[str, Content] = {}
     warnings: list[ResultWarning] = []
@@ -300,7 +300,7 @@ def _look(
             warnings += _reduced(found, canvas)
     _check_canvas(canvas, request, limits)
     red, green, blue = bytes.fromhex(request.background[1:])
-    look = Look(canvas, request.resize_mode, request.upscale, (red, green, blue), request.scaling)
+    look = Framing(canvas, request.resize_mode, request.upscale, (red, green, blue), request.scaling)
     return look, at_hand, warnings
 
 
@@ -351,7 +351,7 @@ def _others(images: Collection[int]) -> str:
     return {1: "", 2: "; so is 1 more image"}.get(len(images), f"; so are {len(images) - 1} more images")
 
 
-class _Voice:
+class ProgressReporter:
     """Tells progress, and tells it again while work goes on, so that silence means that nothing moves."""
 
     def __init__(self, reel: Reel, on_progress: OnProgress, frames_done: Callable[[], int] = lambda: 0) -> None:

@@ -9,7 +9,7 @@ from renderer.encode.base import Encoder
 from renderer.pictures.memory import Lease
 
 
-class LentFrames:
+class FramesInFlight:
     """What one encoder was given. As a context around the encoder's, it gives the rest back when that is closed."""
 
     def __init__(self) -> None:

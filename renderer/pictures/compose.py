@@ -33,7 +33,7 @@ _KR, _KB = 0.2126, 0.0722  # BT.709-6, 3.2: the luma weights of red and blue
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Framing:
     """How the stills of one job are put on its canvas.
 
     Attributes:
@@ -50,7 +50,7 @@ class Look:
         return place(still, self.canvas, self.mode, upscale=self.upscale)
 
 
-def needed_size(look: Look) -> Callable[[Size], Size]:
+def needed_size(look: Framing) -> Callable[[Size], Size]:
     """Return what tells `decode` how large a still must be at least so that no detail of the canvas is lost.
 
     A decoder that reads at a smaller scale takes means, as `area` does; the other two want every pixel.
@@ -69,7 +69,7 @@ def needed_size(look: Look) -> Callable[[Size], Size]:
     return needed
 
 
-def compose(picture: Picture, look: Look, frame: Pixels) -> None:
+def compose(picture: Picture, look: Framing, frame: Pixels) -> None:
     """Write the picture as it looks on the canvas.
 
     Args:
@@ -99,7 +99,7 @@ class _Scratch(threading.local):
 _scratch = _Scratch()
 
 
-def _on_canvas(picture: Picture, placement: Placement, look: Look) -> Pixels:
+def _on_canvas(picture: Picture, placement: Placement, look: Framing) -> Pixels:
     """Return BGR pixels of the canvas's size: the picture's own where it fills the canvas unscaled."""
     canvas, size = look.canvas, placement.size
     still = _cut(picture, placement.crop)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from renderer.config import PictureSettings
 from renderer.errors import OutputFailed
 from renderer.geometry import Size
-from renderer.pictures.compose import Look, compose, needed_size
+from renderer.pictures.compose import Framing, compose, needed_size
 from renderer.pictures.formats import More
 from renderer.pictures.identity import Source
 from renderer.pictures.load import Loader
@@ -39,7 +39,7 @@ class Stills:
     def __init__(
         self,
         sources: Sequence[Source],
-        look: Look,
+        look: Framing,
         loader: Loader,
         settings: PictureSettings,
         stock: FrameStock = PLAIN_STOCK,

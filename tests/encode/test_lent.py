@@ -7,7 +7,7 @@ import pytest
 
 from renderer.config import EncodeSettings
 from renderer.encode.base import Nv12Frame
-from renderer.encode.in_flight import LentFrames
+from renderer.encode.in_flight import FramesInFlight
 from renderer.encode.null import NullEncoder
 from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.pictures.memory import FramePool, Lease
@@ -37,21 +37,21 @@ def free(pool: FramePool) -> int:
     return int(repr(pool).split()[1])
 
 
-def give(lent: LentFrames, encoder: NullEncoder, lease: Lease, times: int = 1) -> None:
+def give(lent: FramesInFlight, encoder: NullEncoder, lease: Lease, times: int = 1) -> None:
     with lent.lend(lease, encoder, times):
         for _ in range(times):
             encoder.encode(lease.frame)
 
 
 def test_an_encoder_that_copies_keeps_nothing(stream: StreamSettings, pool: FramePool) -> None:
-    with LentFrames() as lent, NullEncoder(stream, EncodeSettings()) as encoder:
+    with FramesInFlight() as lent, NullEncoder(stream, EncodeSettings()) as encoder:
         for _ in range(9):
             give(lent, encoder, pool.lend(timeout_s=1))
             assert free(pool) == 4
 
 
 def test_an_encoder_that_lags_keeps_its_latest_frames(stream: StreamSettings, pool: FramePool) -> None:
-    with LentFrames() as lent, Lagging(stream, EncodeSettings()) as encoder:
+    with FramesInFlight() as lent, Lagging(stream, EncodeSettings()) as encoder:
         found = []
         for _ in range(6):
             give(lent, encoder, pool.lend(timeout_s=1))
@@ -61,7 +61,7 @@ def test_an_encoder_that_lags_keeps_its_latest_frames(stream: StreamSettings, po
 
 
 def test_a_frame_that_is_encoded_often_counts_as_often(stream: StreamSettings, pool: FramePool) -> None:
-    with LentFrames() as lent, Lagging(stream, EncodeSettings()) as encoder:
+    with FramesInFlight() as lent, Lagging(stream, EncodeSettings()) as encoder:
         give(lent, encoder, pool.lend(timeout_s=1), times=2)
         give(lent, encoder, pool.lend(timeout_s=1), times=5)
         assert free(pool) == 3
@@ -80,7 +80,7 @@ def test_what_is_lent_comes_back_after_a_failure_when_the_encoder_is_closed(
             super().close()
 
     def fail() -> None:
-        with LentFrames() as lent, Watched(stream, EncodeSettings()) as encoder:
+        with FramesInFlight() as lent, Watched(stream, EncodeSettings()) as encoder:
             give(lent, encoder, pool.lend(timeout_s=1))
             with lent.lend(pool.lend(timeout_s=1), encoder, 1):
                 encoder.encode(np.zeros(1, np.uint8))

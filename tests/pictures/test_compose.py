@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renderer.geometry import Canvas, Size, place
-from renderer.pictures.compose import Look, compose, needed_size
+from renderer.pictures.compose import Framing, compose, needed_size
 from renderer.pictures.decode import Picture, decode
 
 Array = npt.NDArray[Any]
@@ -43,7 +43,7 @@ def picture_of(rgb: Array, size: Size | None = None, reduction: int = 1) -> Pict
     return Picture(np.ascontiguousarray(rgb[..., ::-1]), size or Size(rgb.shape[1], rgb.shape[0]), reduction)
 
 
-def composed(picture: Picture, look: Look) -> Array:
+def composed(picture: Picture, look: Framing) -> Array:
     frame = np.full(look.canvas.nv12_shape, 7, np.uint8)
     compose(picture, look, frame)
     return frame
@@ -66,14 +66,14 @@ def test_known_colours_come_back_within_2_of_255() -> None:
     columns = 40
     colours = np.resize(colours, (-(-len(colours) // columns) * columns, 3)).reshape(-1, columns, 3)
     patches = colours.repeat(8, 0).repeat(8, 1)
-    frame = composed(picture_of(patches), Look(Canvas(patches.shape[1], patches.shape[0])))
+    frame = composed(picture_of(patches), Framing(Canvas(patches.shape[1], patches.shape[0])))
     middle = shown(frame)[4::8, 4::8]
     assert np.abs(middle - colours).max() <= 2
 
 
 def test_black_and_white_are_16_and_235_with_neutral_chroma() -> None:
     for level, luma in ((0, 16), (255, 235)):
-        frame = composed(flat(Size(8, 8), (level,) * 3), Look(Canvas(8, 8)))
+        frame = composed(flat(Size(8, 8), (level,) * 3), Framing(Canvas(8, 8)))
         assert (frame[:8] == luma).all()
         assert (frame[8:] == 128).all()
 
@@ -85,14 +85,14 @@ def test_primaries_reach_the_ends_of_the_range_and_no_further() -> None:
         ((255, 0, 0), (102, 240)),
         ((0, 255, 255), (154, 16)),
     ):
-        frame = composed(flat(Size(4, 4), rgb), Look(Canvas(4, 4)))
+        frame = composed(flat(Size(4, 4), rgb), Framing(Canvas(4, 4)))
         assert tuple(frame[4, :2]) == chroma, rgb
 
 
 def test_every_sample_is_within_one_of_the_exact_conversion() -> None:
     for width, height in ((2, 2), (4, 6), (64, 34), (322, 242)):
         rgb = noise(width, height)
-        frame = composed(picture_of(rgb), Look(Canvas(width, height)))
+        frame = composed(picture_of(rgb), Framing(Canvas(width, height)))
         luma, chroma = expected_nv12(rgb)
         assert np.abs(frame[:height] - luma).max() <= 1
         # Two roundings of 8-bit halves come before the matrix.
@@ -103,7 +103,7 @@ def test_an_edge_bleeds_no_further_than_the_filter_reaches() -> None:
     for edge in (16, 17):
         rgb = np.zeros((8, 32, 3), np.uint8)
         rgb[:, edge:] = (255, 0, 0)
-        frame = composed(picture_of(rgb), Look(Canvas(32, 8)))
+        frame = composed(picture_of(rgb), Framing(Canvas(32, 8)))
         red = frame[8, 1::2].astype(int)
         assert (frame[:8, :edge] == 16).all()
         assert (frame[:8, edge:] == 63).all()
@@ -116,7 +116,7 @@ def test_an_edge_bleeds_no_further_than_the_filter_reaches() -> None:
 def test_the_frame_is_written_in_place_and_wholly() -> None:
     frame = np.full((12, 8), 7, np.uint8)
     before = frame.ctypes.data
-    compose(flat(Size(8, 8), (255, 255, 255)), Look(Canvas(8, 8)), frame)
+    compose(flat(Size(8, 8), (255, 255, 255)), Framing(Canvas(8, 8)), frame)
     assert frame.ctypes.data == before
     assert not (frame == 7).any()
 
@@ -126,7 +126,7 @@ def test_the_frame_is_written_in_place_and_wholly() -> None:
 )
 def test_a_frame_that_does_not_fit_is_refused(frame: Array) -> None:
     with pytest.raises(ValueError, match="expected a frame"):
-        compose(flat(Size(8, 8), (0, 0, 0)), Look(Canvas(8, 8)), frame)
+        compose(flat(Size(8, 8), (0, 0, 0)), Framing(Canvas(8, 8)), frame)
 
 
 # Placement.
@@ -141,7 +141,7 @@ BAR_LUMA = 32  # of that blue: 16 + 219 * 0.0722
 def test_bars_are_where_geometry_says_to_the_pixel(size: tuple[int, int], mode: Any, upscale: bool) -> None:
     for canvas in (Canvas(320, 180), Canvas(182, 322), Canvas(2, 2), Canvas(642, 482)):
         still = Size(*size)
-        frame = composed(flat(still, (255, 255, 255)), Look(canvas, mode, upscale, BACKGROUND))
+        frame = composed(flat(still, (255, 255, 255)), Framing(canvas, mode, upscale, BACKGROUND))
         where = place(still, canvas, mode, upscale=upscale)
         expected = np.full((canvas.height, canvas.width), BAR_LUMA, np.uint8)
         right, bottom = where.x + where.size.width, where.y + where.size.height
@@ -152,7 +152,7 @@ def test_bars_are_where_geometry_says_to_the_pixel(size: tuple[int, int], mode: 
 
 
 def test_chroma_of_even_bars_is_the_bars_own() -> None:
-    look = Look(Canvas(64, 64), background=BACKGROUND)
+    look = Framing(Canvas(64, 64), background=BACKGROUND)
     frame = composed(flat(Size(64, 32), (255, 255, 255)), look)
     chroma = frame[64:].reshape(32, 32, 2)
     assert (chroma[:8] == (240, 118)).all()
@@ -165,17 +165,17 @@ def test_an_odd_picture_keeps_every_pixel_and_repeats_its_last(width: int, heigh
     rgb = noise(width, height)
     canvas = Canvas(width + width % 2, height + height % 2)
     repeated = np.pad(rgb, ((0, canvas.height - height), (0, canvas.width - width), (0, 0)), mode="edge")
-    assert np.array_equal(composed(picture_of(rgb), Look(canvas)), composed(picture_of(repeated), Look(canvas)))
+    assert np.array_equal(composed(picture_of(rgb), Framing(canvas)), composed(picture_of(repeated), Framing(canvas)))
 
 
 def test_crop_takes_the_middle() -> None:
     rgb = noise(64, 32)
-    expected = composed(picture_of(rgb[:, 16:48]), Look(Canvas(32, 32)))
-    assert np.array_equal(composed(picture_of(rgb), Look(Canvas(32, 32), "crop")), expected)
+    expected = composed(picture_of(rgb[:, 16:48]), Framing(Canvas(32, 32)))
+    assert np.array_equal(composed(picture_of(rgb), Framing(Canvas(32, 32), "crop")), expected)
 
 
 def test_one_frame_after_another_leaves_nothing_of_the_one_before() -> None:
-    look = Look(Canvas(64, 48))
+    look = Framing(Canvas(64, 48))
     small, large = picture_of(noise(20, 10)), picture_of(noise(100, 80))
     fresh = composed(small, look)
     composed(large, look)
@@ -188,26 +188,26 @@ def test_one_frame_after_another_leaves_nothing_of_the_one_before() -> None:
 def test_shrinking_averages_and_does_not_alias() -> None:
     rgb = np.zeros((64, 64, 3), np.uint8)
     rgb[:, ::2] = 255
-    frame = composed(picture_of(rgb), Look(Canvas(16, 16)))
+    frame = composed(picture_of(rgb), Framing(Canvas(16, 16)))
     assert np.ptp(frame[:16]) == 0
     assert abs(int(frame[0, 0]) - 126) <= 1
 
 
 def test_enlarging_is_lanczos() -> None:
     rgb = noise(20, 12)
-    frame = composed(picture_of(rgb), Look(Canvas(60, 36)))
+    frame = composed(picture_of(rgb), Framing(Canvas(60, 36)))
     large = cv2.resize(rgb, (60, 36), interpolation=cv2.INTER_LANCZOS4)
-    assert np.array_equal(frame, composed(picture_of(large), Look(Canvas(60, 36))))
+    assert np.array_equal(frame, composed(picture_of(large), Framing(Canvas(60, 36))))
 
 
 def test_each_axis_is_scaled_by_its_own_rule() -> None:
     rgb = np.zeros((8, 64, 3), np.uint8)
     rgb[:, ::2] = 255
-    frame = composed(picture_of(rgb), Look(Canvas(16, 32), "stretch"))
+    frame = composed(picture_of(rgb), Framing(Canvas(16, 32), "stretch"))
     assert np.ptp(frame[:32]) == 0  # across: averaged, as a Lanczos kernel of 8 columns would not
     rgb = np.zeros((8, 64, 3), np.uint8)
     rgb[4:] = 255
-    frame = composed(picture_of(rgb), Look(Canvas(16, 32), "stretch"))
+    frame = composed(picture_of(rgb), Framing(Canvas(16, 32), "stretch"))
     assert frame[:32].min() == 16
     assert frame[:32].max() == 235
     assert len(np.unique(frame[12:20, 0])) > 2  # down: a ramp, as repeated rows would not
@@ -219,15 +219,15 @@ def test_a_scaled_photograph_keeps_its_mean() -> None:
     picture = decode(data, background=(0, 0, 0), max_pixels=10**7)
     mean = picture.pixels.reshape(-1, 3).mean(0)[::-1]
     for canvas in (Canvas(300, 200), Canvas(1200, 800), Canvas(300, 800)):
-        frame = composed(picture, Look(canvas, "stretch"))
+        frame = composed(picture, Framing(canvas, "stretch"))
         assert np.abs(shown(frame).reshape(-1, 3).mean(0) - mean).max() < 1.5
 
 
 def test_nearest_keeps_every_pixel_a_square_of_its_own_colour() -> None:
     rgb = noise(20, 12)
     squares = picture_of(rgb.repeat(3, 0).repeat(3, 1))
-    frame = composed(picture_of(rgb), Look(Canvas(60, 36), scaling="nearest"))
-    assert np.array_equal(frame, composed(squares, Look(Canvas(60, 36))))
+    frame = composed(picture_of(rgb), Framing(Canvas(60, 36), scaling="nearest"))
+    assert np.array_equal(frame, composed(squares, Framing(Canvas(60, 36))))
 
 
 def test_nearest_takes_the_pixel_under_the_middle_and_no_mixture() -> None:
@@ -236,8 +236,8 @@ def test_nearest_takes_the_pixel_under_the_middle_and_no_mixture() -> None:
         rows = ((np.arange(canvas.height) + 0.5) * 23 / canvas.height).astype(int)
         columns = ((np.arange(canvas.width) + 0.5) * 37 / canvas.width).astype(int)
         taken = picture_of(rgb[rows][:, columns])
-        frame = composed(picture_of(rgb), Look(canvas, "stretch", scaling="nearest"))
-        assert np.array_equal(frame, composed(taken, Look(canvas)))
+        frame = composed(picture_of(rgb), Framing(canvas, "stretch", scaling="nearest"))
+        assert np.array_equal(frame, composed(taken, Framing(canvas)))
 
 
 def area_mean(rgb: Array, columns: int) -> Array:
@@ -256,7 +256,7 @@ def test_area_is_the_mean_of_what_is_covered_in_both_directions(size: tuple[int,
     rgb = noise(37, 23)
     canvas = Canvas(*size)
     means = area_mean(area_mean(rgb, canvas.width).swapaxes(0, 1), canvas.height).swapaxes(0, 1)
-    frame = composed(picture_of(rgb), Look(canvas, "stretch", scaling="area"))
+    frame = composed(picture_of(rgb), Framing(canvas, "stretch", scaling="area"))
     luma, _ = expected_nv12(means)
     assert np.abs(frame[: canvas.height] - luma).max() <= 1.7  # two roundings to 8 bits come before the matrix
 
@@ -264,12 +264,12 @@ def test_area_is_the_mean_of_what_is_covered_in_both_directions(size: tuple[int,
 def test_lanczos_shrinks_sharper_than_area_and_does_not_alias() -> None:
     rgb = np.zeros((64, 64, 3), np.uint8)
     rgb[:, ::2] = 255
-    frame = composed(picture_of(rgb), Look(Canvas(16, 16), scaling="lanczos"))
+    frame = composed(picture_of(rgb), Framing(Canvas(16, 16), scaling="lanczos"))
     assert np.ptp(frame[:16, 2:-2].astype(int)) <= 6
     edge = np.zeros((64, 64, 3), np.uint8)
     edge[:, 30:] = 255
     by_area, by_lanczos = (
-        composed(picture_of(edge), Look(Canvas(16, 16), scaling=scaling)) for scaling in ("area", "lanczos")
+        composed(picture_of(edge), Framing(Canvas(16, 16), scaling=scaling)) for scaling in ("area", "lanczos")
     )
     assert by_area[0, :7].max() == 16
     assert 16 in by_lanczos[0, :7]  # it rings, as a sharp kernel does
@@ -280,14 +280,14 @@ def test_lanczos_shrinks_sharper_than_area_and_does_not_alias() -> None:
 @pytest.mark.parametrize("scaling", ["auto", "lanczos", "area", "nearest"])
 def test_a_still_as_large_as_the_canvas_is_not_touched_by_any_scaling(scaling: Any) -> None:
     rgb = noise(64, 48)
-    look = Look(Canvas(64, 48), scaling=scaling)
-    assert np.array_equal(composed(picture_of(rgb), look), composed(picture_of(rgb), Look(Canvas(64, 48))))
+    look = Framing(Canvas(64, 48), scaling=scaling)
+    assert np.array_equal(composed(picture_of(rgb), look), composed(picture_of(rgb), Framing(Canvas(64, 48))))
 
 
 @pytest.mark.parametrize(("scaling", "reduction"), [("auto", 4), ("area", 4), ("lanczos", 1), ("nearest", 1)])
 def test_a_jpeg_is_read_at_a_smaller_scale_only_for_scaling_that_takes_means(scaling: Any, reduction: int) -> None:
     data = cv2.imencode(".jpg", noise(400, 320))[1].tobytes()
-    needed = needed_size(Look(Canvas(100, 80), scaling=scaling))
+    needed = needed_size(Framing(Canvas(100, 80), scaling=scaling))
     assert decode(data, background=(0, 0, 0), max_pixels=10**7, needed=needed).reduction == reduction
 
 
@@ -306,7 +306,7 @@ def test_a_reduced_picture_lands_where_the_full_one_does(mode: Any, upscale: boo
         (Canvas(200, 150), 8),
         (Canvas(1000, 100), 1),
     ):
-        look = Look(canvas, mode, upscale)
+        look = Framing(canvas, mode, upscale)
         full = decode(data, background=(0, 0, 0), max_pixels=10**7)
         reduced = decode(data, background=(0, 0, 0), max_pixels=10**7, needed=needed_size(look))
         assert reduced.reduction == reduction if mode == "stretch" else reduced.reduction in (1, 2, 4, 8)
@@ -320,16 +320,16 @@ def test_a_reduced_picture_lands_where_the_full_one_does(mode: Any, upscale: boo
 @pytest.mark.parametrize(
     ("still", "look", "expected"),
     [
-        (Size(4000, 3000), Look(Canvas(1920, 1080)), Size(1440, 1080)),
-        (Size(4000, 3000), Look(Canvas(1920, 1080), "crop"), Size(1920, 1440)),
-        (Size(4000, 3000), Look(Canvas(1920, 1080), "stretch"), Size(1920, 1080)),
-        (Size(400, 300), Look(Canvas(1920, 1080)), Size(400, 300)),
-        (Size(400, 3000), Look(Canvas(1920, 1080), "stretch"), Size(400, 1080)),
-        (Size(1919, 1079), Look(Canvas(1920, 1080)), Size(1919, 1079)),
-        (Size(4000, 3000), Look(Canvas(1920, 1080), "crop", upscale=False), Size(1920, 1440)),
+        (Size(4000, 3000), Framing(Canvas(1920, 1080)), Size(1440, 1080)),
+        (Size(4000, 3000), Framing(Canvas(1920, 1080), "crop"), Size(1920, 1440)),
+        (Size(4000, 3000), Framing(Canvas(1920, 1080), "stretch"), Size(1920, 1080)),
+        (Size(400, 300), Framing(Canvas(1920, 1080)), Size(400, 300)),
+        (Size(400, 3000), Framing(Canvas(1920, 1080), "stretch"), Size(400, 1080)),
+        (Size(1919, 1079), Framing(Canvas(1920, 1080)), Size(1919, 1079)),
+        (Size(4000, 3000), Framing(Canvas(1920, 1080), "crop", upscale=False), Size(1920, 1440)),
     ],
 )
-def test_what_is_needed_is_what_the_canvas_can_show(still: Size, look: Look, expected: Size) -> None:
+def test_what_is_needed_is_what_the_canvas_can_show(still: Size, look: Framing, expected: Size) -> None:
     assert needed_size(look)(still) == expected
 
 
@@ -343,7 +343,7 @@ def test_any_flat_picture_on_any_canvas_of_its_colour_is_flat(
     still: Size, canvas: Canvas, mode: Any, upscale: bool, level: int
 ) -> None:
     rgb = (level, 255 - level, level // 2)
-    frame = composed(flat(still, rgb), Look(canvas, mode, upscale, rgb))
+    frame = composed(flat(still, rgb), Framing(canvas, mode, upscale, rgb))
     assert np.ptp(frame[: canvas.height]) == 0
     chroma = frame[canvas.height :].reshape(-1, 2)
     assert np.ptp(chroma[:, 0]) == 0

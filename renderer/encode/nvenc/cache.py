@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _LOOK_S = 0.1
 
 
-class Keeper:
+class SessionCache:
     """Keeps at most one idle session; safe to use from many threads."""
 
     def __init__(self) -> None:
@@ -79,8 +79,8 @@ class Keeper:
 
 
 @functools.cache
-def keeper() -> Keeper:
+def keeper() -> SessionCache:
     """Return this process's only keeper."""
-    kept = Keeper()
+    kept = SessionCache()
     Finalize(None, kept.close, exitpriority=30)  # before the memory and the context that it uses
     return kept

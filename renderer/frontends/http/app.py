@@ -19,7 +19,7 @@ from renderer.frontends.http import responses, schema
 from renderer.frontends.http.contract import Contract, Failed, Parts, Polled
 from renderer.frontends.http.files import Files
 from renderer.frontends.http.gate import Gate
-from renderer.frontends.http.health import Standing
+from renderer.frontends.http.health import HealthRoutes
 from renderer.frontends.http.keys import KeyRing
 from renderer.frontends.http.links import Tokens
 from renderer.frontends.http.page import Page
@@ -144,7 +144,7 @@ class HttpDoor:
             files = Files(engine, tokens, self._uploads)
             about = _about(settings, engine, zmq, self._listeners.addresses)
             page = Page(engine, about, logs, examine, self._closing)
-            standing = Standing(engine, engine.metrics, Signer(data_dir))
+            standing = HealthRoutes(engine, engine.metrics, Signer(data_dir))
             routers = [part.routes for part in (contract, storage, files, standing, page)]
             needs_key = self._listeners.is_open_to_others
             app = Polled(build(routers, faults), contract)

@@ -121,7 +121,7 @@ async def _hang_up(receive: Receive) -> None:
 _URLS_KEPT: Final = 100_000
 
 
-class Inputs:
+class RecentUrls:
     """The urls of the newest requests."""
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ class Contract:
         self._parts = parts
         self._engine = parts.engine
         self._waiting = Waiting(parts.engine, parts.intake.waited_for)
-        self._inputs = Inputs()
+        self._inputs = RecentUrls()
         one = f"/queue/{APP}/requests/{{request_id}}"
         self.routes = APIRouter(tags=["render"])
         self._add("GET", f"{one}/status", self.status, STATUS)

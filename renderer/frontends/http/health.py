@@ -21,7 +21,7 @@ _NUMBERS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-class Standing:
+class HealthRoutes:
     """Answers to probes and scrapes."""
 
     def __init__(self, engine: Engine, metrics: Metrics, signer: Signer) -> None:

@@ -37,7 +37,7 @@ class _Lost(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class SpoolContext:
     """What all claims of a daemon have in common.
 
     Attributes:
@@ -51,7 +51,7 @@ class Desk:
     turn: asyncio.Lock
 
 
-class Passage:
+class ClaimTask:
     """One claim and how far it has come; `run` it in a task of its own.
 
     Attributes:
@@ -60,7 +60,7 @@ class Passage:
         is_over: it is not ours any more.
     """
 
-    def __init__(self, claim: Claim, desk: Desk) -> None:
+    def __init__(self, claim: Claim, desk: SpoolContext) -> None:
         self.claim = claim
         self.is_submitted = self.is_settling = self.is_over = False
         self._claims = desk.claims

@@ -14,7 +14,7 @@ from watchfiles import Change, awatch
 from renderer.config import SpoolSettings
 from renderer.errors import ConfigError
 from renderer.frontends.spool.claim import Claims
-from renderer.frontends.spool.claim_task import CLIENT, Desk, Passage
+from renderer.frontends.spool.claim_task import CLIENT, ClaimTask, SpoolContext
 from renderer.frontends.spool.incoming import Waiting
 from renderer.frontends.spool.layout import Claim
 from renderer.intake import Intake
@@ -48,9 +48,9 @@ class Spool:
         self._engine = engine
         self._max_claims = settings.max_claims or 2 * workers
         self._claims = Claims(settings.directory.expanduser().absolute(), daemon_id, settings.lease_s)
-        self._desk = Desk(self._claims, engine, intake, settings.max_manifest_bytes, asyncio.Lock())
+        self._desk = SpoolContext(self._claims, engine, intake, settings.max_manifest_bytes, asyncio.Lock())
         self._adopted: list[Claim] = []
-        self._passages: dict[Passage, asyncio.Task[None]] = {}
+        self._passages: dict[ClaimTask, asyncio.Task[None]] = {}
         self._backlog: deque[Waiting] = deque()
         self.unclaimed = 0  # manifests in `incoming`, as far as we have looked
         self._refused: set[str] = set()
@@ -163,12 +163,12 @@ class Spool:
     # Holding.
 
     def _begin(self, tasks: asyncio.TaskGroup, claim: Claim) -> None:
-        passage = Passage(claim, self._desk)
+        passage = ClaimTask(claim, self._desk)
         log.info("claimed %r", claim.name, extra={"job": claim.job_id, "action": "claimed"})
         self._passages[passage] = task = tasks.create_task(passage.run())
         task.add_done_callback(lambda _: self._forget(passage))
 
-    def _forget(self, passage: Passage) -> None:
+    def _forget(self, passage: ClaimTask) -> None:
         del self._passages[passage]
         self._wake.set()
 
@@ -186,7 +186,7 @@ class Spool:
                 self._passages[passage].cancel()
 
 
-def _is_at_rest(passage: Passage) -> bool:
+def _is_at_rest(passage: ClaimTask) -> bool:
     return not (passage.is_settling or passage.is_over)
 
 

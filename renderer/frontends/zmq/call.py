@@ -62,7 +62,7 @@ class MessageLimits:
         return most_values(self.images)
 
 
-class Exchange:
+class ZmqCall:
     """A call, who sent it, and the answer's way back; what a client that went away does not take is dropped."""
 
     def __init__(

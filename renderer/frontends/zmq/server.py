@@ -51,7 +51,7 @@ from renderer.frontends.documents import read_aside
 from renderer.frontends.job_log import JobLogReader
 from renderer.frontends.refusals import Refusals
 from renderer.frontends.zmq import curve, messages
-from renderer.frontends.zmq.call import Exchange, MessageLimits, Peer, Reply
+from renderer.frontends.zmq.call import MessageLimits, Peer, Reply, ZmqCall
 from renderer.frontends.zmq.curve import USER, Admission, CurveRing, Handshakes, ask_for_keys
 from renderer.frontends.zmq.messages import Scales, receive
 from renderer.intake import Door, Intake, invalid
@@ -110,7 +110,7 @@ class ZmqServer:
         self.endpoints = [socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0") for socket in self._sockets]
         self._held_bytes = 0
         self._has_let_go = asyncio.Event()
-        self._methods: dict[str, Callable[[Exchange], Awaitable[Reply]]] = {
+        self._methods: dict[str, Callable[[ZmqCall], Awaitable[Reply]]] = {
             "render": self._render,
             "submit": self._submit,
             "status": self._status,
@@ -183,7 +183,7 @@ class ZmqServer:
             peer = self._peer(message.frames[0]) if socket is self._keyed else _ANYBODY
             if peer is None:
                 continue
-            exchange = Exchange(message, socket, self._let_go, peer, self._limits)
+            exchange = ZmqCall(message, socket, self._let_go, peer, self._limits)
             del message
             self._held_bytes += exchange.held_bytes
             task = asyncio.create_task(self._handle(exchange))
@@ -265,7 +265,7 @@ class ZmqServer:
             self._admission.stop()
         self._context.term()
 
-    async def _handle(self, exchange: Exchange) -> None:
+    async def _handle(self, exchange: ZmqCall) -> None:
         """Answer one message, whatever it holds."""
         try:
             await read_aside(exchange.read, exchange.document_bytes)
@@ -287,7 +287,7 @@ class ZmqServer:
         finally:
             exchange.let_go()
 
-    async def _render(self, exchange: Exchange) -> Reply:
+    async def _render(self, exchange: ZmqCall) -> Reply:
         params = await self._render_params(exchange)
         job = await self._accept(params, exchange)
         wants_progress = params.progress
@@ -297,29 +297,29 @@ class ZmqServer:
                 await exchange.notify("progress", self._engine.status(job).model_dump(mode="json"))
         return await self._outcome(job)
 
-    async def _submit(self, exchange: Exchange) -> Reply:
+    async def _submit(self, exchange: ZmqCall) -> Reply:
         job = await self._accept(await self._render_params(exchange), exchange)
         return self._engine.status(job).model_dump(mode="json"), ()
 
-    async def _render_params(self, exchange: Exchange) -> RenderParams:
+    async def _render_params(self, exchange: ZmqCall) -> RenderParams:
         parse = partial(_parse, RenderParams, exchange.params, context_for(self._limits.images))
         return await read_aside(parse, exchange.document_bytes)
 
-    async def _accept(self, params: RenderParams, exchange: Exchange) -> Job:
+    async def _accept(self, params: RenderParams, exchange: ZmqCall) -> Job:
         job = await self._intake.accept(params, Door(exchange.client, owner=exchange.peer.owner), exchange.attachments)
         exchange.let_go()
         return job
 
-    async def _status(self, exchange: Exchange) -> Reply:
+    async def _status(self, exchange: ZmqCall) -> Reply:
         return self._engine.status(self._job(exchange)).model_dump(mode="json"), ()
 
-    async def _result(self, exchange: Exchange) -> Reply:
+    async def _result(self, exchange: ZmqCall) -> Reply:
         job = self._job(exchange)
         if not job.is_finished:
             raise StillInProgress(_NOT_DONE)
         return await self._outcome(job)
 
-    async def _video(self, exchange: Exchange) -> Reply:
+    async def _video(self, exchange: ZmqCall) -> Reply:
         wanted = _parse(VideoQuery, exchange.params)
         job = self._engine.job(own_id(exchange.peer.owner, wanted.request_id))
         if not job.is_finished:
@@ -334,31 +334,31 @@ class ZmqServer:
         part = VideoPart(offset=wanted.offset, file_size=len(video), file_name=file_name)
         return part.model_dump(mode="json"), (video[wanted.offset : wanted.offset + _PART_BYTES],)
 
-    async def _cancel(self, exchange: Exchange) -> Reply:
+    async def _cancel(self, exchange: ZmqCall) -> Reply:
         job = self._engine.cancel(self._job(exchange).id)
         return self._engine.status(job).model_dump(mode="json"), ()
 
-    async def _read_log(self, exchange: Exchange) -> Reply:
+    async def _read_log(self, exchange: ZmqCall) -> Reply:
         job = self._job(exchange)
         lines = await asyncio.to_thread(self._logs.lines, job.id)
         return JobLog(lines=tuple(LogLine.model_validate(line) for line in lines)).model_dump(mode="json"), ()
 
-    async def _retry(self, exchange: Exchange) -> Reply:
+    async def _retry(self, exchange: ZmqCall) -> Reply:
         work = self._engine.work_again(self._job(exchange).id)
         request = work.request.model_copy(update={"request_id": None})
         door = Door(exchange.client, owner=exchange.peer.owner, warnings=work.warnings)
         return self._engine.status(await self._intake.accept(request, door)).model_dump(mode="json"), ()
 
-    async def _jobs(self, exchange: Exchange) -> Reply:
+    async def _jobs(self, exchange: ZmqCall) -> Reply:
         statuses = self._engine.jobs(_parse(JobsQuery, exchange.params), exchange.peer.owner)
         return {"jobs": [status.model_dump(mode="json") for status in statuses]}, ()
 
-    async def _health(self, exchange: Exchange) -> Reply:
+    async def _health(self, exchange: ZmqCall) -> Reply:
         if exchange.params:
             raise InvalidRequest(f"health takes no params; found {', '.join(exchange.params)[:80]}")
         return self._engine.health().model_dump(mode="json"), ()
 
-    def _job(self, exchange: Exchange) -> Job:
+    def _job(self, exchange: ZmqCall) -> Job:
         return self._engine.job(own_id(exchange.peer.owner, _parse(RequestId, exchange.params).request_id))
 
     async def _outcome(self, job: Job) -> Reply:
