@@ -184,6 +184,6 @@ def test_a_manifest_over_which_the_daemon_died_twice_is_not_read_a_third_time(tm
         start("--spool", spool, ENGINE__WORKERS=1)
         report = spool / "failed" / "deadly" / "error.json"
         wait_until(report.exists, "it has failed")
+        wait_until(lambda: not list((spool / "active").iterdir()), "the claim has gone")
     assert "the daemon died 2 times while it read this one" in json.loads(report.read_text())["message"]
     assert sorted(path.name for path in report.parent.iterdir()) == ["error.json", "manifest.json"]
-    assert not list((spool / "active").iterdir())

@@ -84,11 +84,11 @@ def ffmpeg(directory: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def daemon(directory: Path, root: Path, curve: Path, api_key: str, ffmpeg: Path) -> Iterator[DaemonProcess]:
-    with starting(directory) as start:
+    with pytest.MonkeyPatch.context() as environment, starting(directory) as start:
+        environment.setenv("TEST_SECRET", ENVIRONMENT)
         spool = directory / "spool"
         yield start(
             *("--http", "127.0.0.1:0", "--allow-root", root, "--spool", spool),
-            TEST_SECRET=ENVIRONMENT,
             ENCODE__FFMPEG=ffmpeg,
             WEBHOOKS__ALLOW_NETWORKS="127.0.0.0/8",
         )

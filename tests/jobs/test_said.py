@@ -42,7 +42,7 @@ def test_a_library_that_complains_thirty_thousand_times_fills_no_log(
             assert heard[20:] == ["lines of libraries that are left out here: 29980"]
 
     asyncio.run(scenario())
-    assert len(capfd.readouterr().err) < 1000
+    assert len(capfd.readouterr().err) < 5000  # a log of this process among it, of 480,000 bytes that were said
     assert lines_of(caplog, None) == []
 
 

@@ -651,6 +651,12 @@ def box(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", 8 + len(data)) + kind + data
 
 
+def off_origin(stream: bytes) -> bytes:
+    """Move a picture so far off its grid's origin that its blocks and precincts stay alike (ISO/IEC 15444-1, A.5.1)."""
+    width, height = WIDTH + 2048, HEIGHT + 2048
+    return stream[:8] + struct.pack(">IIIIIIII", width, height, 2048, 2048, width, height, 0, 0) + stream[40:]
+
+
 def jpeg2000() -> Iterator[Sample]:
     for bits, codec in itertools.product(range(1, 17), ("jp2", "j2k")):
         most, dtype = (1 << bits) - 1, np.uint8 if bits <= 8 else np.uint16
@@ -659,6 +665,8 @@ def jpeg2000() -> Iterator[Sample]:
                 values.astype(dtype), codecformat=codec, bitspersample=bits, reversible=True, level=0
             )
             yield Sample(f"{codec} {name} {bits}", bytes(data), as_shown(values, most))
+            if codec == "j2k" and bits <= 8:
+                yield Sample(f"{codec} {name} {bits} off origin", off_origin(bytes(data)), as_shown(values, most))
     rgba = np.dstack([quantised(gradient(), 8), quantised(opacity(), 8)]).astype(np.uint8)
     file = io.BytesIO()
     Image.fromarray(rgba).save(file, "JPEG2000", irreversible=False)

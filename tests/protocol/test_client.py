@@ -197,9 +197,13 @@ def test_raw_pixels_travel_with_their_layout(answering):
     ("attachment", "error", "words"),
     [
         (np.zeros((4, 4, 3), np.uint8)[:, ::2], ValueError, r"attachments\[1\]: expected a C-contiguous array"),
-        (np.zeros((4, 4, 3), np.float32), ValueError, r"attachments\[1\]: shape \[4, 4, 3\], dtype float32"),
+        (
+            np.zeros((4, 4, 3), np.float32),
+            ValueError,
+            r"attachments\[1\]: .* dtype: expected 'uint8' or 'uint16', found",
+        ),
         (np.zeros((4, 4, 2), np.uint8), ValueError, "expected 3 channels for order RGB"),
-        (np.zeros((0, 4, 3), np.uint8), ValueError, "greater than or equal to 1"),
+        (np.zeros((0, 4, 3), np.uint8), ValueError, r"shape\[0\]: expected at least 1, found 0"),
         ((b"123", PixelLayout(shape=(2, 2, 3))), ValueError, "expected 12 bytes .*, found 3"),
         ((b"123", "RGB"), TypeError, "expected an array with a shape and a dtype"),
         ((b"1", "RGB", 3), ValueError, "expected a pair"),
