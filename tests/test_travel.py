@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from renderer.jobs import archive
-from renderer.jobs.archive import adopt
+from renderer.jobs.adoption import adopt
 from tests.daemon_process import Gate, Start, picture, request, starting, still, wait_until
 
 _VERSIONS = {  # written by daemons in /srv/stillreel

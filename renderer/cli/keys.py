@@ -30,7 +30,7 @@ def keys(
 ) -> None:
     """Add, list and remove keys. Once there is an API key, every HTTP request needs one; CURVE keys likewise."""
     if tls:
-        from renderer.frontends.http.keys import make_pair  # noqa: PLC0415 - cryptography takes 50 ms
+        from renderer.frontends.http.tls import make_pair  # noqa: PLC0415 - cryptography takes 50 ms
 
         certificate, key = make_pair(_directory(data_dir, config_file))
         typer.echo(f"certificate: {certificate}\nkey: {key}")

@@ -14,7 +14,7 @@ import typer
 from protocol.schema import RenderResult
 from renderer import config
 from renderer.cli import terminal
-from renderer.disk import scratch_dir
+from renderer.disk import place_for, refuse_inputs, scratch_dir
 from renderer.errors import ConfigError, JobError, OutputFailed
 from renderer.manifests.directory import parse_hold
 from renderer.manifests.sources import Asked, Wishes, ask
@@ -172,8 +172,6 @@ def with_warnings(result: RenderResult, found: Asked) -> RenderResult:
 def written(output: Path, *, overwrite: bool | None, as_json: bool) -> Iterator[Path]:
     """Lend the place that the video is to be rendered to, after all is checked that can be before the work."""
     if str(output) != "-":
-        from renderer.disk import place_for  # noqa: PLC0415 - OpenCV takes a third of a second
-
         place_for(output)
         may_replace(output, overwrite=overwrite)
         yield output
@@ -215,8 +213,6 @@ def _copy_to_stdout(video: Path) -> None:
 
 
 def refuse_manifest(place: Path, manifest: Path) -> None:
-    from renderer.disk import place_for, refuse_inputs  # noqa: PLC0415 - as above
-
     refuse_inputs(place_for(place), [("the manifest", manifest.stat())])
 
 

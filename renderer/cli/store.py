@@ -70,7 +70,7 @@ def restore(file: Backup, directory: DataDir = None, config_file: ConfigFile = N
 @app.command(epilog=usage.STORE)
 def adopt(directory: DataDir = None, config_file: ConfigFile = None) -> None:
     """Make a finished job of each video that belongs to none, so that it is served, and removed when its time is up."""
-    from renderer.jobs.archive import adopt as take_up  # noqa: PLC0415 - as above
+    from renderer.jobs.adoption import adopt as take_up  # noqa: PLC0415 - as above
 
     with held(_existing(_settings(directory, config_file))) as data:
         adopted, refused = take_up(data, time.time())
@@ -84,7 +84,7 @@ def adopt(directory: DataDir = None, config_file: ConfigFile = None) -> None:
 @app.command(epilog=usage.STORE)
 def clear(directory: DataDir = None, config_file: ConfigFile = None) -> None:
     """Remove the videos that belong to no job of the store."""
-    from renderer.jobs.archive import clear as remove  # noqa: PLC0415 - as above
+    from renderer.jobs.adoption import clear as remove  # noqa: PLC0415 - as above
 
     with held(_existing(_settings(directory, config_file))) as data:
         removed = remove(data)

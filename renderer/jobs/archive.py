@@ -1,12 +1,9 @@
-"""The data directory as a whole: examined, backed up while a daemon uses it, restored, and cleared of what is unknown.
+"""The data directory as a whole: examined, backed up while a daemon uses it, and restored.
 
 A backup is a tar archive: a copy of the store, made by SQLite's own means (https://www.sqlite.org/backup.html), what
 that copy names, and the keys and secrets. Attachments go when their job ends, so the store is copied again until all
 that it names were still there. The store comes last in the archive and last to its place: a restore that is cut short
 leaves no store that names what is not there.
-
-Videos that belong to no job, because the store was lost or replaced, are made jobs that are done, or removed. A daemon
-does neither by itself, for the store that knows them may yet be found.
 """
 
 import contextlib
@@ -19,20 +16,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Final
+from typing import IO
 
-import av
-
-from protocol.schema import File, Progress, RenderResult
 from renderer import disk
-from renderer.errors import ConfigError, StillreelError
+from renderer.errors import ConfigError
 from renderer.jobs.data_dir import STORE_NAME
-from renderer.jobs.job import Job, State
 from renderer.jobs.outcome import VIDEO_NAME
 from renderer.jobs.schema import APPLICATION_ID, MIGRATIONS
-from renderer.jobs.store import JobStore
-from renderer.mp4 import read_facts
-from renderer.observe.logs import JOB_ID
 
 _TRIES = 10
 _STORE_FILES = (STORE_NAME, f"{STORE_NAME}-wal", f"{STORE_NAME}-shm")
@@ -285,82 +275,3 @@ def _copy(content: IO[bytes], stream: IO[bytes], size_bytes: int) -> None:
         raise tarfile.TarError("it is cut short")
     stream.flush()
     os.fsync(stream.fileno())
-
-
-_CLIENT: Final = "adopted"
-
-
-def adopt(data: Path, now: float) -> tuple[list[str], dict[str, str]]:
-    """Give the unknown videos of a data directory jobs; the caller holds it.
-
-    Args:
-        now: in Unix seconds; their time begins here, so that they are not removed before anybody has seen them.
-
-    Returns:
-        The ids of the jobs, and why other videos were left alone.
-
-    Raises:
-        ConfigError, StoreFailed, StorageFull: the store cannot be read or written.
-    """
-    unknown = examine(data).unknown_videos
-    adopted, refused = [], {}
-    store = JobStore(data / STORE_NAME)
-    try:
-        for job_id in sorted(unknown):
-            try:
-                result = _result(data / "outputs" / job_id / VIDEO_NAME)
-            except (StillreelError, av.FFmpegError, OSError, IndexError):
-                refused[job_id] = "this is no video that can be read"
-                continue
-            if not JOB_ID.fullmatch(job_id):
-                refused[job_id] = "its directory's name is no id of a job"
-                continue
-            store.adopt(_job(job_id, store.last_number() + 1, data / "outputs" / job_id, result, now))
-            adopted.append(job_id)
-    finally:
-        store.close()
-    return adopted, refused
-
-
-def clear(data: Path) -> dict[str, int]:
-    """Remove the unknown videos of a data directory, and return their sizes; the caller holds it.
-
-    Raises:
-        ConfigError: the store cannot be read.
-    """
-    unknown = examine(data).unknown_videos
-    for job_id in unknown:
-        shutil.rmtree(data / "outputs" / job_id)
-    return unknown
-
-
-def _result(video: Path) -> RenderResult:
-    facts = read_facts(video)
-    return RenderResult(
-        video=File(url=video.as_uri(), file_name=video.name, file_size=facts.size_bytes),
-        frames=facts.frames,
-        fps=f"{facts.fps.numerator}/{facts.fps.denominator}",
-        duration=float(facts.duration_s),
-        width=facts.width,
-        height=facts.height,
-        encoder="unknown",
-        timings={"total": 0.0},
-    )
-
-
-def _job(job_id: str, number: int, output: Path, result: RenderResult, now: float) -> Job:
-    """Return a job without a digest: a request of this id is another one, whatever it asks."""
-    return Job(
-        id=job_id,
-        client=_CLIENT,
-        digest="",
-        number=number,
-        priority="normal",
-        output=output,
-        progress=Progress(images=0, frames=result.frames, stage="done"),
-        accepted_at=now,
-        state=State.DONE,
-        finished_at=now,
-        video_bytes=result.video.file_size,
-        result=result.model_copy(update={"request_id": job_id}),
-    )

@@ -1,18 +1,13 @@
-"""API keys, made once, shown once and kept as hashes; and a self-signed certificate for this machine's own names.
+"""API keys: made once, shown once, kept as hashes.
 
 A key is 256 random bits, so one round of SHA-256 is enough: a slow hash protects what people choose, and here there is
 nothing to guess. The file is read again when it changes, so that a key made or removed counts without a restart.
-
-The certificate is for clients that will speak nothing but https, as the hosted service's Python client. The pair is
-for loopback names only; a server that others reach has a certificate of its own.
 """
 
 import contextlib
-import datetime as dt
 import fcntl
 import hashlib
 import hmac
-import ipaddress
 import json
 import logging
 import os
@@ -23,12 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from typing import Any
 
 from renderer import disk
 from renderer.errors import ConfigError
@@ -206,43 +196,3 @@ def secret_bytes(file: Path, size_bytes: int = 32) -> bytes:
 
 def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-_LIFE_DAYS: Final = 825  # Apple's clients refuse certificates that live longer
-
-
-def make_pair(data_dir: Path) -> tuple[Path, Path]:
-    """Write a certificate and its key, in place of an older pair, and return where they are.
-
-    The certificate is its own root and may sign no other (CA:FALSE): trusting it trusts this key and nothing else.
-
-    Raises:
-        ConfigError: they cannot be written.
-    """
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stillreel on localhost")])
-    now = dt.datetime.now(dt.UTC)
-    loopback = [x509.IPAddress(ipaddress.ip_address(address)) for address in ("127.0.0.1", "::1")]
-    subject_key = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=_LIFE_DAYS))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost"), *loopback]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(subject_key, critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(subject_key), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    paths = data_dir / CERT_NAME, data_dir / KEY_NAME
-    write_private(paths[1], private)
-    write_private(paths[0], certificate.public_bytes(serialization.Encoding.PEM))
-    return paths

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from renderer.frontends.http.keys import make_pair
+from renderer.frontends.http.tls import make_pair
 from tests.daemon_process import Gate, starting
 from tests.served import ENDPOINT, RunPython, Served, printed
 

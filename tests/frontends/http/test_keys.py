@@ -13,9 +13,10 @@ import pytest
 from protocol.errors import RemoteError
 from renderer.config import HttpSettings
 from renderer.errors import ConfigError
-from renderer.frontends.http.keys import KeyRing, make_pair
+from renderer.frontends.http.keys import KeyRing
 from renderer.frontends.http.links import address_of, links
 from renderer.frontends.http.server import Listeners
+from renderer.frontends.http.tls import make_pair
 from tests.cli_process import run
 from tests.daemon_process import DaemonProcess, Start, request, starting, wait_until
 from tests.foreign_words import FOREIGN

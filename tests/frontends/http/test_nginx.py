@@ -17,7 +17,8 @@ import httpx
 import pytest
 
 from renderer.config import Settings
-from renderer.frontends.http.keys import KeyRing, make_pair
+from renderer.frontends.http.keys import KeyRing
+from renderer.frontends.http.tls import make_pair
 from tests.daemon_process import DaemonProcess, Gate, picture, request, starting, wait_until
 from tests.manifest_directory import everybodys_directory
 from tests.served import APP, ENDPOINT

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from renderer.frontends.http.keys import KeyRing, make_pair
+from renderer.frontends.http.keys import KeyRing
+from renderer.frontends.http.tls import make_pair
 from tests.daemon_process import DaemonProcess, request, starting, wait_until
 
 LISTENING = ("--http", "127.0.0.1:0", "--workers", "1", "--allow-network", "127.0.0.0/8")
