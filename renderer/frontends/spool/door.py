@@ -147,7 +147,7 @@ class Spool:
             try:
                 async for _ in awatch(incoming, watch_filter=_is_arrival, debounce=_DEBOUNCE_MS, recursive=False):
                     self._hear()
-            except (OSError, RuntimeError) as error:  # it cannot begin, most often because of a limit on watches
+            except (OSError, RuntimeError, UnicodeError) as error:  # a limit on watches, or a path that is no UTF-8
                 words = "incoming cannot be watched and is looked at every %g s instead: %s"
                 log.warning(words, self._settings.rescan_s, error, extra={"action": "not watched"})
                 return

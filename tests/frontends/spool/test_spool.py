@@ -587,6 +587,15 @@ def test_a_renewed_claim_tells_that_its_owner_is_there(start: Start, own: Path, 
 # The directory.
 
 
+def test_a_path_that_is_no_utf8_is_looked_at_now_and_then(tmp_path: Path, start: Start) -> None:
+    spool = tmp_path / os.fsdecode(b"caf\xe9")
+    daemon = start("--spool", spool, SPOOL__RESCAN_S=0.2)
+    wait_until(lambda: "cannot be watched" in daemon.words(), "it says so")
+    put(spool, "found", request())
+    assert ended(spool, "found")["frames"] == 2
+    assert daemon.stop() == 0
+
+
 def test_without_notices_a_look_now_and_then_finds_what_waits(tmp_path: Path, own: Path) -> None:
     limit = "/proc/sys/user/max_inotify_instances"
     in_namespace = ["unshare", "--user", "--map-root-user", "sh", "-c", f'echo 0 > {limit} && exec "$@"', "sh"]
