@@ -4,10 +4,12 @@ A test fails if our code logged an ERROR, unless it is marked `logs_errors`. A t
 skipped, but fails where the tool is promised in the environment: REQUIRE=openh264,photos.
 """
 
+import contextlib
 import ctypes
 import logging
 import os
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +141,25 @@ def tmpfs(tmp_path: Path, require: Callable[[str, object, str], None]) -> Iterat
 def small_disk(tmpfs: Callable[[str, str], Path]) -> Path:
     """A file system of one mebibyte."""
     return tmpfs("disk", "1m")
+
+
+@pytest.fixture
+def read_only(require: Callable[[str, object, str], None]) -> Callable[[Path], AbstractContextManager[None]]:
+    """Return what makes a directory read-only for the time of a block, as a disk with an error becomes."""
+    libc = ctypes.CDLL(None)
+    bind, remount, may_read, detach = 4096, 32, 1, 2
+
+    @contextlib.contextmanager
+    def mounted(directory: Path) -> Iterator[None]:
+        place = os.fsencode(directory)
+        require("mount", libc.mount(place, place, b"", bind, None) == 0, "mounting takes root")
+        try:
+            assert libc.mount(b"", place, b"", remount | bind | may_read, None) == 0
+            yield
+        finally:
+            libc.umount2(place, detach)
+
+    return mounted
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,7 @@ DISK_BYTES = 96 * 1024 * 1024
 MORE_MEMORY_BYTES = 48 * 1024 * 1024  # that a daemon may take from the half to the end
 MORE_DESCRIPTORS = 8
 LEFT_S = 30.0  # in which a process that was just begun has come so far that it sees that its parent is gone
+CLEAN_S = 120.0  # in which the daemon, which looks once a minute, has removed what a read-only disk kept
 JOB_S = 180.0  # in which a job has ended, whatever happened to it meanwhile
 QUEUE = "/queue/fal-ai/ffmpeg-api/images-to-video"
 MAY_END_IN = {"internal_error", "storage_full", "output_write_error", "request_timeout"}
@@ -274,10 +275,19 @@ class Soak:
             "processes": len(self.daemon.processes()),
         }
 
+    def _unfinished_videos(self) -> list[Path]:
+        """Return what attempts have left, once the daemon has had time to remove what it could not at first."""
+        ends = time.monotonic() + CLEAN_S
+        while True:
+            left = [path for place in (self.daemon.data_dir, self.spool) for path in place.rglob(".attempt-*")]
+            if not left or time.monotonic() > ends:
+                return left
+            time.sleep(1)
+
     def _look_at_what_is_left(self) -> None:
         if left := list((self.daemon.data_dir / "attachments").iterdir()):
             self.found.append(f"attachments are left: {left}")
-        if parts := list(self.daemon.data_dir.rglob("*.part")):
+        if parts := self._unfinished_videos():
             self.found.append(f"unfinished videos are left: {parts}")
         if active := list((self.spool / "active").iterdir()):
             self.found.append(f"manifests are left in active: {active}")

@@ -1,6 +1,5 @@
 """What a daemon tries before it is ready: with real processes, in name spaces of their own where root allows that."""
 
-import ctypes
 import os
 import resource
 import signal
@@ -10,6 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -216,22 +216,15 @@ def test_too_few_descriptors_for_the_connections_are_said_at_the_start(start: St
 
 
 def test_a_disk_that_has_become_read_only_makes_the_daemon_not_ready_and_jobs_try_again(
-    start: Start, require: Require
+    start: Start, read_only: Callable[[Path], AbstractContextManager[None]]
 ) -> None:
     daemon = start()
-    outputs = os.fsencode(daemon.data_dir / "outputs")
-    libc = ctypes.CDLL(None)
-    bind, remount, read_only, detach = 4096, 32, 1, 2
-    require("mount", libc.mount(outputs, outputs, b"", bind, None) == 0, "mounting takes root")
-    try:
-        assert libc.mount(b"", outputs, b"", remount | bind | read_only, None) == 0
+    with read_only(daemon.data_dir / "outputs"):
         health = daemon.client.health()
         assert (health.ready, health.reasons) == (False, ("the disk cannot be written: Read-only file system",))
         with pytest.raises(RemoteError, match="the daemon's disk cannot be written: Read-only file system") as caught:
             daemon.client.submit(request())
         assert (caught.value.kind.name, caught.value.kind.retryable) == ("storage_full", True)
-    finally:
-        libc.umount2(outputs, detach)
     assert daemon.client.health().ready
     assert daemon.client.render(request()).frames == 2
     assert psutil.Process(daemon.child.pid).is_running()

@@ -11,7 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from protocol.errors import ERRORS
@@ -42,6 +42,7 @@ class Places:
         scratch: for the progress socket and what workers keep for the time of a job; its path is short.
         spool: the manifest directory, if there is one; its jobs have their videos there.
         hidden: what workers must not read, beside what else the data directory holds.
+        uncleaned: ids of finished jobs that have left something which could not be removed; for `clean` to try again.
     """
 
     outputs: Path
@@ -50,6 +51,7 @@ class Places:
     scratch: Path
     spool: Path | None = None
     hidden: tuple[Path, ...] = ()
+    uncleaned: set[str] = field(default_factory=set, compare=False)
 
     def reach(self, render: RenderSettings) -> Reach:
         """Return what workers may use."""
@@ -111,23 +113,35 @@ class Places:
             _say_lost(len(known), unknown, brought)
 
     def clean(self, job: Job) -> None:
-        """Remove what a finished job needs no more."""
-        if job.files:
-            shutil.rmtree(self.attachments / job.files.name, ignore_errors=True)
-        if job.state is State.DONE:
-            return
-        if job.is_kept_elsewhere:
+        """Remove what a finished job needs no more; what a disk that is read-only keeps is noted in `uncleaned`."""
+        self.uncleaned.discard(job.id)
+        try:
+            if job.files:
+                _remove(self.attachments / job.files.name)
+            if job.state is not State.DONE and not job.is_kept_elsewhere:
+                self.remove_video(job.id)
+        except OSError as error:
+            self.uncleaned.add(job.id)
+            words = "what it has left cannot be removed now, and is tried again: %s"
+            log.warning(words, error.strerror, extra={"job": job.id, "action": "uncleaned"})
+        if job.state is not State.DONE and job.is_kept_elsewhere:
             remove_attempts(job)
-        else:
-            self.remove_video(job.id)
 
     def remove_video(self, job_id: str) -> None:
         """Remove what the daemon keeps of a job's video.
 
         What is removed is named from these places on and never by a path that is stored, so that a store that was
         copied, moved or tampered with can make nobody lose a file elsewhere.
+
+        Raises:
+            OSError: something of it could not be removed.
         """
-        shutil.rmtree(self.outputs / job_id, ignore_errors=True)
+        _remove(self.outputs / job_id)
+
+
+def _remove(directory: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):  # nothing was there, or it went meanwhile
+        shutil.rmtree(directory)
 
 
 def _say_lost(known: int, unknown: Sequence[int], brought: int) -> None:

@@ -39,7 +39,12 @@ class Retention:
         await repeatedly("retention", lambda: self.sweep(time.time()), _SWEEP_S)
 
     async def sweep(self, now: float) -> None:
-        """Remove the videos and the answers whose time is over at `now` (Unix seconds)."""
+        """Remove the videos and the answers whose time is over at `now` (Unix seconds), and what ended jobs have left.
+
+        Raises:
+            OSError: a video could not be removed, and the store still knows of it.
+        """
+        await self._clean_again()
         too_much = self._store.video_bytes() - self._settings.outputs_bytes
         while job := self._store.oldest_with_video():
             is_old = (job.finished_at or now) < now - self._settings.outputs_s
@@ -50,6 +55,15 @@ class Retention:
         while jobs := self._surplus(now):
             for job in jobs:
                 await self._forget(job)
+
+    async def _clean_again(self) -> None:
+        """Remove what could not be removed when its job ended; a job that is forgotten may have its id from another."""
+        for job_id in list(self._places.uncleaned):
+            job = self._store.get(job_id)
+            if job and job.is_finished:
+                await asyncio.to_thread(self._places.clean, job)
+            else:
+                self._places.uncleaned.discard(job_id)
 
     def _surplus(self, now: float) -> Collection[Job]:
         """Return some of the jobs whose answers are too old or too many; they are few at once, to spare the loop."""

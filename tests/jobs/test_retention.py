@@ -2,11 +2,15 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from renderer.config import RetentionSettings
+from renderer.jobs.files import Files
 from renderer.jobs.job import Job, State
 from renderer.jobs.outcome import VIDEO_NAME
 from renderer.jobs.retention import Retention
@@ -39,8 +43,9 @@ class House:
         }
         return put(self.store, Job(**_fields(job) | kept))
 
-    def failed(self, job_id: str, age_s: float) -> Job:
-        return put(self.store, self._job(job_id, age_s, self.places.outputs / job_id, State.FAILED))
+    def failed(self, job_id: str, age_s: float, files: Path | None = None) -> Job:
+        job = self._job(job_id, age_s, self.places.outputs / job_id, State.FAILED)
+        return put(self.store, replace(job, files=files))
 
     def _job(self, job_id: str, age_s: float, output: Path, state: State) -> Job:
         self._number += 1
@@ -89,6 +94,48 @@ def test_videos_go_by_age_and_their_answers_stay(house: House, caplog: pytest.Lo
     [record] = [record for record in caplog.records if record.name == "renderer.jobs.retention"]
     assert record.getMessage() == "its video of 100 bytes was removed: too old"
     assert (record.job, record.action) == ("old", "retention")
+
+
+def test_what_a_failed_job_leaves_on_a_disk_that_is_read_only_goes_once_it_can_be_written(
+    house: House, read_only: Callable[[Path], AbstractContextManager[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    brought = Files(house.places.attachments / "b")
+    job = house.failed("a", 10, brought.directory)
+    for leaving in (house.places.outputs / "a" / ".attempt-1-0f.mp4.part", brought.path_of(0)):
+        leaving.parent.mkdir()
+        leaving.write_bytes(b"half")
+    with read_only(house.places.outputs):
+        house.places.clean(job)
+        house.sweep()
+        assert left(house.places.outputs) == ["a/.attempt-1-0f.mp4.part"]
+    assert "what it has left cannot be removed now, and is tried again: Read-only file system" in caplog.text
+    house.sweep()
+    assert (left(house.places.outputs), left(house.places.attachments)) == ([], [])
+
+
+def test_what_is_left_of_a_job_that_is_forgotten_is_not_looked_for_any_more(
+    house: House, read_only: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    """Its id may be another job's by then."""
+    job = house.failed("a", 10)
+    (house.places.outputs / "a").mkdir()
+    with read_only(house.places.outputs):
+        house.places.clean(job)
+    house.store.forget(["a"])
+    (house.places.outputs / "a" / ".attempt-1-0f.mp4.part").write_bytes(b"another's")
+    house.sweep()
+    assert left(house.places.outputs) == ["a/.attempt-1-0f.mp4.part"]
+
+
+def test_a_video_that_cannot_be_removed_is_not_forgotten(
+    house: House, read_only: Callable[[Path], AbstractContextManager[None]]
+) -> None:
+    job = house.done("old", 100)
+    with read_only(house.places.outputs), pytest.raises(OSError, match="Read-only"):
+        house.sweep(outputs_s=50, results_s=50)
+    assert house.store.get("old") == job
+    house.sweep(outputs_s=50, results_s=50)
+    assert (left(house.places.outputs), house.known()) == ([], [])
 
 
 def test_a_store_that_names_a_place_outside_makes_nobody_lose_a_file_there(house: House, tmp_path: Path) -> None:
