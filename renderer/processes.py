@@ -24,6 +24,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
 import select
 import shutil
 import signal
@@ -97,6 +98,28 @@ def is_stopped(pid: int) -> bool:
         return _read(Path(f"/proc/{pid}/stat")).state == "T"
     except OSError:
         return False
+
+
+def room_for_data(pid: int) -> int | None:
+    """Return how much more a process may allocate (setrlimit(2), RLIMIT_DATA); None if it has no limit or has ended."""
+    if sys.platform != "linux":
+        return None
+    try:
+        limit, _ = resource.prlimit(pid, resource.RLIMIT_DATA)
+        return None if limit == resource.RLIM_INFINITY else limit - allocated_bytes(pid)
+    except OSError:
+        return None
+
+
+def allocated_bytes(pid: int | str = "self") -> int:
+    """Return what counts towards that limit: private memory that may be written, touched or not.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
+    sizes = (int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
+    return next(sizes, 0)  # a zombie has none
 
 
 def resident_below(ancestor: int) -> int:

@@ -28,7 +28,7 @@ STATES: Final = ("done", "failed", "cancelled", "expired")
 ENCODERS: Final = ("nvenc", "libx264")
 STAGES: Final = ("stills", "stills_busy", "encode", "mux")
 PRIORITIES: Final = ("normal", "low")
-RESTARTS: Final = ("died", "timeout", "stalled", "cancelled")
+RESTARTS: Final = ("died", "timeout", "stalled", "cancelled", "grown")
 MANIFESTS: Final = ("done", "failed")
 WEBHOOKS: Final = ("acknowledged", "given_up")
 

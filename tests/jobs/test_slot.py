@@ -1,6 +1,7 @@
 """One attempt in one worker process, and the ways in which it may end."""
 
 import asyncio
+import base64
 import contextlib
 import signal
 import tempfile
@@ -9,6 +10,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import OpenEXR
 import psutil
 import pytest
 
@@ -17,16 +20,19 @@ from renderer.config import EncodeSettings, EngineSettings
 from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.jobs.slots.base import AttemptLost, RenderTask
 from renderer.jobs.slots.local import LocalSlot
+from renderer.observe.metrics import Metrics
 from renderer.work import RenderReport
 from tests.daemon_process import Gate, request
 from tests.jobs.factories import SETTINGS, make_work
+from tests.pictures.matrix import exr_file, named
 
 
 class Bench:
     """A slot on its own."""
 
-    def __init__(self, slot: LocalSlot, directory: Path) -> None:
+    def __init__(self, slot: LocalSlot, directory: Path, metrics: Metrics) -> None:
         self.slot = slot
+        self.metrics = metrics
         self._directory = directory
 
     def run(self, fields: dict[str, Any]) -> asyncio.Task[RenderReport | Fault | AttemptLost]:
@@ -41,10 +47,11 @@ class Bench:
 @contextlib.asynccontextmanager
 async def bench(directory: Path, **settings: Any) -> AsyncIterator[Bench]:
     with tempfile.TemporaryDirectory(prefix="sr-") as scratch:
-        slot = LocalSlot(EngineSettings(**settings), f"{scratch}/progress")
+        metrics = Metrics()
+        slot = LocalSlot(EngineSettings(**settings), f"{scratch}/progress", metrics=metrics)
         try:
             await slot.prepare()
-            yield Bench(slot, directory)
+            yield Bench(slot, directory, metrics)
         finally:
             await asyncio.to_thread(slot.close)
             assert slot._worker.is_broken
@@ -64,7 +71,29 @@ def test_an_attempt_ends_in_a_report_or_a_fault_and_the_worker_stays(tmp_path: P
             fault = await at.run(request({"url": "data:,nonsense"}))
             assert (fault.type, fault.loc) == ("unsupported_image_format", ("images", 0, "url"))
             assert (await at.run(request())).facts.frames == 2
+            await at.slot.prepare()
             assert at.processes() == before
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_keeps_much_of_what_its_jobs_took_is_replaced_between_them(tmp_path: Path) -> None:
+    """By damaged pictures, of which OpenEXR's library never gives back the rows that it was asked for."""
+    whole = exr_file(named(np.zeros((64, 20_000, 3), np.float16)), compression=OpenEXR.ZIP_COMPRESSION)
+    damaged = [whole[:-40] + bytes([0x55] * 40 + [number]) for number in range(12)]
+    urls = [f"data:image/x-exr;base64,{base64.b64encode(data).decode()}" for data in damaged]
+
+    async def scenario() -> None:
+        async with bench(tmp_path, worker_memory_bytes=256 << 20) as at:
+            before = at.processes()
+            fault = await at.run(request(*({"url": url, "frames": 1} for url in urls)))
+            assert (fault.type, fault.loc) == ("image_load_error", ("images", 0, "url"))
+            assert at.processes() == before
+            await at.slot.prepare()
+            assert not before[0].is_running()
+            assert isinstance(await at.run(request()), RenderReport)
+            counted = at.metrics.registry.get_sample_value("stillreel_worker_restarts_total", {"reason": "grown"})
+            assert counted == 1
 
     asyncio.run(scenario())
 
@@ -178,6 +207,31 @@ def test_a_worker_that_is_killed_in_the_self_test_has_shown_nothing(
     async def scenario() -> None:
         async with bench(tmp_path, attempts=2) as at:
             assert await at.slot.held_pictures_refusal(EncodeSettings(ffmpeg=str(ffmpeg))) == verdict
+            assert isinstance(await at.run(request()), RenderReport)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("stops", "verdict"),
+    [(1, None), (9, "the self-test of held pictures failed: its worker stood still")],
+    ids=["once", "always"],
+)
+def test_a_worker_that_is_stopped_in_the_self_test_holds_nobody_up_for_long(
+    tmp_path: Path, stops: int, verdict: str | None
+) -> None:
+    stopped, ffmpeg = tmp_path / "stopped", tmp_path / "ffmpeg"
+    ffmpeg.write_text(
+        f"#!/bin/sh\necho >> {stopped}\n"
+        f"[ $(wc -l < {stopped}) -gt {stops} ] || kill -STOP $PPID\n"
+        f'exec {find_ffmpeg(EncodeSettings())} "$@"\n'
+    )
+    ffmpeg.chmod(0o755)
+    settings = EncodeSettings(ffmpeg=str(ffmpeg), probe_timeout_s=1)
+
+    async def scenario() -> None:
+        async with bench(tmp_path, attempts=2) as at, asyncio.timeout(60):
+            assert await at.slot.held_pictures_refusal(settings) == verdict
             assert isinstance(await at.run(request()), RenderReport)
 
     asyncio.run(scenario())

@@ -189,6 +189,8 @@ def test_a_run_that_is_cancelled_leaves_nothing_once_the_slot_is_closed(on: On) 
             await attempt
         await asyncio.to_thread(at.slot.close)
         await asyncio.to_thread(at.slot.close)
+        async with asyncio.timeout(30):
+            await at.slot.prepare()
         assert not at.place.is_at_work()
         assert not task.output.exists()
 

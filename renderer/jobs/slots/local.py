@@ -31,7 +31,7 @@ from renderer.work import RenderReport
 log = logging.getLogger(__name__)
 
 _TAKERS = 2  # workers that a job is offered to in one attempt
-_TRIAL_S = 300.0  # for a self-test that takes a fifth of a second on a machine with nothing else to do
+_TRIAL_S: Final = 60.0  # for a self-test that takes a fifth of a second on a machine with nothing else to do
 _LOOK_S = 1.0  # between looks at whether there still is a worker
 _LEAST_WORK: Final = 0.01  # of a core; clocks that tick now and then take less
 _STOOD_STILL_S: Final = 5.0  # that a look may be late on a machine that is merely busy
@@ -119,29 +119,50 @@ class LocalSlot:
     async def held_pictures_refusal(self, settings: EncodeSettings) -> str | None:
         """Return why pictures cannot be held, or None if a worker has shown that they can.
 
-        A worker that is killed from outside has shown nothing, so the test is begun again with another, as a job is.
+        A worker that is killed from outside, or stopped, has shown nothing, so the test is begun again with another, as
+        a job is. All jobs wait for the verdict.
         """
-        why = ""
+        lost = AttemptLost("it was not begun")
         for _ in range(self._settings.attempts):
             await self.prepare()
-            trial = asyncio.wrap_future(self._worker.try_held_pictures(settings, _TRIAL_S))
+            verdict = await self._try_held_pictures(settings)
+            if verdict is not None:
+                await asyncio.to_thread(self._worker.stop)
+            if not isinstance(verdict, AttemptLost):
+                return verdict
+            lost = verdict
+        return f"the self-test of held pictures failed: {lost.why}"
+
+    async def _try_held_pictures(self, settings: EncodeSettings) -> str | AttemptLost | None:
+        trial = asyncio.wrap_future(self._worker.try_held_pictures(settings, _TRIAL_S))
+        watchdog, wait_s = Watchdog(self._worker, settings.probe_timeout_s), 0.0
+        try:
             while not trial.done() and not self._worker.is_broken:  # its pool may have missed the test
-                await asyncio.wait([trial], timeout=_LOOK_S)
-            try:
-                return trial.result()
-            except TimeoutError:
-                why = f"it took longer than {_TRIAL_S:g} s"
-            except ProcessExpired as error:
-                why = _death(error.exitcode)
-            except Exception as error:  # noqa: BLE001 - as in `_try`
-                trial.cancel()
-                why = f"{_death(None)} ({type(error).__name__})"
-            await asyncio.to_thread(self._worker.stop)
-        return f"the self-test of held pictures failed: {why}"
+                watchdog.look(wait_s)
+                wait_s = min(watchdog.left_s(), _LOOK_S)
+                if wait_s <= 0:
+                    return AttemptLost("its worker stood still")
+                await asyncio.wait([trial], timeout=wait_s)
+            return trial.result()
+        except TimeoutError:
+            return f"the self-test of held pictures failed: it took longer than {_TRIAL_S:g} s"
+        except ProcessExpired as error:
+            return AttemptLost(_death(error.exitcode))
+        except Exception as error:  # noqa: BLE001 - as in `_try`
+            return AttemptLost(f"{_death(None)} ({type(error).__name__})")
+        finally:
+            trial.cancel()
 
     async def prepare(self) -> None:
-        """Make sure that there is a worker; where none can be started, try until one can."""
-        while self._worker.is_broken:
+        """Make sure that there is a worker that has not grown; where none can be started, try until one can.
+
+        What decoders keep of their pictures for ever would fail jobs in the end, by the limit on a worker's memory.
+        """
+        if not self._worker.is_broken and await asyncio.to_thread(self._worker.has_grown):
+            log.info("a worker is replaced: it keeps too much of the memory of its jobs", extra={"action": "worker"})
+            self._metrics.worker_restarted("grown")
+            await asyncio.to_thread(self._worker.stop)
+        while self._worker.is_broken and not self._worker.is_closed:
             try:
                 await asyncio.to_thread(self._worker.restart)
             except Exception as error:  # noqa: BLE001 - whatever the system and Pebble run short of

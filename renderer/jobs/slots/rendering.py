@@ -28,7 +28,7 @@ from renderer.observe.job_log import configure_worker
 from renderer.observe.logs import process_job
 from renderer.pictures.marks import Cell, Marks
 from renderer.pipeline import render
-from renderer.processes import first_to_kill, tie
+from renderer.processes import allocated_bytes, first_to_kill, tie
 from renderer.work import RenderReport
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ def begin(terms: Terms, pipes: tuple[Connection, Connection], cells: "ctypes.Arr
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the fork server has one thread
         if _imported_by not in (os.getpid(), os.getppid()):
             _end()  # it has died before that
-        limit = _mapped_bytes() + settings.worker_memory_bytes
+        limit = allocated_bytes() + settings.worker_memory_bytes  # the libraries alone map 270 MiB, mostly untouched
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     limit_process(settings.worker_file_bytes)
     if settings.overwrite_memory:
@@ -85,12 +85,6 @@ def _confine(roots: Roots, temporary: Path) -> None:
         confine(roots | Roots(change=find(temporary)))
     except OSError as error:
         log.warning("a worker reaches all files that the daemon does: %s", error.strerror, extra={"action": "confine"})
-
-
-def _mapped_bytes() -> int:
-    """Return what RLIMIT_DATA counts now: the libraries alone map some 270 MiB, most of it never touched."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
 
 
 def _end() -> None:

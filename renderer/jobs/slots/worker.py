@@ -33,13 +33,16 @@ from renderer.jobs.slots.confinement import Roots
 from renderer.jobs.slots.said import Said
 from renderer.observe.job_log import WorkerLog
 from renderer.pictures.marks import MOST_THREADS, Cell, Marks
-from renderer.processes import TICKS_PER_S, end_session, is_stopped, session_ticks
+from renderer.processes import TICKS_PER_S, end_session, is_stopped, room_for_data, session_ticks
 from renderer.work import RenderReport
 
 _RENDERING: Final = "renderer.jobs.slots.rendering"
 _HELD_PICTURES: Final = "renderer.encode.selftest:x264_refusal"
 _LAST_WORDS_S = 1.0  # a process that a library has begun may hold the pipe open
 _JOBS_PER_PROCESS = 500  # a fresh process now and then, against leaks in native code
+# Of `worker_memory_bytes`, that jobs may leave taken. Honest ones leave some 70 MiB, a GPU's libraries some hundreds;
+# page-locked frames, which the next job uses again, are shared memory and do not count.
+_MOST_KEPT: Final = 0.25
 
 
 Reach = Callable[[RenderTask | None], Roots]  # what a worker may use for a task, as it is now; None for one to come
@@ -86,6 +89,7 @@ class Worker:
         temporary = self._directory / "tmp"
         temporary.mkdir()
         self._reach = reach
+        self._least_room = (1 - _MOST_KEPT) * settings.worker_memory_bytes
         self._terms = Terms(progress_address, settings, log_settings or WorkerLog(), temporary, self._crash_report)
         self._said = Said()
         self._lock = threading.Lock()  # a restart and a close may come from two threads
@@ -145,6 +149,16 @@ class Worker:
     def is_stopped(self) -> bool:
         """Say whether a signal has stopped the process."""
         return any(map(is_stopped, self._processes()[-1:]))
+
+    def has_grown(self) -> bool:
+        """Say whether so much of what jobs took was not given back that the next one might have too little."""
+        rooms = map(room_for_data, self._processes()[-1:])
+        return any(room is not None and room < self._least_room for room in rooms)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called, so that no process is started any more."""
+        return self._is_closed
 
     @property
     def is_broken(self) -> bool:
