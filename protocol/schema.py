@@ -105,8 +105,14 @@ Quality = Annotated[int, Field(ge=0, le=51), _no_boolean("int_type")]
 Fps = Annotated[int | float | str, BeforeValidator(_check_fps)]
 
 
+class _Answer(BaseModel):
+    """A model that is built when it is first used: building all of them would take most of a short command's time."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -224,7 +230,7 @@ class VideoQuery(RequestId):
     offset: int = Field(0, ge=0, le=2**63 - 1, description="in bytes")
 
 
-class VideoPart(BaseModel):
+class VideoPart(_Answer):
     """The answer to `video`; the bytes from `offset` on are the message's one attachment."""
 
     offset: int
@@ -232,14 +238,14 @@ class VideoPart(BaseModel):
     file_name: str
 
 
-class File(BaseModel):
+class File(_Answer):
     url: str
     content_type: str = "video/mp4"
     file_name: str
     file_size: int
 
 
-class ResultWarning(BaseModel):
+class ResultWarning(_Answer):
     """Something about a finished video that its client might not expect."""
 
     type: str = Field(description='a word for programs, such as "image_animated" or "image_enlarged"')
@@ -250,7 +256,7 @@ class ResultWarning(BaseModel):
         return f"{dotted(self.loc)}: {self.message}" if self.loc else self.message
 
 
-class RenderResult(BaseModel):
+class RenderResult(_Answer):
     """What came out; every number is read back from the file that was written."""
 
     video: File
@@ -282,7 +288,7 @@ class Rendered(RenderResult):
         return self.attachments[int(number)] if is_here else None
 
 
-class Progress(BaseModel):
+class Progress(_Answer):
     images_done: int = 0
     images: int
     frames: int = Field(description="frames of the whole video")
@@ -295,7 +301,7 @@ class Progress(BaseModel):
         return self.frames_done / self.frames
 
 
-class Fault(BaseModel):
+class Fault(_Answer):
     """An error as a value: what `data` of a JSON-RPC error holds, with the message."""
 
     type: str
@@ -307,7 +313,7 @@ class Fault(BaseModel):
     )
 
 
-class JobStatus(BaseModel):
+class JobStatus(_Answer):
     request_id: str
     status: Status
     queue_position: int | None = Field(None, description="jobs ahead of this one; none once it has started")
@@ -330,13 +336,13 @@ class JobsQuery(_Strict):
     limit: int = Field(100, ge=1, le=1000)
 
 
-class Jobs(BaseModel):
+class Jobs(_Answer):
     """The answer to `jobs`."""
 
     jobs: tuple[JobStatus, ...]
 
 
-class LogLine(BaseModel):
+class LogLine(_Answer):
     """One event in the course of a job."""
 
     message: str
@@ -344,13 +350,13 @@ class LogLine(BaseModel):
     level: Literal["INFO", "WARN", "ERROR"]
 
 
-class JobLog(BaseModel):
+class JobLog(_Answer):
     """The answer to `logs`: what a client may read of its job's log, in order; empty once the log was removed."""
 
     lines: tuple[LogLine, ...]
 
 
-class Health(BaseModel):
+class Health(_Answer):
     status: Literal["ok", "draining"]
     version: str
     live: bool = True

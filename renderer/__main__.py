@@ -1,13 +1,20 @@
 """`python -m renderer` is `stillreel`."""
 
+import sys
+
 
 def main() -> None:
     """Run the command line.
 
-    It is imported here and not above: a worker process imports the program that its daemon was started as once more,
-    and needs no command line.
+    What it needs is imported here and not above: a worker process imports the program that its daemon was started as
+    once more, and needs no command line. Nor does the version alone, which scripts ask for to see whether it is there.
     """
-    from renderer.cli.app import main as run  # noqa: PLC0415
+    if sys.argv[1:] == ["--version"]:
+        from importlib.metadata import version  # noqa: PLC0415 - as above
+
+        sys.stdout.write(f"stillreel {version('stillreel')}\n")
+        return
+    from renderer.cli.app import main as run  # noqa: PLC0415 - as above
 
     run()
 

@@ -82,6 +82,7 @@ VERSION = version("stillreel")
 
 _PLACE = re.compile(r"\(at line (\d+), column (\d+)\)$")
 MEBIBYTE = 1024 * 1024
+MAX_CANVAS_SIDE = 8192
 
 
 def _split_paths(value: object) -> object:
@@ -128,7 +129,7 @@ def _existing_file(path: Path | None) -> Path | None:
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # for when it is first used
 
 
 class ServerSettings(_Part):
@@ -151,7 +152,7 @@ class RequestLimits(_Part):
     max_images: int = Field(10_000, ge=1)
     max_frames: int = Field(1_000_000, ge=1)
     max_duration_s: float = Field(6 * 3600, gt=0)
-    max_canvas_side: int = Field(8192, ge=2, le=16384, description="libx264 ends at 16384")
+    max_canvas_side: int = Field(MAX_CANVAS_SIDE, ge=2, le=16384, description="libx264 ends at 16384")
 
 
 class FetchSettings(_Part):
@@ -312,18 +313,18 @@ class ObserveSettings(_Part):
 class Settings(_Part):
     """The whole tree; only `daemon` and the command line hold it."""
 
-    server: ServerSettings = ServerSettings()
-    limits: RequestLimits = RequestLimits()
-    fetch: FetchSettings = FetchSettings()
-    pictures: PictureSettings = PictureSettings()
-    encode: EncodeSettings = EncodeSettings()
-    nvenc: NvencSettings = NvencSettings()
-    engine: EngineSettings = EngineSettings()
-    retention: RetentionSettings = RetentionSettings()
-    spool: SpoolSettings = SpoolSettings()
-    http: HttpSettings = HttpSettings()
-    webhooks: WebhookSettings = WebhookSettings()
-    observe: ObserveSettings = ObserveSettings()
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    limits: RequestLimits = Field(default_factory=RequestLimits)
+    fetch: FetchSettings = Field(default_factory=FetchSettings)
+    pictures: PictureSettings = Field(default_factory=PictureSettings)
+    encode: EncodeSettings = Field(default_factory=EncodeSettings)
+    nvenc: NvencSettings = Field(default_factory=NvencSettings)
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
+    spool: SpoolSettings = Field(default_factory=SpoolSettings)
+    http: HttpSettings = Field(default_factory=HttpSettings)
+    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
+    observe: ObserveSettings = Field(default_factory=ObserveSettings)
 
 
 class RenderSettings(_Part):
@@ -333,12 +334,12 @@ class RenderSettings(_Part):
         gpus: what the machine has; None leaves it to whoever renders to find out.
     """
 
-    fetch: FetchSettings = FetchSettings()
-    pictures: PictureSettings = PictureSettings()
-    encode: EncodeSettings = EncodeSettings()
-    nvenc: NvencSettings = NvencSettings()
+    fetch: FetchSettings = Field(default_factory=FetchSettings)
+    pictures: PictureSettings = Field(default_factory=PictureSettings)
+    encode: EncodeSettings = Field(default_factory=EncodeSettings)
+    nvenc: NvencSettings = Field(default_factory=NvencSettings)
     gpus: NvencFindings | None = None
-    max_canvas_side: int = RequestLimits().max_canvas_side
+    max_canvas_side: int = MAX_CANVAS_SIDE
 
 
 def render_settings(settings: Settings, gpus: NvencFindings | None = None) -> RenderSettings:

@@ -38,10 +38,12 @@ where, and stands before the message when it is shown. None may hold a path or a
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from protocol.errors import ERRORS, Loc, dotted
-from protocol.schema import Fault
+
+if TYPE_CHECKING:
+    from protocol.schema import Fault
 
 
 class StillreelError(Exception):
@@ -63,8 +65,10 @@ class StillreelError(Exception):
         self.loc = self.loc or loc
         return self
 
-    def fault(self) -> Fault:
+    def fault(self) -> "Fault":
         """Return the error as the value that is stored and sent."""
+        from protocol.schema import Fault  # noqa: PLC0415 - pydantic takes a tenth of a second, and few commands fail
+
         return Fault(
             type=self.kind, message=str(self), loc=self.loc, retryable=self.is_retryable or ERRORS[self.kind].retryable
         )
@@ -88,7 +92,7 @@ class JobError(StillreelError):
     def __str__(self) -> str:
         return "; ".join([super().__str__(), *map(str, self.others), *filter(None, [self.rest])])
 
-    def fault(self) -> Fault:
+    def fault(self) -> "Fault":
         """Return the error as the value that is stored and sent; to try again helps only if it helps every fault."""
         fault = super().fault()
         if not self.others:
@@ -128,7 +132,7 @@ class InvalidRequest(JobError):
         alone = {"loc": list(loc), "msg": message, "type": self.kind, "ctx": context}
         self.details: tuple[dict[str, Any], ...] = details or ((alone,) if context else ())
 
-    def fault(self) -> Fault:
+    def fault(self) -> "Fault":
         is_alone = self.details and not self.others
         return super().fault().model_copy(update={"errors": self.details}) if is_alone else super().fault()
 

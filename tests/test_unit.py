@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from renderer.cli.app import USAGE
+from renderer.cli.usage import USAGE
 from renderer.config import Settings
 from renderer.daemon import ServiceManager
 from renderer.start import stopping_signals

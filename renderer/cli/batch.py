@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from renderer import config
+from renderer.cli import usage
 from renderer.cli.render import CanvasOption, Gaps, OnErrorOption, ScalingOption, assigned
-from renderer.cli.usage import FAILED, STOPPED
 from renderer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +17,11 @@ if TYPE_CHECKING:
     from renderer.batch.run import Tally
 
 
-def batch(  # noqa: PLR0913 - a command has as many parameters as options
+app = typer.Typer()
+
+
+@app.command(epilog=usage.BATCH)
+def batch(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Searched for .json, .jsonl and .csv manifests.")],
     *,
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets the videos, in the same directories.")],
@@ -42,7 +45,9 @@ def batch(  # noqa: PLR0913 - a command has as many parameters as options
     config_file: Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")] = None,
 ) -> None:
     """Render every manifest below a directory, without a daemon. What is finished already is left as it is."""
-    from renderer.batch.display import summary, watching  # noqa: PLC0415 - the client commands stay quick
+    from rich.console import Console  # noqa: PLC0415 - the help of all commands stays quick
+
+    from renderer.batch.display import summary, watching  # noqa: PLC0415 - as above
     from renderer.batch.plan import Plan  # noqa: PLC0415 - as above
     from renderer.batch.run import run_batch  # noqa: PLC0415 - as above
     from renderer.batch.shard import Shard, parse_shard  # noqa: PLC0415 - as above
@@ -107,5 +112,5 @@ def _document(plan: "Plan", tally: "Tally") -> dict[str, Any]:
 def _exit_code(plan: "Plan", tally: "Tally") -> int:
     """A shard may well be empty; a whole batch without anything to render is somebody's mistake."""
     if tally.stopped:
-        return STOPPED
-    return FAILED if tally.failures or (tally.has_found_nothing and plan.shard.count == 1) else 0
+        return usage.STOPPED
+    return usage.FAILED if tally.failures or (tally.has_found_nothing and plan.shard.count == 1) else 0

@@ -1,32 +1,152 @@
-"""What the client commands do beyond one question and its answer.
+"""The commands that ask a running daemon about its jobs.
 
 `submit -o` and `result -o` check where a video goes before the work, and write it once it is there. `jobs --watch` and
-`cancel --all` ask about many jobs and go on asking. `health --http` asks the HTTP door, which needs no key for that.
+`cancel --all` ask about many jobs and go on asking.
 """
 
-import ssl
+import os
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.client import HTTPException
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
-from protocol.errors import RemoteError, Unreachable
-from protocol.schema import Health, JobStatus, RenderResult, StateName
-from renderer.cli import terminal
-from renderer.cli.render import refuse_manifest, written
+from protocol.errors import RemoteError
+from protocol.schema import JobStatus, RenderResult, StateName
+from renderer.cli import terminal, usage
+from renderer.cli.output import Overwrite, refuse_manifest, written
 from renderer.errors import ConfigError, OutputFailed
 
 if TYPE_CHECKING:
     from protocol.client import Client
+
+app = typer.Typer()
+
+ENDPOINT = "tcp://127.0.0.1:5590"
+
+# How long a daemon may be away: a short command leaves it to its caller to come again, one that waits goes on waiting.
+_SHORT_PATIENCE_S, LONG_PATIENCE_S = 10.0, 120.0
+
+Connect = Annotated[str, typer.Option(envvar="STILLREEL_CONNECT", help="The daemon's endpoint.")]
+Curve = Annotated[
+    Path | None,
+    typer.Option(envvar="STILLREEL_CURVE", metavar="FILE", help="Your keys, from `stillreel keys curve`."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
+RequestId = Annotated[str, typer.Argument(help="The job's request_id.")]
+FetchTo = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Fetch the video into this .mp4; - writes it to stdout."),
+]
+
+
+class State(StrEnum):
+    """protocol.schema.StateName: typer makes no choices of a Literal in a list."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
+
+
+@app.command(epilog=usage.CLIENT)
+def status(request_id: RequestId, connect: Connect = ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
+    """Say how a job is doing."""
+    with client_of(connect, curve) as client:
+        terminal.show_status(client.status(request_id), as_json=as_json)
+
+
+@app.command(epilog=usage.CLIENT)
+def result(
+    request_id: RequestId,
+    output: FetchTo = None,
+    overwrite: Overwrite = None,
+    connect: Connect = ENDPOINT,
+    curve: Curve = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a job that is done has made; -o fetches the video."""
+    with (
+        place_to_fetch(output, overwrite=overwrite, as_json=as_json) as place,
+        client_of(connect, curve) as client,
+    ):
+        made = fetched(client, client.result(request_id), request_id, place)
+    terminal.show_result(made, as_json=as_json, on_stderr=str(output) == "-")
+
+
+@app.command(epilog=usage.CLIENT)
+def cancel(
+    request_id: Annotated[str | None, typer.Argument(help="The job's request_id.", show_default=False)] = None,
+    *,
+    every: Annotated[bool, typer.Option("--all", help="All jobs that are yours and have not ended.")] = False,
+    is_sure: Annotated[bool, typer.Option("-y", help="Do not ask before --all.")] = False,
+    connect: Connect = ENDPOINT,
+    curve: Curve = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask that a job end, or with --all every job of yours: those of your key, or of all clients without one."""
+    if every == (request_id is not None):
+        raise ConfigError("expected the job's request_id or --all, and not both: stillreel cancel ID")
+    with client_of(connect, curve) as client:
+        if request_id is not None:
+            terminal.show_status(client.cancel(request_id), as_json=as_json)
+        else:
+            terminal.show_cancelled(cancel_all(client, is_sure=is_sure), as_json=as_json)
+
+
+@app.command("logs", epilog=usage.CLIENT)
+def course(request_id: RequestId, connect: Connect = ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
+    """Tell the course of a job: what became of it, and what one might not expect of its video."""
+    with client_of(connect, curve) as client:
+        terminal.show_log(client.logs(request_id), as_json=as_json)
+
+
+@app.command(epilog=usage.CLIENT)
+def retry(request_id: RequestId, connect: Connect = ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
+    """Ask again, as a new job, for what a job that failed, expired or was cancelled was asked for."""
+    with client_of(connect, curve) as client:
+        terminal.show_status(client.retry(request_id), as_json=as_json)
+
+
+@app.command(epilog=usage.CLIENT)
+def jobs(
+    state: Annotated[list[State] | None, typer.Option(help="Only those in this state; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")] = 100,
+    *,
+    watched: Annotated[bool, typer.Option("--watch", help="Go on showing them until Ctrl-C.")] = False,
+    connect: Connect = ENDPOINT,
+    curve: Curve = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the jobs that the daemon knows, in order of arrival."""
+    states: list[StateName] = [each.value for each in state or ()]
+    with client_of(connect, curve, LONG_PATIENCE_S if watched else _SHORT_PATIENCE_S) as client:
+        if watched:
+            watch(client, states, limit, as_json=as_json)
+        else:
+            terminal.show_jobs(client.jobs(states, limit), as_json=as_json)
+
+
+def client_of(endpoint: str, curve: Path | None, patience_s: float = _SHORT_PATIENCE_S) -> "Client":
+    """Return a client of the daemon at an endpoint.
+
+    Raises:
+        ConfigError: a variable of the environment begins as stillreel's do and is none of them.
+    """
+    from protocol.client import Client  # noqa: PLC0415 - asyncio and zmq take as long as all else
+
+    if any(name.startswith("STILLREEL_") for name in os.environ):
+        from renderer import config  # noqa: PLC0415 - as long as all else, and only to name what is misspelt
+
+        if faults := config.unknown_variables(os.environ):
+            raise ConfigError("; ".join(faults))
+    return Client(endpoint, curve=curve, patience_s=patience_s)
 
 
 @contextmanager
@@ -67,9 +187,6 @@ def fetched(client: "Client", made: RenderResult, request_id: str, place: Path |
     video = made.video.model_copy(update={"url": place.absolute().as_uri(), "file_name": place.name})
     return made.model_copy(update={"video": video})
 
-
-if TYPE_CHECKING:
-    from protocol.client import Client
 
 _LOOK_S = 1.0
 _MOST = 1000  # that one answer lists
@@ -119,56 +236,3 @@ def _cancelled(client: "Client", request_id: str) -> JobStatus | None:
         if error.kind.name == "not_found":
             return None
         raise
-
-
-_ANSWER_S = 10.0
-_MOST_BYTES = 1 << 20
-
-
-def health_over_http(address: str) -> Health:
-    """Ask `/readyz` below an address; no proxy is used, and a certificate is trusted as SSL_CERT_FILE says.
-
-    Raises:
-        ConfigError: it is no address.
-        Unreachable: no daemon answers there.
-    """
-    if not _is_url(address):
-        raise ConfigError(f"expected the address of an HTTP door, such as http://127.0.0.1:8480, found {address!r}")
-    url = f"{address.rstrip('/')}/readyz"
-    handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ssl.create_default_context()))
-    try:
-        return Health.model_validate_json(_body(urllib.request.build_opener(*handlers), url))
-    except ValidationError as error:
-        raise Unreachable(f"what answers at {url} is no stillreel daemon") from error
-    except (OSError, HTTPException, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        raise Unreachable(f"no answer from {url}: {_why(reason)}") from error
-
-
-def _is_url(address: str) -> bool:
-    try:
-        parts = urlsplit(address)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a bracket that is not closed, or a port that is none
-        return False
-
-
-def _why(reason: object) -> str:
-    """Say in our words what came between."""
-    if isinstance(reason, ssl.SSLCertVerificationError):
-        return "its certificate is not trusted; SSL_CERT_FILE names one that is to be"
-    if isinstance(reason, ssl.SSLError):
-        return "it does not speak TLS as it should"
-    if isinstance(reason, TimeoutError):
-        return f"it took longer than {_ANSWER_S:g} s"
-    return getattr(reason, "strerror", None) or "it does not speak HTTP as it should"
-
-
-def _body(opener: urllib.request.OpenerDirector, url: str) -> bytes:
-    """Return what is answered; a daemon that is not ready answers 503, with the same document."""
-    try:
-        with opener.open(url, timeout=_ANSWER_S) as answer:
-            return bytes(answer.read(_MOST_BYTES))
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return refused.read(_MOST_BYTES)

@@ -13,7 +13,9 @@ from renderer.cli import usage
 from renderer.disk import put
 from renderer.errors import ConfigError
 
-app = typer.Typer(help="API keys for HTTP, CURVE keys for ZeroMQ, and a certificate for https on this machine.")
+app = typer.Typer(
+    name="keys", help="API keys for HTTP, CURVE keys for ZeroMQ, and a certificate for https on this machine."
+)
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the daemon keeps its files.")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]

@@ -1,10 +1,5 @@
 """The command `stillreel render`, and the arguments that it shares with `submit`: a manifest, or images as they lie."""
 
-import os
-import shutil
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +7,9 @@ from typing import Annotated
 import typer
 
 from protocol.schema import RenderResult
-from renderer import config
-from renderer.cli import terminal
-from renderer.disk import place_for, refuse_inputs, scratch_dir
-from renderer.errors import ConfigError, JobError, OutputFailed
+from renderer.cli import terminal, usage
+from renderer.cli.output import Overwrite, refuse_manifest, written
+from renderer.errors import ConfigError, JobError
 from renderer.manifests.directory import parse_hold
 from renderer.manifests.sources import Asked, Wishes, ask
 from renderer.manifests.still import naming_its_files, parse_overrides, warning_with_files
@@ -52,6 +46,8 @@ class GapsName(StrEnum):
     HOLD = "hold"
     FAIL = "fail"
 
+
+app = typer.Typer()
 
 Sources = Annotated[
     list[str],
@@ -90,10 +86,6 @@ Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the request, as crf=18.")
 ]
 Start = Annotated[int | None, typer.Option(metavar="NUMBER", help="A pattern's first number; else the lowest there.")]
-Overwrite = Annotated[
-    bool | None,
-    typer.Option("-y/-n", help="Replace an existing video, or never; else a terminal is asked, a script replaces."),
-]
 KeepOrder = Annotated[
     bool, typer.Option("--keep-order", help="Leave images as typed, even in alphabetical order, as a shell's * is.")
 ]
@@ -124,7 +116,8 @@ def assigned(assignments: list[str] | None, **options: str | None) -> list[str]:
     return [*(assignments or ()), *(f"{name}={value}" for name, value in options.items() if value)]
 
 
-def render(  # noqa: PLR0913 - a command has as many parameters as options
+@app.command(epilog=usage.RENDER)
+def render(
     sources: Sources,
     *,
     output: Annotated[
@@ -144,7 +137,8 @@ def render(  # noqa: PLR0913 - a command has as many parameters as options
     config_file: Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")] = None,
 ) -> None:
     """Render images or a manifest here, without a daemon. Any file that you can read may be in it."""
-    from renderer import render as render_here  # noqa: PLC0415 - the client commands stay quick
+    from renderer import config  # noqa: PLC0415 - `submit`, which shares this module's options, stays quick
+    from renderer import render as render_here  # noqa: PLC0415 - as above
 
     if output is None:
         raise ConfigError(f"expected -o and a name for the video: {_typed(sources)}")
@@ -166,54 +160,6 @@ def with_warnings(result: RenderResult, found: Asked) -> RenderResult:
     """Add to a result what was noticed before its request was made, and name the files that it warns of."""
     warnings = warning_with_files(result.warnings, found.fields)
     return result.model_copy(update={"warnings": (*found.warnings, *warnings)})
-
-
-@contextmanager
-def written(output: Path, *, overwrite: bool | None, as_json: bool) -> Iterator[Path]:
-    """Lend the place that the video is to be rendered to, after all is checked that can be before the work."""
-    if str(output) != "-":
-        place_for(output)
-        may_replace(output, overwrite=overwrite)
-        yield output
-        return
-    if as_json:
-        raise ConfigError("-o - writes the video to stdout, where --json would write as well")
-    if sys.stdout.isatty():
-        raise ConfigError("-o - writes the video to stdout, which is a terminal; expected a pipe or a file")
-    # A whole file with its index in front, which every reader of a pipe takes; it is known when all is rendered.
-    with scratch_dir() as scratch:
-        place = scratch / "stdout.mp4"
-        yield place
-        _copy_to_stdout(place)
-
-
-def may_replace(output: Path, *, overwrite: bool | None) -> None:
-    """Ask a person whether a file may be replaced; scripts, which cannot answer, replace it unless they say `-n`.
-
-    Raises:
-        ConfigError: it may not.
-    """
-    if overwrite or not output.exists():
-        return
-    is_asked = overwrite is None and sys.stdin.isatty() and sys.stderr.isatty()
-    if overwrite is False or (is_asked and not typer.confirm(f"{output} exists. Replace it?", err=True)):
-        raise ConfigError(f"output: {output} exists; -y replaces it")
-
-
-def _copy_to_stdout(video: Path) -> None:
-    try:
-        with video.open("rb") as file:
-            shutil.copyfileobj(file, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
-        raise OutputFailed("-o -: stdout was closed before the whole video was written") from error
-    except OSError as error:
-        raise OutputFailed(f"-o -: the video cannot be written to stdout: {error.strerror}") from error
-
-
-def refuse_manifest(place: Path, manifest: Path) -> None:
-    refuse_inputs(place_for(place), [("the manifest", manifest.stat())])
 
 
 def _typed(sources: list[str]) -> str:

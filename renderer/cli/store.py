@@ -16,7 +16,10 @@ from renderer.errors import ConfigError
 from renderer.jobs.data_dir import STORE_NAME, data_dir, held
 
 app = typer.Typer(
-    help="The daemon's store of jobs and the files that belong to it.", no_args_is_help=True, epilog=usage.STORE
+    name="store",
+    help="The daemon's store of jobs and the files that belong to it.",
+    no_args_is_help=True,
+    epilog=usage.STORE,
 )
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the daemon keeps its files.")]

@@ -2,25 +2,26 @@
 
 Results go to stdout, words and bars to stderr, so that a pipe gets the answer only. Text that comes from elsewhere is
 escaped, because an error may quote a file's name and a terminal obeys what it reads.
+
+What draws (rich) is imported where it draws: a command that answers in plain lines need not wait for it.
 """
 
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 import typer
 from pydantic import BaseModel
-from rich.cells import cell_len
-from rich.console import Console, Group
-from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
-from rich.table import Table
-from rich.text import Text
 
 from protocol.schema import Health, JobStatus, LogLine, Progress, RenderResult, ResultWarning
 from renderer.observe.redaction import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 ShowProgress = Callable[[JobStatus | Progress], None]
 
@@ -29,32 +30,54 @@ _STYLES = {"failed": "red", "expired": "red", "cancelled": "yellow", "running": 
 _COLUMNS = ("request_id", "state", "images", "frames", "age", "took")
 _LEFT_ALIGNED = 2
 
-err = Console(stderr=True)
+
+@functools.cache
+def _err() -> "Console":
+    from rich.console import Console  # noqa: PLC0415 - drawn with only now
+
+    return Console(stderr=True)
 
 
 def show_error(message: str) -> None:
     """Print one line on stderr."""
-    err.print(Text.assemble(("error:", "bold red"), " ", printable(message)), soft_wrap=True)
+    _say("error:", "bold red", message)
 
 
 def show_note(message: str) -> None:
     """Print one line on stderr that is no error."""
-    err.print(Text(printable(message)), soft_wrap=True)
+    typer.echo(printable(message), err=True)
+
+
+def _say(word: str, style: str, message: str) -> None:
+    from rich.text import Text  # noqa: PLC0415 - drawn with only now
+
+    _err().print(Text.assemble((word, style), " ", printable(message)), soft_wrap=True)
 
 
 @contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[ShowProgress]:
     """Show a progress bar on a terminal, and nothing elsewhere."""
+    if quiet or not _err().is_terminal:
+        yield lambda _: None
+        return
+    with _bar(_err()) as show:
+        yield show
+
+
+@contextmanager
+def _bar(err: "Console") -> Iterator[ShowProgress]:
+    from rich import progress  # noqa: PLC0415 - drawn with only now
+
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("frames"),
-        TimeElapsedColumn(),
-        TextColumn("eta"),
-        TimeRemainingColumn(compact=True),
+        progress.TextColumn("{task.description}"),
+        progress.BarColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("frames"),
+        progress.TimeElapsedColumn(),
+        progress.TextColumn("eta"),
+        progress.TimeRemainingColumn(compact=True),
     )
-    with Bar(*columns, console=err, disable=quiet or not err.is_terminal, transient=True) as bar:
+    with progress.Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("queued", total=None)
 
         def show(seen: JobStatus | Progress) -> None:
@@ -129,7 +152,7 @@ def show_result(made: RenderResult, *, as_json: bool, on_stderr: bool = False) -
 def show_warnings(warnings: Iterable[ResultWarning]) -> None:
     """Print on stderr what one might not expect of a video."""
     for warning in warnings:
-        err.print(Text.assemble(("warning:", "yellow"), " ", printable(str(warning))), soft_wrap=True)
+        _say("warning:", "yellow", str(warning))
 
 
 def show_log(lines: Sequence[LogLine], *, as_json: bool) -> None:
@@ -159,6 +182,8 @@ def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([job.model_dump(mode="json") for job in jobs], indent=2))
         return
+    from rich.console import Console  # noqa: PLC0415 - drawn with only now
+
     out = Console()
     for line in job_lines(jobs, datetime.now(UTC), out.width if out.is_terminal else None):
         out.print(line, soft_wrap=True)
@@ -167,6 +192,9 @@ def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:
 @contextmanager
 def jobs_display(*, as_json: bool) -> Iterator[Callable[[Sequence[JobStatus]], None]]:
     """Lend what shows the jobs as they are by now: drawn anew on a terminal, elsewhere a line for each change."""
+    from rich.console import Console, Group  # noqa: PLC0415 - drawn with only now
+    from rich.live import Live  # noqa: PLC0415 - as above
+
     out = Console()
     if as_json or not out.is_terminal:
         told: dict[str, str] = {}
@@ -196,12 +224,14 @@ def _change_line(job: JobStatus) -> str:
     return f"{status_line(job)}: {printable(job.error.message)}" if job.error else status_line(job)
 
 
-def job_lines(jobs: Sequence[JobStatus], now: datetime, width: int | None) -> list[Text]:
+def job_lines(jobs: Sequence[JobStatus], now: datetime, width: int | None) -> "list[Text]":
     """Return a heading and a line per job; an error stands at its end, or below where it would not fit.
 
     Args:
         width: columns of the terminal; None where nobody looks and every job is to be one line.
     """
+    from rich.text import Text  # noqa: PLC0415 - drawn with only now
+
     rows = [_COLUMNS, *(_row(job, now) for job in jobs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     heading, *lines = [
@@ -221,7 +251,10 @@ def _row(job: JobStatus, now: datetime) -> tuple[str, ...]:
     return printable(job.request_id), state_name(job), *cells
 
 
-def _with_error(line: str, job: JobStatus, width: int | None) -> Text:
+def _with_error(line: str, job: JobStatus, width: int | None) -> "Text":
+    from rich.cells import cell_len  # noqa: PLC0415 - drawn with only now
+    from rich.text import Text  # noqa: PLC0415 - as above
+
     style = _STYLES.get(state_name(job), "")
     if job.error is None:
         return Text(line, style)
@@ -249,6 +282,10 @@ def span_words(span: timedelta | None) -> str:
 
 def show_findings(findings: Iterable[tuple[bool, str, str]]) -> None:
     """Print what `doctor` tried: whether it works, its name, and what was found."""
+    from rich.console import Console  # noqa: PLC0415 - drawn with only now
+    from rich.table import Table  # noqa: PLC0415 - as above
+    from rich.text import Text  # noqa: PLC0415 - as above
+
     table = Table("", "what", "found", box=None)
     for works, what, found in findings:
         table.add_row(Text("ok", "green") if works else Text("no", "yellow"), what, Text(printable(found)))

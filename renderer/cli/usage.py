@@ -1,29 +1,21 @@
 """How commands refuse an option's value, and the exit codes that they leave with.
 
-An option's value is refused in our words: typer passes on those of pydantic, which checks it. Exit codes mean the same
-everywhere; a line of each command's help names those that it can leave with.
+Exit codes mean the same everywhere; a line of each command's help names those that it can leave with.
 """
 
-from typing import Any
-
 import typer
-from pydantic import BaseModel, ValidationError
-from typer.core import TyperGroup
-
-from protocol.words import wrongs_in
 
 
-class Commands(TyperGroup):
-    """The commands, and those of the groups among them."""
+def in_our_words(error: typer.BadParameter) -> str:
+    """Return what is wrong with an option's value."""
+    if error.__cause__ is None:
+        return error.message
+    from pydantic import BaseModel, ValidationError  # noqa: PLC0415 - what has checked it is imported by then
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run a command; the values of its options are checked on the way."""
-        try:
-            return super().invoke(ctx)
-        except typer.BadParameter as error:
-            if isinstance(error.__cause__, ValidationError):
-                error.message = "; ".join(map(str, wrongs_in(error.__cause__, BaseModel)))
-            raise
+    from protocol.words import wrongs_in  # noqa: PLC0415 - as above
+
+    cause = error.__cause__
+    return "; ".join(map(str, wrongs_in(cause, BaseModel))) if isinstance(cause, ValidationError) else error.message
 
 
 DONE, FAILED, USAGE, UNREACHABLE, TRY_AGAIN = range(5)

@@ -6,7 +6,7 @@ from typing import Any, get_args
 import pytest
 
 from protocol.schema import Fault, JobStatus, StateName
-from renderer.cli.app import State
+from renderer.cli.client import State
 from renderer.cli.terminal import job_lines, span_words, state_name, status_line
 
 NOW = datetime(2025, 3, 1, 12, 0, 0, tzinfo=UTC)

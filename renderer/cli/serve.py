@@ -1,0 +1,81 @@
+"""The commands `stillreel serve` and `stillreel doctor`: the daemon, and what it would find on this machine."""
+
+import json
+import logging
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from renderer import config
+from renderer.cli import terminal, usage
+from renderer.observe import logs
+
+app = typer.Typer()
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
+
+
+@app.command(epilog=usage.SERVE)
+def serve(
+    *,
+    bind: Annotated[str | None, typer.Option(help="ZeroMQ endpoint; asks for CURVE keys once some are made.")] = None,
+    local: Annotated[
+        str | None, typer.Option(metavar="ENDPOINT", help="One more, loopback or ipc, that never asks for keys.")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the daemon keeps its files.")] = None,
+    allow_root: Annotated[list[Path] | None, typer.Option(help="Directory that requests may read from.")] = None,
+    allow_http: Annotated[
+        bool | None, typer.Option("--allow-http/--no-allow-http", help="Requests may name http(s) URLs; so by default.")
+    ] = None,
+    allow_network: Annotated[
+        list[str] | None, typer.Option(metavar="CIDR", help="Network that http(s) URLs may reach though not public.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Jobs rendered at once.")] = None,
+    spool: Annotated[Path | None, typer.Option(metavar="DIR", help="Directory that manifests are dropped in.")] = None,
+    http: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Speak HTTP here, the page included.")] = None,
+    https: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Speak HTTPS here.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Its certificate; else keys --tls's.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key.")] = None,
+    metrics: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Loopback address for Prometheus.")] = None,
+    log_format: Annotated[str | None, typer.Option(metavar="text|json", help="How the log is written.")] = None,
+    config_file: ConfigFile = None,
+) -> None:
+    """Run the daemon; a line on stdout says when it is ready. SIGTERM or SIGHUP drains, a second one stops at once."""
+    from renderer.daemon import serve as serve_until_stopped  # noqa: PLC0415 - the help of all commands stays quick
+
+    settings = config.load(
+        config_file,
+        flags={
+            "server": {"bind": bind, "local": local, "data_dir": data_dir},
+            "fetch": {
+                "allow_roots": [root.absolute() for root in allow_root] if allow_root else None,
+                "allow_http": allow_http,
+                "allow_networks": allow_network or None,
+            },
+            "engine": {"workers": workers},
+            "http": {"bind": http, "tls_bind": https, "tls_cert": tls_cert, "tls_key": tls_key},
+            "spool": {"directory": spool.absolute() if spool else None},
+            "observe": {"metrics": metrics, "log_format": log_format},
+        },
+    )
+    logs.configure(min(logging.getLogger().level, logging.INFO), settings.observe.log_format)
+    serve_until_stopped(settings, lambda line: print(line, flush=True))
+
+
+@app.command(epilog=usage.DOCTOR)
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")] = False,
+    config_file: ConfigFile = None,
+) -> None:
+    """Say what works on this machine, and why not where it does not."""
+    from renderer.cli.doctor import examine  # noqa: PLC0415 - the help of all commands stays quick
+
+    findings = examine(config.load(config_file))
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+    else:
+        terminal.show_findings((finding.works, finding.what, finding.found) for finding in findings)
+    if not all(finding.works for finding in findings if finding.is_needed):
+        raise typer.Exit(usage.FAILED)
