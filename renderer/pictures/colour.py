@@ -42,8 +42,8 @@ def to_bgr(samples: Samples, *, background: Rgb, profile: bytes | None = None, c
     """Return the samples as sRGB, opaque.
 
     Args:
-        samples: (H, W), (H, W, 3) in the order BGR or (H, W, 4) in the order BGRA, alpha not premultiplied; uint8,
-            uint16 (full scale) or float (linear light, 1.0 is white).
+        samples: (H, W), (H, W, 2) with alpha, (H, W, 3) in the order BGR or (H, W, 4) in the order BGRA, alpha not
+            premultiplied; uint8, uint16 (full scale) or float (linear light, 1.0 is white).
         background: R, G, B that lies under alpha.
         profile: the ICC profile that the samples were coded with; a broken one is ignored.
         coding: how they stand for light, where there is no profile; None is sRGB.
@@ -66,7 +66,7 @@ def to_bgr(samples: Samples, *, background: Rgb, profile: bytes | None = None, c
     for top in range(0, rows, step):
         strip = samples[top : top + step]
         alpha = _alpha(strip)
-        colour = strip[..., :3] if strip.ndim == 3 else strip
+        colour = strip if strip.ndim == 2 else strip[..., 0] if strip.shape[2] == 2 else strip[..., :3]
         colour = _coded(colour) if coding is None else to_srgb(_in_three(colour), coding)
         colour = _grey_to_bgr(colour, transform) if colour.ndim == 2 else _converted(colour, transform)
         bgr[top : top + step] = colour if alpha is None else _over(colour, alpha, background)
@@ -74,14 +74,14 @@ def to_bgr(samples: Samples, *, background: Rgb, profile: bytes | None = None, c
 
 
 def straight(samples: Samples) -> Samples:
-    """Undo premultiplied alpha in (H, W, 4) samples; they are linear light where they are floats."""
-    alpha = samples[..., 3:].astype(np.float64)
+    """Undo premultiplied alpha, the last channel of the samples; they are linear light where they are floats."""
+    alpha = samples[..., -1:].astype(np.float64)
     most = 1.0 if samples.dtype.kind == "f" else float(np.iinfo(samples.dtype).max)
     with np.errstate(all="ignore"):
-        colour = np.where(alpha > 0, samples[..., :3] * (most / alpha), 0)
+        colour = np.where(alpha > 0, samples[..., :-1] * (most / alpha), 0)
     if samples.dtype.kind == "u":
         colour = np.rint(np.clip(colour, 0, most))
-    return np.concatenate([colour.astype(samples.dtype), samples[..., 3:]], axis=-1)
+    return np.concatenate([colour.astype(samples.dtype), samples[..., -1:]], axis=-1)
 
 
 def to_8_bits(samples: Samples) -> Pixels:
@@ -145,7 +145,7 @@ def _transform_for(samples: Samples, profile: bytes | None) -> ImageCms.ImageCms
     if profile is None or samples.dtype.kind == "f":
         return None
     # Grey samples often carry the profile of the RGB editor that saved them.
-    is_grey = samples.ndim == 2 and profile[16:20] == b"GRAY"
+    is_grey = (samples.ndim == 2 or samples.shape[2] == 2) and profile[16:20] == b"GRAY"
     return transform_to_srgb(profile, "L" if is_grey else "RGB")
 
 
@@ -162,12 +162,12 @@ def _in_three(colour: Samples) -> Samples:
 
 
 def _alpha(strip: Samples) -> Pixels | None:
-    if strip.ndim == 2 or strip.shape[2] < 4:
+    if strip.ndim == 2 or strip.shape[2] % 2:
         return None
     if strip.dtype.kind == "f":
-        alpha: Pixels = np.rint(np.clip(np.nan_to_num(strip[..., 3]), 0, 1) * 255).astype(np.uint8)
+        alpha: Pixels = np.rint(np.clip(np.nan_to_num(strip[..., -1]), 0, 1) * 255).astype(np.uint8)
     else:
-        alpha = to_8_bits(strip[..., 3])
+        alpha = to_8_bits(strip[..., -1])
     return None if alpha.min() == 255 else alpha
 
 

@@ -60,7 +60,7 @@ DECODERS: Final[Mapping[str, Mapping[str, str]]] = {
         **dict.fromkeys((f"{depth} {kind}" for depth in _DEEP for kind in ("grey", *_TIFF_COLOURS)), OPENCV),
     },
     "BMP": {**dict.fromkeys(_BMP_DEPTHS, OURS), "run-length coded 4-bit": PILLOW, "run-length coded 8-bit": PILLOW},
-    "Netpbm": dict.fromkeys(("bitmap", "grey", "RGB", "float grey", "float RGB"), OURS),
+    "Netpbm": dict.fromkeys(("bitmap", "grey", "grey with alpha", "RGB", "RGBA", "float grey", "float RGB"), OURS),
     "OpenEXR": {f"{depth} {kind}": OPENEXR for depth in ("half", "float") for kind in ("grey", "RGB", "RGBA")},
     "JPEG 2000": {
         **{f"{bits}-bit {kind}": OPENCV if bits >= 8 else PILLOW for bits in range(1, 17) for kind in ("grey", "RGB")},

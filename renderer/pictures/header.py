@@ -5,8 +5,6 @@ parser of the format so found gets to see the rest: Pillow knows dozens more, so
 the table of formats has no reader for is refused here, by name.
 
 Formats of which whole kinds are to be told apart are parsed by modules of their own; Pillow parses the rest.
-
-EXIF orientation is taken from where it stands before the pixels; PNG's eXIf chunk after IDAT is not looked for.
 """
 
 import io

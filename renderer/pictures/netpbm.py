@@ -1,7 +1,8 @@
-"""Netpbm's bitmaps, greymaps, pixmaps and float maps, read here (its manual pages pbm, pgm, ppm and pfm).
+"""Netpbm's bitmaps, greymaps, pixmaps, arbitrary maps and float maps, read here (its manual pages pbm to pfm).
 
-A header of four words and rows of plain samples: NumPy scales them by their maxval exactly. Float maps are linear
-light, rows from below, in the byte order that the sign of their scale says.
+A header of a few words and rows of plain samples: NumPy scales them by their maxval exactly. Float maps are linear
+light, rows from below, in the byte order that the sign of their scale says. Arbitrary maps (PAM) are greymaps and
+pixmaps too, with or without alpha, and bitmaps of one byte a pixel in which 1 is white.
 """
 
 import re
@@ -17,11 +18,16 @@ from renderer.pictures.formats import Header, More
 
 _GAP: Final = rb"(?:\s|#[^\n\r]{0,4096}[\n\r])+"
 _NUMBER: Final = rb"(\d{1,9})"
-_BITMAP: Final = re.compile(rb"P([14])" + _GAP + _NUMBER + _GAP + _NUMBER + rb"\s")
-_MAP: Final = re.compile(rb"P([2356])" + _GAP + _NUMBER + _GAP + _NUMBER + _GAP + _NUMBER + rb"\s")
-_FLOATS: Final = re.compile(rb"P([Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([+-]?[\d.eE+-]{1,32})\s")
+_END: Final = rb"(?:\s|#[^\n\r]{0,4096}[\n\r])"
+_BITMAP: Final = re.compile(rb"P([14])" + _GAP + _NUMBER + _GAP + _NUMBER + _END)
+_MAP: Final = re.compile(rb"P([2356])" + _GAP + _NUMBER + _GAP + _NUMBER + _GAP + _NUMBER + _END)
+_FLOATS: Final = re.compile(rb"P([Ff])" + _GAP + _NUMBER + _GAP + _NUMBER + _GAP + rb"([+-]?[\d.eE+-]{1,32})\s")
+_ARBITRARY: Final = re.compile(rb"P(7)\n(?:[^\n]{0,256}\n){1,64}?ENDHDR[ \t]*\n")
+_WORD: Final = re.compile(rb"^[ \t]*(WIDTH|HEIGHT|DEPTH|MAXVAL)[ \t]+(\d{1,9})[ \t]*$", re.MULTILINE)
 _ANOTHER: Final = re.compile(rb"P[1-7Ff]\s")  # one behind the other, as pipes carry them
 _COMMENT: Final = re.compile(rb"#[^\n\r]*")
+_NOT_OF_NUMBERS: Final = re.compile(rb"[^\d\s]")  # another picture, or damage
+_KINDS: Final = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGBA"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +37,7 @@ class _Map:
     height: int
     scale: float
     start: int
-
-    @property
-    def channels(self) -> int:
-        return 3 if self.magic in "36F" else 1
+    channels: int
 
 
 def read_header(data: bytes) -> Header:
@@ -44,18 +47,13 @@ def read_header(data: bytes) -> Header:
         DecodeFailed: it is damaged.
     """
     found = _parse(data)
-    kinds = {
-        "1": "bitmap",
-        "4": "bitmap",
-        "2": "grey",
-        "5": "grey",
-        "3": "RGB",
-        "6": "RGB",
-        "f": "float grey",
-        "F": "float RGB",
-    }
+    if found.magic in "14":
+        kind = "bitmap"
+    else:
+        depth = "float " if found.magic in "fF" else ""
+        kind = depth + _KINDS.get(found.channels, f"{found.channels}-channel")
     more: More | None = "pictures" if _ANOTHER.match(data, _end(found)) else None
-    return Header("Netpbm", kinds[found.magic], Size(found.width, found.height), more=more)
+    return Header("Netpbm", kind, Size(found.width, found.height), more=more)
 
 
 def _end(found: _Map) -> int:
@@ -70,7 +68,7 @@ def read(data: bytes) -> npt.NDArray[Any]:
     """Decode the samples.
 
     Returns:
-        uint8 where maxval fits, else uint16 or float32: (H, W), or (H, W, 3) BGR.
+        uint8 where maxval fits, else uint16 or float32: (H, W), (H, W, 2) with alpha, (H, W, 3) BGR or (H, W, 4) BGRA.
 
     Raises:
         DecodeFailed: the file ends early, or holds other characters than it should.
@@ -84,21 +82,29 @@ def read(data: bytes) -> npt.NDArray[Any]:
     values = _text(data, found, count) if found.magic in "123" else _binary(data, found, count)
     scaled = _scaled(values, round(found.scale))
     shaped = scaled.reshape(found.height, found.width, found.channels)
-    return shaped[..., 0] if found.channels == 1 else shaped[..., ::-1]
+    if found.channels < 3:
+        return shaped[..., 0] if found.channels == 1 else shaped
+    return shaped[..., (2, 1, 0, *range(3, found.channels))]
 
 
 def _parse(data: bytes) -> _Map:
+    channels = 3 if data[1:2] in (b"3", b"6", b"F") else 1
     if match := _BITMAP.match(data):
-        magic, width, height, scale = match[1], int(match[2]), int(match[3]), 1.0
+        width, height, scale = int(match[2]), int(match[3]), 1.0
     elif match := _MAP.match(data):
-        magic, width, height, scale = match[1], int(match[2]), int(match[3]), float(match[4])
+        width, height, scale = int(match[2]), int(match[3]), float(match[4])
     elif match := _FLOATS.match(data):
-        magic, width, height, scale = match[1], int(match[2]), int(match[3]), _float(match[4])
+        width, height, scale = int(match[2]), int(match[3]), _float(match[4])
+    elif match := _ARBITRARY.match(data):
+        said = {word: int(number) for word, number in _WORD.findall(match[0])}
+        width, height, channels = (said.get(word, 0) for word in (b"WIDTH", b"HEIGHT", b"DEPTH"))
+        scale = float(said.get(b"MAXVAL", 0))
     else:
         raise DecodeFailed("expected a Netpbm header with width, height and maxval")
-    if width < 1 or height < 1 or (magic in b"2356" and not 1 <= scale <= 65535):
+    magic = match[1].decode("ascii")
+    if min(width, height, channels) < 1 or (magic in "23567" and not 1 <= scale <= 65535):
         raise DecodeFailed("expected a Netpbm image with pixels and a maxval of 1 to 65535")
-    return _Map(magic.decode("ascii"), width, height, scale, match.end())
+    return _Map(magic, width, height, scale, match.end(), channels)
 
 
 def _float(text: bytes) -> float:
@@ -136,7 +142,9 @@ def _text(data: bytes, found: _Map, count: int) -> npt.NDArray[Any]:
         digits = np.frombuffer(_COMMENT.sub(b"", text).translate(None, b" \t\n\r\v\f"), np.uint8)[:count]
         values = 1 - (digits - np.uint8(ord("0"))).astype(np.int64)
     else:
-        values = np.fromstring(_COMMENT.sub(b"", text).decode("latin-1"), np.int64, count, sep=" ")
+        numbers = _NOT_OF_NUMBERS.split(_COMMENT.sub(b"", text), 1)[0].decode("ascii")
+        # Asked for a number of values, NumPy fills up what the text lacks with memory that nobody wrote.
+        values = np.fromstring(numbers, np.int64, sep=" ")[:count]
     if len(values) < count or values.min() < 0 or values.max() > found.scale:
         raise DecodeFailed("expected a whole Netpbm image, found one that ends early or holds other characters")
     return values

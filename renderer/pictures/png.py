@@ -25,6 +25,7 @@ _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _MOST_CHUNKS: Final = 200_000
 _MOST_PROFILE_BYTES: Final = 16 << 20
 _COLOURS: Final = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
+_GREY_WITH_ALPHA: Final = 4
 _DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
 # Of orientation, colour and animation.
@@ -43,10 +44,11 @@ def read_header(data: bytes) -> Header:
     """
     width, height, depth, colour = _facts(data)
     told: dict[bytes, bytes] = {}
+    telling: tuple[bytes, ...] = _TELLING
     for kind, start, length in _chunks(data):
         if kind == b"IDAT":
-            break
-        if kind in _TELLING:
+            telling = (b"eXIf",)  # which alone may come after the pixels (11.3.4.5), as ImageMagick writes it
+        elif kind in telling and _is_sound(data, start, length):
             told.setdefault(kind, data[start + 8 : start + 8 + length])
     orientation = orientation_of(told.get(b"eXIf"))
     size = turned(width, height, orientation)
@@ -61,13 +63,18 @@ def read(data: bytes) -> npt.NDArray[Any] | None:
     """Decode the still picture.
 
     Returns:
-        uint8 or uint16: (H, W), (H, W, 3) BGR, or (H, W, 4) BGRA where there is alpha; None if it is damaged.
+        uint8 or uint16: (H, W), (H, W, 2) with alpha, (H, W, 3) BGR or (H, W, 4) BGRA; None if it is damaged.
+
+    Raises:
+        DecodeFailed: what is transparent is damaged, which decoders do not care about.
     """
     _, _, depth, colour = _facts(data)
     view = memoryview(data)
     parts: list[bytes | memoryview] = [_SIGNATURE]
     key, is_plain = b"", True
     for kind, start, length in _chunks(data):
+        if kind == b"tRNS" and not _is_sound(data, start, length):
+            raise DecodeFailed("expected a whole PNG image, found one whose transparency is damaged")
         if kind in (b"IHDR", b"PLTE", b"IDAT") or (kind == b"tRNS" and colour == 3):
             parts.append(view[start : start + 12 + length])
             continue
@@ -76,15 +83,28 @@ def read(data: bytes) -> npt.NDArray[Any] | None:
             key = data[start + 8 : start + 8 + length]
     plain = data if is_plain else b"".join((*parts, _END))
     samples: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(plain, np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples is not None and colour == _GREY_WITH_ALPHA and samples.ndim == 3 and samples.shape[2] == 4:
+        return samples[..., ::3]
     return samples if samples is None or not key else _keyed_out(samples, key, depth)
 
 
+def _is_sound(data: bytes, start: int, length: int) -> bool:
+    """Whether a chunk's checksum is right (5.3)."""
+    end = start + 8 + length
+    return zlib.crc32(data[start + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
+
+
 def _facts(data: bytes) -> tuple[int, int, int, int]:
+    if data[12:16] == b"CgBI":
+        raise unsupported("PNG that Xcode has changed for iPhones (CgBI), which the standard does not have")
     if len(data) < 33 or data[12:16] != b"IHDR" or data[8:12] != b"\0\0\0\r":
         raise DecodeFailed("expected a whole PNG image, found a damaged one")
-    width, height, depth, colour, *_ = struct.unpack(">IIBBBBB", data[16:29])
+    width, height, depth, colour, *methods = struct.unpack(">IIBBBBB", data[16:29])
     if depth not in _DEPTHS.get(colour, ()):
         raise unsupported(f"PNG of {depth} bits and colour type {colour}, which the standard does not have")
+    if methods not in ([0, 0, 0], [0, 0, 1]) and _is_sound(data, 8, 13):
+        words = "compression {}, filters {} and interlace {}".format(*methods)
+        raise unsupported(f"PNG of {words}, which the standard does not have")
     if not 0 < width < 1 << 31 or not 0 < height < 1 << 31:
         raise DecodeFailed(f"expected a PNG with pixels, found {width}x{height}")
     return width, height, depth, colour
@@ -167,6 +187,5 @@ def _keyed_out(samples: npt.NDArray[Any], key: bytes, depth: int) -> npt.NDArray
     scale = 255 // ((1 << depth) - 1) if depth < 8 else 1
     mask = (1 << depth) - 1
     wanted = [(value & mask) * scale for value in struct.unpack(f">{channels}H", key)][::-1]
-    bgr = np.dstack([samples] * 3) if channels == 1 else samples
     alpha = np.where((samples.reshape(*samples.shape[:2], channels) == wanted).all(-1), 0, np.iinfo(samples.dtype).max)
-    return np.dstack([bgr, alpha.astype(samples.dtype)])
+    return np.dstack([samples, alpha.astype(samples.dtype)])

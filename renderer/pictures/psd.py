@@ -62,7 +62,8 @@ def read(data: bytes) -> npt.NDArray[Any] | Image.Image:
     """Decode the flattened picture.
 
     Returns:
-        uint8, uint16 or float32: (H, W), (H, W, 3) BGR or (H, W, 4) BGRA; for CMYK a picture of Pillow's.
+        uint8, uint16 or float32: (H, W), (H, W, 2) with alpha, (H, W, 3) BGR or (H, W, 4) BGRA; for CMYK a picture of
+        Pillow's.
 
     Raises:
         DecodeFailed: the file ends early or is damaged.
@@ -77,7 +78,7 @@ def read(data: bytes) -> npt.NDArray[Any] | Image.Image:
         return Image.fromarray(255 - np.dstack(planes), "CMYK")
     if len(planes) == 1:
         return planes[0]
-    bgr = [planes[0]] * 3 if colours == 1 else planes[2::-1]
+    bgr = planes[:colours][::-1]
     return _off_white(np.dstack([*bgr, planes[-1]])) if found.has_alpha else np.dstack(bgr)
 
 
@@ -168,10 +169,10 @@ def _plane(data: bytes, found: _Document, strips: Sequence[tuple[int, int]], cod
 def _off_white(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Take away the white that the colours were laid over."""
     most = 1.0 if samples.dtype.kind == "f" else float(np.iinfo(samples.dtype).max)
-    alpha = samples[..., 3:].astype(np.float32) / most
+    alpha = samples[..., -1:].astype(np.float32) / most
     with np.errstate(all="ignore"):
-        colour = (samples[..., :3] / most - (1 - alpha)) / alpha
+        colour = (samples[..., :-1] / most - (1 - alpha)) / alpha
     colour = np.clip(np.nan_to_num(colour, nan=0, posinf=0, neginf=0), 0, None if most == 1.0 else 1) * most
     if most > 1:
         colour = np.rint(colour)
-    return np.concatenate([colour.astype(samples.dtype), samples[..., 3:]], -1)
+    return np.concatenate([colour.astype(samples.dtype), samples[..., -1:]], -1)

@@ -27,7 +27,7 @@ def read(data: bytes) -> npt.NDArray[np.uint8]:
     """Decode the rows.
 
     Returns:
-        (H, W), (H, W, 3) BGR or (H, W, 4) BGRA.
+        (H, W), (H, W, 2) with alpha, (H, W, 3) BGR or (H, W, 4) BGRA.
 
     Raises:
         DecodeFailed: the file ends early, or names a colour that its palette does not have.
@@ -44,7 +44,7 @@ def read(data: bytes) -> npt.NDArray[np.uint8]:
         return _looked_up(values, data, info)
     if info.colour == GREY:
         grey = values[..., 0]
-        return np.dstack([grey, grey, grey, values[..., 1]]) if info.bits == 16 and info.has_alpha else grey
+        return values if info.bits == 16 and info.has_alpha else grey
     return _colours(values, info.bits, has_alpha=info.has_alpha)
 
 

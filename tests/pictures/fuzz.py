@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.pictures.filled import Died, Pair, pair
-from tests.pictures.matrix import samples
+from tests.pictures.oddities import samples
 
 _SAY_EVERY_S = 60
 

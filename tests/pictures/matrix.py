@@ -1,10 +1,10 @@
 """Image files of every shape that the table of formats speaks of, each with the picture that it holds.
 
 They are made here from one gradient, most of them byte by byte, so that what is right is known without any decoder.
+`oddities` has more, and all of them together.
 Where a codec is lossy, the picture is what an independent decoder (imagecodecs) makes of the bytes.
 """
 
-import functools
 import io
 import itertools
 import struct
@@ -82,16 +82,6 @@ def as_shown(values: Array, most: float = 1.0) -> Array:
 def coded(linear: Array) -> Array:
     """IEC 61966-2-1: linear light as sRGB, 0 to 1."""
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * np.power(linear, 1 / 2.4) - 0.055)
-
-
-@functools.cache
-def samples() -> tuple[Sample, ...]:
-    """Return the whole matrix, made once for all tests of a process."""
-    families = (
-        png, png_colour, apng, tiff, tiff_refused, bmp, netpbm, jpeg2000, avif, heic, exr, webp, gif, jpeg, others,
-        dpx, tga, ico, psd, refused,
-    )  # fmt: skip
-    return tuple(sample for family in families for sample in family())
 
 
 # PNG: ISO/IEC 15948.
@@ -642,6 +632,14 @@ def netpbm() -> Iterator[Sample]:
     yield Sample(
         "p1 without spaces", b"P1\n" + head + "\n".join("".join(row) for row in bits).encode(), as_shown(chequer)
     )
+    words = [b"%d" % value for value in quantised(grey(), 8).ravel()]
+    yield Sample("p2 cut", b"P2\n" + head + b"255\n" + b" ".join(words[:-30]), None)
+    yield Sample("p2 with letters", b"P2\n" + head + b"255\n" + b" ".join([*words[:900], b"x", *words[900:]]), None)
+    whole = b"P2\n" + head + b"255\n" + b" ".join(words)
+    yield Sample("p2 twice", whole + b"\n" + whole, as_shown(quantised(grey(), 8), 255))
+    binary = bytes(quantised(grey(), 8).astype(np.uint8))
+    lead = b"P5\n" + head + b"255# note\n"
+    yield Sample("p5 comment ends the header", lead + binary, as_shown(quantised(grey(), 8), 255))
 
 
 # JPEG 2000: ISO/IEC 15444-1.

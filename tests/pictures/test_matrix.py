@@ -7,7 +7,8 @@ from renderer.errors import DecodeFailed, ImageTooLarge, JobError, UnsupportedFo
 from renderer.pictures.decode import decode, read_size
 from renderer.pictures.formats import DECODERS
 from renderer.pictures.header import read_header
-from tests.pictures.matrix import HEIGHT, WIDTH, Sample, samples
+from tests.pictures.matrix import HEIGHT, WIDTH, Sample
+from tests.pictures.oddities import samples
 
 SAMPLES = list(samples())
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 
 from renderer.errors import DecodeFailed
@@ -12,7 +13,8 @@ from renderer.pictures.decode import decode
 from renderer.pictures.formats import DECODERS
 from tests.pictures.filled import FILLS, Child, Died, Pair, pair
 from tests.pictures.fuzz import cuts, damaged
-from tests.pictures.matrix import Sample, samples
+from tests.pictures.matrix import Sample
+from tests.pictures.oddities import samples
 
 SAMPLES = list(samples())
 FAMILIES = sorted({sample.name.split()[0] for sample in SAMPLES})
@@ -47,6 +49,16 @@ def test_a_damaged_file_is_refused_or_shows_the_same(family: str, both: Pair) ->
     files = of(family)
     for _ in range(60):
         both.outcome(damaged(choose.choice(files).data, choose))
+
+
+def test_samples_in_words_are_never_filled_up_from_memory() -> None:
+    """The fillings would not show it: as numbers they are beyond every maxval, and a picture's own are not."""
+    words = b"P2 100 100 255\n" + b"7 " * 9_000
+    for _ in range(20):
+        before = [np.full(10_000, 7, np.int64) for _ in range(8)]
+        del before
+        with pytest.raises(DecodeFailed):
+            decode(words, background=(0, 0, 0), max_pixels=10**7)
 
 
 def test_the_filling_reaches_memory_that_nobody_writes() -> None:
