@@ -11,8 +11,7 @@ from typing import Any, Final
 from pydantic import ValidationError, ValidationInfo, ValidatorFunctionWrapHandler
 from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownError
 
-MAX_FAULTS: Final = 20
-"""Faults that an answer names."""
+from protocol.errors import MAX_FAULTS
 
 MOST_ITEMS: Final = "most_items"
 """What the limit on images, and on attachments, is called in pydantic's context of a validation."""

@@ -7,9 +7,12 @@ in -32000 to -32099, which it leaves to servers.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 Loc = tuple[str | int, ...]
+
+MAX_FAULTS: Final = 20
+"""Faults that an answer names."""
 
 
 @dataclass(frozen=True, slots=True)

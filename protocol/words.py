@@ -13,8 +13,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from protocol.bounded import MAX_FAULTS, NOT_ALL_SEEN
-from protocol.errors import Loc, dotted
+from protocol.bounded import NOT_ALL_SEEN
+from protocol.errors import MAX_FAULTS, Loc, dotted
 
 _FOUND_MAX, _NAME_MAX, _WORDS_MAX = 80, 100, 400
 

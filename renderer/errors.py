@@ -37,10 +37,10 @@ Every leaf names its row of protocol/errors.py in `kind`. Messages say what was 
 where, and stands before the message when it is shown. None may hold a path or a secret of the server.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from protocol.errors import ERRORS, Loc, dotted
+from protocol.errors import ERRORS, MAX_FAULTS, Loc, dotted
 
 if TYPE_CHECKING:
     from protocol.schema import Fault
@@ -104,6 +104,22 @@ class JobError(StillreelError):
     def told(self) -> tuple[dict[str, Any], ...]:
         """Return this fault alone, as one of several."""
         return ({"loc": list(self.loc), "msg": self.message, "type": self.kind},)
+
+
+def as_one(faults: Sequence[JobError]) -> JobError:
+    """Return one error for several: the first, with the others beside it, as many as an answer names."""
+    alone = [each for fault in faults for each in (fault, *fault.others)]
+    rests = [fault.rest for fault in faults if fault.rest]
+    for each in alone:
+        each.others, each.rest = (), ""
+    first, *others = alone[:MAX_FAULTS]
+    first.others = tuple(others)
+    left = len(alone) - MAX_FAULTS
+    if left > 0:
+        counted = "and 1 more fault" if left == 1 else f"and {left} more faults"
+        rests = ["there are more faults than these" if rests else counted]
+    first.rest = "; ".join(rests)
+    return first
 
 
 class InvalidRequest(JobError):

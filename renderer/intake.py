@@ -1,7 +1,8 @@
 """The one door from a request to a job: schema, limits, sources, units, identity.
 
 Everything that can be known without reading a picture is checked here, so that a request that must fail does so at
-once, whichever door it came through.
+once, whichever door it came through. A url that may not be read is told with the images that are missing or damaged:
+the worker that opens those names it too, unless the request fails for another reason or no image is left to open.
 """
 
 import asyncio
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import to_json
 
-from protocol.bounded import MAX_FAULTS, context_for
-from protocol.schema import PixelLayout, RenderParams, RenderRequest, ResultWarning
+from protocol.bounded import context_for
+from protocol.errors import MAX_FAULTS
+from protocol.schema import AUTO_FPS, PixelLayout, RenderParams, RenderRequest, ResultWarning
 from protocol.words import listed, wrongs_in
 from renderer.config import FetchSettings, RequestLimits
 from renderer.encode.canvas import canvas_limits
@@ -31,6 +33,7 @@ from renderer.errors import (
     NotSupported,
     StillreelError,
     TooManyImages,
+    as_one,
 )
 from renderer.geometry import CanvasLimits, Size
 from renderer.jobs.files import Content, Files
@@ -40,7 +43,7 @@ from renderer.net.addresses import Guard
 from renderer.net.client import check_callee
 from renderer.pictures.fetch import Fetcher
 from renderer.pictures.reel import together
-from renderer.timeline import Timeline, check_timecode, timeline_of
+from renderer.timeline import Timeline, check_timecode, frame_rate, timeline_of
 from renderer.work import Attachment, NvencFindings, RenderJob
 
 if TYPE_CHECKING:
@@ -139,14 +142,13 @@ def render_job(
     with _noting(faults):
         line = timeline_of(request)
         _check_length(line, limits)
-    if line and request.timecode is not None:
+    if request.timecode is not None and (line or request.fps != AUTO_FPS):
         with _noting(faults):
-            check_timecode(request.timecode, line.fps)
+            check_timecode(request.timecode, line.fps if line else frame_rate(request.fps))
     fetcher = Fetcher(fetch, base=origin.base, attachments=origin.attachments, any_path=origin.any_path)
-    # Nobody waits in a queue for what the command line renders itself, so there the urls are named with the files.
-    sources = _of_sources(request, fetcher, may_wait=origin.any_path and not faults)
+    sources = _of_sources(request, fetcher, may_wait=not faults)
     if line is None or faults or sources:
-        raise _all_of(faults, sources)
+        raise as_one([*faults, *([sources] if sources else [])])
     return RenderJob(request, line, origin.attachments, origin.base, origin.any_path)
 
 
@@ -157,17 +159,6 @@ def _noting(faults: list[JobError]) -> Iterator[None]:
         yield
     except JobError as error:
         faults.append(error)
-
-
-def _all_of(faults: Sequence[JobError], sources: JobError | None) -> JobError:
-    """Return one error for the faults of fields and sources: the first of them, with the others beside it."""
-    of_sources = (sources, *sources.others) if sources else ()
-    rest = sources.rest if sources else ""
-    first, *others = [*faults, *of_sources]
-    for each in of_sources:
-        each.others, each.rest = (), ""
-    first.others, first.rest = tuple(others), rest
-    return first
 
 
 def _of_sources(request: RenderRequest, fetcher: Fetcher, *, may_wait: bool) -> JobError | None:

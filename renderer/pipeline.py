@@ -15,7 +15,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-from protocol.bounded import MAX_FAULTS
+from protocol.errors import MAX_FAULTS
 from protocol.schema import Progress, RenderRequest, ResultWarning
 from renderer.config import RenderSettings
 from renderer.encode.canvas import canvas_limits

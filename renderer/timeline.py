@@ -12,7 +12,7 @@ from fractions import Fraction
 from itertools import accumulate, repeat
 
 from protocol.schema import AUTO_FPS, ImageFrame, RenderRequest, ResultWarning
-from renderer.errors import InvalidRequest
+from renderer.errors import InvalidRequest, as_one
 from renderer.manifests.numbering import likely_gaps, times_shown, unsaid_words
 
 _NTSC_RATES = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
@@ -146,6 +146,8 @@ def timeline(
         InvalidRequest: a duration is so short that its still would get no frame.
     """
     wanted = [_wanted(image, count, fps) for image, count in zip(images, times or repeat(1), strict=False)]
+    if min_frames is None:
+        _refuse_too_short(images, wanted, fps)
     nearest = [_rounded(total) for total in accumulate(wanted)]
     least = [
         (min_frames or 0) if image.duration is not None else int(frames)
@@ -161,14 +163,27 @@ def timeline(
             end = start + least[index]
         elif is_enough:
             end = min(end, latest[index])
-        if end <= start:
-            raise InvalidRequest(
-                f"{image.duration} s leaves no frame for this still at {float(fps):g} fps; "
-                f"expected about {float(1 / fps):.4g} s or more, or min_frames: 1",
-                loc=("images", index, "duration"),
-            )
         holds.append(end - start)
     return Timeline(fps, tuple(holds))
+
+
+def _refuse_too_short(images: Sequence[ImageFrame], wanted: Sequence[Fraction], fps: Fraction) -> None:
+    """Refuse durations that leave no frame, all of them.
+
+    Those behind one are judged as if it had been mended, to one frame: else the next answer would name others.
+    """
+    total, faults = Fraction(0), []
+    for index, (image, frames) in enumerate(zip(images, wanted, strict=True)):
+        is_shown = _rounded(total + frames) > _rounded(total)
+        total += frames if is_shown else 1
+        if not is_shown:
+            words = (
+                f"{image.duration} s leaves no frame for this still at {float(fps):g} fps; "
+                f"expected about {float(1 / fps):.4g} s or more, or min_frames: 1"
+            )
+            faults.append(InvalidRequest(words, loc=("images", index, "duration")))
+    if faults:
+        raise as_one(faults)
 
 
 def _wanted(image: ImageFrame, times: int, fps: Fraction) -> Fraction:

@@ -67,6 +67,24 @@ def test_faults_of_fields_limits_and_urls_are_named_in_one_answer(job_of) -> Non
     assert all(each["msg"] in fault.message for each in fault.errors)
 
 
+def test_durations_that_are_too_short_are_named_with_other_faults_and_twenty_at_most(fetch: FetchSettings) -> None:
+    def fault_of(count: int):
+        images = [{"url": f"s3://bucket/{number}.png", "duration": 0.001} for number in range(count)]
+        with pytest.raises(JobError) as raised:
+            render_job(parse_request({"images": images, "timecode": "25:00:00:00"}), RequestLimits(), fetch)
+        return raised.value.fault()
+
+    assert [tuple(each["loc"]) for each in fault_of(2).errors] == [
+        ("images", 0, "duration"),
+        ("images", 1, "duration"),
+        ("timecode",),
+        ("images", 0, "url"),
+        ("images", 1, "url"),
+    ]
+    assert len(fault_of(30).errors) == 20
+    assert fault_of(30).message.endswith("; there are more faults than these")
+
+
 def test_a_job_has_everything_that_rendering_needs(job_of, tmp_path: Path) -> None:
     job = job_of({"url": "a.png", "frames": 24}, {"url": "b.png", "duration": 0.5}, fps=29.97)
     assert job.timeline.fps == Fraction(30000, 1001)
@@ -211,13 +229,16 @@ def test_a_long_wrong_value_is_shown_in_part() -> None:
     ],
 )
 def test_a_source_that_may_not_be_read_is_refused_before_any_work(job_of, url: str, kind, words: str) -> None:
-    message = refusal(kind, job_of, {"url": "a.png"}, {"url": url})
-    assert message.startswith("images[1].url: ")
+    message = refusal(kind, job_of, {"url": url})
+    assert message.startswith("images[0].url: ")
     assert words in message
+    job_of({"url": "a.png"}, {"url": url})  # whoever looks at a.png names both
 
 
 def test_a_repeated_source_is_named_at_its_first_place(job_of) -> None:
-    assert refusal(FetchFailed, job_of, {"url": "a"}, {"url": "/x"}, {"url": "/x"}).startswith("images[1].url: ")
+    message = refusal(FetchFailed, job_of, {"url": "/y"}, {"url": "/x"}, {"url": "/x"})
+    assert message.count("images[") == 2
+    assert "; images[1].url: " in message
 
 
 def test_messages_hold_no_path_of_the_server(job_of, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Images that cannot be fetched or read: all named at once, or left out, or covered by the picture before."""
 
+import asyncio
 import json
 import shutil
 import threading
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from protocol.schema import Progress
+from protocol.schema import Fault, Progress
 from renderer import render as render_here
 from renderer.config import FetchSettings, RenderSettings, RequestLimits
 from renderer.errors import (
@@ -26,6 +27,7 @@ from renderer.intake import Origin, parse_request, render_job
 from renderer.pipeline import render
 from renderer.work import RenderJob, RenderReport
 from tests.cli_process import failed, run
+from tests.jobs.factories import running
 from tests.net.serving import sends, serving
 
 JobOf = Callable[..., RenderJob]
@@ -149,13 +151,33 @@ def test_faults_that_may_pass_are_worth_a_try_only_if_all_may(job_of: JobOf, tmp
     assert (both.fault().retryable, mixed.fault().retryable) == (True, False)
 
 
-def test_images_that_are_refused_before_anything_is_read_are_named_together(job_of: JobOf) -> None:
+def test_urls_that_may_not_be_read_are_named_at_once_where_no_other_is_left(job_of: JobOf) -> None:
     with pytest.raises(FetchFailed) as caught:
-        job_of("../out.png", "20.png", "s3://bucket/a.png", "/etc/passwd")
+        job_of("../out.png", "s3://bucket/a.png", "/etc/passwd")
     assert [(type(each), each.loc[1]) for each in (caught.value, *caught.value.others)] == [
         (FetchFailed, 0),
-        (NotSupported, 2),
-        (FetchFailed, 3),
+        (NotSupported, 1),
+        (FetchFailed, 2),
+    ]
+
+
+def test_a_daemon_names_urls_that_may_not_be_read_together_with_bad_files(stills: Path) -> None:
+    urls = ("20.png", "s3://bucket/a.png", "gone.png", "/etc/passwd", "cut.png", "words.png")
+
+    async def scenario() -> Fault | None:
+        fetch = FetchSettings(allow_roots=(stills,))
+        async with running(stills / "data", render=RenderSettings(fetch=fetch)) as at:
+            job = await at.accept({"images": [{"url": url} for url in urls]})
+            return (await at.finished(job.id)).error
+
+    fault = asyncio.run(scenario())
+    assert fault is not None
+    assert [(each["loc"][1], each["type"]) for each in fault.errors] == [
+        (1, "not_supported"),
+        (2, "file_download_error"),
+        (3, "file_download_error"),
+        (4, "image_load_error"),
+        (5, "unsupported_image_format"),
     ]
 
 

@@ -138,6 +138,24 @@ def test_a_duration_too_short_for_a_frame_is_an_error_that_names_it() -> None:
     )
 
 
+def test_every_duration_too_short_for_a_frame_is_named_and_what_is_asked_for_is_enough() -> None:
+    """At 24 fps four stills of 0.01 s end on frames 0, 0, 1 and 1; once the first ones are mended, none is left out."""
+    with pytest.raises(InvalidRequest) as raised:
+        timeline([*holding(0.01, 0.01), ImageFrame(url="a", frames=2), *holding(0.01, 0.01, 1)], Fraction(24))
+    assert [each.loc for each in (raised.value, *raised.value.others)] == [
+        ("images", place, "duration") for place in (0, 1, 3, 4)
+    ]
+    assert all("leaves no frame" in each.message for each in raised.value.others)
+    timeline([*holding(0.0417, 0.0417), ImageFrame(url="a", frames=2), *holding(0.0417, 0.0417, 1)], Fraction(24))
+
+
+def test_twenty_durations_too_short_for_a_frame_are_named_and_the_others_counted() -> None:
+    with pytest.raises(InvalidRequest) as raised:
+        timeline(holding(*[0.001] * 500), Fraction(24))
+    assert len(raised.value.fault().errors) == 20
+    assert str(raised.value).endswith("; and 480 more faults")
+
+
 def test_a_still_gets_the_least_number_of_frames_and_the_next_makes_up_for_it() -> None:
     line = timeline(holding(0.01, 0.01, 0.01, 0.01, 1), Fraction(24), min_frames=1)
     assert line.holds == (1, 1, 1, 1, 21)

@@ -44,7 +44,7 @@ class Files:
             The job with its inline images named as attachments.
 
         Raises:
-            JobError: inline images cannot be read, and the job is to fail then.
+            JobError: all images are inline, and none can be read.
             StorageFull, StoreFailed: the disk does not take it.
         """
         try:
@@ -82,11 +82,11 @@ class Files:
             names[url] = f"cid:{len(saved)}"
             saved.append(Attachment(self.path_of(len(saved))))
             self._write(saved[-1].path, content if isinstance(content, bytes) else content.data)
-        if faults and work.request.on_error == "fail":
+        if all(image.url in faults for image in images):
             places = [image.url for image in images]
             found = [(places.index(url), error) for url, error in faults.items()]
             raise together(found, is_all=True) from found[0][1].__cause__
-        # What cannot be read stays as it is, for the worker to do without.
+        # What cannot be read stays as it is, for the worker to do without or to name with others.
         renamed = tuple(image.model_copy(update={"url": names.get(image.url, image.url)}) for image in images)
         request = work.request.model_copy(update={"images": renamed})
         return replace(work, request=request, attachments=tuple(saved)) if names else work

@@ -11,7 +11,7 @@ from itertools import accumulate
 from operator import itemgetter
 from typing import Final
 
-from protocol.bounded import MAX_FAULTS
+from protocol.errors import MAX_FAULTS
 from protocol.schema import OnError, RenderRequest, ResultWarning
 from renderer.errors import JobError
 from renderer.pictures.fetch import Fetcher

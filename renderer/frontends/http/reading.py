@@ -22,9 +22,9 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
-from protocol.bounded import MAX_FAULTS, context_for
+from protocol.bounded import context_for
 from protocol.documents import DocumentRefused, most_values, read_document
-from protocol.errors import Loc
+from protocol.errors import MAX_FAULTS, Loc
 from protocol.schema import Fault, ResultWarning
 from protocol.words import meant, wrongs_in
 from renderer.errors import InvalidRequest, StillreelError, TooManyImages

@@ -328,11 +328,17 @@ def test_all_images_that_cannot_be_had_are_entries_of_the_detail(served: Served)
         assert f"{each['loc'][2]}].url: {each['msg']}" in response.json()["message"]
 
 
-def test_images_that_are_no_urls_are_refused_together_before_a_job_is_made_of_them(served: Served) -> None:
-    body = {"images": [{"url": "ftp://a/b.png"}, still(), {"url": "../b.png"}, {"url": BAD[2]}]}
-    response = served.http.post(QUEUE, json=body)
+def test_images_that_are_no_urls_are_named_together_with_those_that_cannot_be_read(served: Served) -> None:
+    urls = [{"url": "ftp://a/b.png"}, {"url": "../b.png"}, {"url": BAD[2]}, {"url": BAD[1]}, {"url": BAD[0]}]
+    response = served.http.post(RUN, json={"images": [still(), *urls]})
     assert response.status_code == 422
-    assert [each["loc"][2] for each in response.json()["detail"]] == [0, 2]
+    assert [each["loc"][2] for each in response.json()["detail"]] == [1, 2, 3, 4, 5]
+
+
+def test_images_that_are_no_urls_are_refused_before_a_job_is_made_if_they_are_all(served: Served) -> None:
+    response = served.http.post(QUEUE, json={"images": [{"url": "ftp://a/b.png"}, {"url": "../b.png"}]})
+    assert response.status_code == 422
+    assert [each["loc"][2] for each in response.json()["detail"]] == [0, 1]
 
 
 @pytest.mark.parametrize(("on_error", "frames", "kind"), [("skip", 4, "image_skipped"), ("hold", 9, "image_held")])
