@@ -143,6 +143,7 @@ def render(
     if output is None:
         raise ConfigError(f"expected -o and a name for the video: {_typed(sources)}")
     settings = config.load(config_file)
+    terminal.keep_stdout()
     with written(output, overwrite=overwrite, as_json=as_json) as place:
         fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error)
         found = asked(sources, hold, fields, start, keep_order=keep_order)

@@ -6,10 +6,12 @@ escaped, because an error may quote a file's name and a terminal obeys what it r
 What draws (rich) is imported where it draws: a command that answers in plain lines need not wait for it.
 """
 
+import contextlib
 import functools
 import json
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -38,6 +40,20 @@ def _err() -> "Console":
     return Console(stderr=True)
 
 
+def keep_stdout() -> None:
+    """Let libraries that print write to stderr from now on, since stdout may be the video that somebody waits for.
+
+    OpenJPH, which reads OpenEXR's HTJ2K, is one of them.
+    """
+    ours = sys.stdout
+    with contextlib.suppress(OSError):  # one of the two is closed
+        kept = os.dup(ours.fileno())
+        os.dup2(2, ours.fileno())
+        sys.stdout = os.fdopen(
+            kept, "w", encoding=ours.encoding, errors=ours.errors, buffering=1 if ours.isatty() else -1
+        )
+
+
 def show_error(message: str) -> None:
     """Print one line on stderr."""
     _say("error:", "bold red", message)
@@ -54,7 +70,7 @@ def _say(word: str, style: str, message: str) -> None:
     _err().print(Text.assemble((word, style), " ", printable(message)), soft_wrap=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[ShowProgress]:
     """Show a progress bar on a terminal, and nothing elsewhere."""
     if quiet or not _err().is_terminal:
@@ -64,7 +80,7 @@ def progress_bar(*, quiet: bool) -> Iterator[ShowProgress]:
         yield show
 
 
-@contextmanager
+@contextlib.contextmanager
 def _bar(err: "Console") -> Iterator[ShowProgress]:
     from rich import progress  # noqa: PLC0415 - drawn with only now
 
@@ -189,7 +205,7 @@ def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:
         out.print(line, soft_wrap=True)
 
 
-@contextmanager
+@contextlib.contextmanager
 def jobs_display(*, as_json: bool) -> Iterator[Callable[[Sequence[JobStatus]], None]]:
     """Lend what shows the jobs as they are by now: drawn anew on a terminal, elsewhere a line for each change."""
     from rich.console import Console, Group  # noqa: PLC0415 - drawn with only now

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
+import OpenEXR
 import pytest
 from PIL import Image
 
 from tests.cli_process import COMMAND, Ended, Terminal, failed, run
 from tests.daemon_process import DaemonProcess, Gate, Start, picture, request, starting, still
+from tests.pictures.matrix import gradient
 
 Cli = Callable[..., Ended]
 WriteManifest = Callable[..., Path]
@@ -155,6 +158,25 @@ def test_a_dash_writes_a_whole_video_to_stdout(tmp_path: Path) -> None:
     assert ended.stdout.index(b"moov") < ended.stdout.index(b"mdat")
     assert ended.stderr.startswith(b"5 frames, ")
     assert [path.name for path in tmp_path.iterdir()] == ["a.ppm"]
+
+
+def test_what_a_decoder_prints_is_no_part_of_the_video_on_stdout(tmp_path: Path) -> None:
+    (tmp_path / "a.ppm").write_bytes(picture((1, 2, 3)))
+    header = {"compression": OpenEXR.HTJ2K32_COMPRESSION, "type": OpenEXR.scanlineimage}
+    channels = {name: gradient()[..., index].astype(np.float16) for index, name in enumerate("RGB")}
+    OpenEXR.File(header, channels).write(str(tmp_path / "b.exr"))
+    whole = (tmp_path / "b.exr").read_bytes()
+    (tmp_path / "b.exr").write_bytes(whole[:-10] + bytes(10))  # OpenJPH tells stdout that a code stream ends early
+    ended = subprocess.run(
+        [*COMMAND, "render", "a.ppm", "b.exr", "--hold", "5", "--on-error", "skip", "-o", "-"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert b"ojph info" in ended.stderr
+    assert b"ojph info" not in ended.stdout
+    assert ended.stdout[4:8] == b"ftyp"
 
 
 def test_an_output_that_is_there_is_replaced_unless_n_says_no(
