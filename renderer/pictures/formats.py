@@ -55,7 +55,10 @@ DECODERS: Final[Mapping[str, Mapping[str, str]]] = {
     "WebP": {"still": OPENCV, "animated": PILLOW},
     "GIF": {"": PILLOW},
     "TIFF": {
-        **dict.fromkeys((*_GREYS[:4], *_PALETTES, "8-bit grey with alpha", "8-bit CMYK", "8-bit YCbCr"), PILLOW),
+        **dict.fromkeys((*_GREYS[:4], *_PALETTES, "8-bit CMYK", "8-bit YCbCr"), PILLOW),
+        "8-bit grey with alpha": PILLOW,
+        **{f"{depth} planar {times}grey with alpha": PILLOW if depth == "8-bit" else OPENCV
+           for depth in ("8-bit", *_DEEP) for times in ("", "premultiplied ")},
         **dict.fromkeys((f"8-bit {kind}" for kind in _TIFF_COLOURS), PILLOW),
         **dict.fromkeys((f"{depth} {kind}" for depth in _DEEP for kind in ("grey", *_TIFF_COLOURS)), OPENCV),
     },

@@ -443,9 +443,10 @@ def tiff_by_hand(
     start = 8 + sum(map(len, strips))
     directory, beyond, after = b"", b"", start + 2 + 12 * len(entries) + 4
     for tag, kind, values in sorted(entries):
-        packed = b"".join(struct.pack({1: "<B", 3: "<H", 4: "<I", 11: "<f"}[kind], value) for value in values)
+        packed = b"".join(struct.pack({1: "<B", 3: "<H", 4: "<I", 5: "<I", 11: "<f"}[kind], value) for value in values)
         if len(packed) > 4:
-            directory += struct.pack("<HHII", tag, kind, len(values), after + len(beyond))
+            count = len(values) // 2 if kind == 5 else len(values)
+            directory += struct.pack("<HHII", tag, kind, count, after + len(beyond))
             beyond += packed
         else:
             directory += struct.pack("<HHI", tag, kind, len(values)) + packed.ljust(4, b"\0")
