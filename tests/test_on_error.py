@@ -136,7 +136,7 @@ def test_twenty_bad_images_are_named_and_no_further_one_is_looked_at(job_of: Job
     job = job_of("20.png", *(f"gone-{number}.png" for number in range(500)))
     fault = fault_of(job, tmp_path / "out.mp4").fault()
     assert [each["loc"][1] for each in fault.errors] == list(range(1, 21))
-    assert fault.message.endswith("images[20].url: no such file; those behind them were not looked at")
+    assert fault.message.endswith("images[20].url: no such file; others were not looked at")
 
 
 def test_faults_that_may_pass_are_worth_a_try_only_if_all_may(job_of: JobOf, tmp_path: Path) -> None:

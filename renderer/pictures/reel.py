@@ -71,7 +71,7 @@ def together(faults: Sequence[tuple[int, JobError]], *, is_all: bool) -> JobErro
     left = len(faults) - MAX_FAULTS
     first.others = tuple(others)
     if not is_all:
-        first.rest = "those behind them were not looked at"
+        first.rest = "others were not looked at"
     elif left > 0:
         first.rest = _counted(left, "is at fault, too", "are at fault, too")
     return first

@@ -11,7 +11,7 @@ export function details(id) {
   const refresh = async () => {
     if (element.hidden) return;
     try {
-      element.replaceChildren(...parts(await api.details(id)));
+      element.replaceChildren(...parts(await api.details(id)).filter(Boolean));
     } catch (error) {
       if (!(error instanceof api.Refused)) throw error;
       element.replaceChildren(make("p", { class: "fault" }, error.status === 404 ? "It is forgotten." : error.message));
@@ -31,7 +31,7 @@ function parts({ job, request, log, warnings: found }) {
   );
   return [
     make("p", { class: "soft" }, `Job ${job.request_id}`),
-    ...(found.length ? [make("ul", { class: "warnings" }, ...warnings({ warnings: found }))] : []),
+    found.length ? make("ul", { class: "warnings", tabindex: "0", "aria-label": "Warnings" }, ...warnings({ warnings: found })) : null,
     make("h3", {}, "Course"),
     make("ol", { class: "course" }, ...(lines.length ? lines : [make("li", {}, "Nothing is written down.")])),
     make("h3", {}, "Request"),

@@ -2,7 +2,8 @@
 
 import * as api from "./api.js";
 import { details } from "./details.js";
-import { announce, byId, make, plural, sentence, setText, took } from "./dom.js";
+import { announce, byId, make, plural, setText, took } from "./dom.js";
+import { faultSentences } from "./said.js";
 import { showResult } from "./video.js";
 
 const WORDS = {
@@ -81,7 +82,7 @@ export function refresh({ element, state, what, bar, encoder, when, words, stop,
   words.hidden = !words.textContent;
 }
 
-const reason = ({ error }) => sentence(error?.message ?? "No reason was given.");
+const reason = ({ error }) => (error ? faultSentences(error).join(" ") : "No reason was given.");
 const again = ({ attempts }) => (attempts > 1 ? `Begun ${attempts} times.` : "");
 const share = ({ progress }) => (progress?.frames ? progress.frames_done / progress.frames : 0);
 

@@ -7,6 +7,7 @@ import * as api from "./api.js";
 import { announce, byId, plural, sentence, setText, took } from "./dom.js";
 import { feed, remember, remembered } from "./feed.js";
 import { reel } from "./reel.js";
+import { faultSentences } from "./said.js";
 import { newId, send, uploadAll } from "./sending.js";
 import { markSetting, settingAtFault } from "./settings.js";
 import { showFirstFault } from "./stills.js";
@@ -198,8 +199,9 @@ function fail(message, faults, urls) {
     if (loc[0] !== "images") markSetting(loc[0], sentence(msg));
   }
   reel.setFaults(beside);
-  const words = faults.length > 1 && beside.size > 1 ? `${plural(beside.size, "still")} could not be used.` : message;
-  setFault(sentence(words));
+  const all = faultSentences({ message, errors: faults.length > 1 ? faults : [] }).join(" ");
+  const words = faults.length > 1 && beside.size > 1 ? `${plural(beside.size, "still")} could not be used.` : all;
+  setFault(words);
   announce(`Not rendered. ${words}`);
   if (beside.size) showFirstFault();
 }

@@ -1,6 +1,7 @@
 // A finished video: it plays, it can be saved, and what is known about it stands beside it.
 
-import { announce, byId, fileSize, make, plural, sentence, took } from "./dom.js";
+import { announce, byId, fileSize, make, plural, took } from "./dom.js";
+import { sentences } from "./said.js";
 import { duration } from "./timeline.js";
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -50,7 +51,8 @@ export function showResult(id, result, { isNew = true } = {}) {
 }
 
 /** What a result warns of, as items of a list. */
-export const warnings = (result) => (result.warnings ?? []).map(({ message }) => make("li", {}, sentence(message)));
+export const warnings = ({ warnings: found = [] }) =>
+  sentences(found.map(({ loc, message }) => ({ loc, words: message }))).map((words) => make("li", {}, words));
 
 function facts(result) {
   const [n, d] = result.fps.split("/").map(Number);

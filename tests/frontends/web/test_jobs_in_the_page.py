@@ -167,6 +167,30 @@ def test_a_row_opens_what_was_asked_for_how_it_went_and_what_to_know_of_the_vide
     assert opened.is_hidden()
 
 
+def test_warnings_name_their_stills_and_fields_and_say_once_what_is_so_of_several(page, fresh):
+    images = [still(), {"url": "a.png"}, {"url": "b.png"}, still(), {"url": "c.png"}, {**still(), "frame": 9}]
+    fields = {f"field{number}": 1 for number in range(17)}
+    made = fresh.submit(request(*images, on_error="skip", crff=1, **fields))
+    page.locator(".job[data-state=done]").wait_for()
+    page.get_by_label(f"Show the video of {made}").click()
+    page.wait_for_selector("#warnings li")
+    found = page.locator("#warnings li").all_text_contents()
+    assert '"crff": no such field, so it was ignored; did you mean crf?' in found
+    assert 'Still 6, "frame": no such field, so it was ignored; did you mean frames?' in found
+    assert "Each of stills 2, 3 and 5: this image is left out, with its time: " in " ".join(found)
+    is_scrolled = "(list) => list.scrollHeight > list.clientHeight && list.clientHeight < innerHeight / 2"
+    assert page.locator("#warnings").evaluate(is_scrolled)
+    assert page.locator("#warnings").get_attribute("tabindex") == "0"
+
+
+def test_a_failed_jobs_row_says_of_which_stills_its_words_are(page, fresh):
+    fresh.submit(request(still(), *({"url": f"{number}.png"} for number in range(30)), {"url": "cid:9"}))
+    page.locator(".job[data-state=failed]").wait_for()
+    words = page.locator(".job > .fault").text_content()
+    assert words.startswith("Each of stills 2 to 21: not under a directory that may be read")
+    assert words.endswith(" Others were not looked at.")
+
+
 def test_details_follow_a_job_that_moves_on(page, fresh, gate: Gate):
     made = fresh.submit(gate.request())
     page.get_by_label(f"Details of {made}").click()
