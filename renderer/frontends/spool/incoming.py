@@ -87,9 +87,9 @@ def _judge(entry: os.DirEntry[str]) -> Waiting | None:
         except OSError:  # not this one
             continue
     name, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - as above
-    if is_directory or suffix not in MANIFEST_SUFFIXES:
+    if is_directory or suffix.lower() not in MANIFEST_SUFFIXES:
         return None
-    return Waiting(entry.name, name, is_bundle=False, manifest=f"manifest{suffix}")
+    return Waiting(entry.name, name, is_bundle=False, manifest=f"manifest{suffix.lower()}")
 
 
 def read_fields(path: Path, max_bytes: int, max_images: int) -> dict[str, Any]:

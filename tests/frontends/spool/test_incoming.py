@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from renderer.errors import FileTooLarge, InvalidRequest, JobError
-from renderer.frontends.spool.incoming import read_fields
+from renderer.frontends.spool.incoming import read_fields, waiting
 from tests.manifest_directory import as_nobody, everybodys_directory
 
 MAX_BYTES, MAX_IMAGES = 10_000, 100
@@ -52,6 +52,18 @@ def test_a_manifest_is_a_json_object(tmp_path: Path) -> None:
 def test_what_is_no_json_object_is_refused_in_words(tmp_path: Path, text: bytes, words: str) -> None:
     (tmp_path / "m.json").write_bytes(text)
     assert refusal(tmp_path / "m.json").startswith(words)
+
+
+def test_a_manifest_is_known_by_the_end_of_its_name_in_letters_of_any_case(tmp_path: Path) -> None:
+    for name in ("A.JSON", "b.Csv", "c.JSONL", "d.FFConcat", "e.JPG", "f.json.TMP"):
+        (tmp_path / name).touch()
+    found = {each.entry: (each.name, each.manifest) for each in waiting(tmp_path)}
+    assert found == {
+        "A.JSON": ("A", "manifest.json"),
+        "b.Csv": ("b", "manifest.csv"),
+        "c.JSONL": ("c", "manifest.jsonl"),
+        "d.FFConcat": ("d", "manifest.ffconcat"),
+    }
 
 
 @pytest.mark.parametrize("kind", ["a symbolic link", "a directory", "a FIFO", "a socket", "a device"])
