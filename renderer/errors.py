@@ -33,8 +33,9 @@ StillreelError
 │   └── WorkerLost             the process that rendered died
 └── ConfigError              start-up only: a setting or the machine does not allow to begin
 
-Every leaf names its row of protocol/errors.py in `kind`. Messages say what was expected and what was found; `loc` says
-where, and stands before the message when it is shown. None may hold a path or a secret of the server.
+Every class names its row of protocol/errors.py in `kind`, or has that of the class above it. Messages say what was
+expected and what was found; `loc` says where, and stands before the message when it is shown. None may hold a path or a
+secret of the server.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,10 +48,10 @@ if TYPE_CHECKING:
 
 
 class StillreelError(Exception):
-    """The root; carries the words, the row of the table and the place in the request."""
+    """The root; it carries the message, the row of the table and the place in the request."""
 
     kind: ClassVar[str] = "internal_error"
-    is_retryable: ClassVar[bool] = False  # beside what the row of the table says
+    is_retryable: ClassVar[bool] = False  # whether trying again helps although the table says that it does not
 
     def __init__(self, message: str, *, loc: Loc = ()) -> None:
         super().__init__(message)
@@ -129,8 +130,6 @@ class InvalidRequest(JobError):
         details: every fault found, as dicts with "loc", "msg" and "type".
     """
 
-    kind = "invalid_params"
-
     def __init__(
         self,
         message: str,
@@ -205,8 +204,6 @@ class DecodeFailed(JobError):
 class DecodeTimedOut(DecodeFailed):
     """A decoder has not come back in time; the thread that it keeps cannot be ended, only its process."""
 
-    kind = "image_load_error"
-
 
 class ImageTooLarge(JobError):
     kind = "image_too_large"
@@ -233,11 +230,13 @@ class JobTimedOut(JobError):
 
 
 class CapacityError(StillreelError):
+    """There is no room now; the same request may be accepted later."""
+
     kind = "queue_full"
 
 
 class QueueFull(CapacityError):
-    kind = "queue_full"
+    """As many jobs wait as may wait, for everybody or for one key."""
 
 
 class ShuttingDown(CapacityError):
@@ -249,15 +248,15 @@ class StorageFull(CapacityError):
 
 
 class SessionsBusy(CapacityError):
-    kind = "queue_full"
+    """Every session of the GPU's encoder is in use."""
 
 
 class BackendError(StillreelError):
-    kind = "internal_error"
+    """We are at fault, and not the request."""
 
 
 class EncodeFailed(BackendError):
-    kind = "internal_error"
+    """The encoder refused, stalled or died."""
 
 
 class DeviceFailed(EncodeFailed):
@@ -268,8 +267,6 @@ class DeviceFailed(EncodeFailed):
         was_kept: its session had served another job before, so a fresh one may do.
     """
 
-    kind = "internal_error"
-
     def __init__(self, message: str, *, loc: Loc = (), device: str | None = None, was_kept: bool = False) -> None:
         super().__init__(message, loc=loc)
         self.device = device
@@ -277,16 +274,16 @@ class DeviceFailed(EncodeFailed):
 
 
 class OutputFailed(BackendError):
-    kind = "internal_error"
+    """The video's file could not be written."""
 
 
 class StoreFailed(BackendError):
-    kind = "internal_error"
+    """The store of jobs could not be read or written."""
 
 
 class WorkerLost(BackendError):
-    kind = "internal_error"
+    """The process that rendered died."""
 
 
 class ConfigError(StillreelError):
-    kind = "internal_error"
+    """A setting or the machine does not allow to begin."""

@@ -24,7 +24,7 @@ from protocol.errors import MAX_FAULTS
 from protocol.schema import AUTO_FPS, PixelLayout, RenderParams, RenderRequest, ResultWarning
 from protocol.words import listed, wrongs_in
 from renderer.config import FetchSettings, RequestLimits
-from renderer.encode.canvas import canvas_limits
+from renderer.encode.plan import canvas_limits
 from renderer.errors import (
     FetchFailed,
     InvalidRequest,

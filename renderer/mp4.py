@@ -160,8 +160,9 @@ class Mp4Writer:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._close(suppress=True)
-        with suppress(OSError):  # of a disk that has become read-only; what brought us here is the error to tell
+        with suppress(av.FFmpegError, OSError):  # what brought us here is the error to tell, not that of a full disk
+            self._close()
+        with suppress(OSError):
             self._part.unlink(missing_ok=True)
 
     def extend(self, samples: Iterable[Sample], reordered: int = 0) -> None:
@@ -250,15 +251,10 @@ class Mp4Writer:
             _copy_colour(told, self._stream)
         return self._container, self._stream
 
-    def _close(self, *, suppress: bool = False) -> None:
+    def _close(self) -> None:
         container, self._container, self._stream = self._container, None, None
-        if container is None:
-            return
-        try:
+        if container is not None:
             container.close()
-        except (av.FFmpegError, OSError):
-            if not suppress:
-                raise
 
 
 def timescale(fps: Fraction) -> int:

@@ -1,27 +1,35 @@
 """A whole job on one page: stills in, one MP4 out.
 
-Each still is coded once and its hold is synthesised, if the plan of the stream says so; else every frame is coded. A
-stream that turns out to be of a shape that cannot be held is begun again, every frame coded. Who encodes is chosen by
-`encode.choice`; where the choice was left to us and the GPU fails, libx264 begins the job again. So is a job begun
-again without the images that cannot be had, if its request wants the others shown.
+Each still is coded once and its hold is synthesised, if the plan of the stream says so; otherwise every frame is coded.
+A stream that turns out to have a shape that cannot be held is begun again with every frame coded. `encode.select`
+chooses the encoder; where the request left the choice to us and the GPU fails, libx264 begins the job again. A job is
+also begun again without the images that cannot be read, if its request wants the others shown.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, ParamSpec, TypeVar
 
 from protocol.errors import MAX_FAULTS
 from protocol.schema import Progress, RenderRequest, ResultWarning
 from renderer.config import RenderSettings
-from renderer.encode.canvas import canvas_limits
-from renderer.encode.in_flight import FramesInFlight
+from renderer.encode.base import FramesInFlight
 from renderer.encode.nvenc.probe import findings_here
-from renderer.encode.plan import PlannedStill, StreamPlan, every_frame, held_coding, idrs_only, plan_stream
+from renderer.encode.plan import (
+    PlannedStill,
+    StreamPlan,
+    canvas_limits,
+    every_frame,
+    held_coding,
+    idrs_only,
+    plan_stream,
+)
 from renderer.encode.select import Backend, OpenEncoder, choose
 from renderer.encode.sequence import FrameSequence, sequence_for
 from renderer.encode.stream import AccessUnit, StreamSettings
@@ -30,7 +38,6 @@ from renderer.geometry import Canvas, CanvasLimits, Size, canvas_for, even_up, l
 from renderer.h264.bits import UnsupportedStream
 from renderer.h264.repeat import NeedsIdr
 from renderer.mp4 import Mp4Writer
-from renderer.observe.stage_clock import StageClock
 from renderer.pictures.compose import Framing
 from renderer.pictures.fetch import Content, Fetcher
 from renderer.pictures.formats import More
@@ -55,6 +62,8 @@ _IN_PART: Final[Mapping[More, tuple[str, str]]] = {
 }
 
 OnProgress = Callable[[Progress], None]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def render(
@@ -81,42 +90,75 @@ def render(
         SessionsBusy: the request names nvenc, and all its sessions are in use.
         BackendError: encoding or writing failed. In both cases nothing is left behind.
     """
-    whole = _Whole(job, settings or RenderSettings(), on_progress, open_encoder, marks)
-    report = whole.render(output)
+    report = _Whole(job, settings or RenderSettings(), on_progress, open_encoder, marks).render(output)
     for warning in report.warnings:
         log.info("%s", warning, extra={"action": "warned", "warning": warning.type})
     return report
 
 
-class _Whole:
-    """A job from its first attempt to its last: images that cannot be had are taken out, or all named, in between."""
+class StageClock:
+    """Adds up wall-clock seconds by stage, so that a result can say where its time went."""
 
-    def __init__(
-        self,
-        job: RenderJob,
-        settings: RenderSettings,
-        on_progress: OnProgress,
-        open_encoder: OpenEncoder | None,
-        marks: Marks | None,
-    ) -> None:
-        self._job = job
-        self._settings = settings
-        self._on_progress = on_progress
-        self._open_encoder = open_encoder
-        self._marks = marks
-        self._clock = StageClock()
-        self._fetcher = Fetcher(settings.fetch, base=job.base, attachments=job.attachments, any_path=job.any_path)
-        self._good: set[Hashable] = set()
-        self._limits = CanvasLimits(settings.max_canvas_side, settings.max_canvas_side)
-        if open_encoder is None:
-            encoder = job.request.encoder
-            gpus = findings_here(settings.nvenc) if encoder == "nvenc" and not settings.gpus else settings.gpus
-            self._limits = self._limits.within(canvas_limits(encoder, gpus))
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    def time(self, stage: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        began = time.perf_counter()
+        try:
+            return work(*args, **kwargs)
+        finally:
+            self.add(stage, time.perf_counter() - began)
+
+    def timed(self, stage: str, items: Iterable[T]) -> Iterator[T]:
+        """Yield the items, and time how long each of them is waited for."""
+        waiting = iter(items)
+        while (item := self.time(stage, next, waiting, None)) is not None:
+            yield item
+
+    def add(self, stage: str, seconds: float) -> None:
+        self._stages[stage] = self._stages.get(stage, 0.0) + seconds
+
+    def report(self) -> dict[str, float]:
+        stages = {**self._stages, "total": time.perf_counter() - self._began}
+        return {stage: round(seconds, 4) for stage, seconds in stages.items()}
+
+
+@dataclass
+class _Whole:
+    """A job from its first attempt to its last: between attempts, images that cannot be had are left out, or all named.
+
+    Attributes:
+        good: the pictures that an attempt has shown, or that were tried without fault.
+    """
+
+    job: RenderJob
+    settings: RenderSettings
+    on_progress: OnProgress
+    open_encoder: OpenEncoder | None
+    marks: Marks | None
+    clock: StageClock = field(default_factory=StageClock)
+    good: set[Hashable] = field(default_factory=set)
+
+    @cached_property
+    def fetcher(self) -> Fetcher:
+        job = self.job
+        return Fetcher(self.settings.fetch, base=job.base, attachments=job.attachments, any_path=job.any_path)
+
+    @cached_property
+    def limits(self) -> CanvasLimits:
+        """The largest canvas that the settings and the encoder allow."""
+        settings, encoder = self.settings, self.job.request.encoder
+        limits = CanvasLimits(settings.max_canvas_side, settings.max_canvas_side)
+        if self.open_encoder is not None:
+            return limits
+        gpus = findings_here(settings.nvenc) if encoder == "nvenc" and not settings.gpus else settings.gpus
+        return limits.within(canvas_limits(encoder, gpus))
 
     def render(self, output: Path) -> RenderReport:
-        """Render what can be had of the job, if it says so, or else all."""
-        on_error = self._job.request.on_error
-        whole = reel_of(self._job.request, self._job.timeline, self._fetcher)
+        """Render the job; without the images that cannot be read, if its request says so."""
+        on_error = self.job.request.on_error
+        whole = reel_of(self.job.request, self.job.timeline, self.fetcher)
         faults: dict[Hashable, JobError] = {}
         reel = whole
         while True:
@@ -132,75 +174,64 @@ class _Whole:
                     raise together(whole.first_places(faults), is_all=is_all) from error.__cause__
                 reel = whole.without(faults, on_error)
             else:
-                said = (*self._job.warnings, *remarks(self._job.request, self._job.timeline))
+                said = (*self.job.warnings, *remarks(self.job.request, self.job.timeline))
                 return replace(report, warnings=(*said, *warnings_of(whole, faults, on_error), *report.warnings))
 
     def _check_urls(self, reel: Reel) -> None:
-        """Refuse what can be told without reading a file, before any work."""
+        """Refuse urls whose fault shows without reading a file, before any work."""
         for source in reel.sources:
             try:
-                self._fetcher.check(source.url)
+                self.fetcher.check(source.url)
             except JobError as error:
                 raise error.at("images", source.image, "url") from error.__cause__
 
     def _faults(self, reel: Reel, error: JobError) -> dict[Hashable, JobError]:
-        """Look at the stills that were not shown yet, after one of them could not be had."""
+        """Try the stills that were not shown yet, after one of them could not be read, so that all faults are named."""
         at = next(source.picture for source in reel.sources if source.image == error.loc[1])
-        voice = ProgressReporter(reel, self._on_progress)
-        voice.say()
-        most = MAX_FAULTS if self._job.request.on_error == "fail" else len(reel.sources)
-        loader = Loader(self._fetcher, self._settings.pictures, self._marks)
-        found = unreadable(reel.sources, loader, {*self._good, at}, voice.say_again, most - 1)
-        self._good |= {source.picture for source in reel.sources} - {at, *found}
+        reporter = ProgressReporter(reel, self.on_progress)
+        reporter.say()
+        most = MAX_FAULTS if self.job.request.on_error == "fail" else len(reel.sources)
+        loader = Loader(self.fetcher, self.settings.pictures, self.marks)
+        found = unreadable(reel.sources, loader, {*self.good, at}, reporter.say_again, most - 1)
+        self.good |= {source.picture for source in reel.sources} - {at, *found}
         return {at: error, **found}
 
     def _render(self, reel: Reel, output: Path) -> RenderReport:
-        request = self._job.request
-        measurer = Measurer(self._fetcher, self._settings.pictures, self._marks or Marks())
-        say = ProgressReporter(reel, self._on_progress).say_again
-        look, at_hand, warnings = _look(request, reel, measurer, self._limits, say)
-        if self._open_encoder is None:
-            backend = choose(request.encoder, look.canvas, request.crf, self._settings)
+        request = self.job.request
+        measurer = Measurer(self.fetcher, self.settings.pictures, self.marks or Marks())
+        say = ProgressReporter(reel, self.on_progress).say_again
+        look, at_hand, warnings = _look(request, reel, measurer, self.limits, say)
+        if self.open_encoder is None:
+            backend = choose(request.encoder, look.canvas, request.crf, self.settings)
         else:
             reason = NO_GPU_ENCODER if request.encoder == "auto" else None
-            backend = Backend("libx264", self._open_encoder, reason)
-        rendering = _Rendering(
-            request,
-            reel,
-            self._settings,
-            self._fetcher,
-            look,
-            at_hand,
-            self._clock,
-            self._on_progress,
-            self._marks,
-            self._good,
-        )
+            backend = Backend("libx264", self.open_encoder, reason)
+        rendering = _Rendering(self, reel, look, at_hand)
         facts, plan, backend = rendering.complete(backend, output)
         warnings += [*_shown_in_part(rendering.in_part), *_enlarged(rendering.enlarged, look.canvas)]
         reasons = backend.reason, plan.encoded_reason
-        return RenderReport(facts, backend.name, *reasons, self._clock.report(), tuple(warnings))
+        return RenderReport(facts, backend.name, *reasons, self.clock.report(), tuple(warnings))
 
 
 @dataclass(frozen=True, slots=True)
 class _Rendering:
-    """Stills with everything at hand; may be attempted again under another plan or with another encoder."""
+    """Stills that are to be rendered; may be attempted again under another plan or with another encoder.
 
-    request: RenderRequest
+    Attributes:
+        at_hand: images that have been fetched already, by url.
+        enlarged: the sizes of the stills that are scaled up much, by their places in the request.
+        in_part: what else the files of some stills hold, by their places in the request.
+    """
+
+    whole: _Whole
     reel: Reel
-    settings: RenderSettings
-    fetcher: Fetcher
     look: Framing
     at_hand: dict[str, Content]
-    clock: StageClock
-    on_progress: OnProgress
-    marks: Marks | None
-    good: set[Hashable]
     enlarged: dict[int, Size] = field(default_factory=dict)
     in_part: dict[int, More] = field(default_factory=dict)
 
     def complete(self, backend: Backend, output: Path) -> tuple[VideoFacts, StreamPlan, Backend]:
-        """Render the stills; return with the facts the plan and the encoder that it came to in the end."""
+        """Render the stills; return the facts of the video, and the plan and the encoder that were used in the end."""
         plan = self._plan(backend)
         while True:
             try:
@@ -216,51 +247,52 @@ class _Rendering:
                 backend, plan = other, self._plan(other)
 
     def attempt(self, plan: StreamPlan, backend: Backend, output: Path) -> VideoFacts:
+        whole, reel = self.whole, self.reel
         coded = [(index, still) for index, still in enumerate(plan.stills) if still.copy_of is None]
         sequence = sequence_for(plan)
-        voice = ProgressReporter(self.reel, self.on_progress, lambda: sequence.frames_done)
-        voice.say()
+        reporter = ProgressReporter(reel, whole.on_progress, lambda: sequence.frames_done)
+        reporter.say()
         stream = self._stream(plan, [still for _, still in coded])
-        sources = [self.reel.sources[index] for index, _ in coded]
+        sources = [reel.sources[index] for index, _ in coded]
         with (
             FramesInFlight() as lent,
-            backend.open_encoder(stream, self.settings.encode) as encoder,
-            Loader(self.fetcher, self.settings.pictures, self.marks, self.at_hand) as loader,
-            Stills(sources, self.look, loader, self.settings.pictures, encoder.stock) as stills,
-            Mp4Writer(output, stream.fps, self.request.timecode) as video,
+            backend.open_encoder(stream, whole.settings.encode) as encoder,
+            Loader(whole.fetcher, whole.settings.pictures, whole.marks, self.at_hand) as loader,
+            Stills(sources, self.look, loader, whole.settings.pictures, encoder.stock) as stills,
+            Mp4Writer(output, stream.fps, whole.job.request.timecode) as video,
         ):
-            for (index, still), lease in zip(coded, self.clock.timed("stills", stills), strict=True):
-                self.good.add(self.reel.sources[index].picture)
+            for (index, still), lease in zip(coded, whole.clock.timed("stills", stills), strict=True):
+                whole.good.add(reel.sources[index].picture)
                 times = 1 if plan.is_held else still.hold
                 with lent.lend(lease, encoder, times):
                     for _ in range(times):
-                        self._write(self.clock.time("encode", encoder.encode, lease.frame), sequence, video)
-                        voice.say_again()
-                voice.say(images_done=index + 1)
-            voice.say(images_done=len(self.reel.sources), stage="finishing")
-            for unit in self.clock.timed("encode", encoder.flush()):
+                        self._write(whole.clock.time("encode", encoder.encode, lease.frame), sequence, video)
+                        reporter.say_again()
+                reporter.say(images_done=index + 1)
+            reporter.say(images_done=len(reel.sources), stage="finishing")
+            for unit in whole.clock.timed("encode", encoder.flush()):
                 self._write([unit], sequence, video)
-                voice.say_again()
+                reporter.say_again()
             video.extend(sequence.flush(), sequence.reordered)
-            self.clock.add("stills_busy", loader.busy_s)
+            whole.clock.add("stills_busy", loader.busy_s)
             self.enlarged.update(stills.enlarged)
             self.in_part.update(stills.in_part)
-            return self.clock.time("mux", video.commit, self.reel.timeline.frames)
+            return whole.clock.time("mux", video.commit, reel.timeline.frames)
 
     def _plan(self, backend: Backend) -> StreamPlan:
-        rules = self.settings.nvenc if backend.nvenc else self.settings.encode
+        rules = self.whole.settings.nvenc if backend.nvenc else self.whole.settings.encode
         if not rules.hold_pictures:
             return every_frame(self.reel.timeline.holds, rules.hold_pictures_refusal)
         pictures = [source.picture for source in self.reel.sources]
-        return plan_stream(self.reel.timeline, pictures, self._keyframe_interval, self.request.preset)
+        return plan_stream(self.reel.timeline, pictures, self._keyframe_interval, self.whole.job.request.preset)
 
     def _write(self, units: Iterable[AccessUnit], sequence: FrameSequence, video: Mp4Writer) -> None:
         for unit in units:
             samples = sequence.push(unit)
-            self.clock.time("mux", video.extend, samples, sequence.reordered)
+            self.whole.clock.time("mux", video.extend, samples, sequence.reordered)
 
     def _stream(self, plan: StreamPlan, coded: list[PlannedStill]) -> StreamSettings:
-        request = self.request
+        request = self.whole.job.request
         held = held_coding(coded) if plan.is_held else None
         fps, interval = self.reel.timeline.fps, self._keyframe_interval
         return StreamSettings(self.look.canvas, fps, request.crf, request.preset, interval, held)
@@ -268,7 +300,7 @@ class _Rendering:
     @property
     def _keyframe_interval(self) -> int:
         """The most frames from one sync sample to the next."""
-        frames = Fraction(str(self.request.max_keyframe_interval)) * self.reel.timeline.fps
+        frames = Fraction(str(self.whole.job.request.max_keyframe_interval)) * self.reel.timeline.fps
         return min(max(1, math.floor(frames)), _ENDLESS)
 
 
@@ -285,7 +317,7 @@ def _plan_after(error: UnsupportedStream, plan: StreamPlan, timeline: Timeline) 
 def _look(
     request: RenderRequest, reel: Reel, measurer: Measurer, limits: CanvasLimits, say: Callable[[], None]
 ) -> tuple[Framing, dict[str, Content], list[ResultWarning]]:
-    """Settle the canvas and how stills are put on it; return also what had to be fetched to know its size."""
+    """Choose the canvas and how stills are put on it; return also what was fetched to know its size, and warnings."""
     at_hand: dict[str, Content] = {}
     warnings: list[ResultWarning] = []
     if request.width and request.height:
@@ -305,7 +337,7 @@ def _look(
 
 
 def _check_canvas(canvas: Canvas, request: RenderRequest, limits: CanvasLimits) -> None:
-    """Refuse what was asked for and cannot be had: with one side given, the other is known only now."""
+    """Refuse a canvas that was asked for and is too large: where one side was given, the other is known only now."""
     if limits.allow(canvas):
         return
     name = "width" if request.width else "height"
@@ -347,12 +379,12 @@ def _shown_in_part(found: Mapping[int, More]) -> list[ResultWarning]:
 
 
 def _others(images: Collection[int]) -> str:
-    """Return what is said of the images beside the first."""
+    """Return the end of a sentence about the first image that counts the others."""
     return {1: "", 2: "; so is 1 more image"}.get(len(images), f"; so are {len(images) - 1} more images")
 
 
 class ProgressReporter:
-    """Tells progress, and tells it again while work goes on, so that silence means that nothing moves."""
+    """Reports progress, and repeats it every second while work goes on, so that silence means that nothing moves."""
 
     def __init__(self, reel: Reel, on_progress: OnProgress, frames_done: Callable[[], int] = lambda: 0) -> None:
         self._on_progress = on_progress

@@ -9,14 +9,13 @@ mb_qp_delta 0 and a coeff_token of no coefficients (Table 9-5, 0 <= nC < 2) are 
 """
 
 from collections.abc import Sequence
-from typing import Final, Self
+from typing import Final
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import Nv12Frame, check_frame
+from renderer.encode.base import Encoder, Nv12Frame, check_frame
 from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.errors import EncodeFailed
 from renderer.h264.bits import BitWriter, NalType, escape, join_nals
-from renderer.pictures.memory import PLAIN_STOCK, FrameStock
 
 _GREY_MACROBLOCK: Final = b"\x27"
 _I_SLICE: Final = 7  # Table 7-6: all slices of the picture are I
@@ -27,7 +26,7 @@ _BT709: Final = 1
 _UNSPECIFIED_FORMAT: Final = 5
 
 
-class NullEncoder:
+class NullEncoder(Encoder):
     """Takes frames without looking at them; see `encode.base.Encoder` for the contract.
 
     A test that needs a failure or a delay overrides `encode`.
@@ -42,20 +41,6 @@ class NullEncoder:
 
     def __repr__(self) -> str:
         return f"<NullEncoder {self._stream.canvas} frames={self._frames}{'' if self._is_open else ' closed'}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    @property
-    def stock(self) -> FrameStock:
-        return PLAIN_STOCK
-
-    @property
-    def pending_frames(self) -> int:
-        return 0
 
     def encode(self, frame: Nv12Frame) -> Sequence[AccessUnit]:
         check_frame(frame, self._stream.canvas)

@@ -26,9 +26,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from protocol.schema import Preset
+from protocol.schema import EncoderName, Preset
+from renderer.encode.nvenc.options import canvas_limits as nvenc_canvas_limits
 from renderer.encode.stream import HeldCoding
+from renderer.geometry import LEVEL_6_2, CanvasLimits
 from renderer.timeline import Timeline
+from renderer.work import NvencFindings
+
+LIBX264_CANVAS: Final = LEVEL_6_2.within(CanvasLimits(16384, 16384))  # MAX_RESOLUTION in x264's common/common.h
 
 # A stream in which fewer than one frame in five is a repeat is coded frame by frame: B pictures and several references
 # save more there than repeats do.
@@ -83,6 +88,16 @@ class StreamPlan:
     @property
     def is_held(self) -> bool:
         return self.encoded_reason is None
+
+
+def canvas_limits(asked: EncoderName, gpus: NvencFindings | None) -> CanvasLimits:
+    """Return the largest canvas that a request may have, by the encoder that it names.
+
+    A canvas that is too large for a GPU goes to libx264, unless the request names nvenc.
+    """
+    if asked == "nvenc":
+        return nvenc_canvas_limits(gpus.candidates if gpus else ()).within(LEVEL_6_2)
+    return LIBX264_CANVAS
 
 
 def held_coding(coded: Sequence[PlannedStill]) -> HeldCoding:

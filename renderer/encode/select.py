@@ -1,4 +1,4 @@
-"""Who encodes a job: a GPU if one can, libx264 if not, and in the words of the result why not."""
+"""Which encoder a job gets: a GPU's if one can take it, else libx264, with the reason that the result then states."""
 
 import logging
 from collections.abc import Callable
@@ -32,39 +32,29 @@ class Backend:
 
     Attributes:
         reason: why it is not the GPU's, if the request left the choice to us.
-        nvenc: how it was chosen; None unless it is the GPU's.
+        nvenc: the settings that a GPU's encoder was chosen by; None for libx264.
+        is_required: the request names nvenc, so no other encoder may take over.
     """
 
     name: Literal["nvenc", "libx264"]
     open_encoder: OpenEncoder
     reason: str | None = None
-    nvenc: "Wanted | None" = None
+    nvenc: NvencSettings | None = None
+    is_required: bool = False
 
     def instead(self, error: DeviceFailed | SessionsBusy) -> "Backend | None":
-        """Return who takes over after a failure, or None if nobody may."""
+        """Return the encoder that takes over after a failure, or None if none may."""
         if self.nvenc is None:
             return None
         if isinstance(error, DeviceFailed) and error.was_kept:
             keeper().stop_keeping()
             return self
         if isinstance(error, DeviceFailed) and error.device:
-            _breaker(self.nvenc.settings).trip(error.device, error.message)
-        if self.nvenc.is_required:
+            _breaker(self.nvenc).trip(error.device, error.message)
+        if self.is_required:
             return None
         log.warning("libx264 takes over: %s", error.message, extra={"action": "fallback"})
         return libx264(error.message)
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a job asks of the GPUs.
-
-    Attributes:
-        is_required: the request names nvenc, so nothing else will do.
-    """
-
-    settings: NvencSettings
-    is_required: bool
 
 
 def libx264(reason: str | None = None) -> Backend:
@@ -82,30 +72,34 @@ def choose(asked: EncoderName, canvas: Canvas, crf: int, settings: RenderSetting
     findings = settings.gpus or findings_here(settings.nvenc)
     try:
         devices = _fit_devices(canvas, crf, findings, settings.nvenc)
-    except _Refused as error:
+    except NotSupported as error:
         if asked == "nvenc":
-            raise NotSupported(str(error), loc=("encoder",)) from None
-        return libx264(str(error))
+            raise
+        return libx264(error.message)
     in_sight = tuple(device.uuid for device in findings.candidates)
     opening = Opening(
         settings.nvenc, devices, in_sight, lambda device, words: _breaker(settings.nvenc).trip(device.uuid, words)
     )
-    wanted = Wanted(settings.nvenc, is_required=asked == "nvenc")
-    return Backend("nvenc", lambda stream, _: NvencEncoder(stream, opening), nvenc=wanted)
-
-
-class _Refused(Exception):
-    """No GPU can take the job; the words say why."""
+    return Backend(
+        "nvenc",
+        lambda stream, _: NvencEncoder(stream, opening),
+        nvenc=settings.nvenc,
+        is_required=asked == "nvenc",
+    )
 
 
 def _fit_devices(canvas: Canvas, crf: int, findings: NvencFindings, settings: NvencSettings) -> tuple[NvencDevice, ...]:
-    """Return the devices that can take a job now."""
+    """Return the devices that can take a job now.
+
+    Raises:
+        NotSupported: there is none; the message says why.
+    """
     if refused := findings.refusal:
-        raise _Refused(refused)
+        raise NotSupported(refused, loc=("encoder",))
     try:
         breaker = _breaker(settings)
     except DeviceFailed as error:
-        raise _Refused(error.message) from error
+        raise NotSupported(error.message, loc=("encoder",)) from error
     reasons: dict[str, None] = {}
     fit = []
     for device in findings.candidates:
@@ -115,7 +109,7 @@ def _fit_devices(canvas: Canvas, crf: int, findings: NvencFindings, settings: Nv
         else:
             fit.append(device)
     if not fit:
-        raise _Refused("; ".join(reasons))
+        raise NotSupported("; ".join(reasons), loc=("encoder",))
     return tuple(fit)
 
 

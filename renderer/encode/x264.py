@@ -14,15 +14,14 @@ import shlex
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from typing import IO, Self
+from typing import IO
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import Nv12Frame, check_frame
+from renderer.encode.base import Encoder, Nv12Frame, check_frame
 from renderer.encode.ffmpeg import AccessUnitSplitter, arguments, find_ffmpeg
 from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.errors import EncodeFailed
 from renderer.observe.redaction import without_directories
-from renderer.pictures.memory import PLAIN_STOCK, FrameStock
 from renderer.processes import Child, group_ticks, starting_first_to_kill
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,7 @@ _READ_BYTES = 1024 * 1024
 _PIPE_BYTES = 1024 * 1024  # Linux's default of 64 KiB costs a wake-up of both sides for every 64 KiB of picture.
 
 
-class X264Encoder:
+class X264Encoder(Encoder):
     """One ffmpeg child process; see `encode.base.Encoder` for the contract."""
 
     def __init__(self, stream: StreamSettings, settings: EncodeSettings) -> None:
@@ -61,20 +60,6 @@ class X264Encoder:
 
     def __repr__(self) -> str:
         return f"<X264Encoder {self._stream.canvas} pid={self._child.pid} exit={self._child.returncode}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    @property
-    def stock(self) -> FrameStock:
-        return PLAIN_STOCK
-
-    @property
-    def pending_frames(self) -> int:
-        return 0
 
     def encode(self, frame: Nv12Frame) -> Sequence[AccessUnit]:
         check_frame(frame, self._stream.canvas)

@@ -46,16 +46,14 @@ class PresentationOrder:
     They leave an IDR period at a time, when the next IDR enters or at the flush.
     """
 
-    def __init__(self, headers: bytes = b"") -> None:
-        """Begin a stream; `headers` are parameter sets, Annex B, if the encoder gives them apart."""
+    def __init__(self) -> None:
         self._sets = ParameterSets()
         self._num_reorder_frames = 0
-        # Picture order counts with access units.
+        # The pictures of this IDR period: the picture order count and the access unit of each.
         self._period: list[tuple[int, bytes]] = []
-        self._counter = _OrderCounter()
+        # The count of the top field of the last reference picture; under type 2 the last frame_num, unwrapped.
+        self._previous = 0
         self._presented = 0
-        for nal in split_nals(headers):
-            self._take(nal)
 
     @property
     def num_reorder_frames(self) -> int:
@@ -70,7 +68,7 @@ class PresentationOrder:
         """
         sps, header = self._read(access_unit)
         settled = self.flush() if header.idr_pic_id else []
-        self._period.append((self._counter.count(sps, header), access_unit))
+        self._period.append((self._count(sps, header), access_unit))
         return settled
 
     def flush(self) -> list[tuple[int, bytes]]:
@@ -96,16 +94,8 @@ class PresentationOrder:
                 return self._sets.active(header.pps_id)[0], header
         raise InvalidStream("an access unit has no coded slice")
 
-
-class _OrderCounter:
-    """Decodes picture order counts within an IDR period (8.2.1.1, 8.2.1.3)."""
-
-    def __init__(self) -> None:
-        # The top field's count in the last reference picture; under type 2 the last frame_num, unwrapped.
-        self._previous = 0
-
-    def count(self, sps: Sps, header: SliceHeader) -> int:
-        """Return PicOrderCnt of the next picture in decoding order."""
+    def _count(self, sps: Sps, header: SliceHeader) -> int:
+        """Return PicOrderCnt of the next picture in decoding order, within its IDR period (8.2.1.1, 8.2.1.3)."""
         if header.resets_order:
             raise UnsupportedStream("a picture that is no IDR forgets all before it (operation 5)")
         if sps.order.poc_type == 1:

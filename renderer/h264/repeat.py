@@ -58,16 +58,9 @@ class HeldPictures:
     The output is in decoding and presentation order at once. After an error the stream is lost.
     """
 
-    def __init__(self, headers: bytes = b"") -> None:
-        """Begin a stream.
-
-        Args:
-            headers: the encoder's parameter sets, Annex B, if it gives them apart; those in access units are read too.
-
-        Raises:
-            UnsupportedStream: pictures of such a stream cannot be held; the message says why.
-        """
+    def __init__(self) -> None:
         self._sets = ParameterSets()
+        # Several reference frames are allowed: an IDR must follow a hold, unless slices use the nearest frame only.
         self._needs_idr_after_hold = False
         self._has_begun = False
         # Since the last IDR in the output.
@@ -76,16 +69,6 @@ class HeldPictures:
         self._last_idr_pic_id: int | None = None
         # Of the last coded picture, as its encoder wrote it.
         self._last_poc_lsb = 0
-        for nal in split_nals(headers):
-            self._take(nal)
-
-    @property
-    def needs_idr_after_hold(self) -> bool:
-        """Several reference frames are allowed: an IDR must follow a hold, unless slices use the nearest frame only.
-
-        Settled once the parameter sets have been seen.
-        """
-        return self._needs_idr_after_hold
 
     def hold(self, access_unit: bytes, repeats: int, *, sync_every: int | None = None) -> Iterator[bytes]:
         """Return the access unit, fitted into the stream, and `repeats` more that show the same picture.

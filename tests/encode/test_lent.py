@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from renderer.config import EncodeSettings
-from renderer.encode.base import Nv12Frame
-from renderer.encode.in_flight import FramesInFlight
+from renderer.encode.base import FramesInFlight, Nv12Frame
 from renderer.encode.null import NullEncoder
 from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.pictures.memory import FramePool, Lease

@@ -4,7 +4,7 @@ from fractions import Fraction
 import av
 import pytest
 
-from renderer.h264.bits import UnsupportedStream, join_nals, split_nals
+from renderer.h264.bits import UnsupportedStream, split_nals
 from renderer.h264.order import PresentationOrder, num_reorder_frames
 from renderer.h264.parameter_sets import parse_sps
 
@@ -77,14 +77,6 @@ def test_without_vui_the_level_bounds_the_reorder_depth(encode):
     silent = type(sps)(**{name: getattr(sps, name) for name in sps.__slots__} | {"vui": None})
     assert num_reorder_frames(sps) == 2
     assert num_reorder_frames(silent) == 16
-
-
-def test_parameter_sets_may_come_apart(encode):
-    units = encode(STREAMS["no-b"], (64, 48), 40)
-    sets, picture = split_nals(units[0])[:2], split_nals(units[0])[2:]
-    order = PresentationOrder(join_nals(sets))
-    order.push(join_nals(picture))
-    assert order.flush() == [(0, join_nals(picture))]
 
 
 def test_an_access_unit_without_slices_is_refused():

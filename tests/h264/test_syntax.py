@@ -205,7 +205,6 @@ def feed(stream):
     entrances = [
         lambda: parse_sps(stream),
         lambda: parse_pps(stream),
-        lambda: HeldPictures(stream),
         lambda: list(pictures.hold(stream, 2, sync_every=2)),
         lambda: list(pictures.hold(stream, 1)),
         lambda: (order.push(stream), order.push(stream), order.flush()),

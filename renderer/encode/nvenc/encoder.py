@@ -9,9 +9,9 @@ What comes out is made to tell what libx264's streams tell: the colours in the S
 import contextlib
 import logging
 from collections.abc import Sequence
-from typing import Final, Self
+from typing import Final
 
-from renderer.encode.base import Nv12Frame, check_frame
+from renderer.encode.base import Encoder, Nv12Frame, check_frame
 from renderer.encode.nvenc.cache import keeper
 from renderer.encode.nvenc.options import MOST_PENDING_FRAMES, session_shape
 from renderer.encode.nvenc.session import Opening, Packet, Session
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _PARAMETER_SETS: Final = frozenset({NalType.SPS, NalType.PPS})
 
 
-class NvencEncoder:
+class NvencEncoder(Encoder):
     """One stream on one session of a GPU; see `encode.base.Encoder` for the contract."""
 
     def __init__(self, stream: StreamSettings, opening: Opening) -> None:
@@ -55,12 +55,6 @@ class NvencEncoder:
 
     def __repr__(self) -> str:
         return f"<NvencEncoder {self._stream.canvas} frames={self._frames_in} {self._session}>"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     @property
     def stock(self) -> FrameStock:
