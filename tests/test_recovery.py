@@ -114,9 +114,9 @@ class Left:
         line = timeline(asked.images, frame_rate(asked.fps))
         self._store.add(job, RenderJob(asked, line, (Attachment(files / "0"),)))
         running = job.moved(State.RUNNING, attempts=1, started_at=time.time())
-        self._store.move(running, State.QUEUED)
+        self._store.update(running)
         if state is not State.RUNNING:
-            self._store.move(running.moved(state, finished_at=time.time()), State.RUNNING)
+            self._store.update(running.moved(state, finished_at=time.time()))
 
     def video(self, job_id: str) -> None:
         (self.data / "outputs" / job_id / "video.mp4").write_bytes(b"of the daemon that was killed")

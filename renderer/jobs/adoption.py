@@ -47,7 +47,7 @@ def adopt(data: Path, now: float) -> tuple[list[str], dict[str, str]]:
             if not JOB_ID.fullmatch(job_id):
                 refused[job_id] = "its directory's name is no id of a job"
                 continue
-            store.adopt(_job(job_id, store.last_number() + 1, data / "outputs" / job_id, result, now))
+            store.add(_job(job_id, store.last_number() + 1, data / "outputs" / job_id, result, now), work=None)
             adopted.append(job_id)
     finally:
         store.close()

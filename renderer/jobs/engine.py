@@ -20,6 +20,7 @@ from renderer.errors import (
     CapacityError,
     JobCancelled,
     JobExpired,
+    JobNotFound,
     NotSupported,
     QueueFull,
     RequestIdConflict,
@@ -30,7 +31,6 @@ from renderer.errors import (
 )
 from renderer.jobs import asked, outcome
 from renderer.jobs.job import Job, State, Submission, owner_of
-from renderer.jobs.ledger import Ledger
 from renderer.jobs.outcome import Places
 from renderer.jobs.queue import WaitingJobs
 from renderer.jobs.slots.base import AttemptLost, Ending, OpenSlot, RenderTask, Slot
@@ -71,7 +71,6 @@ class Engine:
         self._open_slot = open_slot
         self.metrics = metrics or Metrics()
         self._tries_holds = tries_holds
-        self._ledger = Ledger(store)
         self._waiting = WaitingJobs()
         self._running: dict[str, Slot] = {}
         self._verdicts: dict[str, Fault] = {}  # on jobs that run and were told to stop
@@ -82,7 +81,7 @@ class Engine:
 
     def recover(self) -> None:
         """Take up the jobs that an earlier daemon left unfinished, and remove what no job owns."""
-        unfinished = self._ledger.unfinished()
+        unfinished = self._store.unfinished()
         self._places.sweep(unfinished, self._store.ids())
         for job in unfinished:
             outcome.remove_attempts(job)
@@ -119,8 +118,8 @@ class Engine:
     async def drain(self, timeout_s: float) -> None:
         """Begin no more jobs, and let those that run come to their end; what waits is kept for the next daemon."""
         self._waiting.is_closed = True
-        for job in self._ledger.unfinished():
-            self._ledger.tell(job.id)
+        for job in self._store.unfinished():
+            self._store.wake(job.id)
         if self._running:
             log.info("draining: %d jobs are running", len(self._running), extra={"action": "drain"})
         await self._until_idle(timeout_s)
@@ -151,7 +150,7 @@ class Engine:
         Raises:
             RequestIdConflict: its body is another one.
         """
-        job = self._ledger.find(job_id)
+        job = self._store.get(job_id)
         if job and job.digest != digest:
             raise RequestIdConflict("another request already has this id", loc=("request_id",))
         return job
@@ -168,8 +167,8 @@ class Engine:
         if known := self.known(wanted.id, wanted.digest):
             return known
         self.check_room(owner_of(wanted.id))
-        job = wanted.accepted(self._ledger.next_number(), self._places.outputs, time.time())
-        self._ledger.add(job, wanted.work, wanted.hook)
+        job = wanted.accepted(self._store.last_number() + 1, self._places.outputs, time.time())
+        self._store.add(job, wanted.work, wanted.hook)
         asked.keep(self._places.logs / job.id, wanted.work.request)
         self.metrics.accepted(job.client)
         self._await_turn(job)
@@ -203,7 +202,7 @@ class Engine:
         if self._queue_room() == 0:
             most, wait_s = self._settings.max_queued, self._job_s / self._settings.workers
             raise QueueFull(
-                f"expected at most {most} jobs to wait, found {self._ledger.count(State.QUEUED)}; "
+                f"expected at most {most} jobs to wait, found {self._store.count(State.QUEUED)}; "
                 f"the next place is free in about {max(1, round(wait_s))} s"
             )
         if owner:
@@ -211,7 +210,7 @@ class Engine:
 
     def _check_share(self, owner: str) -> None:
         most, pixels = self._settings.max_queued_per_key, self._settings.max_pixels_per_key
-        mine = [job for job in self._ledger.unfinished() if job.owner == owner and job.state is State.QUEUED]
+        mine = [job for job in self._store.unfinished() if job.owner == owner and job.state is State.QUEUED]
         if most and len(mine) >= most:
             raise QueueFull(f"expected at most {most} jobs of one key to wait, found {len(mine)}; try again later")
         spent = self._store.pixels_since(owner, time.time() - _MINUTE_S) if pixels else 0
@@ -223,7 +222,7 @@ class Engine:
 
     def _queue_room(self) -> int:
         idle = self._settings.workers - len(self._running)
-        return max(0, self._settings.max_queued + idle - self._ledger.count(State.QUEUED))
+        return max(0, self._settings.max_queued + idle - self._store.count(State.QUEUED))
 
     def _disk_trouble(self) -> str | None:
         return self._places.trouble(self._settings.min_free_bytes)
@@ -236,7 +235,7 @@ class Engine:
         self._waiting.push(job)
 
     def _expire(self, job_id: str) -> None:
-        job = self._ledger.live(job_id)
+        job = self._store.live(job_id)
         if job is None or job.state is not State.QUEUED or job.start_by is None:
             return
         error = JobExpired(f"not begun within {job.start_by - job.accepted_at:g} s", loc=("start_timeout",)).fault()
@@ -251,11 +250,11 @@ class Engine:
         """Give one slot job after job."""
         while True:
             await slot.prepare()
-            job = self._ledger.live(await self._waiting.take())
+            job = self._store.live(await self._waiting.take())
             if job is None or job.state is not State.QUEUED:
                 continue
             try:
-                job = self._ledger.move(job.moved(State.RUNNING, attempts=job.attempts + 1, started_at=time.time()))
+                job = self._store.update(job.moved(State.RUNNING, attempts=job.attempts + 1, started_at=time.time()))
             except (StoreFailed, CapacityError) as error:
                 log.error("not begun: %s", error, extra={"job": job.id})  # noqa: TRY400 - the words say it all
                 self._await_turn(job)
@@ -280,7 +279,7 @@ class Engine:
             ending = error.fault()
         else:
             ending = await slot.run(task)
-        job = self._ledger.live(job.id) or job  # with its latest progress
+        job = self._store.live(job.id) or job  # with its latest progress
         after = outcome.apply_ending(job, task, ending, self._settings.attempts)
         while True:
             # Told to stop while nothing ran: its worker was dead, or the loss of its attempt could not be stored.
@@ -296,10 +295,10 @@ class Engine:
     # It is watched, and may be told to stop.
 
     def _take_progress(self, job_id: str, progress: Progress) -> None:
-        job = self._ledger.live(job_id)
+        job = self._store.live(job_id)
         if job and (slot := self._running.get(job_id)):
             slot.heard()
-            self._ledger.note(replace(job, progress=progress))
+            self._store.note(replace(job, progress=progress))
 
     def cancel(self, job_id: str) -> Job:
         """Ask that a job end; one that runs ends as soon as its slot is stopped, one that has ended stays as it is.
@@ -307,7 +306,7 @@ class Engine:
         Raises:
             JobNotFound: nobody has this id.
         """
-        job = self._ledger.get(job_id)
+        job = self.job(job_id)
         cancelled = JobCancelled("the request was cancelled by its client").fault()
         if job.state is State.QUEUED:
             return self._finish(job, job.moved(State.CANCELLED, error=cancelled, finished_at=time.time()))
@@ -324,7 +323,7 @@ class Engine:
             self._job_s += 0.2 * ((after.finished_at or 0) - (job.started_at or 0) - self._job_s)
             self._finish(job, after)
             return
-        self._ledger.move(after)
+        self._store.update(after)
         log.warning("attempt %d lost: %s", job.attempts, after.setback, extra={"job": job.id, "action": "setback"})
         outcome.remove_attempts(after)
         if isinstance(ending, AttemptLost) and ending.cause == "worker":
@@ -334,7 +333,7 @@ class Engine:
 
     def _finish(self, job: Job, after: Job) -> Job:
         """Store a job's last state, then clean up."""
-        after = self._ledger.move(after)
+        after = self._store.update(after)
         outcome.log_end(after)
         self.metrics.ended(
             after.state.value,
@@ -349,9 +348,8 @@ class Engine:
 
     def relocate(self, job_id: str, directory: Path) -> Job:
         """Note that a finished job's video was moved by its owner; the daemon leaves it alone from now on."""
-        job = outcome.relocated(self._ledger.get(job_id), directory)
-        self._store.change(job)
-        return job
+        job = outcome.relocated(self.job(job_id), directory)
+        return self._store.update(job)
 
     # Questions.
 
@@ -361,10 +359,12 @@ class Engine:
         Raises:
             JobNotFound: nobody has this id.
         """
-        return self._ledger.get(job_id)
+        if job := self._store.get(job_id):
+            return job
+        raise JobNotFound("no job has this id, or it was forgotten since", loc=("request_id",))
 
     def unfinished(self, client: str) -> list[Job]:
-        return [job for job in self._ledger.unfinished() if job.client == client]
+        return [job for job in self._store.unfinished() if job.client == client]
 
     def status(self, job: Job) -> JobStatus:
         return job.status(self._waiting.ahead(job) if job.state is State.QUEUED else None)
@@ -372,7 +372,7 @@ class Engine:
     def jobs(self, query: JobsQuery, owner: str = "") -> list[JobStatus]:
         """Return an owner's newest jobs; without a key, those of all that have none."""
         states = [State(name) for name in query.states]
-        return [self.status(job) for job in self._ledger.newest(states, query.limit, owner)]
+        return [self.status(job) for job in self._store.newest(states, query.limit, owner)]
 
     def health(self) -> Health:
         gpus = self._render.gpus
@@ -391,14 +391,14 @@ class Engine:
             reasons=tuple(reasons),
             workers=self._settings.workers,
             jobs_running=len(self._running),
-            jobs_queued=self._ledger.count(State.QUEUED),
+            jobs_queued=self._store.count(State.QUEUED),
             encoder="libx264" if refusal else "nvenc",
             encoder_reason=refusal,
         )
 
     def snapshot(self, uptime_s: float, spool_claims: int | None, spool_backlog: int | None) -> Snapshot:
         """Return how the engine stands, for the metrics."""
-        waiting = [job for job in self._ledger.unfinished() if job.state is State.QUEUED]
+        waiting = [job for job in self._store.unfinished() if job.state is State.QUEUED]
         now = time.time()
         return Snapshot(
             is_ready=self.room() > 0,
@@ -422,7 +422,7 @@ class Engine:
             JobNotFound: nobody has this id.
             ShuttingDown: the daemon stops before the job can run.
         """
-        with self._ledger.watching(job_id) as changed:
+        with self._store.watching(job_id) as changed:
             while True:
                 changed.clear()
                 job = self.job(job_id)

@@ -72,7 +72,7 @@ class Retention:
 
     async def _remove_video(self, job: Job, why: str) -> None:
         await asyncio.to_thread(self._places.remove_video, job.id)
-        self._store.change(replace(job, video_bytes=0))
+        self._store.update(replace(job, video_bytes=0))
         words = "its video of %d bytes was removed: %s"
         log.info(words, job.video_bytes, why, extra={"job": job.id, "action": "retention"})
 

@@ -1,18 +1,34 @@
-"""The schema of the store, version by version, and how a file of an earlier one is brought up.
+"""How the store keeps a job: the schema, version by version, and a job and its work as the values of a row.
 
 The version is SQLite's user_version; every entry of MIGRATIONS brings it up by one. A job has a column of its own for
-what it is found by, and one JSON document for the rest, so that a field that is new to a job is none to the schema.
-Paths are columns too, because they are bytes and need not be text, which JSON has to be. What a job is made from
-(`work`) is the last column: it is the largest and the least read.
+each field that it is found by, and one JSON document for the rest, so that a new field of a job changes nothing in the
+schema. Paths are columns too, because they are bytes and need not be text, which JSON has to be. What a job is made
+from (`work`) is the last column: it is the largest and the least read. Its sources are named as `intake` left them:
+inline images are files among the attachments by then.
+
+The store goes where its data directory goes: moved, copied, or restored from a backup. So everything in that directory
+is named from there, the url of a video is made when the job is read, and attachments have no names but their numbers.
+Only the directories of manifests, which are other people's, are named in full.
 """
 
 import json
+import os
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, Final
 
-from renderer.errors import ConfigError
+from pydantic import TypeAdapter
+from pydantic_core import from_json
+
+from protocol.schema import PixelLayout, RenderRequest, RenderResult, ResultWarning
+from renderer.errors import ConfigError, StoreFailed
 from renderer.jobs import hooks
+from renderer.jobs.files import Files
+from renderer.jobs.job import Job
+from renderer.timeline import timeline_of
+from renderer.work import Attachment, RenderJob
 
 APPLICATION_ID = 0x5354524C  # "STRL": tells our file from another program's
 
@@ -47,7 +63,7 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX jobs_with_video ON jobs (finished_at, number, video_bytes) WHERE video_bytes > 0;
     """,
     hooks.SCHEMA,
-    # Named from the data directory on: a job's own place by its id, that of its attachments by its 32 digits.
+    # Paths begin at the data directory: that of a job's output is made of its id, that of its attachments of 32 digits.
     """
     UPDATE jobs SET output = CAST('outputs/' || id AS BLOB),
       result = json_set(result, '$.video.url', 'outputs/' || id || '/' || json_extract(result, '$.video.file_name'))
@@ -57,7 +73,7 @@ MIGRATIONS: tuple[str, ...] = (
         (SELECT json_group_array(json(json_extract(value, '$.layout'))) FROM json_each(work, '$.attachments'))
       )) WHERE work IS NOT NULL;
     """,
-    # One document in place of fourteen columns. A part that is no JSON makes its own job unreadable, and no other.
+    # One document in place of fourteen columns. Text that is not JSON makes its own job unreadable, and no other.
     """
     ALTER TABLE jobs RENAME TO jobs_in_columns;
     CREATE TABLE jobs (
@@ -97,14 +113,14 @@ MIGRATIONS: tuple[str, ...] = (
 
 
 def bring_up(database: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
-    """Make an empty file a store, or bring a store of an earlier version up, in one transaction.
+    """Make a store of an empty file, or bring a store of an earlier version up to date, in one transaction.
 
     Args:
-        path: names the file in errors.
-        migrations: the script that leads to each version.
+        path: named in errors.
+        migrations: for each version, the script that leads to it.
 
     Raises:
-        ConfigError: this is another program's file or a newer version's store, which stays as it is.
+        ConfigError: the file is another program's or a newer version's, and stays as it is.
         sqlite3.Error: it is damaged, locked or on a full disk; the store has the version that it had.
     """
     [version] = database.execute("PRAGMA user_version").fetchone()
@@ -120,8 +136,120 @@ def bring_up(database: sqlite3.Connection, path: Path, migrations: Sequence[str]
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
     database.execute(f"PRAGMA journal_size_limit = {64 << 20}")
-    # SQLite writes a number into JSON with 15 digits, and a Unix time with microseconds has more.
+    # SQLite writes numbers into JSON with 15 digits, and a Unix time with microseconds has more.
     database.create_function("exact", 1, json.dumps, deterministic=True)
-    # Written even where nothing is to be brought up: a full disk and another's lock show in a write only.
+    # Written even if the version is right: only a write shows that the disk is full or that another program has a lock.
     steps = ("BEGIN IMMEDIATE", f"PRAGMA application_id = {APPLICATION_ID}", *migrations[version:])
     database.executescript(";".join((*steps, f"PRAGMA user_version = {len(migrations)}", "COMMIT;")))
+
+
+FIELDS: Final = (
+    "number",
+    "id",
+    "state",
+    "finished_at",
+    "video_bytes",
+    "output",
+    "files",
+)  # which have columns of their own
+COLUMNS: Final = (*FIELDS, "job")  # the last is a document of all other fields
+
+_JOB: Final = TypeAdapter(Job)
+
+
+def work_document(work: RenderJob) -> str:
+    """Return what a job is made from as text, without the timeline, because the request tells that."""
+    return json.dumps(
+        {
+            "request": work.request.model_dump(mode="json", exclude_unset=True, exclude={"attachments", "progress"}),
+            "attachments": [_layout(attachment) for attachment in work.attachments],
+            "base": str(work.base) if work.base else None,
+            "any_path": work.any_path,
+            "warnings": [warning.model_dump(mode="json") for warning in work.warnings],
+        },
+        separators=(",", ":"),
+    )
+
+
+def read_work(document: str, files: Files) -> RenderJob:
+    """Read back what a job is made from.
+
+    Args:
+        files: where the job's attachments are.
+
+    Raises:
+        StoreFailed: the document is damaged, or this version does not understand it.
+    """
+    try:
+        fields = json.loads(document)
+        request = RenderRequest.model_validate(fields["request"])
+        return RenderJob(
+            request=request,
+            timeline=timeline_of(request),
+            attachments=tuple(
+                Attachment(files.path_of(number), PixelLayout.model_validate(layout) if layout else None)
+                for number, layout in enumerate(fields["attachments"])
+            ),
+            base=Path(fields["base"]) if fields["base"] else None,
+            any_path=fields["any_path"],
+            # Earlier versions kept no warnings.
+            warnings=tuple(ResultWarning.model_validate(warning) for warning in fields.get("warnings", ())),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreFailed("the job cannot be read back from the store") from error
+
+
+def job_row(job: Job, root: Path) -> tuple[Any, ...]:
+    """Return the values of COLUMNS for a job that is kept in the data directory `root`."""
+    output = job.output if job.is_kept_elsewhere else _from(root, job.output)
+    files = os.fsencode(_from(root, job.files)) if job.files else None
+    stored = replace(job, result=_stored_result(job, root))
+    document = _JOB.dump_json(stored, exclude=set(FIELDS)).decode()
+    return (
+        job.number,
+        job.id,
+        job.state.value,
+        job.finished_at,
+        job.video_bytes,
+        os.fsencode(output),
+        files,
+        document,
+    )
+
+
+def read_job(row: tuple[Any, ...], root: Path) -> Job:
+    """Return the job that the data directory `root` keeps.
+
+    Raises:
+        StoreFailed: the row is damaged, or this version does not understand it.
+    """
+    try:
+        *values, document = row
+        fields = from_json(document) | dict(zip(FIELDS, values, strict=True))
+        fields["output"] = root / os.fsdecode(fields["output"])
+        fields["files"] = root / os.fsdecode(fields["files"]) if fields["files"] else None
+        job = _JOB.validate_python(fields)
+    except (ValueError, TypeError) as error:  # pydantic's included
+        raise StoreFailed("a job in the store cannot be read") from error
+    if job.result is None or "://" in job.result.video.url:
+        return job
+    return replace(job, result=_at(job.result, (root / job.result.video.url).as_uri()))
+
+
+def _from(root: Path, path: Path) -> Path:
+    return path.relative_to(root) if path.is_relative_to(root) else path
+
+
+def _stored_result(job: Job, root: Path) -> RenderResult | None:
+    if job.result is None or job.is_kept_elsewhere:
+        return job.result
+    video = job.output / job.result.video.file_name
+    return _at(job.result, str(video.relative_to(root))) if video.is_relative_to(root) else job.result
+
+
+def _at(result: RenderResult, url: str) -> RenderResult:
+    return result.model_copy(update={"video": result.video.model_copy(update={"url": url})})
+
+
+def _layout(attachment: Attachment) -> dict[str, Any] | None:
+    return attachment.layout.model_dump(mode="json") if attachment.layout else None

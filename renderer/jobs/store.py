@@ -1,13 +1,18 @@
-"""The jobs on disk: SQLite, one writer, one transaction for each move.
+"""Every job that the daemon knows: all of them in SQLite, the unfinished ones in memory too, and who watches them.
 
-Write-ahead log with synchronous=FULL (https://www.sqlite.org/pragma.html#pragma_synchronous): what was answered is on
-disk before the answer leaves, and outlives a kill -9 and a power cut. A commit takes 0.2 ms on an SSD, so it is done on
-the daemon's loop, where nothing else can come between a look and a write.
+The database has one writer, and one transaction for each change. It keeps a write-ahead log with synchronous=FULL
+(https://www.sqlite.org/pragma.html#pragma_synchronous): an answer is on disk before it leaves, and outlives a kill -9
+and a power cut. A commit takes 0.2 ms on an SSD, so it is done on the daemon's loop, where nothing else can come
+between a look and a write.
 
-What a job is made from is cleared when the job ends; but a job without a video that brought no pictures along keeps it,
-so that it can be retried.
+A change is stored first and seen afterwards, so that nobody learns of anything that a kill could still undo. Progress
+within a state is kept in memory only: it is out of date in a moment, and after a kill the job begins again.
+
+The work of a job, which it is made from, is cleared when the job ends. A job that ends without a video keeps it, so
+that it can be retried, unless its pictures came with the request.
 """
 
+import asyncio
 import contextlib
 import os
 import sqlite3
@@ -21,8 +26,7 @@ from renderer.jobs import hooks
 from renderer.jobs.files import Files
 from renderer.jobs.hooks import Hook, HookStore
 from renderer.jobs.job import Job, State, ids_of
-from renderer.jobs.record import COLUMNS, job_row, read_job, read_work, work_document
-from renderer.jobs.schema import MIGRATIONS, bring_up
+from renderer.jobs.schema import COLUMNS, MIGRATIONS, bring_up, job_row, read_job, read_work, work_document
 from renderer.work import RenderJob
 
 _FULL = "the disk is full, so the job could not be stored; try again later"
@@ -35,7 +39,7 @@ _UNFINISHED = tuple(state.value for state in State if not state.is_last)
 
 
 class JobStore:
-    """Every job that is known; used on one thread.
+    """Jobs by id; used on one thread, and watched on its loop.
 
     Reading and writing raise StorageFull where the disk is full and StoreFailed for any other trouble of the database;
     what was stored stays as it was.
@@ -54,13 +58,15 @@ class JobStore:
         self._root = path.parent
         self._reserve = Reserve(path.with_name("reserve"))
         self.hooks = HookStore(self._transaction)
+        self._watchers: dict[str, set[asyncio.Event]] = {}
         try:
             with contextlib.suppress(OSError):  # SQLite says what is wrong
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # its log takes the mode from it
             self._database = sqlite3.connect(path, timeout=2, isolation_level=None)
             try:
                 bring_up(self._database, path, migrations)
-                self.unfinished()  # who cannot read what was accepted should not begin
+                unfinished = self._select("WHERE state IN (?, ?) ORDER BY number", _UNFINISHED)
+                self._live = {job.id: job for job in unfinished}
                 self._reserve.keep()
             except BaseException:
                 self._database.close()
@@ -79,36 +85,44 @@ class JobStore:
 
     # Writing.
 
-    def add(self, job: Job, work: RenderJob, hook: Hook | None = None) -> None:
-        """Keep a new job, and who is to be called at its end; refused while others lack the room in which to end."""
+    def add(self, job: Job, work: RenderJob | None, hook: Hook | None = None) -> None:
+        """Keep a new job, and who is to be called at its end; refused while others lack the room in which to end.
+
+        Args:
+            work: None for a job that has ended already.
+        """
         try:
             self._reserve.keep()
         except OSError as error:
             raise StorageFull(_FULL) from error
         with self._transaction() as database:
-            database.execute(_INSERT, (*job_row(job, self._root), work_document(work)))
+            database.execute(_INSERT, (*job_row(job, self._root), work_document(work) if work else None))
             if hook:
                 hooks.add(database, job.id, hook)
+        if not job.is_finished:
+            self._live[job.id] = job
 
-    def adopt(self, job: Job) -> None:
-        """Keep a job that is finished already."""
-        with self._transaction() as database:
-            database.execute(_INSERT, (*job_row(job, self._root), None))
-
-    def move(self, job: Job, before: State) -> None:
-        """Keep a job that has moved; in its last state it lets go of what it was made from, unless it may be retried.
+    def update(self, job: Job) -> Job:
+        """Keep what has changed of a job, such as its state, and wake those who watch it.
 
         Raises:
-            StoreFailed: what is stored is not in the state `before`.
+            StoreFailed: the stored job is in another state than the one that is known.
         """
+        before = self._live.get(job.id, job).state
         try:
-            self._move(job, before)
+            self._update(job, before)
         except StorageFull:
             if not self._reserve.spend():
                 raise
-            self._move(job, before)
+            self._update(job, before)
+        if job.is_finished:
+            self._live.pop(job.id, None)
+        else:
+            self._live[job.id] = job
+        self.wake(job.id)
+        return job
 
-    def _move(self, job: Job, before: State) -> None:
+    def _update(self, job: Job, before: State) -> None:
         forget = ", work = NULL" if job.is_finished else ""
         if job.is_finished and job.state is not State.DONE and job.files is None and not job.is_kept_elsewhere:
             forget = f", work = CASE WHEN length(work) <= {_MOST_KEPT} THEN work END"
@@ -122,9 +136,11 @@ class JobStore:
             if job.is_finished:
                 hooks.wake(database, job.id, job.finished_at)
 
-    def change(self, job: Job) -> None:
-        """Keep what has changed of a job whose state has not."""
-        self.move(job, job.state)
+    def note(self, job: Job) -> None:
+        """Keep the progress of a job in memory; progress of a state that the job has left comes too late."""
+        if job.id in self._live and self._live[job.id].state is job.state:
+            self._live[job.id] = job
+            self.wake(job.id)
 
     def forget(self, job_ids: Collection[str]) -> None:
         with self._transaction() as database:
@@ -133,27 +149,39 @@ class JobStore:
     # Reading.
 
     def get(self, job_id: str) -> Job | None:
+        """Return a job as it is at this moment."""
+        if live := self._live.get(job_id):
+            return live
         found = self._select("WHERE id = ?", (job_id,))
         return found[0] if found else None
 
     def work(self, job_id: str) -> RenderJob:
-        """Return what a job is made from; of those that have ended only what may be retried is still known."""
+        """Return what a job is made from; among jobs that have ended, only those that may be retried still have it."""
         with _translated():
             row = self._database.execute("SELECT work, files FROM jobs WHERE id = ?", (job_id,)).fetchone()
         if row is None or row[0] is None:
             raise StoreFailed(f"job {job_id} has nothing in the store that it could be made from")
         return read_work(row[0], Files(self._root / os.fsdecode(row[1] or b"")))
 
+    def live(self, job_id: str) -> Job | None:
+        """Return the job if it is unfinished."""
+        return self._live.get(job_id)
+
     def unfinished(self) -> list[Job]:
         """Return the jobs that wait or run, in order of arrival."""
-        return self._select("WHERE state IN (?, ?) ORDER BY number", _UNFINISHED)
+        return list(self._live.values())
+
+    def count(self, state: State) -> int:
+        """Return how many unfinished jobs are in this state."""
+        return sum(job.state is state for job in self._live.values())
 
     def newest(self, states: Collection[State], limit: int, owner: str = "") -> list[Job]:
         """Return an owner's newest jobs in any of these states, in order of arrival."""
         marks = ", ".join("?" * len(states))
         mine, bounds = ("id >= ? AND id < ?", ids_of(owner)) if owner else ("instr(id, ?) = 0", ids_of(owner)[:1])
         values = (*(state.value for state in states), *bounds, limit)
-        return self._select(f"WHERE state IN ({marks}) AND {mine} ORDER BY number DESC LIMIT ?", values)[::-1]
+        found = self._select(f"WHERE state IN ({marks}) AND {mine} ORDER BY number DESC LIMIT ?", values)[::-1]
+        return [self._live.get(job.id, job) for job in found]
 
     def finished_before(self, moment: float, limit: int) -> list[Job]:
         """Return the jobs that ended before this moment, oldest first."""
@@ -195,7 +223,27 @@ class JobStore:
         with _translated():
             return int(self._database.execute("SELECT coalesce(max(number), 0) FROM jobs").fetchone()[0])
 
-    # How.
+    # Watching.
+
+    @contextlib.contextmanager
+    def watching(self, job_id: str) -> Iterator[asyncio.Event]:
+        """Lend an event that is set whenever the job changes."""
+        changed = asyncio.Event()
+        watchers = self._watchers.setdefault(job_id, set())
+        watchers.add(changed)
+        try:
+            yield changed
+        finally:
+            watchers.discard(changed)
+            if not watchers and self._watchers.get(job_id) is watchers:
+                del self._watchers[job_id]
+
+    def wake(self, job_id: str) -> None:
+        """Have those who watch a job look at it."""
+        for watcher in self._watchers.get(job_id, ()):
+            watcher.set()
+
+    # The database.
 
     def _select(self, where: str, values: Sequence[Any]) -> list[Job]:
         with _translated():
@@ -216,7 +264,7 @@ class JobStore:
 
 
 class Reserve:
-    """Room on the store's disk that is kept for bad times: a file that is given up when there is no other.
+    """Room on the store's disk for the time when the disk is full: a file that is given up then.
 
     Without it a job whose video has filled the disk could neither end nor fail, because both have to be written down,
     and would hold its slot until somebody made room.
@@ -229,7 +277,7 @@ class Reserve:
         """Take the room, unless it is taken already.
 
         Raises:
-            OSError: there is none.
+            OSError: the disk has too little room.
         """
         with contextlib.suppress(FileNotFoundError):
             if self._path.stat().st_size >= _RESERVE_BYTES:  # less is what a kill in the middle has left

@@ -72,8 +72,14 @@ def put(store: JobStore, job: Job) -> Job:
     store.add(job if job.state is State.QUEUED else waiting, make_work())
     for before, after in itertools.pairwise(states):
         if before is not after:
-            store.move(job if after is job.state else waiting.moved(after), before)
+            store.update(job if after is job.state else waiting.moved(after))
     return job
+
+
+def stored_in(path: Path, job_id: str) -> Job | None:
+    """The job as the file has it, whatever the store that is open knows of it."""
+    with contextlib.closing(JobStore(path)) as other:
+        return other.get(job_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,10 @@ class Running:
         """Give the engine a job as a door would that brings no files."""
         wanted = Submission(job_id, client, f"digest of {fields}", make_work(fields), **more)
         return self.engine.submit(wanted)
+
+    def stored(self, job_id: str) -> Job | None:
+        """The job as it is on disk."""
+        return stored_in(self.places.outputs.parent / "jobs.sqlite3", job_id)
 
     async def accept(self, fields: dict[str, Any], *attachments: bytes, client: str = "c") -> Job:
         """Go through the door."""

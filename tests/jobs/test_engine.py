@@ -67,7 +67,7 @@ def test_a_job_ends_as_done_with_its_video(tmp_path: Path) -> None:
             assert job.result.video.url == video.as_uri()
             assert video.stat().st_size == job.result.video.file_size == job.video_bytes
             assert accepted.accepted_at <= job.started_at <= job.finished_at <= time.time()
-            assert at.store.get("a") == job
+            assert at.stored("a") == job
             assert at.places.logs.exists()
 
     asyncio.run(scenario())
@@ -92,7 +92,7 @@ def test_whoever_watches_sees_no_state_before_it_is_stored(tmp_path: Path) -> No
         async with running(tmp_path) as at:
             at.submit("a")
             async for job in at.engine.updates("a", heartbeat_s=5):
-                assert at.store.get("a").state is job.state
+                assert at.stored("a").state is job.state
 
     asyncio.run(scenario())
 
@@ -389,7 +389,7 @@ def test_a_job_that_waits_is_cancelled_at_once(tmp_path: Path, gate: Gate) -> No
             job = at.engine.cancel("a")
             assert (job.state, job.error.type, job.attempts) == (State.CANCELLED, "client_cancelled", 0)
             assert job.finished_at is not None
-            assert at.store.get("a") == job
+            assert at.stored("a") == job
             assert list(at.places.attachments.iterdir()) == []
             gate.open()
             await at.finished("runs")
@@ -677,7 +677,7 @@ def test_what_a_drain_cannot_wait_for_is_handed_back_with_its_attempts_unchanged
             await at.engine.hand_back()
             with pytest.raises(ShuttingDown):
                 await watching
-            job = at.store.get("a")
+            job = at.stored("a")
             assert (job.state, job.attempts, job.setback) == (State.QUEUED, 0, "the daemon stopped")
             assert left(tmp_path) == []
 
@@ -700,7 +700,7 @@ def test_a_worker_that_dies_in_a_drain_leaves_its_job_for_the_next_daemon(tmp_pa
             await asyncio.sleep(0.05)
             kill_workers()
             await drain
-            job = at.store.get("a")
+            job = at.stored("a")
             assert (job.state, job.attempts, gate.fetched) == (State.QUEUED, 1, 1)
 
     asyncio.run(scenario())
@@ -713,7 +713,7 @@ async def deaf_store(at: Running, job_id: str) -> None:
     """Watch for a while that a job's end is told to nobody while it cannot be stored."""
     for _ in range(6):
         await asyncio.sleep(0.1)
-        assert at.engine.job(job_id).state is at.store.get(job_id).state is State.RUNNING
+        assert at.engine.job(job_id).state is at.stored(job_id).state is State.RUNNING
 
 
 @pytest.mark.logs_errors
@@ -750,7 +750,7 @@ def test_a_full_disk_fails_the_job_that_runs_at_once_and_refuses_others_until_th
             job = await at.finished("a")
             assert (job.state, job.error.type, job.error.retryable) == (State.FAILED, "storage_full", True)
             assert job.error.message == "the video could not be written: No space left on device"
-            assert at.store.get("a") == job
+            assert at.stored("a") == job
             fill(small_disk, "more")
             with pytest.raises(StorageFull, match="the daemon's disk is full; try again later"):
                 at.submit("b")

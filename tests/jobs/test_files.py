@@ -91,7 +91,7 @@ def test_a_request_of_which_no_image_can_be_had_is_refused_and_leaves_nothing(
                 await at.accept(request(*images, request_id="a"), b"brought")
             assert left(tmp_path) == []
             assert list(at.places.attachments.iterdir()) == []
-            assert at.store.get("a") is None
+            assert at.stored("a") is None
 
     asyncio.run(scenario())
 

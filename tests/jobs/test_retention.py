@@ -141,7 +141,7 @@ def test_a_video_that_cannot_be_removed_is_not_forgotten(
 def test_a_store_that_names_a_place_outside_makes_nobody_lose_a_file_there(house: House, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     job = house.done("old", 100, output=elsewhere)
-    house.store.change(Job(**_fields(job) | {"is_kept_elsewhere": False, "video_bytes": 100}))
+    house.store.update(Job(**_fields(job) | {"is_kept_elsewhere": False, "video_bytes": 100}))
     house.sweep(outputs_s=1, results_s=1)
     assert house.known() == []
     assert left(elsewhere) == ["video.mp4"]

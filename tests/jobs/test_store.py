@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from renderer.jobs.schema import MIGRATIONS
 from renderer.jobs.store import JobStore
 from renderer.timeline import frame_rate, timeline
 from renderer.work import Attachment, RenderJob
-from tests.jobs.factories import FAULT, RESULT, fill, make_job, make_work, put
+from tests.jobs.factories import FAULT, RESULT, fill, make_job, make_work, put, stored_in
 
 VIEW = """
 import sqlite3, sys
@@ -42,8 +43,7 @@ while True:
     store.add(job, work)
     print(job.id, "queued", flush=True)
     for state in (State.RUNNING, State.DONE):
-        before, job = job.state, job.moved(state, result=RESULT if state is State.DONE else None)
-        store.move(job, before)
+        job = store.update(job.moved(state, result=RESULT if state is State.DONE else None))
         print(job.id, job.state.value, flush=True)
 """
 
@@ -155,7 +155,7 @@ def test_what_a_job_is_made_from_comes_back_as_it_was(store: JobStore, fields) -
 def test_a_job_that_has_ended_lets_go_of_what_it_was_made_from(store: JobStore) -> None:
     put(store, make_job(state=State.RUNNING))
     assert store.work("a").request.images
-    store.move(make_job(state=State.DONE, result=RESULT), State.RUNNING)
+    store.update(make_job(state=State.DONE, result=RESULT))
     with pytest.raises(StoreFailed, match="job a has nothing in the store"):
         store.work("a")
 
@@ -167,7 +167,7 @@ def test_a_job_that_failed_keeps_what_it_was_made_from_unless_pictures_came_alon
         request = RenderParams.model_validate({"images": [{"url": f"{n:060}.png"} for n in range(images)]})
         work = RenderJob(request, timeline(request.images, frame_rate(24)))
         store.add(make_job(name, ord(name), files=files, state=State.RUNNING), work)
-        store.move(make_job(name, ord(name), files=files, state=State.FAILED, error=FAULT), State.RUNNING)
+        store.update(make_job(name, ord(name), files=files, state=State.FAILED, error=FAULT))
     assert len(store.work("a").request.images) == 2
     for name in ("b", "c"):
         with pytest.raises(StoreFailed, match=f"job {name} has nothing in the store"):
@@ -176,7 +176,7 @@ def test_a_job_that_failed_keeps_what_it_was_made_from_unless_pictures_came_alon
 
 def test_a_job_that_waits_again_keeps_what_it_is_made_from(store: JobStore) -> None:
     put(store, make_job(state=State.RUNNING))
-    store.move(make_job(), State.RUNNING)
+    store.update(make_job())
     assert store.work("a").timeline.frames == 2
 
 
@@ -201,35 +201,35 @@ def test_an_id_belongs_to_one_job(store: JobStore) -> None:
     assert store.get("a") == make_job()
 
 
-# Moves.
+# Changes.
 
 
-@pytest.mark.parametrize(("stored", "believed"), list(product(State, State)), ids=lambda state: state.value)
-def test_a_move_is_refused_unless_the_stored_state_is_the_one_before(
-    store: JobStore, stored: State, believed: State
+@pytest.mark.parametrize(("stored", "known"), list(product(State, State)), ids=lambda state: state.value)
+def test_a_change_is_refused_unless_the_stored_state_is_the_known_one(
+    store: JobStore, path: Path, stored: State, known: State
 ) -> None:
-    kept = put(store, make_job(state=stored, attempts=1))
-    after = make_job(state=next((after for before, after in MOVES if before is believed), believed), attempts=2)
-    if stored is believed:
-        store.move(after, believed)
-        assert store.get("a") == after
+    kept = put(store, make_job(state=known, attempts=1))
+    store._database.execute("UPDATE jobs SET state = ?", (stored.value,))
+    after = make_job(state=next((after for before, after in MOVES if before is known), known), attempts=2)
+    if stored is known:
+        assert store.update(after) == store.get("a") == stored_in(path, "a") == after
     else:
-        with pytest.raises(StoreFailed, match=f"job a is not {believed.value} in the store"):
-            store.move(after, believed)
-        assert store.get("a") == kept
+        with pytest.raises(StoreFailed, match=f"job a is not {known.value} in the store"):
+            store.update(after)
+        assert stored_in(path, "a") == replace(kept, state=stored)
 
 
-def test_a_move_of_a_job_that_is_not_there_is_refused(store: JobStore) -> None:
-    with pytest.raises(StoreFailed, match="job a is not queued in the store"):
-        store.move(make_job(state=State.RUNNING), State.QUEUED)
+def test_a_change_of_a_job_that_is_not_there_is_refused(store: JobStore) -> None:
+    with pytest.raises(StoreFailed, match="job a is not running in the store"):
+        store.update(make_job(state=State.RUNNING))
 
 
-def test_a_change_keeps_the_state(store: JobStore) -> None:
+def test_a_finished_job_may_change_but_not_its_state(store: JobStore) -> None:
     put(store, make_job(state=State.DONE, result=RESULT, video_bytes=10))
-    store.change(make_job(state=State.DONE, result=RESULT, video_bytes=0))
+    store.update(make_job(state=State.DONE, result=RESULT, video_bytes=0))
     assert store.get("a").video_bytes == 0
     with pytest.raises(StoreFailed):
-        store.change(make_job(state=State.RUNNING))
+        store.update(make_job(state=State.RUNNING))
 
 
 # Lists.
@@ -270,6 +270,73 @@ def test_finished_jobs_are_found_by_age_number_and_video(store: JobStore) -> Non
 
 def test_a_store_without_videos_has_none(store: JobStore) -> None:
     assert (store.oldest_with_video(), store.video_bytes(), store.last_number()) == (None, 0, 0)
+
+
+# In memory.
+
+
+def test_a_store_that_is_opened_knows_the_unfinished_jobs(store: JobStore, path: Path) -> None:
+    put(store, make_job("done", 1, state=State.DONE, result=RESULT))
+    put(store, make_job("waits", 2))
+    put(store, make_job("runs", 3, state=State.RUNNING))
+    with contextlib.closing(JobStore(path)) as opened:
+        assert [job.id for job in opened.unfinished()] == ["waits", "runs"]
+        assert opened.last_number() == 3
+        assert (opened.count(State.QUEUED), opened.count(State.RUNNING)) == (1, 1)
+        assert opened.get("done").result == RESULT
+        assert (opened.live("done"), opened.live("waits")) == (None, make_job("waits", 2))
+
+
+def test_numbers_go_on_where_the_newest_job_ended(store: JobStore) -> None:
+    for name in "abc":
+        store.add(make_job(name, store.last_number() + 1), make_work())
+    assert [job.number for job in store.unfinished()] == [1, 2, 3]
+
+
+def test_what_cannot_be_written_is_not_known(store: JobStore) -> None:
+    store.add(make_job(), make_work())
+    store._database.execute("PRAGMA query_only = ON")
+    with pytest.raises(StoreFailed):
+        store.add(make_job("b", 2), make_work())
+    with store.watching("a") as changed:
+        with pytest.raises(StoreFailed):
+            store.update(make_job(state=State.RUNNING))
+        assert not changed.is_set()
+    assert (store.get("b"), store.last_number()) == (None, 1)
+    assert store.get("a").state is State.QUEUED
+
+
+def test_progress_is_seen_and_not_stored(store: JobStore, path: Path) -> None:
+    store.add(make_job(), make_work())
+    job = store.update(make_job(state=State.RUNNING))
+    further = replace(job, progress=Progress(images=1, frames=2, images_done=1, stage="rendering"))
+    with store.watching("a") as changed:
+        store.note(further)
+        assert changed.is_set()
+    assert store.get("a") == further
+    assert store.newest([State.RUNNING], 9) == [further]
+    assert stored_in(path, "a") == job
+
+
+def test_progress_of_another_state_comes_too_late(store: JobStore) -> None:
+    store.add(make_job(), make_work())
+    running = store.update(make_job(state=State.RUNNING))
+    waiting = store.update(make_job())
+    store.note(running)
+    assert store.get("a") == waiting
+    store.update(make_job(state=State.CANCELLED))
+    store.note(waiting)
+    assert store.get("a").state is State.CANCELLED
+    assert store.unfinished() == []
+
+
+def test_nothing_is_kept_for_watchers_that_went_away(store: JobStore) -> None:
+    with store.watching("a") as one, store.watching("a") as other:
+        store.wake("a")
+        assert one.is_set()
+        assert other.is_set()
+    store.wake("a")
+    assert store._watchers == {}
 
 
 # A process that is killed.
@@ -588,14 +655,14 @@ def test_a_disk_that_fills_up_keeps_what_was_stored_and_goes_on_when_there_is_ro
     assert last < 199
     with pytest.raises(StorageFull, match=words):
         store.add(make_job("full", last + 1), make_work())
-    store.move(make_job("a", 1, state=State.RUNNING), State.QUEUED)  # the reserve is given up for that
+    store.update(make_job("a", 1, state=State.RUNNING))  # the reserve is given up for that
     assert not (small_disk / "reserve").exists()
     more = fill(small_disk, "more")
     with contextlib.suppress(StorageFull):
         for _ in range(200):
-            store.move(make_job("a", 1, state=State.RUNNING), State.RUNNING)
+            store.update(make_job("a", 1, state=State.RUNNING))
     with pytest.raises(StorageFull, match=words):
-        store.move(make_job("a", 1, state=State.RUNNING), State.RUNNING)
+        store.update(make_job("a", 1, state=State.RUNNING))
     assert store.get("a").state is State.RUNNING
     more.unlink()
     ballast.unlink()
