@@ -2,10 +2,10 @@
 
 Every component gets its own frozen part and never sees the tree. The TOML tables have the names of the parts; the
 environment spells a setting STILLREEL_PART__NAME. An unknown key is an error that names its path, because a
-misspelt limit that is silently ignored is no limit.
+misspelt limit that is silently ignored limits nothing.
 
-A variable of the environment that begins as stillreel's do and is no setting is refused likewise, with the one that may
-have been meant.
+A variable of the environment that begins with STILLREEL_ and is not a setting is refused too, and the message names the
+setting that may have been meant.
 """
 
 import os
@@ -27,20 +27,15 @@ from renderer.work import NvencFindings
 
 _PREFIX: Final = "STILLREEL_"
 
-# Options of the client commands and of the benchmarks, no settings.
+# Options of the client commands and of the benchmarks, which are not settings.
 _OPTIONS: Final = ("STILLREEL_CONNECT", "STILLREEL_CURVE", "STILLREEL_BENCHMARK_CACHE")
 
-# Kubernetes tells every container of a service that is called stillreel, or stillreel-http, in such variables.
+# Kubernetes gives every container such variables about a service that is called stillreel or stillreel-http.
 _OF_A_CLUSTER: Final = re.compile(r"STILLREEL_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
 _PORT_OF_A_CLUSTER: Final = re.compile(r"STILLREEL_(\w+_)?PORT=(tcp|udp|sctp)://.*")
 
 Names = Mapping[str, tuple[str, str]]
-"""The part and the name of the setting that each variable stands for."""
-
-
-def variable(part: str, name: str) -> str:
-    """Return the variable that a setting has."""
-    return f"{_PREFIX}{part}__{name}".upper()
+"""For each variable, the part and the name of its setting."""
 
 
 def given_in(environment: Mapping[str, str], names: Names) -> dict[str, dict[str, str]]:
@@ -53,10 +48,11 @@ def given_in(environment: Mapping[str, str], names: Names) -> dict[str, dict[str
     return tree
 
 
-def unknown(environment: Mapping[str, str], names: Names) -> list[str]:
-    """Return a sentence for every variable that begins as stillreel's do and is none of them."""
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return a sentence for every variable that begins as stillreel's do and is not one of them."""
+    names = _names()
     return [
-        f"environment: {typed} is no setting; {_meant_by(typed.upper(), names)}"
+        f"environment: {typed} is not a setting; {_meant_by(typed.upper(), names)}"
         for typed, value in environment.items()
         if typed.startswith(_PREFIX)
         and typed.upper() not in names
@@ -96,7 +92,7 @@ def _split_words(value: object) -> object:
 
 
 def _read_networks(value: object) -> object:
-    """In the environment networks stand between commas. Text alone tells one: to ipaddress `true` is 0.0.0.1."""
+    """Split a text at commas. Every network has to be text: ipaddress would read `true` as 0.0.0.1."""
     found = [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
     return tuple(map(_read_network, found)) if isinstance(found, list | tuple) else found
 
@@ -208,15 +204,22 @@ class NvencSettings(_Part):
     """How the encoders of GPUs are found, shared and left alone."""
 
     probe_timeout_s: float = Field(30, gt=0, description="for one device; a driver that wakes up takes seconds")
-    cache_dir: Path | None = Field(None, description="what was found; else below XDG_CACHE_HOME or ~/.cache")
+    cache_dir: Path | None = Field(
+        None, description="directory for what the probe has found; else below XDG_CACHE_HOME or ~/.cache"
+    )
     state_dir: Path | None = Field(
-        None, description="who uses which session and which device failed; all processes that share it count together"
+        None,
+        description="directory with sessions in use and devices that failed; processes that share it count together",
     )
     sessions_per_device: int = Field(0, ge=0, le=64, description="0: as many as the driver opens")
     session_timeout_s: float = Field(10, ge=0, description="seconds that a job waits for a session")
-    keep_session_s: float = Field(2, ge=0, description="a session waits so long for the next job of the same shape")
+    keep_session_s: float = Field(
+        2, ge=0, description="seconds that a session waits for the next job of the same shape"
+    )
     stall_timeout_s: float = Field(60, gt=0, description="a device that takes longer for a picture is left alone")
-    retry_after_s: float = Field(60, gt=0, description="a device that failed is left alone for so long, then longer")
+    retry_after_s: float = Field(
+        60, gt=0, description="seconds that a device which failed is left alone; longer after each further failure"
+    )
     hold_pictures: bool = Field(True, description="false: a GPU encodes every frame of a hold")
     hold_pictures_refusal: str = Field("the settings say so", description="the reason that results give for that")
 
@@ -263,7 +266,9 @@ class SpoolSettings(_Part):
     """The manifest directory."""
 
     directory: Path | None = Field(None, description="holds incoming, active, done and failed; absent: no such door")
-    lease_s: float = Field(30, gt=0, description="a claim whose owner was not heard of for so long is taken over")
+    lease_s: float = Field(
+        30, gt=0, description="seconds without a sign of life from its owner after which a claim is taken over"
+    )
     rescan_s: float = Field(5, gt=0, description="between looks at the whole directory, should a notice be lost")
     max_manifest_bytes: int = Field(64 * MEBIBYTE, ge=1024)
     max_claims: int = Field(0, ge=0, description="manifests claimed at once; 0: two per worker")
@@ -292,7 +297,7 @@ class HttpSettings(_Part):
 
 
 class WebhookSettings(_Part):
-    """Calls that tell a client's server that its job is done."""
+    """Calls to a client's server when its job is done."""
 
     allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_read_networks)] = Field(
         (), description="networks such as 10.1.0.0/16 that may be called though they are not public"
@@ -331,7 +336,7 @@ class RenderSettings(_Part):
     """What rendering one job needs; small enough to be sent to a worker.
 
     Attributes:
-        gpus: what the machine has; None leaves it to whoever renders to find out.
+        gpus: what the probe has found; None: the process that renders looks for itself.
     """
 
     fetch: FetchSettings = Field(default_factory=FetchSettings)
@@ -384,15 +389,10 @@ def load(
     return settings
 
 
-def unknown_variables(variables: Mapping[str, str]) -> list[str]:
-    """Return a sentence for every environment variable that begins as stillreel's do and is none of them."""
-    return unknown(variables, _names())
-
-
 def _names() -> dict[str, tuple[str, str]]:
-    """Return the part and the name of the setting that each variable stands for."""
+    """Return, for each variable, the part and the name of its setting."""
     parts = {part: getattr(field.annotation, "model_fields", {}) for part, field in Settings.model_fields.items()}
-    return {variable(part, key): (part, key) for part, keys in parts.items() for key in keys}
+    return {f"{_PREFIX}{part}__{key}".upper(): (part, key) for part, keys in parts.items() for key in keys}
 
 
 def _merge(tree: dict[str, Any], source: Mapping[str, Any]) -> None:

@@ -4,9 +4,9 @@ Starting fails early and in words: the endpoint, the directories and the encoder
 first SIGTERM, SIGINT or SIGHUP drains: no job is begun, those that run come to their end, and what waits is kept for
 the next daemon. The second stops at once, and what ran is kept as well.
 
-The service manager is told that requests are answered, and that the daemon is about to stop, by the protocol of
-sd_notify(3): lines in one datagram to the socket that NOTIFY_SOCKET names, where `@` stands for the
-zero byte that an address begins with that is no file's. Without that variable nobody asks, and nobody is told.
+The daemon tells the service manager that requests are answered, and later that it is about to stop, by the protocol of
+sd_notify(3): lines in one datagram to the socket that NOTIFY_SOCKET names, where `@` stands for the zero byte that an
+abstract address begins with. Without that variable nothing is sent.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ from renderer.observe.examination import examined
 from renderer.observe.job_log import JobLogs, WorkerLog, below
 from renderer.observe.metrics import Metrics, Snapshot
 from renderer.observe.periodic import repeatedly
-from renderer.observe.scrape import MetricsServer, serve_metrics
+from renderer.observe.scrape import MetricsServer
 from renderer.processes import adopt_orphans, end_orphans
 from renderer.start import allow_many_connections, check, stopping_signals
 from renderer.work import NvencFindings
@@ -55,10 +55,10 @@ _SEND_S: Final = 2.0  # a manager that does not read must not hold the daemon up
 
 
 class ServiceManager:
-    """Whoever started this process and wants to hear of it."""
+    """The program that started this process and waits for its messages, such as systemd."""
 
     def __init__(self) -> None:
-        """Take the address out of the environment: what this process starts has nothing to say there."""
+        """Take the address out of the environment: the processes that this one starts must not write to it."""
         self._address = os.environ.pop(_VARIABLE, "")
 
     def tell(self, state: str, words: str) -> None:
@@ -71,7 +71,9 @@ class ServiceManager:
                 sending.settimeout(_SEND_S)
                 sending.sendto(f"{state}\nSTATUS={words}".encode(), address)
         except OSError as error:
-            log.warning("the service manager was not told %s: %s", state, error, extra={"action": "not_notified"})
+            log.warning(
+                "%s could not be sent to the service manager: %s", state, error, extra={"action": "not_notified"}
+            )
 
 
 if TYPE_CHECKING:
@@ -110,7 +112,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
 
 
 def _look_for_orphans() -> None:
-    """End what workers have left, always on the loop: two at once could take each other's numbers."""
+    """End the processes that workers have left; on the loop only, since two calls at once could disturb each other."""
     try:
         end_orphans()
     except OSError as error:
@@ -119,7 +121,7 @@ def _look_for_orphans() -> None:
 
 
 async def _end_orphans() -> None:
-    """End now and then what workers have left, for a living orphan is handed on without a signal."""
+    """End the processes that workers have left, every few seconds: no signal reports an orphan that is alive."""
 
     async def look() -> None:
         _look_for_orphans()
@@ -171,7 +173,7 @@ class _Daemon:
         parts: list[Part] = [engine.run, keeping.run, server.serve, _end_orphans, descriptors.watch]
         parts += [spool.serve] if spool else []
         parts += [webhooks(settings, self._data_dir, engine, self._store.hooks).run]
-        async with self._metrics(engine, spool) as port:  # the last that may not be had
+        async with self._metrics(engine, spool) as port:  # the last part of the start that may fail
             self._say_start(addresses, engine.health(), port)
             await self._take_up(engine, spool)
 
@@ -222,7 +224,7 @@ class _Daemon:
                 task.cancel()
 
     def _say_start(self, addresses: Sequence[str], health: Health, port: MetricsServer | None) -> None:
-        """Say in the log's first line what a reader of all others has to know."""
+        """Write the first line of the log, with the facts that a reader of the other lines needs."""
         words = "stillreel %s listens on %s; data directory %s; encoder %s%s"
         verdict = health.encoder + (f" ({health.encoder_reason})" if health.encoder_reason else "")
         metrics = f"http://{port.address}/metrics" if port else None
@@ -242,7 +244,7 @@ class _Daemon:
         """Run a part that ends with the daemon only.
 
         Raises:
-            RuntimeError: it has ended before; what it raised goes on as well. Either ends the daemon.
+            RuntimeError: it has ended too early. This and any exception of its own end the daemon.
         """
         try:
             await part()
@@ -281,7 +283,7 @@ class _Daemon:
         engine.metrics.watch(lambda: seen[0])
         engine.metrics.watch_processes()
         with contextlib.ExitStack() as open_port:
-            port = open_port.enter_context(serve_metrics(engine.metrics, address)) if address else None
+            port = open_port.enter_context(MetricsServer(engine.metrics, address)) if address else None
             looking = asyncio.create_task(repeatedly("reading the gauges", look, _GAUGES_S))
             try:
                 yield port

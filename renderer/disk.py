@@ -4,9 +4,9 @@
 disk when the directory is (fsync(2)). Whoever looks therefore finds the old file or the new one, whole, even after a
 power cut.
 
-**Directories of an owner** go with it, however it ends. Each has a lock file that its owner holds with flock(2), which
-a kill lets go of too. Whoever makes a directory removes those whose lock nobody holds. Over NFS the locks hold as
-well; where a file system has none, what a killed process leaves stays.
+**Directories of an owner** are removed when their owner ends, in whatever way. Each has a lock file that its owner
+holds with flock(2); a kill releases the lock too. A process that makes such a directory removes those whose lock is
+free. Locks work over NFS as well; on a file system without locks, the directories of killed processes stay.
 
 **A video's place** is checked before the work begins, so that no hour of rendering ends at a missing directory. Only a
 regular file is replaced, since a rename would put a file where a device, a pipe or a socket was. A symbolic link
@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Final, Protocol, TextIO
+from typing import IO, Any, Final, Protocol, TextIO
 
 from renderer.errors import ConfigError, JobError, OutputFailed, StorageFull
 
@@ -43,8 +43,29 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def flush(stream: IO[Any]) -> None:
+    """Wait until everything that was written to a file is on disk.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    stream.flush()
+    os.fsync(stream.fileno())
+
+
+def try_lock(file: IO[Any] | int) -> bool | None:
+    """Try to lock a file until it is closed; return whether it is locked, or None if its file system has no locks."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return None
+    return True
+
+
 def open_private(path: str, flags: int) -> int:
-    """Open a file for `open(..., opener=open_private)`: one that is made is for its owner alone, whatever the umask."""
+    """Open a file for `open(..., opener=open_private)`; a new file is for its owner alone, whatever the umask."""
     return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
@@ -52,19 +73,18 @@ def put(file: Path, content: bytes, *, part: Path | None = None, mode: int = 0o6
     """Put a file in place as a whole, and for good.
 
     Args:
-        part: where it grows, on the same file system and nobody else's; a hidden name beside it unless given.
+        part: the file that it is written to first, on the same file system; a hidden file beside it unless given.
         mode: of a new file, as far as the umask lets it; its owner's alone unless given.
 
     Raises:
-        OSError: it could not be written. What stood there stands there still, and nothing else is left.
+        OSError: it could not be written. The file is as it was before, and nothing else is left.
     """
     part = part or file.with_name(f".{secrets.token_hex(8)}.part")
     try:
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
         with open(handle, "wb") as stream:  # noqa: PTH123 - of a descriptor, which Path cannot open
             stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
+            flush(stream)
         settle(part, file)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -75,19 +95,19 @@ def settle(part: Path, file: Path) -> None:
     """Give a file whose content is on disk its final name, for good.
 
     Raises:
-        OSError: it could not be renamed, or nobody can tell whether a power cut would undo that.
+        OSError: it could not be renamed, or it is not certain that the rename survives a power cut.
     """
     part.replace(file)
     sync(file.parent)
 
 
 def is_full(error_number: int | None) -> bool:
-    """Whether an errno says that there is no room: on the disk, or for this user."""
+    """Whether an errno says that the disk is full, or the quota of this user."""
     return error_number in {errno.ENOSPC, errno.EDQUOT}
 
 
 _PREFIX: Final = "stillreel-"
-# A name that no data directory has: one that somebody keeps at /tmp/stillreel-data is not to be taken for a leftover.
+# A data directory has no file of this name, so that one at /tmp/stillreel-data is not taken for a leftover.
 _LOCK: Final = ".scratch-lock"
 _TRIES: Final = 100
 
@@ -96,7 +116,7 @@ _TRIES: Final = 100
 def scratch_dir() -> Iterator[Path]:
     """Lend a temporary directory for a process's short-lived files; its path is short enough for a socket's name.
 
-    What this user's processes have left that were killed is removed first.
+    Directories that killed processes of this user have left are removed first.
 
     Raises:
         OSError: no temporary directory can be used.
@@ -104,16 +124,15 @@ def scratch_dir() -> Iterator[Path]:
     parent = tempfile.gettempdir()
     with contextlib.suppress(OSError):
         remove_dead(filter(_is_ours, Path(parent).glob(f"{_PREFIX}*")), _LOCK)
-    own, lock = claim(lambda: Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)), _LOCK)
-    try:
+    with owned(lambda: Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent)), _LOCK) as own:
         yield own
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
-        lock.close()
 
 
-def claim(make: Callable[[], Path], lock_name: str) -> tuple[Path, TextIO]:
-    """Make a directory and lock it; one that is not locked yet may be taken for a dead owner's and vanish.
+@contextlib.contextmanager
+def owned(make: Callable[[], Path], lock_name: str) -> Iterator[Path]:
+    """Make a directory and lend it under a lock; it is removed at the end of the block.
+
+    Before it is locked it may be taken for a dead owner's and vanish, and is made again then.
 
     Raises:
         OSError: it cannot be made.
@@ -122,43 +141,34 @@ def claim(make: Callable[[], Path], lock_name: str) -> tuple[Path, TextIO]:
         with contextlib.suppress(FileNotFoundError, FileExistsError):
             own = make()
             lock = (own / lock_name).open("a", encoding="ascii")
-            if _is_locked_by_us(lock, else_unknown=True) and _is_there(lock):
-                return own, lock
+            if try_lock(lock) is not False and _is_there(lock):
+                break
             lock.close()
-    raise OSError(0, "the directory vanishes as often as it is made")
+    else:
+        raise OSError(0, "the directory vanishes as often as it is made")
+    with lock:
+        try:
+            yield own
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
 
 
 def remove_dead(directories: Iterable[Path], lock_name: str) -> None:
-    """Remove those whose owner is dead; whatever cannot be removed stays."""
+    """Remove those directories whose owner is dead; a directory that cannot be removed stays."""
     for directory in directories:
         with contextlib.suppress(OSError), (directory / lock_name).open("a", encoding="ascii") as lock:
-            if _is_locked_by_us(lock, else_unknown=False):
+            if try_lock(lock):
                 shutil.rmtree(directory, ignore_errors=True)
 
 
 def _is_ours(directory: Path) -> bool:
-    """Whether this user made it as a scratch directory; others write to the same place, and links lead anywhere."""
+    """Whether this user made it as a scratch directory; others write to the same place, and links may lead anywhere."""
     try:
         found = directory.lstat()
         has_lock = stat.S_ISREG((directory / _LOCK).lstat().st_mode)
     except OSError:
         return False
     return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and has_lock
-
-
-def _is_locked_by_us(lock: TextIO, *, else_unknown: bool) -> bool:
-    """Try to get the lock.
-
-    Args:
-        else_unknown: what to answer where the file system has no locks.
-    """
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return else_unknown
-    return True
 
 
 def _is_there(lock: TextIO) -> bool:
@@ -206,14 +216,14 @@ def place_for(output: Path) -> Path:
 
 
 class LocalFiles(Protocol):
-    """What opens the files of this machine that urls name."""
+    """Opens the files of this machine that urls name."""
 
     def open_local(self, url: str) -> AbstractContextManager[int | None]:
-        """Lend the descriptor of a file; None for a url that names none here."""
+        """Lend the descriptor of a file; None for a url that names no file of this machine."""
 
 
 def files_of(urls: Iterable[str], fetcher: LocalFiles) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield every url that names a file which can be read, with what the system says of the file."""
+    """Yield every url that names a file which can be read, with the status of the file."""
     for url in dict.fromkeys(urls):
         with suppress(JobError), fetcher.open_local(url) as handle:  # what cannot be read cannot be overwritten either
             if handle is not None:
@@ -225,7 +235,7 @@ def refuse_inputs(output: Path, inputs: Iterable[tuple[str, os.stat_result]]) ->
 
     Args:
         output: from `place_for`.
-        inputs: what each is called, and what the system says of it; from `files_of` for images.
+        inputs: the name and the status of each; from `files_of` for images.
 
     Raises:
         ConfigError: one of them would be overwritten.
@@ -238,7 +248,7 @@ def refuse_inputs(output: Path, inputs: Iterable[tuple[str, os.stat_result]]) ->
 
 
 def write_failure(number: int | None, words: str | None) -> OutputFailed | StorageFull:
-    """Return our error for what the system or libavformat says of a write, without a path.
+    """Return our error for a write that the system or libavformat refused; its message has no path.
 
     Args:
         number: its `errno`.
@@ -267,7 +277,7 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def _try(part: Path) -> None:
-    """Open the file that the video will grow in, as nothing else tells of read-only disks and overlong names."""
+    """Open the file that the video will grow in, since only that shows that a disk is read-only or a name too long."""
     is_new = not os.path.lexists(part)
     os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
     if is_new:

@@ -1,4 +1,4 @@
-"""Sizes and rectangles: how large the canvas is and where on it a still stands. Integers in, integers out.
+"""Sizes and rectangles: how large the canvas is and where on it a still is placed. Integers in, integers out.
 
 4:2:0 video stores one chroma sample for 2×2 luma samples (H.264, 6.2), so a canvas has even sides, and a scaled still
 begins and ends on even lines: no chroma sample straddles picture and bar.
@@ -104,7 +104,7 @@ def even_down(side: int) -> int:
 
 
 def canvas_for(first: Size, width: int | None, height: int | None) -> Canvas:
-    """Choose the canvas: what was asked for, else the first still's size; odd sides grow by one.
+    """Choose the canvas: the size that was asked for, else that of the first still; odd sides grow by one.
 
     Args:
         first: size of the first still, after orientation.
@@ -156,12 +156,12 @@ def _thinnest_canvas(first: Size, limits: CanvasLimits) -> Canvas:
 
 
 def place(still: Size, canvas: Canvas, mode: ResizeMode, *, upscale: bool = True) -> Placement:
-    """Say where a still stands on the canvas.
+    """Return where a still is placed on the canvas.
 
     pad keeps the whole still and adds bars, though none where still and canvas differ in shape by rounding alone; crop
     fills the canvas and cuts what hangs over, evenly on both sides; stretch ignores the aspect ratio. With
     upscale=False a still is never enlarged: where it would be, it keeps its size (stretch: each axis by itself) and
-    stands in the middle.
+    is placed in the middle.
     """
     whole = (0, 0, still.width, still.height)
     if still.width in (canvas.width, canvas.width - 1) and still.height in (canvas.height, canvas.height - 1):

@@ -142,7 +142,7 @@ class Mp4Writer:
         """Begin the file.
 
         Args:
-            path: the final name, whose suffix tells MP4, M4V and QuickTime apart; its directory exists.
+            path: the final name, whose suffix chooses MP4, M4V or QuickTime; its directory exists.
             fps: exact frames per second.
             timecode: of the first frame, such as "01:00:00:00"; `timeline.check_timecode` has passed it.
         """
@@ -169,7 +169,7 @@ class Mp4Writer:
         """Append the next frames in decoding order.
 
         Args:
-            reordered: how many samples may stand before one and be shown after it; dts runs ahead by so many.
+            reordered: how many samples may come before one in the file and be shown after it; dts is ahead by these.
 
         Raises:
             StorageFull: the disk is full.
@@ -213,7 +213,7 @@ class Mp4Writer:
         return facts
 
     def _without_sets(self, access_unit: bytes) -> bytes:
-        """Leave out the parameter sets, which stand in `avcC`."""
+        """Leave out the parameter sets, which are in `avcC`."""
         nals = split_nals(access_unit)
         sets = {nal for nal in nals if nal_type(nal) in _PARAMETER_SETS}
         if not sets <= self._parameter_sets:
@@ -221,7 +221,7 @@ class Mp4Writer:
         return join_nals([nal for nal in nals if nal not in sets])
 
     def _open(self, first: Sample, reordered: int) -> tuple[OutputContainer, VideoStream]:
-        """Open the file at the first access unit, whose SPS tells libavformat size, profile and colours."""
+        """Open the file with the first access unit, from whose SPS libavformat reads size, profile and colours."""
         if self._container is None or self._stream is None:
             scale = str(timescale(self._fps))
             self._container = av.open(
@@ -269,20 +269,20 @@ def read_facts(path: Path) -> VideoFacts:
     """Read back what a player will see.
 
     Raises:
-        av.FFmpegError: this is no MP4 with a video.
+        av.FFmpegError: this is not an MP4 with a video.
     """
     with av.open(str(path), options=_UNDECODED) as container:
         stream = container.streams.video[0]
         ticks, time_base, fps = stream.duration, stream.time_base, stream.average_rate
         if ticks is None or time_base is None or fps is None:
-            raise OutputFailed("the file tells no duration")
+            raise OutputFailed("expected a file that states its duration, found none")
         return VideoFacts(
             stream.width, stream.height, stream.frames, Fraction(fps), ticks * time_base, path.stat().st_size
         )
 
 
 def _told(nal: bytes, reordered: int) -> bytes:
-    """Return the NAL unit; an SPS with all told that players would have to guess."""
+    """Return the NAL unit; an SPS states everything then that players would have to guess."""
     return described(nal, is_reordered=reordered > 0) if nal_type(nal) == NalType.SPS else nal
 
 

@@ -1,4 +1,4 @@
-"""What a daemon tries before it says that it is ready, so that what is missing is said once, at once and in words.
+"""What a daemon tries before it is ready, so that one message at the start says what is missing.
 
 Everything here costs a second at most on a machine that is in order, and is bounded by a limit of seconds on one that
 is not. A check tries the very thing that jobs will need: a limit that was read says less than a thread that was begun.
@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import resource
 import select
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from renderer.config import EncodeSettings, Settings, render_settings
-from renderer.encode.ffmpeg import AccessUnitSplitter, arguments, find_ffmpeg
+from renderer.encode.ffmpeg import AccessUnitSplitter, arguments, runnable_ffmpeg
 from renderer.encode.stream import StreamSettings
 from renderer.errors import ConfigError
 from renderer.geometry import Canvas
@@ -53,12 +52,10 @@ def check(settings: Settings) -> None:
     for number in stopping_signals():
         if number != signal.SIGINT:  # which raises KeyboardInterrupt
             signal.signal(number, _leave)  # until the daemon drains, so that nothing that is tried is left behind
-    ffmpeg = find_ffmpeg(settings.encode)
-    if shutil.which(ffmpeg) is None:
-        raise ConfigError(f"encode.ffmpeg: {ffmpeg} is no program that can be run")
+    ffmpeg = runnable_ffmpeg(settings.encode)
     for root in settings.fetch.allow_roots:
         if not root.is_dir():
-            raise ConfigError(f"fetch.allow_roots: {root} is no directory")
+            raise ConfigError(f"fetch.allow_roots: expected a directory, found {root}")
     _check_machine()
     _check_plain_encoding(ffmpeg, settings)
     _give_freed_memory_back()

@@ -1,10 +1,10 @@
-"""The values that everybody passes on: what is to be rendered, what was, and what is known of the GPUs.
+"""The values that most modules pass on: the job, the report of its rendering, and the findings about the GPUs.
 
 They are plain values, and no picture library is behind them: the daemon, which decodes nothing, and its workers, which
 do, both know them.
 
-What `encode.nvenc.probe` has found out about the GPUs can be sent to a worker and kept in a file. It lies below the
-settings, because a worker is told of both together.
+The findings of `encode.nvenc.probe` about the GPUs can be sent to a worker and kept in a file. They are defined here,
+below the settings, because a worker gets them as a part of its settings.
 """
 
 from dataclasses import dataclass, field
@@ -31,7 +31,7 @@ class RenderJob:
     Attributes:
         base: directory that relative paths start from, such as a manifest's; None for none.
         any_path: local files need not lie under an allowed root; the command line's own jobs only.
-        warnings: what was noticed of the request before it became a job.
+        warnings: about the request, found before it became a job.
     """
 
     request: RenderRequest
@@ -140,7 +140,7 @@ class NvencFindings:
     """What a machine has.
 
     Attributes:
-        driver: its version, "" where there is none.
+        driver: its version; empty without a driver.
         reason: why no device could even be asked; None if they could.
     """
 

@@ -97,7 +97,7 @@ def test_what_kubernetes_tells_a_container_of_a_service_is_left_alone() -> None:
         "STILLREEL_HTTP_PORT": "tcp://10.0.0.8:8480",
     }
     assert load(environment=told) == Settings()
-    with pytest.raises(ConfigError, match="STILLREEL_HTTP_PORT is no setting"):
+    with pytest.raises(ConfigError, match="STILLREEL_HTTP_PORT is not a setting"):
         load(environment={"STILLREEL_HTTP_PORT": "8480"})
 
 
@@ -119,7 +119,7 @@ def test_what_kubernetes_tells_a_container_of_a_service_is_left_alone() -> None:
 def test_a_misspelt_variable_is_refused_with_what_may_be_meant(name: str, words: str) -> None:
     with pytest.raises(ConfigError) as raised:
         load(environment={name: "1"})
-    assert str(raised.value) == f"environment: {name} is no setting; {words}"
+    assert str(raised.value) == f"environment: {name} is not a setting; {words}"
 
 
 ANYTHING: list[object] = [
@@ -180,7 +180,7 @@ def test_every_fault_is_told() -> None:
     with pytest.raises(ConfigError) as raised:
         load(environment={"STILLREEL_LIMITS__MAX_IMAGES": "0", "STILLREEL_NO__THING": "1"})
     assert "limits.max_images: " in str(raised.value)
-    assert "STILLREEL_NO__THING is no setting" in str(raised.value)
+    assert "STILLREEL_NO__THING is not a setting" in str(raised.value)
 
 
 def test_a_part_that_is_no_table_in_the_file_does_not_break_the_environments(toml) -> None:

@@ -314,20 +314,22 @@ def test_a_configuration_file_that_cannot_be_read_is_named(refused: Refused, tmp
 
 
 def test_a_variable_that_is_wrong_is_named(refused: Refused) -> None:
-    words = "error: environment: STILLREEL_LIMITS__MAX_IMAGEZ is no setting; did you mean STILLREEL_LIMITS__MAX_IMAGES?"
+    words = (
+        "error: environment: STILLREEL_LIMITS__MAX_IMAGEZ is not a setting; did you mean STILLREEL_LIMITS__MAX_IMAGES?"
+    )
     assert refused(STILLREEL_LIMITS__MAX_IMAGEZ="3").startswith(words)
 
 
 def test_a_root_that_is_no_directory_is_refused(refused: Refused, tmp_path: Path) -> None:
     line = refused("--allow-root", tmp_path / "missing")
-    assert line == f"error: fetch.allow_roots: {tmp_path / 'missing'} is no directory"
+    assert line == f"error: fetch.allow_roots: expected a directory, found {tmp_path / 'missing'}"
 
 
 @pytest.mark.parametrize("variable", ["STILLREEL_ENCODE__FFMPEG", "IMAGEIO_FFMPEG_EXE"])
 def test_an_ffmpeg_that_is_not_there_is_refused(refused: Refused, variable: str) -> None:
     assert (
         refused(**{variable: "/nowhere/ffmpeg"})
-        == "error: encode.ffmpeg: /nowhere/ffmpeg is no program that can be run"
+        == "error: encode.ffmpeg: expected a program that can be run, found /nowhere/ffmpeg"
     )
 
 

@@ -110,7 +110,7 @@ def test_a_service_manager_that_is_gone_harms_nobody(
     monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
     ServiceManager().tell("READY=1", "ready")
     assert [line.getMessage().partition(":")[0] for line in caplog.records] == [
-        "the service manager was not told READY=1"
+        "READY=1 could not be sent to the service manager"
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a person sees of a batch: on a terminal a table that stays in its place, elsewhere a line per video."""
+"""What a person sees of a batch: on a terminal a table that is drawn in place, elsewhere a line per video."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ _LINES_BESIDE: Final = 9  # of the terminal: the table, the bar, the last failur
 
 @contextmanager
 def watching(console: Console) -> Iterator[View]:
-    """Lend the view that suits where the console, which is on stderr, writes to."""
+    """Lend the view that suits the console, which is on stderr: a table for a terminal, else lines."""
     if not console.is_terminal or console.is_dumb_terminal or not os.isatty(_STDERR):
         yield Lines(console)
         return
@@ -43,10 +43,10 @@ def watching(console: Console) -> Iterator[View]:
 
 @contextmanager
 def _stderr_kept() -> Iterator[tuple[TextIO, BinaryIO]]:
-    """Keep what this process and the workers write to stderr out of the way of the table.
+    """Keep the stderr of this process and of the workers out of the way of the table.
 
-    libpng and libjpeg write of damaged files there, and logging does. A file takes it, not a pipe, since nobody may
-    wait for the table. Yields the terminal, and that file.
+    libpng and libjpeg write about damaged files there, and logging does. A file takes it and not a pipe, since a full
+    pipe would make them wait for the table. Yields the terminal, and that file.
     """
     sys.stderr.flush()
     before = os.dup(_STDERR)
@@ -62,8 +62,8 @@ def _stderr_kept() -> Iterator[tuple[TextIO, BinaryIO]]:
             os.dup2(before, _STDERR)
 
 
-class Lines:
-    """One line for each video that is done or has failed."""
+class Lines(View):
+    """Writes one line for each video that is done or has failed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -75,17 +75,14 @@ class Lines:
     def failed(self, tally: Tally, failure: Failure) -> None:
         self._say(tally, f"failed  {_told(failure)}")
 
-    def tick(self, tally: Tally) -> None:
-        pass
-
     def _say(self, tally: Tally, words: str) -> None:
         place = f"{tally.settled}/{'?' if tally.expected is None else tally.expected}"
         with suppress(OSError):  # nobody may be there any more, and the batch goes on
             self._console.print(Text(f"[{place}] {words}"), soft_wrap=True)
 
 
-class LiveTable:
-    """Counts, speed and what is left, with a bar for each video that is being made."""
+class LiveTable(View):
+    """Shows counts, speed and what is left, with a bar for each video that is being made."""
 
     def __init__(self, live: Live, terminal: TextIO, kept: BinaryIO) -> None:
         """Draw on a terminal.
@@ -99,12 +96,6 @@ class LiveTable:
         self._kept = kept
         self._shown_bytes = 0
 
-    def done(self, tally: Tally, name: str, output: Output, report: RenderReport) -> None:
-        pass
-
-    def failed(self, tally: Tally, failure: Failure) -> None:
-        pass
-
     def tick(self, tally: Tally) -> None:
         with suppress(OSError):  # the terminal may be gone, and the batch goes on
             size = os.get_terminal_size(self._terminal.fileno())
@@ -113,7 +104,7 @@ class LiveTable:
             self._live.update(picture(tally, *self._live.console.size), refresh=True)
 
     def show_kept(self) -> None:
-        """Show the lines that are new on stderr."""
+        """Show the new lines of stderr."""
         new = os.pread(self._kept.fileno(), _KEPT_AT_ONCE_BYTES, self._shown_bytes)
         whole = new[: new.rfind(b"\n") + 1] if len(new) < _KEPT_AT_ONCE_BYTES else new
         self._shown_bytes += len(whole)

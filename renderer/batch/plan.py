@@ -1,11 +1,11 @@
 """What a batch is to do, and what that means for each manifest: render it, leave it, or say what is wrong with it.
 
-**Found** is what there is below a directory, in the order of names, one at a time: a tree may hold any number. Hidden
-entries are left out, so are directories of copies that storage and archives make by themselves, and so are the
-outputs, should they go below the same directory. Symbolic links to files are followed, those to directories are not,
-so that a walk ends.
+**Manifests are found** below a directory, in the order of names, one at a time: a tree may hold any number. Hidden
+entries are left out, and so are the directories of copies that storage and archives make by themselves, and the
+outputs if they are below the same directory. Symbolic links to files are followed, links to directories are not, so
+that a walk ends.
 
-**The hash** in an output's name is of all that decides how the video looks, and of nothing else. The holds in frames
+**The hash** in an output's name covers all that decides how the video looks, and nothing else. The holds in frames
 stand for `frames`, `duration` and `fps`; the bytes of a local image stand for its path, so that a tree may be moved.
 An http url stands for itself: whether its picture has changed is known to its server only. Fields at their defaults
 are left out, so that a new field renames nothing.
@@ -22,7 +22,6 @@ import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from enum import Enum, auto
 from pathlib import Path, PurePath
 from typing import Any, Final
 
@@ -33,8 +32,8 @@ from renderer.config import EncodeSettings, Settings
 from renderer.disk import put, settle
 from renderer.errors import ConfigError, InvalidRequest, JobError, NoManifest
 from renderer.intake import Origin, parse_request, render_job
-from renderer.manifests.directory import directory_manifest, is_image_name, is_unread_picture
 from renderer.manifests.read import is_manifest, is_manifest_name, load_manifest
+from renderer.manifests.sources import directory_manifest, is_image_name, is_unread_picture
 from renderer.manifests.still import Fields, naming_its_files
 from renderer.pictures.fetch import Fetcher
 from renderer.work import RenderJob
@@ -122,9 +121,9 @@ def _found(path: Path, root: Path, *, is_directory: bool = False, refusal: str |
 
 
 OUTPUT_FORMAT: Final = 2
-"""Raised whenever the same request gives another video than before, be it by another default."""
+"""A number that goes up whenever the same request gives another video than before, even if only a default changed."""
 
-# They decide when and for whom a video is made, not what is in it.
+# These fields decide when and for whom a video is made, not how it looks; images and fps have entries of their own.
 _OUTSIDE: Final = {"images", "fps", "sync_mode", "priority", "start_timeout", "webhook_url"}
 _DIGITS: Final = 12
 _UNREADABLE: Final = "unreadable"
@@ -134,7 +133,7 @@ FileState = tuple[int, int, int, int]
 
 
 class Digests:
-    """Hashes of image files; one that is unchanged since it was read is not read again. Safe to use from threads."""
+    """Hashes of image files; a file that is unchanged since it was read is not read again. Safe to use from threads."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         """Begin with no file that is known.
@@ -148,7 +147,7 @@ class Digests:
     def of_job(self, job: RenderJob, fetcher: Fetcher, encode: EncodeSettings) -> str:
         """Return the hash of a job.
 
-        An image that cannot be read counts as such, since what becomes of it is the renderer's to say.
+        An image that cannot be read counts as unreadable, since the renderer decides what follows from that.
 
         Raises:
             CancelledError: the pool was shut down meanwhile.
@@ -224,7 +223,7 @@ class Output:
             return False
 
     def publish(self, rendered: Path, told: dict[str, Any]) -> None:
-        """Move a video here that is whole and synced, and write down what is told of it.
+        """Move a video here that is whole and synced, and write its sidecar.
 
         Args:
             rendered: in a directory of the same file system that nobody else writes to.
@@ -247,12 +246,12 @@ def output_for(out: Path, stem: PurePath, digest: str) -> Output:
 
 
 def as_text(name: str) -> str:
-    """Write a file's name, whose bytes may be no text, so that every reader of JSON takes it."""
+    """Return a file's name as text that every reader of JSON takes; its bytes may be no valid text."""
     return os.fsencode(name).decode("utf-8", errors="replace")
 
 
 def printable(words: str) -> str:
-    """Write words that may hold a file's name in one line, without what would command the terminal."""
+    """Return text that may hold a file's name in one line, without characters that would control the terminal."""
     return "".join("\ufffd" if unicodedata.category(each) in _COMMANDS or each in _TURNING else each for each in words)
 
 
@@ -276,16 +275,9 @@ class Plan:
     overrides: Fields = field(default_factory=dict)
 
     def walk(self) -> Iterator[Found]:
-        """Yield what is this shard's, in a fixed order."""
+        """Yield the manifests of this shard, in a fixed order."""
         found = discover(self.directory, self.out, with_directories=self.hold is not None)
         return (each for each in found if self.shard.has(each.name))
-
-
-class Settled(Enum):
-    """What needs no rendering."""
-
-    SKIPPED = auto()
-    IGNORED = auto()
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,21 +305,19 @@ class Preparation:
         self._digests = Digests(pool)
 
     def abandon(self) -> None:
-        """Read no more images: whatever is being prepared fails soon, in words of no interest."""
+        """Read no more images: a manifest that is being prepared fails soon, and nobody is told why."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def prepare(self, found: Found) -> Ready | Settled:
-        """Say what is to be done.
+    def prepare(self, found: Found) -> Ready | None:
+        """Return a manifest that is to be rendered; None if its video is there already.
 
         Raises:
+            NoManifest: the file names no images.
             JobError: the manifest or an image of it is at fault.
         """
-        try:
-            fields = self._fields(found)
-        except NoManifest:
-            return Settled.IGNORED
+        fields = self._fields(found)
         if "images" not in fields and found.path.suffix.lower() == ".json":
-            return Settled.IGNORED
+            raise NoManifest("the file names no images")
         base = found.path if found.is_directory else found.path.parent
         origin = Origin(base=base, any_path=True)
         try:
@@ -336,7 +326,7 @@ class Preparation:
         except JobError as error:
             raise naming_its_files(error, fields) from error.__cause__
         output = output_for(self._plan.out, found.stem, digest)
-        return Settled.SKIPPED if output.is_finished() else Ready(found, work, digest, output)
+        return None if output.is_finished() else Ready(found, work, digest, output)
 
     def digest(self, work: RenderJob) -> str:
         """Return the hash of a job as its images are now.

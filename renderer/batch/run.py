@@ -1,20 +1,19 @@
-"""A batch from its first manifest to its last: one task reads and hashes ahead, one per worker renders.
+"""A batch from its first manifest to its last: one task reads and hashes ahead, and one task per worker renders.
 
-Little is held at a time: what waits is bounded by the number of workers, and the tree is walked as it goes. It is
-walked once more beforehand, to count. A worker is started when there is something to render, so that a batch that is
-done already ends at once.
+Little is held in memory: as many manifests wait as there are workers, and the tree is walked while the batch runs. A
+second walk beside it counts the manifests. A worker is started when there is something to render, so that a batch that
+was finished before ends at once.
 
-What is not finished lies in a run's own directory among the outputs, OUT/.stillreel/ID. A lock in it says that the run
-lives. Whoever gets the lock of another's directory removes that directory.
+Unfinished videos lie in a directory of the run's own among the outputs, OUT/.stillreel/ID. A lock in it shows that the
+run is alive; a run that gets the lock of another directory removes that directory.
 
-A tally counts how a batch is doing, how fast, and when it will be done.
+A tally counts how far a batch is, how fast it goes, and when it will be done.
 """
 
 import asyncio
 import contextlib
 import itertools
 import logging
-import shutil
 import signal
 import time
 import uuid
@@ -22,14 +21,14 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from protocol.schema import Fault, Progress, ResultWarning
-from renderer.batch.plan import Found, Output, Plan, Preparation, Ready, Settled, as_text, printable
+from renderer.batch.plan import Found, Output, Plan, Preparation, Ready, as_text, printable
 from renderer.config import Settings, render_settings
-from renderer.disk import claim, remove_dead, scratch_dir
-from renderer.encode.ffmpeg import find_ffmpeg
-from renderer.errors import ConfigError, FetchFailed, OutputFailed, StillreelError, WorkerLost
+from renderer.disk import owned, remove_dead, scratch_dir
+from renderer.encode.ffmpeg import runnable_ffmpeg
+from renderer.errors import ConfigError, FetchFailed, NoManifest, OutputFailed, StillreelError, WorkerLost
 from renderer.jobs.slots.base import AttemptLost, RenderTask, Slot
 from renderer.jobs.slots.local import LocalSlot
 from renderer.jobs.slots.progress import receiving
@@ -50,19 +49,15 @@ def workspace(out: Path) -> Iterator[Path]:
     Raises:
         ConfigError: it cannot be made.
     """
-    try:
-        own, lock = claim(lambda: _made(out / HIDDEN), _LOCK)
-    except OSError as error:
-        raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
-    try:
-        _remove_dead(own)
+    parent = out / HIDDEN
+    with contextlib.ExitStack() as stack:
+        stack.callback(_remove_dead, parent)
+        try:
+            own = stack.enter_context(owned(lambda: _made(parent), _LOCK))
+        except OSError as error:
+            raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
+        _remove_dead(parent)
         yield own
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
-        lock.close()
-        _remove_dead(own)
-        with contextlib.suppress(OSError):  # another run is in it
-            own.parent.rmdir()
 
 
 def _made(parent: Path) -> Path:
@@ -71,13 +66,14 @@ def _made(parent: Path) -> Path:
     return own
 
 
-def _remove_dead(own: Path) -> None:
+def _remove_dead(parent: Path) -> None:
+    """Remove the directories of runs that were killed, and the one that they are in if no run is left."""
     with contextlib.suppress(OSError):
-        others = [each for each in own.parent.iterdir() if each != own and each.is_dir()]
-        remove_dead(others, _LOCK)
+        remove_dead([each for each in parent.iterdir() if each.is_dir()], _LOCK)
+        parent.rmdir()
 
 
-# Before this much is done, and for so long, a guess at the end would jump about.
+# An estimate of the end is given once this much is done, after this time; an earlier one would jump about.
 _LEAST_VIDEOS: Final = 0.1
 _LEAST_S: Final = 2.0
 
@@ -94,7 +90,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A file that looks like something to render and is not rendered."""
+    """A file that looks like a manifest or a picture, and is not rendered."""
 
     name: str
     why: str
@@ -102,7 +98,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """What one might not expect of a video."""
+    """A warning about a video that was made."""
 
     name: str
     warning: ResultWarning
@@ -126,8 +122,8 @@ class Tally:
 
     Attributes:
         total: manifests of this shard; None until they are counted.
-        ignored: files with a manifest's name that turned out to be none.
-        left_out: those, and the pictures of directories that are not read here.
+        ignored: files with the name of a manifest that turned out to be something else.
+        left_out: those, and the pictures in formats that are not read here.
         frames: of the videos that are done.
         stopped: whether a signal ended the run.
     """
@@ -155,7 +151,7 @@ class Tally:
 
     @property
     def settled(self) -> int:
-        """Manifests that nothing more is to be done for."""
+        """Manifests that need no more work."""
         return self.done + self.skipped + self.failed
 
     @property
@@ -173,18 +169,18 @@ class Tally:
         return self.now() - self._began
 
     def ignore(self, name: str) -> None:
-        """A file with a manifest's name is none."""
+        """Count a file that has the name of a manifest and is something else."""
         self.ignored += 1
         self.left_out.append(LeftOut(name, "no manifest: it names no images"))
 
     def begin(self, key: str, name: str, progress: Progress) -> None:
-        """A video is begun, for the first time or again."""
+        """Note that a video is begun, for the first time or again."""
         if self._rendering_since is None:
             self._rendering_since = self.now()
         self.running[key] = Running(name, progress)
 
     def advance(self, key: str, progress: Progress) -> None:
-        """News of a video; such as come after its end are of no interest."""
+        """Note the progress of a video; progress that arrives after its end is ignored."""
         if key in self.running:
             self.running[key].progress = progress
 
@@ -203,14 +199,14 @@ class Tally:
 
     @property
     def frames_per_s(self) -> float | None:
-        """Frames of the videos per second since the first was begun; what is half done counts by half."""
+        """Frames per second since the first video was begun; the videos that are being made count in part."""
         elapsed_s = self._rendering_s()
         halves = sum(each.fraction * each.progress.frames for each in self.running.values())
         return (self.frames + halves) / elapsed_s if elapsed_s >= _LEAST_S / 2 else None
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds until the end, if the rest is like what was rendered; None while that cannot be told."""
+        """Seconds until the end if the rest takes as long; None while it is too early for an estimate."""
         begun = sum(each.fraction for each in self.running.values())
         made, elapsed_s = self.done + begun, self._rendering_s()
         if self.expected is None or made < _LEAST_VIDEOS or elapsed_s < _LEAST_S:
@@ -225,30 +221,28 @@ _READING_THREADS: Final = 8
 _TICK_S: Final = 0.125
 
 
-class View(Protocol):
-    """Who watches a batch; called on its loop, and not to block it."""
+class View:
+    """Shows nothing of a batch; others show more. Called on the batch's loop, which it must not block."""
 
     def done(self, tally: Tally, name: str, output: Output, report: RenderReport) -> None:
-        """A video is whole and has its name."""
+        """Take note that a video is whole and has its name."""
 
     def failed(self, tally: Tally, failure: Failure) -> None:
-        """A video could not be made."""
+        """Take note that a video could not be made."""
 
     def tick(self, tally: Tally) -> None:
-        """Time goes by."""
+        """Take note of how far the batch is; called several times a second."""
 
 
 def run_batch(plan: Plan, settings: Settings, view: View) -> Tally:
-    """Render what is not rendered yet; returns when all is, or when SIGINT or SIGTERM has come.
+    """Render the videos that are not rendered yet; return when all are, or after SIGINT or SIGTERM.
 
-    Every video that is counted as done is on disk. Nothing else remains among the outputs.
+    Every video that is counted as done is on disk. Nothing unfinished remains among the outputs.
 
     Raises:
         ConfigError: the encoder or the directory of outputs cannot be used.
     """
-    ffmpeg = find_ffmpeg(settings.encode)
-    if shutil.which(ffmpeg) is None:
-        raise ConfigError(f"encode.ffmpeg: {ffmpeg} is no program that can be run")
+    runnable_ffmpeg(settings.encode)
     with workspace(plan.out) as unfinished, scratch_dir() as scratch, ThreadPoolExecutor(_READING_THREADS) as readers:
         batch = _Batch(plan, settings, view, unfinished, Preparation(plan, settings, readers))
         asyncio.run(batch.run(str(scratch / "progress")))
@@ -313,23 +307,19 @@ class _Batch:
         walk = self._plan.walk()
         while (found := await asyncio.to_thread(next, walk, None)) is not None:
             self.tally.left_out += [LeftOut(f"{found.name}/{name}", UNREAD) for name in found.left_out]
-            outcome = await asyncio.to_thread(self._prepare, found)
-            if isinstance(outcome, Ready):
-                await self._waiting.put(outcome)
-            elif isinstance(outcome, Fault):
-                self._fail(found, outcome)
-            elif outcome is Settled.SKIPPED:
-                self.tally.skipped += 1
-            else:
+            try:
+                ready = await asyncio.to_thread(self._preparation.prepare, found)
+            except NoManifest:
                 self.tally.ignore(found.name)
+            except StillreelError as error:
+                self._fail(found, error.fault())
+            else:
+                if ready:
+                    await self._waiting.put(ready)
+                else:
+                    self.tally.skipped += 1
         for _ in range(self._plan.workers):
             await self._waiting.put(None)
-
-    def _prepare(self, found: Found) -> Ready | Settled | Fault:
-        try:
-            return self._preparation.prepare(found)
-        except StillreelError as error:
-            return error.fault()
 
     async def _serve(self, progress_address: str) -> None:
         """Render one video after the other in a worker of our own."""

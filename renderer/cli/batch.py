@@ -51,7 +51,7 @@ def batch(
     from renderer.batch.plan import Plan  # noqa: PLC0415 - as above
     from renderer.batch.run import run_batch  # noqa: PLC0415 - as above
     from renderer.batch.shard import Shard, parse_shard  # noqa: PLC0415 - as above
-    from renderer.manifests.directory import parse_hold  # noqa: PLC0415 - as above
+    from renderer.manifests.sources import parse_hold  # noqa: PLC0415 - as above
     from renderer.manifests.still import parse_overrides  # noqa: PLC0415 - as above
 
     settings = config.load(config_file, flags={"engine": {"workers": jobs}})

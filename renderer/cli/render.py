@@ -10,8 +10,7 @@ from protocol.schema import RenderResult
 from renderer.cli import terminal, usage
 from renderer.cli.output import Overwrite, refuse_manifest, written
 from renderer.errors import ConfigError, JobError
-from renderer.manifests.directory import parse_hold
-from renderer.manifests.sources import Asked, Wishes, ask
+from renderer.manifests.sources import Asked, Wishes, ask, parse_hold
 from renderer.manifests.still import naming_its_files, parse_overrides, warning_with_files
 
 

@@ -1,14 +1,15 @@
-"""Which ffmpeg, the command line that makes libx264 of it, and what it then writes; nothing is run here.
+"""Which ffmpeg is run, the command line that has it encode with libx264, and its output; nothing is run here.
 
 Quality words, the same on every encoder: `crf` is x264's CRF and `preset` its preset, unchanged. The colour description
 goes into the SPS through x264's own parameters; ffmpeg's -color_* options alone leave primaries and transfer unknown.
 
-A held stream's plan is told before the child starts: ffmpeg forces the IDR pictures by time, half a frame early, to
-the microsecond: at the 1000/1001 rates it rounds its own times by up to half a frame. x264's zones carry the quantiser
-offsets (a bitrate factor f in a zone moves the quantiser by -6·log2(f) under crf, ratecontrol.c).
+The plan of a held stream is given to the child when it starts. ffmpeg forces the IDR pictures by time, half a frame
+early, to the microsecond: at the 1000/1001 rates it rounds its own times by up to half a frame. x264's zones carry the
+quantiser offsets (a bitrate factor f in a zone moves the quantiser by -6·log2(f) under crf, ratecontrol.c).
 """
 
 import itertools
+import shutil
 import statistics
 from fractions import Fraction
 
@@ -51,6 +52,18 @@ def find_ffmpeg(settings: EncodeSettings) -> str:
         raise ConfigError("no ffmpeg: imageio-ffmpeg has none for this machine; set encode.ffmpeg") from error
 
 
+def runnable_ffmpeg(settings: EncodeSettings) -> str:
+    """Return the path of the ffmpeg to run, after a look at whether it is a program.
+
+    Raises:
+        ConfigError: it is not, or there is none.
+    """
+    ffmpeg = find_ffmpeg(settings)
+    if shutil.which(ffmpeg) is None:
+        raise ConfigError(f"encode.ffmpeg: expected a program that can be run, found {ffmpeg}")
+    return ffmpeg
+
+
 def arguments(ffmpeg: str, stream: StreamSettings, threads: int = 0) -> list[str]:
     """Build the child's command line; threads=0 leaves their number to x264."""
     fps = f"{stream.fps.numerator}/{stream.fps.denominator}"
@@ -75,7 +88,7 @@ def arguments(ffmpeg: str, stream: StreamSettings, threads: int = 0) -> list[str
 
 
 def _listed(held: HeldCoding, fps: Fraction) -> tuple[HeldCoding, str]:
-    """Return how the stills are coded and when the IDR pictures come, in so few words that an argument holds them."""
+    """Return how the stills are coded and when the IDR pictures come, short enough for one argument."""
     times = _idr_times(held, fps)
     if len(times) <= _LIST_MAX_CHARACTERS:
         return held, times

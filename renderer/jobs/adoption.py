@@ -1,6 +1,6 @@
-"""Videos that belong to no job of the store, which was lost or replaced: made jobs that are done, or removed.
+"""Videos that the store does not know, after it was lost or replaced: they become finished jobs, or are removed.
 
-A daemon does neither by itself, for the store that knows them may yet be found.
+A daemon does neither by itself, because the store that knows them may be found again.
 """
 
 import shutil
@@ -26,7 +26,7 @@ def adopt(data: Path, now: float) -> tuple[list[str], dict[str, str]]:
     """Give the unknown videos of a data directory jobs; the caller holds it.
 
     Args:
-        now: in Unix seconds; their time begins here, so that they are not removed before anybody has seen them.
+        now: in Unix seconds; the jobs end at this time, so that retention does not remove them at once.
 
     Returns:
         The ids of the jobs, and why other videos were left alone.
@@ -42,10 +42,10 @@ def adopt(data: Path, now: float) -> tuple[list[str], dict[str, str]]:
             try:
                 result = _result(data / "outputs" / job_id / VIDEO_NAME)
             except (StillreelError, av.FFmpegError, OSError, IndexError):
-                refused[job_id] = "this is no video that can be read"
+                refused[job_id] = "expected a video that can be read"
                 continue
             if not JOB_ID.fullmatch(job_id):
-                refused[job_id] = "its directory's name is no id of a job"
+                refused[job_id] = "expected the id of a job as the name of its directory"
                 continue
             store.add(_job(job_id, store.last_number() + 1, data / "outputs" / job_id, result, now), work=None)
             adopted.append(job_id)
@@ -81,7 +81,7 @@ def _result(video: Path) -> RenderResult:
 
 
 def _job(job_id: str, number: int, output: Path, result: RenderResult, now: float) -> Job:
-    """Return a job without a digest: a request of this id is another one, whatever it asks."""
+    """Return a job without a digest, so that no request with this id counts as a repetition of it."""
     return Job(
         id=job_id,
         client=_CLIENT,

@@ -1,9 +1,9 @@
 """The data directory as a whole: examined, backed up while a daemon uses it, and restored.
 
-A backup is a tar archive: a copy of the store, made by SQLite's own means (https://www.sqlite.org/backup.html), what
-that copy names, and the keys and secrets. Attachments go when their job ends, so the store is copied again until all
-that it names were still there. The store comes last in the archive and last to its place: a restore that is cut short
-leaves no store that names what is not there.
+A backup is a tar archive of a copy of the store, made by SQLite itself (https://www.sqlite.org/backup.html), the files
+that the copy names, and the keys and secrets. Attachments are removed when their job ends, so the store is copied again
+until all the attachments that it names were still there. The store is the last file in the archive, and is put in its
+place last: a restore that is cut short leaves no store that names missing files.
 """
 
 import contextlib
@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from renderer import disk
 from renderer.errors import ConfigError
@@ -56,7 +55,7 @@ def examine(data: Path) -> Findings:
     """Compare the store with the files; a daemon may be at work meanwhile.
 
     Raises:
-        ConfigError: there is no store, or it is damaged.
+        ConfigError: the store is missing or damaged.
     """
     with _store(data / STORE_NAME) as database:
         states = dict(database.execute("SELECT id, state FROM jobs"))
@@ -82,7 +81,7 @@ def back_up(data: Path, file: Path, spool: Path | None = None) -> int:
         How many jobs are in it.
 
     Raises:
-        ConfigError: there is no store, it is damaged, or the backup cannot be written.
+        ConfigError: the store is missing or damaged, or the backup cannot be written.
     """
     file = file.absolute()
     if file.is_relative_to(data):
@@ -101,8 +100,7 @@ def back_up(data: Path, file: Path, spool: Path | None = None) -> int:
                     if name != STORE_NAME:
                         _add(archive, path, name)
                 _add(archive, staging / STORE_NAME, STORE_NAME)
-            stream.flush()
-            os.fsync(stream.fileno())
+            disk.flush(stream)
             disk.settle(part, file)
             return count
     except OSError as error:
@@ -113,7 +111,7 @@ def restore(file: Path, data: Path) -> Findings:
     """Lay a backup out in a data directory that no daemon uses and that knows no job; the caller holds it.
 
     Raises:
-        ConfigError: it is no backup, cannot be laid out, or there are jobs already.
+        ConfigError: the file is not a backup or cannot be laid out, or the store has jobs already.
     """
     if (data / STORE_NAME).exists():
         with _store(data / STORE_NAME) as database:
@@ -127,13 +125,13 @@ def restore(file: Path, data: Path) -> Findings:
             for member in archive:
                 _lay_out(archive, member, part if member.name == STORE_NAME else data / _safe(member))
         with _store(part):
-            pass  # it is one, and not damaged
+            pass  # it is a store, and not damaged
         for name in _STORE_FILES[1:]:
             (data / name).unlink(missing_ok=True)
         disk.settle(part, data / STORE_NAME)
     except (tarfile.TarError, EOFError, ConfigError) as error:
         words = str(error) if isinstance(error, ConfigError) else "expected a tar archive that ends as it should"
-        raise ConfigError(f"{file}: this is no whole backup of stillreel: {words}") from error
+        raise ConfigError(f"{file}: expected a whole backup of stillreel: {words}") from error
     except OSError as error:
         raise ConfigError(f"the backup could not be restored: {error.filename or file}: {error.strerror}") from error
     finally:
@@ -150,7 +148,7 @@ def _store(path: Path) -> Iterator[sqlite3.Connection]:
     """Lend a store for reading.
 
     Raises:
-        ConfigError: there is none, it is damaged, or not of this version or an older one.
+        ConfigError: the store is missing, damaged, or of a newer version.
     """
     if not path.is_file():
         raise ConfigError(f"server.data_dir: {path.parent} has no store of jobs")
@@ -159,7 +157,7 @@ def _store(path: Path) -> Iterator[sqlite3.Connection]:
             [application] = database.execute("PRAGMA application_id").fetchone()
             [version] = database.execute("PRAGMA user_version").fetchone()
             if application != APPLICATION_ID or not 0 < version <= len(MIGRATIONS):
-                raise ConfigError(f"server.data_dir: {path}: this is no store of stillreel that this version can read")
+                raise ConfigError(f"server.data_dir: {path}: expected a store of stillreel that this version can read")
             [verdict] = database.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != "ok":
                 raise sqlite3.DatabaseError(verdict)
@@ -223,7 +221,7 @@ def _named(data: Path, videos: list[str]) -> Iterator[tuple[Path, str]]:
 
 
 def _others(data: Path, spool: Path | None) -> Iterator[tuple[Path, str]]:
-    """Find keys, secrets, uploads, logs, and whatever else lies there."""
+    """Find keys, secrets, uploads, logs and all other files."""
     for entry in sorted(data.iterdir()):
         if entry.name in _LEFT_OUT or entry == spool:
             continue
@@ -240,7 +238,7 @@ def _below(directory: Path, root: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _add(archive: tarfile.TarFile, path: Path, name: str) -> None:
-    """Add a file as it is at this moment; one that went meanwhile was not needed any more."""
+    """Add a file as it is at this moment; a file that was removed meanwhile was not needed any more."""
     try:
         stream = path.open("rb") if path.is_file() and not path.is_symlink() else None
     except FileNotFoundError:
@@ -265,13 +263,6 @@ def _lay_out(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> N
         if not directory.exists():
             directory.mkdir(mode=0o700)
     with content, open(path, "wb", opener=disk.open_private) as stream:
-        _copy(content, stream, member.size)
+        shutil.copyfileobj(content, stream)  # raises TarError where the archive is cut short
+        disk.flush(stream)
     os.utime(path, (member.mtime, member.mtime))
-
-
-def _copy(content: IO[bytes], stream: IO[bytes], size_bytes: int) -> None:
-    shutil.copyfileobj(content, stream)
-    if stream.tell() != size_bytes:
-        raise tarfile.TarError("it is cut short")
-    stream.flush()
-    os.fsync(stream.fileno())

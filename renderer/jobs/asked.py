@@ -1,8 +1,8 @@
-"""What a job was asked for, kept for people beside its log.
+"""A description of each request, kept for people beside the log of its job.
 
-The store lets go of a request when its job ends, for it may hold a whole picture. What is kept here is what a person
-wants to read again: the settings, and where the first stills came from, without the secrets that a url may hold. It
-goes with the job's log.
+The store clears a request when its job ends, because it may hold whole pictures. The description keeps what a person
+wants to read again: the settings, and where the first stills came from, without the secrets that a url may hold. It is
+removed with the log of the job.
 """
 
 import contextlib
@@ -18,16 +18,11 @@ NAME: Final = "request.json"
 
 _STILLS: Final = 200
 _URL_CHARACTERS: Final = 300
-_LEFT_OUT: Final = {
-    "images",
-    "metadata",
-    "webhook_url",
-    "request_id",
-}  # what a client says to itself, or is told anyway
+_LEFT_OUT: Final = {"images", "metadata", "webhook_url", "request_id"}  # written apart, private, or known anyway
 
 
 def keep(directory: Path, request: RenderRequest) -> None:
-    """Write down a request; one that cannot be written is lost, because the job is worth more than its description.
+    """Write down the description of a request; a failure is ignored, because the job matters more than its description.
 
     Args:
         directory: of the job's log; made if it is not there.
@@ -39,7 +34,7 @@ def keep(directory: Path, request: RenderRequest) -> None:
 
 
 def read(directory: Path | None) -> dict[str, Any] | None:
-    """Return what was written down of a request; None if there is nothing, or it was cut short."""
+    """Return the description of a request; None if it is missing or cut short."""
     try:
         found = json.loads((directory / NAME).read_bytes()) if directory else None
     except (OSError, ValueError):

@@ -1,12 +1,11 @@
 """The data directory: held by one daemon at a time, and open to nobody but the user that it runs as.
 
-It holds signed links, the secrets of webhooks and whatever clients have sent. So every file in it is made with mode
-0600 and every directory with 0700, whatever the umask, and what an older version or a restored backup has left open is
-shut when a daemon starts.
+It holds signed links, the secrets of webhooks and the pictures that clients have sent. So every file in it is made with
+mode 0600 and every directory with 0700, whatever the umask. Files that an older version or a restored backup has left
+open to others are closed to them when a daemon starts.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -48,10 +47,9 @@ def held(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise ConfigError(f"server.data_dir: {path}: {error.strerror}") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(f"server.data_dir: {path} is in use by another daemon") from error
+        if not (locked := disk.try_lock(lock)):
+            why = "is on a file system without locks" if locked is None else "is in use by another daemon"
+            raise ConfigError(f"server.data_dir: {path} {why}")
         try:
             for part in _PARTS:
                 (path / part).mkdir(exist_ok=True, mode=0o700)
@@ -62,12 +60,12 @@ def held(path: Path) -> Iterator[Path]:
 
 
 def shut(path: Path, spool: Path | None = None) -> None:
-    """Take from others what they may do in the data directory; a tree that is shut at its top was shut all through.
+    """Take away the permissions of others in the data directory; a tree that is shut at its top is shut throughout.
 
-    The top comes last, so that a start that is cut short is made good by the next.
+    The top comes last, so that a start that is cut short is completed by the next.
 
     Args:
-        spool: the manifest directory; where it lies in the data directory, it stays as open as it is.
+        spool: the manifest directory; where it lies in the data directory, its permissions stay.
 
     Raises:
         ConfigError: something in it belongs to another user.
@@ -98,7 +96,7 @@ def daemon_id(path: Path) -> str:
 
 
 def shut_socket(path: Path, endpoint: str) -> None:
-    """Close a socket in the data directory to others; one that lies elsewhere is as open as its umask made it."""
+    """Close a socket in the data directory to others; one elsewhere keeps the permissions that the umask gave it."""
     socket = Path(endpoint.removeprefix("ipc://"))
     if endpoint.startswith("ipc://") and socket.is_relative_to(path):
         socket.chmod(0o600)
@@ -106,7 +104,7 @@ def shut_socket(path: Path, endpoint: str) -> None:
 
 @contextlib.contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Make the directory for sockets; a link in the data directory tells the next daemon what to remove."""
+    """Make the directory for sockets; through a link in the data directory the next daemon finds it, to remove it."""
     lent = contextlib.ExitStack()
     try:
         made = lent.enter_context(scratch_dir())
@@ -114,7 +112,7 @@ def scratch(path: Path) -> Iterator[Path]:
         raise ConfigError(f"no temporary directory can be used ({error.strerror}); set TMPDIR to one") from error
     link = path / "scratch" / made.name
     link.symlink_to(made)
-    # multiprocessing keeps the fork server's socket there as well, and removes its part at exit with priority -100.
+    # multiprocessing keeps the socket of the fork server there as well, and removes it at exit with priority -100.
     tempfile.tempdir = str(made)
     Finalize(None, _remove_scratch, (lent, link), exitpriority=-101)
     yield made
@@ -148,7 +146,7 @@ def _shut(path: Path) -> bool:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of a daemon that was killed; what its jobs left is the engine's to judge."""
+    """Remove the temporary files of a daemon that was killed; what its jobs have left, the engine removes."""
     for left in (path / "scratch").glob("*"):
         shutil.rmtree(left.resolve(), ignore_errors=True)
         left.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """The life of every job, in the order in which it goes: accepted, waits, begun, watched, ended, stored, cleaned.
 
 Everything here runs on one asyncio loop, so nothing needs a lock; rendering is in the slots. One task per slot takes
-the job whose turn it is, runs one attempt, and writes down what became of it before anyone is told. Where the store
-cannot be written the slot waits with the outcome in its hands and takes nothing new.
+the job whose turn it is, runs one attempt, and stores its outcome before anybody learns of it. While the store cannot
+be written, the slot keeps the outcome and takes no other job.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ class Engine:
         metrics: Metrics | None = None,
         tries_holds: bool = False,
     ) -> None:
-        """Remember what there is; with `tries_holds` one slot first shows that pictures can be held."""
+        """Store the parts that it works with; with `tries_holds` one slot first tests whether pictures can be held."""
         self._settings = settings
         self._render = render
         self._store = store
@@ -73,9 +73,9 @@ class Engine:
         self._tries_holds = tries_holds
         self._waiting = WaitingJobs()
         self._running: dict[str, Slot] = {}
-        self._verdicts: dict[str, Fault] = {}  # on jobs that run and were told to stop
+        self._verdicts: dict[str, Fault] = {}  # how the jobs that run and were told to stop are to end
         self._ended = asyncio.Event()
-        self._job_s = 1.0  # what a job has taken lately
+        self._job_s = 1.0  # how long recent jobs have taken on average
 
     # The engine starts, drains and stops.
 
@@ -397,7 +397,7 @@ class Engine:
         )
 
     def snapshot(self, uptime_s: float, spool_claims: int | None, spool_backlog: int | None) -> Snapshot:
-        """Return how the engine stands, for the metrics."""
+        """Return the present state of the engine, for the metrics."""
         waiting = [job for job in self._store.unfinished() if job.state is State.QUEUED]
         now = time.time()
         return Snapshot(

@@ -1,4 +1,4 @@
-"""What a request brings along, on disk from before it is accepted until its job ends: attachments and inline images.
+"""The files that come with a request, attachments and inline images: on disk from before it is accepted until its end.
 
 A `data:` url becomes a file and is named `cid:N` in the job from then on. Jobs that wait therefore cost no memory, the
 store stays small, and a worker is sent names and not pictures.
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from renderer.disk import is_full, open_private, sync
+from renderer.disk import flush, is_full, open_private, sync
 from renderer.errors import JobError, StorageFull, StoreFailed
 from renderer.pictures.fetch import Fetcher
 from renderer.pictures.reel import together
@@ -24,7 +24,7 @@ Content = Buffer | Path  # a path: a file that is linked to, or copied where tha
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """The directory of one job's files; made when there is something to keep."""
+    """The directory of one job's files; it is made with the first file."""
 
     directory: Path
     _is_unwanted: threading.Event = field(default_factory=threading.Event, init=False, repr=False, compare=False)
@@ -34,7 +34,7 @@ class Files:
         return self.directory / str(number)
 
     def save(self, work: RenderJob, attachments: Sequence[Content], fetcher: Fetcher) -> RenderJob:
-        """Write down what the request brought; on return it is on disk.
+        """Write down the files that came with the request; on return they are on disk.
 
         Args:
             attachments: their contents, in the order of `work.attachments`.
@@ -44,7 +44,7 @@ class Files:
             The job with its inline images named as attachments.
 
         Raises:
-            JobError: all images are inline, and none can be read.
+            JobError: all images are inline, and not one of them can be read.
             StorageFull, StoreFailed: the disk does not take it.
         """
         try:
@@ -64,7 +64,7 @@ class Files:
                 self.remove()
 
     def remove(self) -> None:
-        """Remove them; if they are being saved on another thread, that removes what it has written since."""
+        """Remove the files; a thread that is still saving some removes those itself when it has ended."""
         self._is_unwanted.set()
         shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -86,7 +86,7 @@ class Files:
             places = [image.url for image in images]
             found = [(places.index(url), error) for url, error in faults.items()]
             raise together(found, is_all=True) from found[0][1].__cause__
-        # What cannot be read stays as it is, for the worker to do without or to name with others.
+        # Images that cannot be read stay in the request; the worker goes on without them, or names them with others.
         renamed = tuple(image.model_copy(update={"url": names.get(image.url, image.url)}) for image in images)
         request = work.request.model_copy(update={"images": renamed})
         return replace(work, request=request, attachments=tuple(saved)) if names else work
@@ -98,8 +98,7 @@ class Files:
             return
         with open(path, "wb", opener=open_private) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            flush(file)
 
 
 def _link(source: Path, path: Path) -> None:
@@ -111,5 +110,4 @@ def _link(source: Path, path: Path) -> None:
             raise
         with source.open("rb") as content, open(path, "wb", opener=open_private) as copy:
             shutil.copyfileobj(content, copy)
-            copy.flush()
-            os.fsync(copy.fileno())
+            flush(copy)

@@ -1,7 +1,7 @@
-"""Who wants to be called when a job is done: a table of its own in the store, so that a restart forgets nobody.
+"""The calls to be made when jobs are done, in a table of the store, so that they survive a restart.
 
-A row is written with its job, in one transaction; the job's last move makes it due, in one transaction too. It goes
-when it was acknowledged, or given up.
+A row is written in the same transaction as its job, and becomes due in the transaction that ends the job. It is removed
+when the call was acknowledged, or given up.
 """
 
 import sqlite3
@@ -81,7 +81,7 @@ class HookStore:
         return [Call(job_id, Hook(url, base), tries, ended_at) for job_id, url, base, tries, ended_at in rows]
 
     def postpone(self, job_id: str, due_at: float) -> None:
-        """Note a call that was made in vain, and when to make the next."""
+        """Note a call that was not acknowledged, and when to make the next."""
         with self._transaction() as database:
             database.execute("UPDATE hooks SET tries = tries + 1, due_at = ? WHERE job_id = ?", (due_at, job_id))
 

@@ -1,10 +1,9 @@
 """A job as a value, and the table of the states it passes through.
 
-The table is what the engine, the store's guard, the tests and the diagram in docs/jobs.md read; nothing else says what
-may follow what.
+The engine, the tests and the diagram in docs/jobs.md read that table; nothing else says which state may follow which.
 
-The id of a job whose client has a key begins with whose it is, so that clients with keys choose their request_ids
-without meeting those of others: none can ask for, take or block what another has named.
+The id of a job whose client has a key begins with the name of the key, so that the request_ids of clients with keys
+never meet: no client can ask for, take or block a job that another has named.
 """
 
 from dataclasses import dataclass, replace
@@ -53,11 +52,11 @@ WORDS: dict[State, Status] = {
     State.EXPIRED: "COMPLETED",
 }
 
-_MINE = "~"  # between owner and request_id; in no request_id that is accepted, and in no key's name
+_MINE = "~"  # stands between owner and request_id; neither a request_id nor the name of a key may have it
 
 
 def own_id(owner: str, request_id: str) -> str:
-    """Return the id of the job that a client calls `request_id`; text that is no request_id gives nobody's.
+    """Return the id of the job that a client calls `request_id`; text that is not a request_id gives the id of no job.
 
     Args:
         owner: the client's key; empty for clients without one, who share their jobs.
@@ -131,10 +130,10 @@ class Job:
         files: directory of its attachments, removed when it ends.
         sync_mode: its video goes with the answer.
         start_by: Unix time after which it is not begun any more.
-        attempts: times it was given to a worker, those that a daemon's end cut short left out.
-        interruptions: times that a daemon died while it ran.
-        setback: what the last attempt that was lost ended in.
-        video_bytes: size of the video that the daemon keeps; 0 for none.
+        attempts: how often it was given to a worker, not counting attempts that the end of a daemon cut short.
+        interruptions: how often a daemon died while the job ran.
+        setback: why the last attempt was lost; None if none was.
+        video_bytes: size of the video that the daemon keeps; 0 if it keeps no video.
     """
 
     id: str
@@ -197,14 +196,6 @@ class Job:
             started_at=_moment(self.started_at),
             finished_at=_moment(self.finished_at),
         )
-
-
-def diagram() -> str:
-    """Draw the table of moves in Mermaid's notation (https://mermaid.js.org/syntax/stateDiagram.html)."""
-    lines = ["stateDiagram-v2", f"    [*] --> {State.QUEUED.value}: accepted and stored"]
-    lines += [f"    {before.value} --> {after.value}: {why}" for (before, after), why in MOVES.items()]
-    lines += [f"    {state.value} --> [*]" for state in State if state.is_last]
-    return "\n".join(lines)
 
 
 def _moment(seconds: float | None) -> datetime | None:

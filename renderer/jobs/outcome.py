@@ -1,4 +1,4 @@
-"""What an attempt leaves: where its video is made and goes, which state its ending leads to, what is removed.
+"""The outcome of an attempt: where its video is made and put, the state that its ending leads to, what is removed.
 
 An attempt writes under a name of its own, and only the daemon gives a video its final name, once, when the attempt has
 ended well. A worker that outlives its daemon for a moment can therefore never write into another's video.
@@ -65,7 +65,7 @@ class Places:
         )
 
     def trouble(self, min_free_bytes: int) -> str | None:
-        """Say what is wrong with the disk: less than this is free, or nothing can be written; None if all is well.
+        """Return what is wrong with the disk: less free space than this, or it cannot be written; None if nothing is.
 
         A disk that has become read-only shows in a write only, so one is made, to a file without a name.
         """
@@ -80,7 +80,7 @@ class Places:
         return None
 
     def free_bytes(self) -> int | None:
-        """Return how much is free on the disk of the videos; None if nobody can tell."""
+        """Return the free space on the disk of the videos; None if that cannot be found out."""
         with contextlib.suppress(OSError):
             return shutil.disk_usage(self.outputs).free
         return None
@@ -131,7 +131,7 @@ class Places:
         """Remove what the daemon keeps of a job's video.
 
         What is removed is named from these places on and never by a path that is stored, so that a store that was
-        copied, moved or tampered with can make nobody lose a file elsewhere.
+        copied, moved or tampered with cannot make the daemon remove a file elsewhere.
 
         Raises:
             OSError: something of it could not be removed.
@@ -170,7 +170,7 @@ def apply_ending(job: Job, task: RenderTask | None, ending: Ending, attempts: in
     """Return the job as this ending leaves it; a report's video gets its name.
 
     Args:
-        task: what the worker was told; needed for a report only.
+        task: the task that the worker was given; needed for a report only.
         attempts: how many attempts a job has, the last included.
     """
     now = time.time()
@@ -224,7 +224,7 @@ def relocated(job: Job, directory: Path) -> Job:
 
 
 def log_end(job: Job) -> None:
-    """Say how a job has ended; only what is stored has."""
+    """Log how a job has ended, once that is stored."""
     extra = {"job": job.id, "action": job.state.value}
     if job.error is not None:
         level = logging.ERROR if ERRORS[job.error.type].name == "internal_error" else logging.INFO

@@ -21,7 +21,7 @@ class FairQueue:
     """The jobs that may be begun."""
 
     def __init__(self) -> None:
-        # The client whose turn is next stands first.
+        # The client whose turn is next comes first.
         self._lanes: dict[str, OrderedDict[str, list[_Place]]] = {name: OrderedDict() for name in _PRIORITIES}
 
     def __len__(self) -> int:
@@ -31,7 +31,7 @@ class FairQueue:
         return sum(map(len, self._lanes[priority].values()))
 
     def push(self, job: Job) -> None:
-        """Let a job wait; one that comes back stands where its arrival puts it."""
+        """Let a job wait; a job that comes back takes the place that its arrival gives it."""
         insort(self._lanes[job.priority].setdefault(job.client, []), (job.number, job.id))
 
     def take(self) -> str:

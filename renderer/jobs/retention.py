@@ -1,6 +1,7 @@
-"""What finished jobs leave goes after a time, or when there is too much of it: the oldest first, each with a log line.
+"""The removal of finished jobs, their videos and logs: the oldest first, after a time or when there are too many.
 
-Files go before the store forgets them, so that a kill in between leaves nothing that nobody knows of.
+Files are removed before the store forgets them, so that a kill in between leaves no file that the store does not know.
+Every removal has a line in the log.
 """
 
 import asyncio
@@ -25,7 +26,7 @@ _AT_ONCE = 100
 
 
 class Retention:
-    """Removes what is too old or too much; on the engine's loop."""
+    """Removes what is too old or too large; on the engine's loop."""
 
     def __init__(self, settings: RetentionSettings, store: JobStore, places: Places) -> None:
         self._settings = settings

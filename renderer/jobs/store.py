@@ -176,7 +176,8 @@ class JobStore:
         return sum(job.state is state for job in self._live.values())
 
     def newest(self, states: Collection[State], limit: int, owner: str = "") -> list[Job]:
-        """Return an owner's newest jobs in any of these states, in order of arrival."""
+        """Return an owner's newest jobs in any of these states, or in all if none is named, in order of arrival."""
+        states = states or list(State)
         marks = ", ".join("?" * len(states))
         mine, bounds = ("id >= ? AND id < ?", ids_of(owner)) if owner else ("instr(id, ?) = 0", ids_of(owner)[:1])
         values = (*(state.value for state in states), *bounds, limit)

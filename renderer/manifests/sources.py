@@ -1,32 +1,147 @@
-"""What a person types for a video, made a request: one manifest, or images by name, directory, glob or pattern.
+"""Images as people name them, made a request: by name, directory, glob or pattern; or a manifest, which is a file.
+
+A plain directory of images shows each for the same time, in the order in which people count.
 
 A shell writes `*.jpg` out in alphabetical order, img10 before img2. So images that were typed in alphabetical order are
-put in the order in which people count, and others stay as they are.
+put in the order in which people count, and others stay in the order in which they were typed.
 """
 
 import glob
 import locale
+import mimetypes
 import os
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote
 
-from protocol.schema import ResultWarning
-from renderer.errors import ConfigError
-from renderer.manifests.directory import (
-    and_left_out,
-    images_in,
-    is_image_name,
-    is_unread_picture,
-    left_out_words,
-    unread_in,
-)
+from pydantic import ValidationError
+
+from protocol.schema import ImageFrame, ResultWarning
+from renderer.errors import ConfigError, InvalidRequest
 from renderer.manifests.numbering import gaps, likely_gaps, natural, parse_pattern, unsaid_words
 from renderer.manifests.read import begins_like_manifest, is_manifest_name, read_manifest
-from renderer.manifests.still import Fields
+from renderer.manifests.still import Fields, faults_in
+
+# What pictures/header.py knows by the first bytes, as people name such files.
+_SUFFIXES: Final = frozenset(
+    {
+        *(".avif", ".bmp", ".dib", ".gif", ".hdr", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"),
+        *(".apng", ".avifs", ".mpo"),
+        *(".exr", ".heic", ".heif", ".hif", ".dpx", ".ico", ".cur", ".psb", ".psd"),
+        *(".icb", ".tga", ".vda", ".vst"),  # Truevision
+        *(".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),  # JPEG 2000
+        *(".pbm", ".pfm", ".pgm", ".pic", ".pnm", ".ppm", ".ras", ".sr", ".sun"),
+    }
+)
+# Further pictures, whose formats are not read here: of phones, films and drawing programs, and raw files of cameras.
+_PICTURES_ELSEWHERE: Final = frozenset(
+    {
+        *(".heics", ".heifs", ".jxl", ".jxr", ".cin"),
+        *(".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw"),
+        *(".ai", ".eps", ".kra", ".svg", ".svgz", ".xcf"),
+    }
+)
+_NAMED_MAX: Final = 10
+_HOLD: Final = re.compile(r"(?P<frames>[0-9]{1,10})|(?P<duration>[0-9]{1,10}(\.[0-9]{1,10})?)s", re.ASCII)
+
+
+def images_in(directory: Path) -> list[Path]:
+    """Return the images of a directory in natural order, in which img2 comes before img10; hidden files are left out.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if is_image_name(entry.name) and entry.is_file()]
+    return [directory / name for name in sorted(names, key=natural)]
+
+
+def unread_in(directory: Path) -> list[Path]:
+    """Return the pictures of a directory whose formats are not read here, in natural order.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    with os.scandir(directory) as entries:
+        names = [entry.name for entry in entries if is_unread_picture(entry.name) and entry.is_file()]
+    return [directory / name for name in sorted(names, key=natural)]
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
+    return not name.startswith(".") and Path(name).suffix.lower() in _SUFFIXES
+
+
+def is_unread_picture(name: str) -> bool:
+    """Whether a file of that name is a picture to people, in a format that is not read here."""
+    if name.startswith(".") or is_image_name(name):
+        return False
+    kind, _ = mimetypes.guess_type(name)
+    return Path(name).suffix.lower() in _PICTURES_ELSEWHERE or (kind or "").startswith("image/")
+
+
+def directory_manifest(directory: Path, hold: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Fields:
+    """Return the request that shows every image of a directory; urls are relative to it.
+
+    Args:
+        hold: from `parse_hold`.
+        overrides: the request's other fields.
+
+    Raises:
+        ConfigError: the directory cannot be read.
+        InvalidRequest: it has no image.
+    """
+    try:
+        files = images_in(directory)
+        unread = [] if files else unread_in(directory)
+    except OSError as error:
+        raise ConfigError(f"it cannot be read: {error.strerror}") from error
+    if not files:
+        raise InvalidRequest(f"expected a directory with images, found none{and_left_out(unread)}")
+    return {"images": [{"url": _relative_url(file.name), **hold} for file in files], **(overrides or {})}
+
+
+def left_out_words(unread: Sequence[Path], what: str = "picture") -> str:
+    """Name the pictures, or files, that are left out, at most ten of them."""
+    names = ", ".join(path.name for path in unread[:_NAMED_MAX])
+    more = f" and {len(unread) - _NAMED_MAX} more" if len(unread) > _NAMED_MAX else ""
+    are = f"{what} is" if len(unread) == 1 else f"{what}s are"
+    return f"{len(unread)} {are} left out, of a format that is not read here: {names}{more}"
+
+
+def and_left_out(unread: Sequence[Path], what: str = "picture") -> str:
+    """Return the end of a sentence that says which pictures are left out; empty if none are."""
+    return f"; {left_out_words(unread, what)}" if unread else ""
+
+
+def parse_hold(text: str) -> Fields:
+    """Read how long each image is held: frames such as "24", or seconds such as "1.5s".
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    match = _HOLD.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"--hold {text}: expected frames such as 24, or seconds such as 1.5s")
+    hold: Fields = {"frames": int(match["frames"])} if match["frames"] else {"duration": float(match["duration"])}
+    try:
+        ImageFrame.model_validate({"url": "-", **hold})
+    except ValidationError as error:
+        raise ConfigError(f"--hold {text}: {faults_in(error, ImageFrame)}") from error
+    return hold
+
+
+def _relative_url(name: str) -> str:
+    """Write a file's name as a path, so that a colon makes no scheme of it; one that is not text is percent-encoded."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"file:./{quote(os.fsencode(name))}"
+    return f"./{name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +168,8 @@ class Asked:
     Attributes:
         fields: the request's.
         base: where its relative paths start.
-        manifest: the file that it was read from, if it was.
-        warnings: what may not be meant; for the result.
+        manifest: the file that it was read from; None for images.
+        warnings: for the result.
     """
 
     fields: Fields
@@ -64,7 +179,7 @@ class Asked:
 
 
 def ask(sources: Sequence[str], wishes: Wishes) -> Asked:
-    """Read what was typed.
+    """Read the sources that were typed.
 
     Raises:
         ConfigError: it cannot be read, or the wishes do not fit it.
@@ -88,7 +203,7 @@ def ask(sources: Sequence[str], wishes: Wishes) -> Asked:
 
 
 def _is_manifest(source: str) -> bool:
-    """Whether it is to be read as a manifest; where its name does not tell, what it holds does."""
+    """Whether a source is to be read as a manifest; its content decides where its name does not."""
     path = Path(source)
     if source == "-" or is_manifest_name(path.name):
         return True
@@ -98,7 +213,7 @@ def _is_manifest(source: str) -> bool:
 
 
 class _Images:
-    """Images by their names, and what is to be said of them."""
+    """Images by their names, and the warnings about them."""
 
     def __init__(self, wishes: Wishes) -> None:
         self._wishes = wishes
@@ -169,7 +284,7 @@ class _Images:
         return files
 
     def _warn_of_gaps(self, urls: Sequence[str]) -> None:
-        """Tell what is missing from a pattern, which says itself that it is a sequence, where nobody else would."""
+        """Warn of numbers that are missing from a pattern, which is a sequence even if its images look like none."""
         if found := gaps(urls):
             self._warn("numbers_missing", unsaid_words(found))
 
@@ -188,7 +303,7 @@ def _is_as_a_shell_sorts(sources: Sequence[str]) -> bool:
 
 
 def _url(file: Path) -> str:
-    """Write a file's path so that it means the same everywhere; one that is no text is written in bytes."""
+    """Write a file's path so that it means the same everywhere; a path that is not text is percent-encoded."""
     path = os.path.abspath(file)  # noqa: PTH100 - Path.resolve would follow links, and the names people gave be lost
     try:
         path.encode()

@@ -1,13 +1,13 @@
 """Which addresses outside may be connected to: public ones, and networks that the settings name.
 
 A name is resolved once and the very address that was judged is connected to, so a name server that answers differently
-the second time gains nothing. Numeric spellings such as 2130706433 or 0x7f.1 are resolved first and judged as what they
-are. An IPv6 address that stands for an IPv4 one (mapped, or behind NAT64) is judged as that one.
+the second time gains nothing. Numeric spellings such as 2130706433 or 0x7f.1 are resolved first, and the addresses that
+they mean are judged. An IPv6 address that stands for an IPv4 one (mapped, or behind NAT64) is judged as that one.
 
-What is public stands here, because the tables of Python's ipaddress differ between its releases: 3.11.7 calls
-192.0.0.192, 2002:808:808:: and 4000:: global. Source: the IANA special-purpose address registries (RFC 6890 and its
-updates) and, for IPv6, that only 2000::/3 is allocated. Other addresses that carry IPv4 ones (compatible, 6to4, Teredo,
-a network's own NAT64 under 64:ff9b:1::) are not public, whatever they carry.
+This module has its own table of what is public, because the tables of Python's ipaddress differ between its releases:
+3.11.7 calls 192.0.0.192, 2002:808:808:: and 4000:: global. Source: the IANA special-purpose address registries
+(RFC 6890 and its updates) and, for IPv6, that only 2000::/3 is allocated. Other addresses that carry IPv4 ones
+(compatible, 6to4, Teredo, a network's own NAT64 under 64:ff9b:1::) are not public, whatever they carry.
 """
 
 import socket
@@ -57,8 +57,8 @@ class Guard:
 
     Attributes:
         allow_networks: whose addresses are allowed though they are not public.
-        resolve: socket.getaddrinfo, or what stands in for it.
-        setting: what names further networks.
+        resolve: socket.getaddrinfo, or a replacement in tests.
+        setting: the name of the setting for further networks, for messages.
     """
 
     allow_networks: tuple[Network, ...] = ()
@@ -69,8 +69,8 @@ class Guard:
         """Return the addresses of a host that may be connected to, in the resolver's order.
 
         Raises:
-            FetchFailed: it has none. The words are the same whether the name exists or not: names of the network inside
-                are nobody's business.
+            FetchFailed: it has none. The message is the same whether the name exists or not, because a client must
+                learn nothing about the names of the network inside.
         """
         try:
             found = [str(answer[4][0]) for answer in self.resolve(host, port, type=socket.SOCK_STREAM)]
@@ -82,7 +82,7 @@ class Guard:
         return allowed
 
     def check_written_out(self, host: str) -> None:
-        """Judge a host that is an address, in whatever spelling; a name is left to whoever resolves it.
+        """Judge a host that is an address in any spelling; a name is judged when it is resolved.
 
         Raises:
             FetchFailed: the address is not allowed.
@@ -103,7 +103,7 @@ class Guard:
         except ValueError:
             return False
         if isinstance(address, IPv6Address):
-            if address.scope_id is not None:  # a way out of this machine is not for others to choose
+            if address.scope_id is not None:  # a client must not choose the interface that this machine sends by
                 return False
             if any(address in network for network in _STANDS_FOR_IPV4):
                 address = IPv4Address(int(address) & 0xFFFFFFFF)

@@ -1,6 +1,6 @@
 """The HTTP client for servers outside: it connects to judged addresses only, and everything ends by one deadline.
 
-httpcore speaks the protocol; the two parts that safety hangs on are ours and stand here as its network backend. A
+httpcore speaks the protocol; the two parts that safety depends on are ours, and are its network backend here. A
 connection is made to an address that `addresses` has judged, never to a name, so that no answer of a name server can
 lead inside. Every read and write gets what is left of the deadline as its time limit: a time limit for each read alone
 starts anew with every byte, and a server that drips one byte a minute would never end. Python applies a socket's limit
@@ -8,11 +8,11 @@ to a whole TLS handshake or record, so that dripping inside one gains nothing ei
 
 Nothing is taken from the environment unless the settings say so: no proxies, no netrc. No cookie is kept.
 
-A call is one POST whose answer counts by its status alone. Each runs on a thread of its own, which nobody waits for: a
-name server that hangs is waited for as long as the system's resolver does, and must keep neither other calls nor a
+A call is one POST, and only the status of the answer matters. Each runs on a thread of its own, which nobody waits for:
+where a name server hangs, the system's resolver waits for a long time, which must delay neither other calls nor a
 daemon that stops.
 
-What can be told from a url alone is told at once, without asking a name server.
+A url whose fault shows without asking a name server is refused at once.
 """
 
 import asyncio
@@ -81,7 +81,7 @@ def parse_http(url: str) -> HttpUrl:
     """Return the url's parts; a user and a password in it are left out.
 
     Raises:
-        FetchFailed: it is no http or https url with a host and a port that can be.
+        FetchFailed: it is not an http or https url with a valid host and port.
     """
     match = _URL.fullmatch(url)
     authority = _AUTHORITY.fullmatch(match[2].rpartition("@")[2]) if match else None
@@ -111,10 +111,10 @@ def _ascii_name(name: str) -> str:
 
 
 class Deadline:
-    """When all must be over.
+    """The moment at which everything must have ended.
 
     Attributes:
-        what: is said to have failed or to have taken too long.
+        what: what messages say has failed or taken too long, such as "the download".
     """
 
     def __init__(self, timeout_s: float, what: str = "the download") -> None:
@@ -127,7 +127,7 @@ class Deadline:
         return self._ends - time.monotonic()
 
     def check(self) -> None:
-        """See to it that there is time left.
+        """Refuse to go on after the deadline.
 
         Raises:
             SourceUnavailable: the time is up.
@@ -138,12 +138,12 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """How servers outside are asked; safe to use from many threads.
+    """Asks servers outside; safe to use from many threads.
 
     Attributes:
         guard: says which addresses may be connected to.
-        proxy: http://[USER:PASSWORD@]HOST:PORT that every request goes through. It resolves the names, so what they
-            lead to is for it to judge; addresses that are written out are still judged here.
+        proxy: http://[USER:PASSWORD@]HOST:PORT that every request goes through. The proxy resolves the names, so it
+            has to judge their addresses itself; addresses that are written out are still judged here.
         ca_file: PEM with authorities that are trusted beside the system's.
         headers: further headers by host, sent to that host only.
     """
@@ -183,10 +183,10 @@ class Client:
     def _headers(
         self, url: HttpUrl, headers: Mapping[str, str], body: bytes | None
     ) -> list[tuple[bytes | str, bytes | str]]:
-        told = {"Host": url.authority, **headers, **(self.headers or {}).get(url.host, {})}
+        sent = {"Host": url.authority, **headers, **(self.headers or {}).get(url.host, {})}
         if body is not None:
-            told["Content-Length"] = str(len(body))
-        return list(told.items())
+            sent["Content-Length"] = str(len(body))
+        return list(sent.items())
 
     def _pool(self, url: HttpUrl, deadline: Deadline) -> httpcore.ConnectionPool:
         trust = _trust(self.ca_file)
@@ -242,7 +242,7 @@ def _in_our_words(deadline: Deadline) -> Iterator[None]:
 def _kind_of(error: Exception) -> str:
     if isinstance(error, httpcore.ProxyError):
         return "the proxy refused it"
-    return "the answer is no whole HTTP answer" if isinstance(error, httpcore.ProtocolError) else type(error).__name__
+    return "the answer breaks off or is not HTTP" if isinstance(error, httpcore.ProtocolError) else type(error).__name__
 
 
 @lru_cache(maxsize=4)
@@ -255,7 +255,7 @@ def _trust(ca_file: Path | None) -> ssl.SSLContext:
 
 
 class _Hurried(httpcore.NetworkBackend):
-    """Connects anywhere; what is left of the deadline bounds everything."""
+    """Connects to any address; the deadline limits everything that it does."""
 
     def __init__(self, deadline: Deadline) -> None:
         self._deadline = deadline
@@ -290,7 +290,7 @@ class _Judged(_Hurried):
 
 
 class _HurriedStream(httpcore.NetworkStream):
-    """A connection whose every step gets what is left of the deadline."""
+    """A connection that gives each of its steps the time that is left before the deadline."""
 
     def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
         self._stream = stream
@@ -330,7 +330,7 @@ class _HurriedStream(httpcore.NetworkStream):
 
 
 class CallFailed(Exception):
-    """A call that was not answered with a 2xx; the words are for the log."""
+    """A call that was not answered with a 2xx; the message is for the log."""
 
 
 async def post(client: Client, url: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> None:
@@ -361,16 +361,16 @@ async def post(client: Client, url: str, headers: Mapping[str, str], body: bytes
 
 
 def _status(client: Client, url: str, headers: Mapping[str, str], body: bytes, timeout_s: float) -> int:
-    told = {"connection": "close", **headers}
-    with client.asked("POST", parse_http(url), told, Deadline(timeout_s, "the call"), body) as answer:
+    headers = {"connection": "close", **headers}
+    with client.asked("POST", parse_http(url), headers, Deadline(timeout_s, "the call"), body) as answer:
         return answer.status
 
 
 def check_callee(url: str, guard: Guard) -> None:
-    """Refuse a url that can never be called; a name is left to whoever resolves it.
+    """Refuse a url that can never be called; a name is judged when it is resolved.
 
     Raises:
-        FetchFailed: its port or address cannot be, or is not allowed; the words say which.
+        FetchFailed: its port or its address is invalid or not allowed; the message says which.
     """
     host = parse_http(url).host
     if ":" in host:

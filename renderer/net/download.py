@@ -4,9 +4,9 @@ Every hop connects to an address that the guard has judged. An answer that leads
 browsers do for images; the url's own user and password are never sent, and headers that the settings name go to their
 host only, so that a redirect takes no secret along.
 
-Servers are busy now and then: a reset, a time-out and the answers that mean "not now" are tried again, after the pause
-that the server asks for or one that doubles. The time limit holds for each attempt, redirects and body included. Only a
-name server that does not answer is waited for as long as the system's resolver does.
+Servers are busy now and then: after a reset, a time-out or an answer that means "not now" the download is tried again,
+after the pause that the server asks for or one that doubles. The time limit holds for each attempt, redirects and body
+included. Only where a name server does not answer may the system's resolver wait for longer.
 """
 
 import time
@@ -46,10 +46,10 @@ class Bounds:
 
 
 def download(url: str, bounds: Bounds, client: Client, pause: Callable[[float], None] = time.sleep) -> bytes:
-    """Get the body that the url leads to.
+    """Return the body that the url leads to.
 
     Raises:
-        FetchFailed: it could not be had; as SourceUnavailable if it may be had later.
+        FetchFailed: the download failed; as SourceUnavailable if it may work later.
         FileTooLarge: it has more than `max_bytes`; no more than that is read.
     """
     for attempt in range(bounds.attempts - 1):

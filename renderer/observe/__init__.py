@@ -1,1 +1,1 @@
-"""What an operator sees of a running daemon: logs, metrics, and what is kept out of both."""
+"""The logs and the metrics of a running daemon, and the removal of secrets from both."""

@@ -1,9 +1,10 @@
-"""What happens when no file can be opened any more: connections wait, and the log is told its beginning and its end.
+"""A shortage of file descriptors: connections wait meanwhile, and the log says when it begins and when it ends.
 
-Nearly everything that the daemon does now and then fails meanwhile, and goes on afterwards; none of it says so itself.
+Nearly everything that the daemon repeats fails during a shortage and works again afterwards, so one pair of lines in
+the log stands for all those failures.
 
-A listening socket whose connection cannot be accepted stays readable, so that whoever waits for it is woken again at
-once: asyncio tries a thousand times in a row, libzmq and socketserver without end.
+A listening socket whose connection cannot be accepted stays readable, so that a loop which waits for it is woken again
+at once: asyncio tries a thousand times in a row, libzmq and socketserver without end.
 """
 
 import asyncio
@@ -18,21 +19,21 @@ log = logging.getLogger(__name__)
 
 SHORT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
-SPARE: Final = 8  # as many files must be free before all is as usual again
+SPARE: Final = 8  # how many files must be free before the shortage counts as over
 _CALM_S: Final = 3.0
 _LOOK_S: Final = 1.0
 _ASYNCIOS_WORDS: Final = "socket.accept() out of system resource"
 
 
 class _Shortage:
-    """Whether files can be opened, as far as the log knows; one process has one limit."""
+    """Whether the log has reported a shortage; one process has one limit."""
 
     def __init__(self) -> None:
         self._is_said = False
         self._noticed_at = 0.0
 
     def notice(self) -> None:
-        """Log that it has begun, unless it lasts since before; on any thread."""
+        """Log that a shortage has begun, unless that was logged already; may be called on any thread."""
         self._noticed_at = time.monotonic()
         if not self._is_said:
             self._is_said = True
@@ -40,7 +41,7 @@ class _Shortage:
             log.warning(words, extra={"action": "no_descriptors"})
 
     def look(self) -> None:
-        """Log that it is over as soon as nothing was short for a while, so that coming and going is one shortage."""
+        """Log that the shortage is over, after a while without failures, so that several short ones count as one."""
         if not self._is_said:
             return
         if are_short(SPARE):
@@ -54,12 +55,12 @@ _shortage = _Shortage()
 
 
 def say_short() -> None:
-    """Log that connections wait, once until that is over."""
+    """Log that connections wait, once for each shortage."""
     _shortage.notice()
 
 
 def is_why(error: BaseException) -> bool:
-    """Tell whether something failed because no file can be opened; if so that is logged, and nothing more need be."""
+    """Return whether an error comes from a shortage, which is logged then; the caller need log nothing."""
     cause = error if isinstance(error, OSError) else error.__cause__
     if not isinstance(cause, OSError) or cause.errno not in _NO_FILES:
         return False
@@ -75,7 +76,7 @@ async def watch() -> NoReturn:
 
 
 def are_short(spare: int) -> bool:
-    """Tell whether fewer than so many files can be opened."""
+    """Return whether fewer than `spare` more files can be opened."""
     opened: list[int] = []
     try:
         opened += (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(spare))
@@ -88,13 +89,13 @@ def are_short(spare: int) -> bool:
 
 
 def pass_on(loop: Any, context: dict[str, Any]) -> None:
-    """Handle what a loop complains of, but for connections that wait, which `Listener` has told."""
+    """Handle an error that a loop reports, except waiting connections, which `Listener` has reported."""
     if not str(context.get("message", "")).startswith(_ASYNCIOS_WORDS):
         loop.default_exception_handler(context)
 
 
 class Listener(socket.socket):
-    """A listening socket that fails once for a connection that it cannot accept, and then has none for this turn.
+    """A listening socket that fails once for a connection that it cannot accept, and then pretends that none waits.
 
     asyncio looks away for a second after such a failure, but goes on accepting first, as often as the backlog is long.
     """

@@ -1,7 +1,6 @@
-"""A log of every job, kept with it: what the daemon and the worker say of a job, in one file of its own."""
+"""The log of each job: the lines of the daemon and of its workers that are about the job, in a file of its own."""
 
 import errno
-import fcntl
 import logging
 import os
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Final, Self, TextIO
 
 from renderer.config import MEBIBYTE
+from renderer.disk import try_lock
 from renderer.observe.logs import JOB_ID, JsonFormatter, LogFormat, configure, install, job_of
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ _LOCK_TRIES = 50  # of a millisecond
 
 @dataclass(frozen=True, slots=True)
 class WorkerLog:
-    """How a worker process logs; `logs` holds one directory per job, named by its id, None for no logs of jobs."""
+    """How a worker process logs; `logs` holds one directory per job, named by its id. None: jobs have no logs."""
 
     level: int = logging.WARNING
     log_format: LogFormat = "text"
@@ -33,16 +33,15 @@ class WorkerLog:
 
 
 def configure_worker(settings: WorkerLog, stderr: TextIO | None = None) -> None:
-    """Set a new worker process up to log as its daemon does, to the same stderr: it inherits that, but no handler."""
+    """Have a new worker process log as its daemon does, to the stderr that it has inherited."""
     configure(settings.level, settings.log_format, stderr)
-    if (
-        settings.logs is not None
-    ):  # a directory that is gone went with its job, and a late worker must not bring it back
+    if settings.logs is not None:
+        # A directory that is missing was removed with its job, and a late worker must not make it again.
         install(JobLogs(below(settings.logs), makes_directories=False))
 
 
 def below(logs: Path) -> DirectoryOf:
-    """Return what finds a job's directory below another; an id that is no file name has none."""
+    """Return a function that names a job's directory below `logs`; None for an id that is unfit for a file name."""
     return lambda job_id: logs / job_id if JOB_ID.fullmatch(job_id) else None
 
 
@@ -51,7 +50,7 @@ class JobLogs(logging.Handler):
 
     The daemon and a worker write to the same file. Each line is one write to a file that is opened for it, so that
     thousands of jobs hold no descriptor, and is made under the file's lock, so that the bound is kept. As a context
-    manager it listens to all loggers. What cannot be written is lost; the first line that is lost is told elsewhere.
+    manager it listens to all loggers. Lines that cannot be written are lost; the daemon's log tells of the first one.
     """
 
     def __init__(self, directory_of: DirectoryOf, *, max_bytes: int = MEBIBYTE, makes_directories: bool = True) -> None:
@@ -79,14 +78,14 @@ class JobLogs(logging.Handler):
         self.close()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._is_busy:  # what is called below logs as well; the handler's lock lets no other thread come here
+        if self._is_busy:  # the functions called below log as well; the handler's lock keeps other threads out
             return
         self._is_busy = True
         try:
             self._write(record)
         except FileNotFoundError:
             pass  # the directory was removed with its job
-        except Exception as error:  # noqa: BLE001 - whoever logs must not fail for it
+        except Exception as error:  # noqa: BLE001 - the code that logs must not fail because of its log
             if not self._is_failing:
                 self._is_failing = True
                 log.warning("lines are missing in the logs of jobs: %s", error, extra={"action": "log_lost"})
@@ -110,7 +109,7 @@ class JobLogs(logging.Handler):
         return f"{self.format(record)}\n".encode("ascii")
 
     def _append(self, file: int, line: bytes, job: str | None) -> None:
-        """Append a line, or the last one if there is no room for it, or nothing after that one."""
+        """Append a line; where it has no room, the log's last line instead, and nothing after that."""
         is_locked = _lock(file)
         size = os.fstat(file).st_size
         tail = os.pread(file, len(_CUT), max(0, size - len(_CUT)))
@@ -144,16 +143,12 @@ def _cut(job: str | None, max_bytes: int) -> logging.LogRecord:
 
 
 def _lock(file: int) -> bool:
-    """Lock the file until it is closed, unless another process stands still while it has it: nobody waits for that.
+    """Lock the file until it is closed; give up after a while, for a process that was stopped may have the lock.
 
-    Without the lock a line is still whole (O_APPEND), but the bound may be passed, and the last line be there twice.
+    Without the lock a line is still whole (O_APPEND), but the log may pass its bound, and have its last line twice.
     """
     for _ in range(_LOCK_TRIES):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(0.001)
-        except OSError:
-            return False  # a file system without locks
+        if (is_locked := try_lock(file)) is not False:
+            return bool(is_locked)
+        time.sleep(0.001)
     return False

@@ -3,8 +3,8 @@
 A line says which job it is about: `extra={"job": ...}` if given, else the job of the context that logs (asyncio tasks
 inherit it), else the job of the whole process. The last is for workers: a thread does not inherit the context of the
 thread that starts it, and native libraries call back in threads of their own, but a worker renders one job at a time.
-What a thread logs after its job has ended would then be the next job's; a pool that may outlive its job is told its job
-when it is made: `ThreadPoolExecutor(initializer=current_job.set, initargs=(current_job.get(),))`.
+Lines that a thread logs after its job has ended would then count for the next job; so a pool that may outlive its job
+is given the job when it is made: `ThreadPoolExecutor(initializer=current_job.set, initargs=(current_job.get(),))`.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ def configure(level: int | str, log_format: LogFormat = "text", stderr: TextIO |
     """Write this process's log to stderr; in place of what an earlier call set up, if there was one.
 
     Args:
-        stderr: the one to write to; None for what is `sys.stderr` whenever a line is written.
+        stderr: where to write; None: to `sys.stderr` as it is when each line is written.
     """
     handler = _StderrHandler(stderr)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
@@ -47,7 +47,7 @@ def configure(level: int | str, log_format: LogFormat = "text", stderr: TextIO |
 
 @contextlib.contextmanager
 def job_context(job_id: str) -> Iterator[None]:
-    """Say that what this task or thread logs is about a job."""
+    """Mark the lines that this task or thread logs as being about a job."""
     token = current_job.set(job_id)
     try:
         yield
@@ -57,7 +57,7 @@ def job_context(job_id: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def process_job(job_id: str) -> Iterator[None]:
-    """Say that what this process logs, in whichever thread, is about a job; for a worker, which has one at a time."""
+    """Mark the lines that all threads of this process log as being about a job; workers have one job at a time."""
     global _process_job  # noqa: PLW0603 - it is the process that has a job
     before, _process_job = _process_job, job_id
     try:
@@ -85,7 +85,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object on one line; ASCII, so that no reader finds a line break where there is none."""
+    """One JSON object on one line; ASCII, so that no reader sees a line break within it."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields: dict[str, Any] = {
@@ -107,7 +107,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class _StderrHandler(logging.StreamHandler[TextIO]):
-    """Writes to whatever stderr is by then: a command's tests and a terminal's progress bar replace it."""
+    """Writes to the present `sys.stderr`, which the tests of commands and a terminal's progress bar replace."""
 
     def __init__(self, stderr: TextIO | None = None) -> None:
         logging.Handler.__init__(self)
@@ -152,7 +152,7 @@ def _plain(value: object, depth: int = 0) -> Any:
     """Return an extra as JSON takes it, without secrets.
 
     Raises:
-        TypeError: it is no such value.
+        TypeError: JSON has no such value.
     """
     if value is None or (isinstance(value, int | float) and abs(value) <= sys.float_info.max):  # not NaN either
         return value

@@ -1,18 +1,26 @@
-"""What Prometheus may read: counts and times of jobs, and how the daemon stands now.
+"""The metrics that Prometheus reads: counts and times of jobs, and the present state of the daemon.
 
 Names follow https://prometheus.io/docs/practices/naming/: a prefix, base units, `_total` for what only grows. Every
 label has a fixed set of values, and the rest is "other": a label that clients can fill would grow without end. All
 values are there from the start, at zero, because a rate does not see the first event of a series that comes with it.
-What the system tells of the daemon's own process has the names that every Prometheus client gives it, `process_...`.
+Figures about the daemon's own process have the names that every Prometheus client gives them, `process_...`.
 """
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, Info, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -40,18 +48,18 @@ _WAIT_S: Final = (0.01, 0.1, 1, 10, 30, 100, 300, 1000, 3600, 14400, 86400)
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """How the daemon stands at one moment.
+    """The state of the daemon at one moment.
 
     Attributes:
-        queued: jobs that wait, by priority.
-        oldest_queued_s: since the one of them that waits longest was accepted; 0 if none waits.
+        queued: how many jobs wait, by priority.
+        oldest_queued_s: seconds since the job that waits longest was accepted; 0 if no job waits.
         outputs_bytes: size of the videos that the daemon keeps.
-        uptime_s: since it began.
-        disk_free_bytes: on the disk of the videos; None where nobody can tell.
-        disk_min_free_bytes: with less than that no job is taken.
-        webhooks_pending: calls about jobs that have ended which nobody has acknowledged yet.
+        uptime_s: seconds since the daemon began.
+        disk_free_bytes: free space on the disk of the videos; None if that cannot be found out.
+        disk_min_free_bytes: with less free space than this, no job is accepted.
+        webhooks_pending: how many calls about finished jobs have not been acknowledged yet.
         spool_claims: manifests of the manifest directory that it has claimed; None without that door.
-        spool_backlog: manifests that nobody had claimed at the last look; None without that door.
+        spool_backlog: manifests that no daemon had claimed at the last look; None without that door.
     """
 
     is_ready: bool
@@ -72,7 +80,9 @@ class Metrics:
     """All that is counted; may be called from any thread."""
 
     def __init__(self) -> None:
-        self.registry: CollectorRegistry = _Registry()
+        # The `_created` series would make the text half as long again, and nobody needs them.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
         self._accepted = self._counter("jobs_accepted", "Jobs taken in, by the door they came through", client=CLIENTS)
         self._refused = self._counter("jobs_refused", "Requests turned away, by error type", reason=ERRORS)
         self._ended = self._counter("jobs_ended", "Jobs that came to their end, by their last state", state=STATES)
@@ -83,9 +93,7 @@ class Metrics:
         self._frames = self._counter("video_frames", "Frames of the videos made")
         self._bytes = self._counter("video_bytes", "Bytes of the videos made")
         self._restarts = self._counter("worker_restarts", "Workers that had to be replaced, by reason", reason=RESTARTS)
-        self._webhooks = self._counter(
-            "webhooks_ended", "Webhooks that are called no more, by how that came", state=WEBHOOKS
-        )
+        self._webhooks = self._counter("webhooks_ended", "Webhooks that need no further call, by why", state=WEBHOOKS)
         self._manifests = self._counter(
             "manifests_ended", "Manifests that came to their end, by the directory that they went to", state=MANIFESTS
         )
@@ -97,19 +105,21 @@ class Metrics:
         Info("stillreel_build", "The version that runs", registry=self.registry).info({"version": VERSION})
 
     def watch(self, snapshot: Callable[[], Snapshot | None]) -> None:
-        """Show the gauges as well, read in every scrape from now on; to be called once.
+        """Have every scrape from now on show the gauges as well; to be called once.
 
         Args:
-            snapshot: returns None where nobody knows now, and the daemon counts as not ready. Called on the scrape's
-                own thread, so it must not walk through what the event loop may be changing. To return a value that the
-                loop replaces as a whole is safe.
+            snapshot: returns None if the state is not known, and the daemon counts as not ready then. It is called on
+                the thread of the scrape, so it must not read what the event loop may be changing meanwhile. Returning a
+                value that the loop replaces as a whole is safe.
         """
         self.registry.register(_Gauges(snapshot))
 
     def watch_processes(self) -> None:
-        """Show what the system tells of this process and of those below it; to be called once."""
+        """Show the system's figures about this process and its children as well; to be called once."""
         ProcessCollector(registry=self.registry)
-        self.registry.register(_Workers())
+        words = "Memory that the workers and their encoders hold, pages that they share counted for each"
+        workers = Gauge("stillreel_workers_resident_bytes", words, registry=self.registry)
+        workers.set_function(lambda: resident_below(os.getpid()))
 
     def accepted(self, client: str) -> None:
         """Count a job that was accepted.
@@ -203,17 +213,8 @@ class Metrics:
         return histogram
 
 
-class _Registry(CollectorRegistry):
-    """Without the `_created` series that the library adds: half as much text again, for nobody."""
-
-    def collect(self) -> Iterator[Metric]:
-        for metric in super().collect():
-            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
-            yield metric
-
-
 class _Gauges(Collector):
-    """What is read from a snapshot in each scrape; if it cannot be read, the gauges are missing and the counts stay."""
+    """Gauges from a snapshot, which is read in each scrape; if it cannot be read, the scrape has the counts alone."""
 
     def __init__(self, snapshot: Callable[[], Snapshot | None]) -> None:
         self._snapshot = snapshot
@@ -228,14 +229,6 @@ class _Gauges(Collector):
         except Exception:
             log.warning("the gauges could not be read", exc_info=True, extra={"action": "scrape_failed"})
             return ()
-
-
-class _Workers(Collector):
-    """What the processes below this one take, read in each scrape."""
-
-    def collect(self) -> Iterable[Metric]:
-        words = "Memory that the workers and their encoders hold, pages that they share counted for each"
-        return [GaugeMetricFamily("stillreel_workers_resident_bytes", words, resident_below(os.getpid()))]
 
 
 def _gauges(now: Snapshot) -> list[Metric]:
@@ -261,8 +254,8 @@ def _gauges(now: Snapshot) -> list[Metric]:
         "outputs_bytes": ("Size of the videos that the daemon keeps", now.outputs_bytes),
         "uptime_seconds": ("Since the daemon began", now.uptime_s),
     }
-    told = [(name, words, float(value)) for name, (words, value) in single.items() if value is not None]
-    return [queued, *(GaugeMetricFamily(f"stillreel_{name}", words, value) for name, words, value in told)]
+    known = [(name, words, float(value)) for name, (words, value) in single.items() if value is not None]
+    return [queued, *(GaugeMetricFamily(f"stillreel_{name}", words, value) for name, words, value in known)]
 
 
 def _one_of(values: Collection[str], value: str) -> str:

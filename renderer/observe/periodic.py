@@ -1,7 +1,7 @@
-"""What is done now and then for as long as the daemon lives, and must not end unseen.
+"""Work that is repeated for as long as the daemon lives.
 
-A task that fails is noticed by whoever awaits it. Nobody awaits these, so that one bad moment, such as a want of file
-descriptors, would end them for good and without a word.
+The failure of a task is seen by the code that awaits it. No code awaits these tasks, so one bad moment, such as a
+shortage of file descriptors, would end them for good without a line in the log.
 """
 
 import asyncio
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 
 async def repeatedly(what: str, work: Callable[[], Awaitable[object]], pause_s: float) -> NoReturn:
-    """Do something, wait, and so on until cancelled; what fails is logged and done again after the pause.
+    """Do some work, pause, and repeat that until cancelled; a failure is logged, and the work is done again.
 
-    What fails for want of a file descriptor is logged once for the whole daemon.
+    Failures for want of a file descriptor are logged once for the whole daemon.
 
     Args:
         what: names the work in the log, such as "sweeping the uploads".

@@ -1,7 +1,7 @@
-"""What text from outside loses before it is logged: secrets in urls, characters that forge lines, and length.
+"""What is taken out of text from outside before it is logged: secrets in urls, characters that forge lines, and length.
 
-Urls may hold a whole image, a password, or a signature that opens a bucket. A token in the path of a url cannot be told
-from a name, and stays. Every repeat in the patterns is bounded, or ends at a character that it excludes, so that a
+Urls may hold a whole image, a password, or a signature that opens a bucket. A token in the path of a url looks like
+a name, and stays. Every repeat in the patterns is bounded, or ends at a character that it excludes, so that a
 hostile text costs no more than its length.
 """
 
@@ -11,7 +11,7 @@ MAX_CHARACTERS = 16 * 1024  # of a message or a traceback: a message may quote a
 
 # The controls and separators that end a line somewhere, those that turn the direction of text, and lone surrogates.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-# Base64 may be wrapped; a run of twenty letters and digits after a space is no word.
+# Base64 may be wrapped; a run of twenty letters and digits after a space belongs to it.
 _DATA_URL = re.compile(
     r"\bdata:([^,]{0,100}?;\s?base64|[^\s,]*)(?:,([^\s\"]*(?:\s{1,4}[A-Za-z0-9+/]{20,}={0,2})*))?", re.IGNORECASE
 )
@@ -31,7 +31,7 @@ def redact(text: str) -> str:
 
 
 def without_directories(text: str) -> str:
-    """Leave of absolute paths the last name alone: what a program says of its files is for a client to read as well."""
+    """Shorten absolute paths to their last name, since clients read the messages of programs too."""
     return _DIRECTORY.sub("…/", text)
 
 
@@ -41,7 +41,7 @@ def printable(text: str) -> str:
 
 
 def bounded(text: str) -> str:
-    """Keep both ends of a text that is too long: a message tells most at its beginning, a traceback at its end."""
+    """Keep both ends of a text that is too long: a message says most at its beginning, a traceback at its end."""
     half = MAX_CHARACTERS // 2
     return text if len(text) <= MAX_CHARACTERS else f"{text[:half]} … ({len(text)} characters) … {text[-half:]}"
 

@@ -267,7 +267,7 @@ def test_directories_that_cannot_be_used_are_refused(tree: Tree, run: RunBatch, 
 
 def test_an_encoder_that_is_not_there_is_refused(tree: Tree, run: RunBatch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STILLREEL_ENCODE__FFMPEG", "/nowhere/ffmpeg")
-    with pytest.raises(ConfigError, match=r"encode\.ffmpeg: /nowhere/ffmpeg is no program"):
+    with pytest.raises(ConfigError, match=r"encode\.ffmpeg: expected a program that can be run, found /nowhere/ffmpeg"):
         run()
 
 

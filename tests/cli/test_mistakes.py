@@ -103,7 +103,7 @@ MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
     (
         ["render", "good.json", "-o", "x.mp4"],
         2,
-        "environment: STILLREEL_WORKERS is no setting; did you mean STILLREEL_ENGINE__WORKERS?",
+        "environment: STILLREEL_WORKERS is not a setting; did you mean STILLREEL_ENGINE__WORKERS?",
         {"STILLREEL_WORKERS": "3"},
     ),
     (
@@ -127,7 +127,7 @@ MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
     (
         ["jobs"],
         2,
-        "environment: STILLREEL_CONECT is no setting; did you mean STILLREEL_CONNECT?",
+        "environment: STILLREEL_CONECT is not a setting; did you mean STILLREEL_CONNECT?",
         {"STILLREEL_CONECT": GONE},
     ),
     (["jobs", "--connect", GONE], 3, f"not a word from {GONE} for 5 s; start a daemon with: stillreel serve", {}),

@@ -74,7 +74,7 @@ def test_a_restore_takes_no_place_of_jobs_and_nothing_that_is_no_backup(start: S
     for file in (cut, tmp_path / "hostile.tar"):
         ended = store("restore", file, "--data-dir", tmp_path / "fresh")
         assert ended.returncode == 2
-        assert "this is no whole backup of stillreel" in ended.stderr
+        assert "expected a whole backup of stillreel" in ended.stderr
         assert not (tmp_path / "fresh" / "jobs.sqlite3").exists()
     assert not (tmp_path / "outside").exists()
 

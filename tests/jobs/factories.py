@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import sqlite3
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from renderer.jobs import asked
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, State, Submission
 from renderer.jobs.outcome import Places
+from renderer.jobs.schema import COLUMNS, read_job
 from renderer.jobs.slots.base import OpenSlot
 from renderer.jobs.slots.local import local_slots
 from renderer.jobs.store import JobStore
@@ -78,8 +80,9 @@ def put(store: JobStore, job: Job) -> Job:
 
 def stored_in(path: Path, job_id: str) -> Job | None:
     """The job as the file has it, whatever the store that is open knows of it."""
-    with contextlib.closing(JobStore(path)) as other:
-        return other.get(job_id)
+    with contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+        row = database.execute(f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE id = ?", (job_id,)).fetchone()
+    return read_job(row, path.parent) if row else None
 
 
 @dataclass(frozen=True, slots=True)

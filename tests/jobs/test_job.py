@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from renderer.jobs.job import MOVES, WORDS, State, diagram
+from renderer.jobs.job import MOVES, WORDS, State
 from tests.jobs.factories import FAULT, make_job
 
 DOCS = Path(__file__).parents[2] / "docs" / "jobs.md"
@@ -54,6 +54,14 @@ def test_a_status_of_a_job_that_waits_tells_its_place_and_no_times_that_are_not_
     status = make_job().status(3)
     assert (status.status, status.queue_position) == ("IN_QUEUE", 3)
     assert (status.started_at, status.finished_at, status.error) == (None, None, None)
+
+
+def diagram() -> str:
+    """Draw the table of moves in Mermaid's notation (https://mermaid.js.org/syntax/stateDiagram.html)."""
+    lines = ["stateDiagram-v2", f"    [*] --> {State.QUEUED.value}: accepted and stored"]
+    lines += [f"    {before.value} --> {after.value}: {why}" for (before, after), why in MOVES.items()]
+    lines += [f"    {state.value} --> [*]" for state in State if state.is_last]
+    return "\n".join(lines)
 
 
 def test_the_diagram_has_every_state_and_every_move() -> None:

@@ -391,7 +391,7 @@ def test_a_store_of_an_earlier_version_is_brought_up_and_keeps_its_jobs(path: Pa
     later = JobStore(path, V2)
     assert later.get("a") == make_job(state=State.RUNNING)
     assert later._database.execute("SELECT colour FROM jobs").fetchall() == [("red",)]
-    later.move(make_job(state=State.DONE, result=RESULT), State.RUNNING)
+    later.update(make_job(state=State.DONE, result=RESULT))
     later.close()
     assert version(path) == len(V2)
 

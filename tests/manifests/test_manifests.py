@@ -14,8 +14,8 @@ from PIL import Image
 from renderer.config import FetchSettings
 from renderer.errors import ConfigError, InvalidRequest, StillreelError
 from renderer.intake import parse_request
-from renderer.manifests.directory import directory_manifest, images_in, is_image_name, parse_hold
 from renderer.manifests.read import is_manifest, is_manifest_name, read_manifest
+from renderer.manifests.sources import directory_manifest, images_in, is_image_name, parse_hold
 from renderer.manifests.still import parse_overrides
 from renderer.pictures.fetch import Fetcher
 from renderer.pictures.recognise import _FORMATS

@@ -8,9 +8,8 @@ import pytest
 
 from renderer import render
 from renderer.errors import ConfigError, InvalidRequest, UnsupportedFormat
-from renderer.manifests.formats import from_concat, is_concat
 from renderer.manifests.numbering import natural, parse_pattern
-from renderer.manifests.read import fields_of
+from renderer.manifests.read import fields_of, from_concat, is_concat
 from renderer.manifests.sources import Asked, Wishes, ask
 
 JPEG_XL = b"\xff\x0a\xfa\x1f\x01\x91\x08\x06\x01\0"

@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from renderer.errors import ConfigError
 from renderer.observe.metrics import Metrics, Snapshot
-from renderer.observe.scrape import CONNECTIONS, MetricsServer, serve_metrics
+from renderer.observe.scrape import CONNECTIONS, MetricsServer
 from tests.daemon_process import wait_until
 
 SNAPSHOT = Snapshot(is_ready=True, queued={}, running=0, workers=1, outputs_bytes=0, uptime_s=1.0)
@@ -33,7 +33,7 @@ def metrics() -> Metrics:
 
 @pytest.fixture
 def server(metrics: Metrics) -> Iterator[MetricsServer]:
-    with serve_metrics(metrics, "127.0.0.1:0") as server:
+    with MetricsServer(metrics, "127.0.0.1:0") as server:
         yield server
 
 
@@ -71,7 +71,7 @@ def is_cut_off(connection: socket.socket) -> bool:
 
 @pytest.mark.parametrize("place", ["127.0.0.1:0", "localhost:0", "127.1.2.3:0", "[::1]:0"])
 def test_the_address_that_is_told_can_be_scraped(metrics: Metrics, place: str) -> None:
-    with serve_metrics(metrics, place) as server:
+    with MetricsServer(metrics, place) as server:
         assert not server.address.endswith(":0")
         assert ACCEPTED in scrape(server.address).splitlines()
 
@@ -94,30 +94,30 @@ def test_prometheus_can_read_it_in_every_format_it_asks_for(server: MetricsServe
 )
 def test_another_address_is_refused_by_name(metrics: Metrics, place: str) -> None:
     with pytest.raises(ConfigError, match=r"^observe\.metrics: expected HOST:PORT on a loopback address, .* found '"):
-        serve_metrics(metrics, place)
+        MetricsServer(metrics, place)
 
 
 def test_a_port_that_is_taken_is_refused_by_name(metrics: Metrics, server: MetricsServer) -> None:
     with pytest.raises(ConfigError, match=r"^observe\.metrics: 127\.0\.0\.1:\d+: Address already in use$"):
-        serve_metrics(metrics, server.address)
+        MetricsServer(metrics, server.address)
 
 
 def test_the_port_is_free_again_at_once(metrics: Metrics) -> None:
-    with serve_metrics(metrics, "127.0.0.1:0") as first:
+    with MetricsServer(metrics, "127.0.0.1:0") as first:
         scrape(first.address)
-    with serve_metrics(metrics, first.address) as second:
+    with MetricsServer(metrics, first.address) as second:
         assert second.address == first.address
         scrape(second.address)
 
 
 def test_closing_twice_is_harmless(metrics: Metrics) -> None:
-    server = serve_metrics(metrics, "127.0.0.1:0")
+    server = MetricsServer(metrics, "127.0.0.1:0")
     server.close()
     server.close()
 
 
 def test_closing_cuts_off_who_is_connected(metrics: Metrics) -> None:
-    with serve_metrics(metrics, "127.0.0.1:0") as server:
+    with MetricsServer(metrics, "127.0.0.1:0") as server:
         silent = connect(server)
         scrape(server.address)
     with silent:
@@ -150,7 +150,7 @@ def test_a_client_that_sends_a_byte_now_and_then_is_cut_off(metrics: Metrics) ->
             connection.sendall(b"G")
             time.sleep(0.03)
 
-    with serve_metrics(metrics, "127.0.0.1:0", connection_s=0.2) as server, connect(server) as slow:
+    with MetricsServer(metrics, "127.0.0.1:0", connection_s=0.2) as server, connect(server) as slow:
         with pytest.raises(OSError, match=r"Broken pipe|reset"):
             trickle(slow)
         assert ACCEPTED in scrape(server.address)
@@ -183,7 +183,7 @@ def test_a_snapshot_that_hangs_holds_only_its_scrape(metrics: Metrics) -> None:
         return SNAPSHOT
 
     metrics.watch(hang)
-    server = serve_metrics(metrics, "127.0.0.1:0")
+    server = MetricsServer(metrics, "127.0.0.1:0")
     with connect(server) as scraper:
         scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
         assert asked.wait(10)
@@ -195,7 +195,7 @@ def test_a_snapshot_that_hangs_holds_only_its_scrape(metrics: Metrics) -> None:
 
 def test_a_snapshot_that_fails_leaves_an_answer(metrics: Metrics, caplog: pytest.LogCaptureFixture) -> None:
     metrics.watch(lambda: SNAPSHOT if False else 1 / 0)  # type: ignore[arg-type,return-value]
-    with serve_metrics(metrics, "127.0.0.1:0") as server:
+    with MetricsServer(metrics, "127.0.0.1:0") as server:
         assert ACCEPTED in scrape(server.address)
     assert [(line.levelno, line.getMessage()) for line in caplog.records] == [
         (logging.WARNING, "the gauges could not be read")

@@ -1,8 +1,8 @@
 """The seam between the engine and the places where attempts at jobs run.
 
 A slot takes one task at a time, and says how the attempt has ended. It knows nothing of queues, states or stores, so
-that a slot elsewhere, on another machine, need know none of them either. tests/jobs/test_slot_conformance.py tries
-every slot against what is promised here.
+that a slot on another machine need not know them either. tests/jobs/test_slot_conformance.py holds every slot to the
+promises that are made here.
 
 The progress of an attempt goes as datagrams to the address that the slot was opened with (progress.py).
 """
