@@ -5,11 +5,10 @@ A path is judged twice. `check` compares words: it must lie under an allowed dir
 directory exchanged in between, cannot lead out. It opens without blocking and reads regular files only, so that a FIFO
 or a device costs nothing.
 
-http reaches public addresses only, unless the settings name a network; see `addresses`. Messages hold no path; the
-place in the request says which url is meant.
+http reaches public addresses only, unless the settings name a network; see `net.addresses`. Messages hold no path; the
+place in the request shows which url is meant.
 
-`data:` urls are those of RFC 2397: [media type][;base64],data. The media type is not believed; the bytes say what they
-are.
+`data:` urls are those of RFC 2397: [media type][;base64],data. The media type is ignored; the bytes show the format.
 """
 
 import base64
@@ -32,44 +31,6 @@ from renderer.net.addresses import Guard
 from renderer.work import Attachment
 
 _FORGIVEN: Final = b" \t\n\f\r"  # https://infra.spec.whatwg.org/#forgiving-base64-decode
-
-
-def least_bytes(rest: str) -> int:
-    """Return the fewest bytes that so long a url stands for: base64 makes four of three, percent-encoding triples.
-
-    Args:
-        rest: what follows the colon.
-
-    Raises:
-        FetchFailed: it has no comma.
-    """
-    return len(_parts(rest)[1]) // 4
-
-
-def read_data(rest: str) -> bytes:
-    """Return the bytes.
-
-    Raises:
-        FetchFailed: it has no comma, or is no base64 though it says so.
-    """
-    is_base64, payload = _parts(rest)
-    found = unquote_to_bytes(payload)
-    if not is_base64:
-        return found
-    digits = found.translate(None, _FORGIVEN).rstrip(b"=")
-    try:
-        return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
-    except binascii.Error as error:
-        raise FetchFailed("expected base64 in the data: url") from error
-
-
-def _parts(rest: str) -> tuple[bool, str]:
-    head, comma, payload = rest.partition(",")
-    if not comma:
-        raise FetchFailed("expected a comma in the data: url")
-    return head[-7:].lower() == ";base64", payload
-
-
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)  # RFC 3986, 3.1
 _CHUNK_BYTES = 1 << 20
 
@@ -96,13 +57,13 @@ class Fetcher:
         attachments: Sequence[Attachment] = (),
         any_path: bool = False,
     ) -> None:
-        """Remember what may be read.
+        """Store what may be read.
 
         Args:
             base: the manifest's directory: relative paths start there, and all below it may be read. Without one they
                 are tried under each allowed root.
             attachments: what `cid:0`, `cid:1` and so on name.
-            any_path: read whatever this process can, as the command line does for its own user.
+            any_path: every file may be read that this process can read, as on the command line, for its own user.
         """
         self._settings = settings
         self._attachments = tuple(attachments)
@@ -125,7 +86,7 @@ class Fetcher:
         }
 
     def check(self, url: str) -> None:
-        """Refuse what can be told from the words alone; reads nothing.
+        """Refuse a url whose fault shows in the url itself; reads nothing.
 
         Raises:
             FetchFailed, FileTooLarge, NotSupported: as `fetch` would.
@@ -140,7 +101,7 @@ class Fetcher:
             A file's bytes; for an attachment of raw pixels those, with their layout.
 
         Raises:
-            FetchFailed: it is not there, may not be read or could not be.
+            FetchFailed: it does not exist, must not be read, or could not be read.
             FileTooLarge: it has more than max_image_bytes.
             NotSupported: nothing here reads such urls.
         """
@@ -274,12 +235,23 @@ class Fetcher:
 
     # data: urls.
 
-    def _check_data(self, rest: str) -> None:
-        self._check_size(least_bytes(rest))
+    def _check_data(self, rest: str) -> tuple[bool, str]:
+        """Return whether it is base64, and the payload: base64 makes four of three bytes, percent-encoding triples."""
+        head, comma, payload = rest.partition(",")
+        if not comma:
+            raise FetchFailed("expected a comma in the data: url")
+        self._check_size(len(payload) // 4)
+        return head[-7:].lower() == ";base64", payload
 
     def _read_data(self, rest: str) -> bytes:
-        self._check_data(rest)
-        found = read_data(rest)
+        is_base64, payload = self._check_data(rest)
+        found = unquote_to_bytes(payload)
+        if is_base64:
+            digits = found.translate(None, _FORGIVEN).rstrip(b"=")
+            try:
+                found = base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+            except binascii.Error as error:
+                raise FetchFailed("expected base64 in the data: url") from error
         self._check_size(len(found))
         return found
 

@@ -17,8 +17,8 @@ from renderer.observe.logs import current_job
 from renderer.pictures.colour import Rgb
 from renderer.pictures.decode import Picture, decode, opened
 from renderer.pictures.fetch import Content, Fetcher
-from renderer.pictures.identity import Source
 from renderer.pictures.marks import Marks
+from renderer.pictures.reel import Source
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -20,9 +20,9 @@ from renderer.geometry import Size
 from renderer.observe.logs import current_job
 from renderer.pictures.decode import opened, read_size
 from renderer.pictures.fetch import Content, Fetcher, is_download
-from renderer.pictures.identity import Source
 from renderer.pictures.load import Loader
 from renderer.pictures.marks import Marks
+from renderer.pictures.reel import Source
 
 _KEPT_BYTES: Final = 64 << 20
 _THREADS: Final = 4  # they wait for servers and disks

@@ -1,19 +1,17 @@
 """A pool of NV12 frames: allocated once, lent, given back.
 
-The pool is what bounds a job's memory and what makes the decoding threads wait for the encoder. For a GPU its memory is
-page-locked, so that the card fetches a frame from where it was composed; locking pages takes milliseconds for a
-frame, so what one job gives back is kept for the next job of this process.
+The pool bounds the memory of a job, and makes the decoding threads wait for the encoder. For a GPU its memory is
+page-locked, so that the card fetches a frame from where it was composed. Locking the pages of a frame takes
+milliseconds, so the frames that one job gives back are kept for the next job of this process.
 """
 
 import ctypes
 import functools
 import logging
 import threading
-import time
 from collections import deque
 from dataclasses import dataclass
 from multiprocessing.util import Finalize
-from types import TracebackType
 from typing import Final, Protocol, Self
 
 import numpy as np
@@ -30,23 +28,19 @@ Nv12Frame = npt.NDArray[np.uint8]
 class FrameMemory(Protocol):
     """Where frames come from; used from many threads."""
 
-    is_pinned: bool
-
     def take(self, shape: tuple[int, int]) -> Nv12Frame:
-        """Return a frame whose pixels are whatever they are.
+        """Return a frame whose pixels have any values.
 
         Raises:
-            CudaFailed: there is none of this kind.
+            CudaFailed: memory of this kind cannot be had.
         """
 
     def give_back(self, frame: Nv12Frame) -> None:
-        """Take a frame back that `take` returned; nobody may touch it any more."""
+        """Take back a frame that `take` returned, and that is not used any more."""
 
 
 class PlainMemory:
     """Frames that the garbage collector frees."""
-
-    is_pinned = False
 
     def take(self, shape: tuple[int, int]) -> Nv12Frame:
         return np.zeros(shape, np.uint8)
@@ -56,9 +50,7 @@ class PlainMemory:
 
 
 class PinnedMemory:
-    """Page-locked frames for one GPU; what is given back serves again, until another shape is asked for."""
-
-    is_pinned = True
+    """Page-locked frames for one GPU; a frame that is given back serves again, until another shape is asked for."""
 
     def __init__(self, gpu: Gpu) -> None:
         self._gpu = gpu
@@ -83,7 +75,7 @@ class PinnedMemory:
             self._idle.append(frame)
 
     def close(self) -> None:
-        """Free what nobody uses."""
+        """Free the frames that were given back."""
         with self._lock:
             self._free_idle()
 
@@ -102,10 +94,10 @@ def pinned_memory(gpu: Gpu) -> PinnedMemory:
 
 @dataclass(frozen=True, slots=True)
 class FrameStock:
-    """What a job's pool is made of.
+    """The memory for the pool of a job.
 
     Attributes:
-        kept_by_encoder: frames that the encoder still reads after it took them; the pool needs as many more.
+        kept_by_encoder: how many frames the encoder still reads after it has taken them; the pool needs as many more.
     """
 
     memory: FrameMemory
@@ -116,14 +108,10 @@ PLAIN_STOCK: Final = FrameStock(PlainMemory())
 
 
 class FramePool:
-    """`count` frames of one shape; safe to use from many threads.
-
-    Attributes:
-        is_pinned: the frames are page-locked.
-    """
+    """`count` frames of one shape; safe to use from many threads."""
 
     def __init__(self, shape: tuple[int, int], count: int, memory: FrameMemory = PLAIN_STOCK.memory) -> None:
-        """Allocate the frames, in plain memory if there is no other.
+        """Allocate the frames; in plain memory if that of the kind which was asked for cannot be had.
 
         Args:
             shape: (H * 3 // 2, W), as `Canvas.nv12_shape` gives it.
@@ -133,27 +121,22 @@ class FramePool:
             raise ValueError(f"a pool needs a frame: {count}")
         self._count = count
         self._memory, self._free = _allocated(shape, count, memory)
-        self.is_pinned = self._memory.is_pinned
         self._changed = threading.Condition()
         self._is_closed = False
 
     def __repr__(self) -> str:
-        return f"<FramePool {len(self._free)} of {self._count} free{', closed' if self._is_closed else ''}>"
+        state = ", closed" if self._is_closed else ""
+        return f"<FramePool {len(self._free)} of {self._count} free in {type(self._memory).__name__}{state}>"
 
-    def lend(self, timeout_s: float | None = None) -> "Lease":
-        """Wait for a free frame and lend it; its pixels are whatever the last borrower left.
+    def lend(self) -> "Lease":
+        """Wait for a free frame and lend it; its pixels are those that the last borrower left.
 
         Raises:
-            TimeoutError: none came back in time.
             BackendError: the pool is closed, or was closed during the wait.
         """
-        ends = None if timeout_s is None else time.monotonic() + timeout_s
         with self._changed:
             while not self._is_closed and not self._free:
-                left = None if ends is None else ends - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError(f"none of {self._count} frames came back within {timeout_s} s")
-                self._changed.wait(left)
+                self._changed.wait()
             if self._is_closed:
                 raise BackendError("the frame pool is closed")
             return Lease(self, self._free.popleft())
@@ -208,7 +191,5 @@ class Lease:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.release()

@@ -21,9 +21,9 @@ from renderer.errors import OutputFailed
 from renderer.geometry import Size
 from renderer.pictures.compose import Framing, compose, needed_size
 from renderer.pictures.formats import More
-from renderer.pictures.identity import Source
 from renderer.pictures.load import Loader
 from renderer.pictures.memory import PLAIN_STOCK, FramePool, FrameStock, Lease
+from renderer.pictures.reel import Source
 
 _FAR_ENLARGED = 2
 

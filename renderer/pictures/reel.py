@@ -1,10 +1,18 @@
-"""The stills that a video shows: all of a request's, or those that can be had, and what is said of the others.
+"""The stills that a video shows: all of a request's, or those that can be read, and the warnings about the others.
 
-An image that cannot be had is taken out of the reel before the stream is planned anew, never out of a stream that has
-begun: so the stills that are left are held and coded as if nobody had asked for the others.
+An image that cannot be read is left out before the stream is planned anew, never from a stream that has begun: so the
+other stills are held and coded as if nobody had asked for it.
+
+Two stills show the same picture if they have the same url, or are local files with the same bytes. That is known before
+anything is decoded, so that a picture that comes again is neither read, decoded nor composed again. Files are compared
+by size first, by three short samples next, and only those that are still alike by all their bytes: a sequence of
+different pictures costs a few system calls each, even where all have one size. A url elsewhere is like no other.
 """
 
 import copy
+import hashlib
+import os
+from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -15,8 +23,62 @@ from protocol.errors import MAX_FAULTS
 from protocol.schema import OnError, RenderRequest, ResultWarning
 from renderer.errors import JobError
 from renderer.pictures.fetch import Fetcher
-from renderer.pictures.identity import Source, identities
 from renderer.timeline import Timeline
+
+_SAMPLE_BYTES: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The origin of one still.
+
+    Attributes:
+        image: its place in the request, for errors.
+        picture: equal for stills that show the same picture; from `identities`.
+    """
+
+    url: str
+    image: int
+    picture: Hashable
+
+
+def identities(urls: Sequence[str], fetcher: Fetcher) -> list[Hashable]:
+    """Return one value per url; values are equal where the pictures are the same.
+
+    A file that cannot be read is like no other; its fault is raised when it is fetched.
+    """
+    distinct = list(dict.fromkeys(urls))
+    identity: dict[str, Hashable] = dict.fromkeys(distinct)
+    for refine in (_size, _samples, _digest):
+        alike = Counter(identity.values())
+        for url in distinct:
+            if alike[identity[url]] > 1:
+                identity[url] = _refined(url, identity[url], refine, fetcher)
+    return [identity[url] for url in urls]
+
+
+def _refined(url: str, known: Hashable, refine: Callable[[int], Hashable], fetcher: Fetcher) -> Hashable:
+    try:
+        with fetcher.open_local(url) as handle:
+            return url if handle is None else (known, refine(handle))
+    except (JobError, OSError):
+        return url
+
+
+def _size(handle: int) -> int:
+    return os.fstat(handle).st_size
+
+
+def _samples(handle: int) -> bytes:
+    size = os.fstat(handle).st_size
+    places = (0, size // 2, max(0, size - _SAMPLE_BYTES))
+    return hashlib.blake2b(b"".join(os.pread(handle, _SAMPLE_BYTES, place) for place in places)).digest()
+
+
+def _digest(handle: int) -> bytes:
+    with open(handle, "rb", closefd=False) as file:
+        return hashlib.file_digest(file, "blake2b").digest()
+
 
 _WARNED: Final = {"skip": "image_skipped", "hold": "image_held"}
 Faults = Mapping[Hashable, JobError]
@@ -37,7 +99,7 @@ class Reel:
         return sorted(((places[picture], error) for picture, error in faults.items()), key=itemgetter(0))
 
     def without(self, faults: Faults, on_error: OnError) -> "Reel":
-        """Take pictures out; their time goes with them, or to the still before, for the first ones to that behind.
+        """Leave pictures out; their time is left out too, or goes to the still before, or to the next at the beginning.
 
         Args:
             faults: by picture; at least one picture of the reel is not among them.
@@ -61,11 +123,11 @@ def reel_of(request: RenderRequest, timeline: Timeline, fetcher: Fetcher) -> Ree
 
 
 def together(faults: Sequence[tuple[int, JobError]], *, is_all: bool) -> JobError:
-    """Return one error for all images that cannot be had: the first of them, with the others beside it.
+    """Return one error for all images that cannot be read: the first of them, with the others beside it.
 
     Args:
         faults: by place in the request, in order; of a picture that comes again the first place.
-        is_all: no image is left that might be at fault as well.
+        is_all: all images were tried, so no other can be at fault.
     """
     first, *others = [_at(place, error) for place, error in faults[:MAX_FAULTS]]
     left = len(faults) - MAX_FAULTS
@@ -78,7 +140,7 @@ def together(faults: Sequence[tuple[int, JobError]], *, is_all: bool) -> JobErro
 
 
 def warnings_of(reel: Reel, faults: Faults, on_error: OnError) -> list[ResultWarning]:
-    """Say what became of the images that cannot be had: of the first few one by one, and how many others there are."""
+    """Warn of the images that cannot be read: of the first few one by one, and of the others by their number."""
     if on_error == "fail" or not faults:
         return []
     kind = _WARNED[on_error]

@@ -45,7 +45,7 @@ def give(lent: FramesInFlight, encoder: NullEncoder, lease: Lease, times: int = 
 def test_an_encoder_that_copies_keeps_nothing(stream: StreamSettings, pool: FramePool) -> None:
     with FramesInFlight() as lent, NullEncoder(stream, EncodeSettings()) as encoder:
         for _ in range(9):
-            give(lent, encoder, pool.lend(timeout_s=1))
+            give(lent, encoder, pool.lend())
             assert free(pool) == 4
 
 
@@ -53,7 +53,7 @@ def test_an_encoder_that_lags_keeps_its_latest_frames(stream: StreamSettings, po
     with FramesInFlight() as lent, Lagging(stream, EncodeSettings()) as encoder:
         found = []
         for _ in range(6):
-            give(lent, encoder, pool.lend(timeout_s=1))
+            give(lent, encoder, pool.lend())
             found.append(free(pool))
         assert found == [3, 2, 1, 1, 1, 1]
     assert free(pool) == 4
@@ -61,10 +61,10 @@ def test_an_encoder_that_lags_keeps_its_latest_frames(stream: StreamSettings, po
 
 def test_a_frame_that_is_encoded_often_counts_as_often(stream: StreamSettings, pool: FramePool) -> None:
     with FramesInFlight() as lent, Lagging(stream, EncodeSettings()) as encoder:
-        give(lent, encoder, pool.lend(timeout_s=1), times=2)
-        give(lent, encoder, pool.lend(timeout_s=1), times=5)
+        give(lent, encoder, pool.lend(), times=2)
+        give(lent, encoder, pool.lend(), times=5)
         assert free(pool) == 3
-        give(lent, encoder, pool.lend(timeout_s=1), times=3)
+        give(lent, encoder, pool.lend(), times=3)
         assert free(pool) == 3
 
 
@@ -80,8 +80,8 @@ def test_what_is_lent_comes_back_after_a_failure_when_the_encoder_is_closed(
 
     def fail() -> None:
         with FramesInFlight() as lent, Watched(stream, EncodeSettings()) as encoder:
-            give(lent, encoder, pool.lend(timeout_s=1))
-            with lent.lend(pool.lend(timeout_s=1), encoder, 1):
+            give(lent, encoder, pool.lend())
+            with lent.lend(pool.lend(), encoder, 1):
                 encoder.encode(np.zeros(1, np.uint8))
 
     with pytest.raises(Exception, match="expected a C-contiguous"):

@@ -5,7 +5,7 @@ from pathlib import Path
 from protocol.schema import PixelLayout
 from renderer.config import FetchSettings
 from renderer.pictures.fetch import Fetcher
-from renderer.pictures.identity import identities
+from renderer.pictures.reel import identities
 from renderer.work import Attachment
 
 
