@@ -39,10 +39,10 @@ from renderer.jobs.slots.local import local_slots
 from renderer.jobs.store import JobStore
 from renderer.net.addresses import Guard
 from renderer.observe import descriptors
+from renderer.observe.descriptors import repeatedly
 from renderer.observe.examination import examined
 from renderer.observe.job_log import JobLogs, WorkerLog, below
 from renderer.observe.metrics import Metrics, Snapshot
-from renderer.observe.periodic import repeatedly
 from renderer.observe.scrape import MetricsServer
 from renderer.processes import adopt_orphans, end_orphans
 from renderer.start import allow_many_connections, check, stopping_signals

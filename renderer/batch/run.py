@@ -111,10 +111,6 @@ class Running:
     name: str
     progress: Progress
 
-    @property
-    def fraction(self) -> float:
-        return self.progress.share
-
 
 @dataclass(slots=True)
 class Tally:
@@ -201,13 +197,13 @@ class Tally:
     def frames_per_s(self) -> float | None:
         """Frames per second since the first video was begun; the videos that are being made count in part."""
         elapsed_s = self._rendering_s()
-        halves = sum(each.fraction * each.progress.frames for each in self.running.values())
+        halves = sum(each.progress.share * each.progress.frames for each in self.running.values())
         return (self.frames + halves) / elapsed_s if elapsed_s >= _LEAST_S / 2 else None
 
     @property
     def eta_s(self) -> float | None:
         """Seconds until the end if the rest takes as long; None while it is too early for an estimate."""
-        begun = sum(each.fraction for each in self.running.values())
+        begun = sum(each.progress.share for each in self.running.values())
         made, elapsed_s = self.done + begun, self._rendering_s()
         if self.expected is None or made < _LEAST_VIDEOS or elapsed_s < _LEAST_S:
             return None

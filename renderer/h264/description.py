@@ -17,6 +17,7 @@ from renderer.h264.parameter_sets import (
     parse_sps,
     read_aspect,
     read_chroma_location,
+    read_colour,
     read_over_clock,
     read_over_overscan,
 )
@@ -53,7 +54,7 @@ def described(sps_nal: bytes, *, is_reordered: bool) -> bytes:
     if has_vui:
         read_aspect(source)
         _copy_over(source, written, read_over_overscan)
-        _read_over_colour(source)
+        read_colour(source)
         read_chroma_location(source)
     else:
         written.flag(False)  # overscan_info_present_flag
@@ -96,13 +97,6 @@ def _copy_over(source: BitReader, written: BitWriter, read_over: Callable[[BitRe
     read_over(source)
     end, source.position = source.position, start
     _copy(source, written, end)
-
-
-def _read_over_colour(source: BitReader) -> None:
-    if source.flag():
-        source.u(4)  # video_format, video_full_range_flag
-        if source.flag():
-            source.u(24)
 
 
 def _write_colour(written: BitWriter) -> None:

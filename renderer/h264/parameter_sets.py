@@ -45,7 +45,7 @@ def read_vui(bits: BitReader) -> Vui:
     """Read the VUI of an SPS, up to max_num_reorder_frames."""
     aspect_ratio_idc = read_aspect(bits)
     read_over_overscan(bits)
-    colour = _colour(bits) if bits.flag() else None
+    colour = read_colour(bits)
     chroma_location = read_chroma_location(bits)
     needs_picture_timing = read_over_clock(bits)
     num_reorder_frames = _num_reorder_frames(bits) if bits.flag() else None
@@ -80,7 +80,10 @@ def read_over_clock(bits: BitReader) -> bool:
     return has_hrd or has_pic_struct
 
 
-def _colour(bits: BitReader) -> Colour:
+def read_colour(bits: BitReader) -> Colour | None:
+    """Read video_signal_type_present_flag and what follows from it."""
+    if not bits.flag():
+        return None
     bits.u(3)  # video_format
     is_full_range = bits.flag()
     if not bits.flag():

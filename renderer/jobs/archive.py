@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 from renderer import disk
 from renderer.errors import ConfigError
 from renderer.jobs.data_dir import STORE_NAME
+from renderer.jobs.files import link
 from renderer.jobs.outcome import VIDEO_NAME
 from renderer.jobs.schema import APPLICATION_ID, MIGRATIONS
 
@@ -193,12 +194,7 @@ def _link(source: Path, target: Path) -> bool:
     target.mkdir(parents=True)
     try:
         for file in source.iterdir():
-            try:
-                os.link(file, target / file.name)
-            except FileNotFoundError:
-                raise
-            except OSError:  # a file system without links
-                shutil.copyfile(file, target / file.name)
+            link(file, target / file.name)
     except FileNotFoundError:
         return False
     return True

@@ -94,15 +94,15 @@ class Files:
     def _write(self, path: Path, content: Content) -> None:
         self.directory.mkdir(mode=0o700, exist_ok=True)
         if isinstance(content, Path):
-            _link(content, path)
+            link(content, path)
             return
         with open(path, "wb", opener=open_private) as file:
             file.write(content)
             flush(file)
 
 
-def _link(source: Path, path: Path) -> None:
-    """Give a file that is on disk already a second name, which outlives the first."""
+def link(source: Path, path: Path) -> None:
+    """Give a file that is on disk already a second name, which outlives the first; copy it where that is impossible."""
     try:
         os.link(source, path)
     except OSError as error:

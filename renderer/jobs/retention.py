@@ -17,7 +17,7 @@ from renderer.errors import StillreelError
 from renderer.jobs.job import Job
 from renderer.jobs.outcome import Places
 from renderer.jobs.store import JobStore
-from renderer.observe.periodic import repeatedly
+from renderer.observe.descriptors import repeatedly
 
 log = logging.getLogger(__name__)
 

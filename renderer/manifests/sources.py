@@ -228,8 +228,10 @@ class _Images:
             files.sort(key=lambda file: natural(str(file)))
         hold = self._wishes.hold or {"frames": 1}
         urls = [_url(file) for file in files]
-        if self._is_sequence and self._wishes.overrides.get("gaps") is None and not likely_gaps(urls):
-            self._warn_of_gaps(urls)
+        # A pattern is a sequence even where its images do not look like one, which others warn of.
+        is_unsaid = self._is_sequence and self._wishes.overrides.get("gaps") is None
+        if is_unsaid and not likely_gaps(urls) and (found := gaps(urls)):
+            self._warn("numbers_missing", unsaid_words(found))
         images = [{"url": url, **hold} for url in urls]
         return Asked({"images": images, **self._wishes.overrides}, Path.cwd(), warnings=tuple(self._warnings))
 
@@ -282,11 +284,6 @@ class _Images:
             raise ConfigError(f"{path}: expected a file with the number {first}, where --start begins, found none")
         self._is_sequence = True
         return files
-
-    def _warn_of_gaps(self, urls: Sequence[str]) -> None:
-        """Warn of numbers that are missing from a pattern, which is a sequence even if its images look like none."""
-        if found := gaps(urls):
-            self._warn("numbers_missing", unsaid_words(found))
 
     def _warn(self, kind: str, words: str) -> None:
         self._warnings.append(ResultWarning(type=kind, message=words))

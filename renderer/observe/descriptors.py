@@ -1,7 +1,8 @@
-"""A shortage of file descriptors: connections wait meanwhile, and the log says when it begins and when it ends.
+"""Work that is repeated for as long as the daemon lives, and how it survives a shortage of file descriptors.
 
-Nearly everything that the daemon repeats fails during a shortage and works again afterwards, so one pair of lines in
-the log stands for all those failures.
+The failure of a task is seen by the code that awaits it. No code awaits the repeated tasks, so one bad moment would end
+them for good without a line in the log. Nearly all of them fail during a shortage and work again afterwards, so one
+pair of lines in the log, at its beginning and at its end, stands for all those failures.
 
 A listening socket whose connection cannot be accepted stays readable, so that a loop which waits for it is woken again
 at once: asyncio tries a thousand times in a row, libzmq and socketserver without end.
@@ -13,7 +14,10 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, NoReturn
+
+from renderer.errors import StillreelError
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +70,26 @@ def is_why(error: BaseException) -> bool:
         return False
     _shortage.notice()
     return True
+
+
+async def repeatedly(what: str, work: Callable[[], Awaitable[object]], pause_s: float) -> NoReturn:
+    """Do some work, pause, and repeat that until cancelled; a failure is logged, and the work is done again.
+
+    Failures for want of a file descriptor are logged once for the whole daemon.
+
+    Args:
+        what: names the work in the log, such as "sweeping the uploads".
+    """
+    while True:
+        try:
+            await work()
+        except (OSError, StillreelError) as error:
+            if not is_why(error):
+                words = error.strerror if isinstance(error, OSError) else str(error)
+                log.warning("%s failed and is tried again: %s", what, words, extra={"action": "tried_again"})
+        except Exception:
+            log.exception("%s failed and is tried again", what, extra={"action": "tried_again"})
+        await asyncio.sleep(pause_s)
 
 
 async def watch() -> NoReturn:

@@ -11,7 +11,7 @@ import pytest
 
 from renderer.daemon import _Daemon
 from renderer.errors import StoreFailed
-from renderer.observe.periodic import repeatedly
+from renderer.observe.descriptors import repeatedly
 from tests.daemon_process import Start, wait_until
 
 

@@ -46,7 +46,7 @@ from renderer.frontends.http.links import CALLER, Caller, Links, Tokens, is_uplo
 from renderer.frontends.http.reading import Bodies, chunks
 from renderer.frontends.http.responses import error
 from renderer.frontends.http.schema import REFUSALS, ImagesToVideoInput
-from renderer.observe.periodic import repeatedly
+from renderer.observe.descriptors import repeatedly
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from renderer.frontends.spool.layout import Claim
 from renderer.intake import Intake
 from renderer.jobs.engine import Engine
 from renderer.observe import descriptors
-from renderer.observe.periodic import repeatedly
+from renderer.observe.descriptors import repeatedly
 
 log = logging.getLogger(__name__)
 
