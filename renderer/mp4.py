@@ -2,22 +2,22 @@
 
 PyAV (libavformat) writes the boxes. The timescale is the rate's numerator, doubled until it is at least 10,000, and
 every sample lasts the denominator, doubled as often: the sample table has one `stts` entry and the rate is exact.
-ffmpeg's muxer doubles just so, and its concat demuxer joins by copy only what has one timescale; GStreamer's accurate
-seek misses its picture where a tick is as long as a frame.
+ffmpeg's muxer doubles in the same way, and its concat demuxer joins files by copy only if they have one timescale;
+GStreamer's accurate seek misses its picture where a tick is as long as a frame.
 
-The parameter sets stand in `avcC` alone, as the sample entry `avc1` asks (ISO/IEC 14496-15, 5.3.3 and 5.4.2): all
-players take `avc1`, and not all of them `avc3`, with sets in the samples. Colours, square samples and chroma's place
-are told there for every encoder's stream. The time of creation is SOURCE_DATE_EPOCH's if that is set, so that the same
-request gives the same bytes.
+The parameter sets are in `avcC` alone, as the sample entry `avc1` asks (ISO/IEC 14496-15, 5.3.3 and 5.4.2): all players
+take `avc1`, and not all of them `avc3`, with sets in the samples. Colours, square samples and the place of chroma are
+stated there for every stream. The time of creation is SOURCE_DATE_EPOCH's if that is set, so that the same request
+gives the same bytes.
 
 `colr` is nclx 1/1/1 limited, as in the SPS. faststart puts `moov` in front. The file grows as NAME.part; it is read
 back, synced and renamed at the end, and removed on every other way out.
 
-libavformat cannot be told two things, so two boxes of a finished file are written over, size for size:
+libavformat has no option for two things, so two boxes of a finished file are written over without a change of size:
 
 - `btrt` (ISO/IEC 14496-12, 8.5.2.2): its maxBitrate is that of the busiest second; libavformat repeats the average.
 - The tag of the encoding tool, `©too` or `©swr`: libavformat insists on its own name there. It is asked to leave it
-  out and to write a comment, which is told from the tag by its four letters alone.
+  out and to write a comment, which differs from the tag by its four letters alone.
 """
 
 import io
@@ -76,7 +76,7 @@ def finish(path: Path, fps: Fraction) -> None:
 
 
 def _read_moov(file: BinaryIO) -> tuple[int, bytearray]:
-    """Return where `moov` stands in the file, and the whole box."""
+    """Return the position of `moov` in the file, and the whole box."""
     at = 0
     while len(head := file.read(_HEAD)) == _HEAD:
         size, kind = struct.unpack(">I4s", head)
@@ -160,7 +160,7 @@ class Mp4Writer:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        with suppress(av.FFmpegError, OSError):  # what brought us here is the error to tell, not that of a full disk
+        with suppress(av.FFmpegError, OSError):  # the error that led here matters, not that of a full disk
             self._close()
         with suppress(OSError):
             self._part.unlink(missing_ok=True)
@@ -196,7 +196,7 @@ class Mp4Writer:
 
         Raises:
             StorageFull: the disk is full.
-            OutputFailed: it could not be written, or does not hold what it should.
+            OutputFailed: it could not be written, or its content is not as expected.
         """
         expected = self._frames if frames is None else frames
         with _as_write_failure():
@@ -240,15 +240,15 @@ class Mp4Writer:
             self._container.metadata["comment"] = _TOOL  # which `boxes.finish` makes the name of the tool
             nals = split_nals(first.data)
             self._parameter_sets = frozenset(nal for nal in nals if nal_type(nal) in _PARAMETER_SETS)
-            told = join_nals([_told(nal, reordered) for nal in nals])
+            described_unit = join_nals([_described(nal, reordered) for nal in nals])
             options = {**_UNDECODED, "framerate": str(self._fps)}
-            with av.open(io.BytesIO(told), format="h264", options=options) as parameters:
+            with av.open(io.BytesIO(described_unit), format="h264", options=options) as parameters:
                 self._stream = self._container.add_stream_from_template(parameters.streams.video[0])
             self._stream.time_base = self._frame_s
             self._stream.metadata["encoder"] = _TOOL
             if self._timecode:
                 self._stream.metadata["timecode"] = self._timecode
-            _copy_colour(told, self._stream)
+            _copy_colour(described_unit, self._stream)
         return self._container, self._stream
 
     def _close(self) -> None:
@@ -281,7 +281,7 @@ def read_facts(path: Path) -> VideoFacts:
         )
 
 
-def _told(nal: bytes, reordered: int) -> bytes:
+def _described(nal: bytes, reordered: int) -> bytes:
     """Return the NAL unit; an SPS states everything then that players would have to guess."""
     return described(nal, is_reordered=reordered > 0) if nal_type(nal) == NalType.SPS else nal
 
@@ -301,7 +301,7 @@ def _created_at() -> str:
 
 
 def _copy_colour(access_unit: bytes, stream: VideoStream) -> None:
-    """Tell the file what the SPS says of colours; libavformat would have to decode a picture to know."""
+    """Copy the colours of the SPS to the file; libavformat would have to decode a picture to find them."""
     sps = next((parse_sps(nal) for nal in split_nals(access_unit) if nal_type(nal) == NalType.SPS), None)
     colour = sps.vui.colour if sps and sps.vui else None
     if colour:

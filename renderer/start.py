@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 _CANVAS: Final = Canvas(64, 48)
 _PICTURES: Final = 3
-_MOST_BYTES: Final = 1 << 20  # of three small pictures; what writes more is no encoder
+_MOST_BYTES: Final = 1 << 20  # of three small pictures; a program that writes more is not an encoder
 _LAST_WORDS: Final = 300
 _THREADS_OF_A_WORKER: Final = 16  # the process itself, the server that it is forked from, what Pebble begins
 _DESCRIPTORS_BESIDE: Final = 64  # files, pipes and sockets of the daemon itself
@@ -98,7 +98,7 @@ def _check_room_for_processes() -> None:
     """Begin as many threads at once as a worker and its encoder have: to the limit, threads and processes are one.
 
     Raises:
-        ConfigError: there is no room for them.
+        ConfigError: the limit on processes is too low for them.
     """
     wanted, over = _THREADS_OF_A_WORKER + 2 * (os.cpu_count() or 1), threading.Event()
     begun = []

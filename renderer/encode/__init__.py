@@ -1,1 +1,1 @@
-"""Encoders: one seam, and what stands behind it."""
+"""Encoders: one seam, and the encoders behind it."""

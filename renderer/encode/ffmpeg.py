@@ -42,21 +42,21 @@ def find_ffmpeg(settings: EncodeSettings) -> str:
     """Return the path of the ffmpeg to run.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: no ffmpeg was found.
     """
     if settings.ffmpeg:
         return settings.ffmpeg
     try:
         return str(imageio_ffmpeg.get_ffmpeg_exe())
     except RuntimeError as error:
-        raise ConfigError("no ffmpeg: imageio-ffmpeg has none for this machine; set encode.ffmpeg") from error
+        raise ConfigError("encode.ffmpeg: expected a path, since imageio-ffmpeg has none for this machine") from error
 
 
 def runnable_ffmpeg(settings: EncodeSettings) -> str:
-    """Return the path of the ffmpeg to run, after a look at whether it is a program.
+    """Return the path of the ffmpeg to run, after a check that it is a program.
 
     Raises:
-        ConfigError: it is not, or there is none.
+        ConfigError: it is not a program, or no ffmpeg was found.
     """
     ffmpeg = find_ffmpeg(settings)
     if shutil.which(ffmpeg) is None:

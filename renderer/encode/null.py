@@ -1,6 +1,6 @@
-"""H.264 without a codec: whatever the frame shows, the access unit is an IDR picture of mid-grey.
+"""H.264 without a codec: every access unit is an IDR picture of mid-grey, and the frames are ignored.
 
-For tests of what stands above the seam, which need access units that decode and can be muxed and should not wait for
+For tests of the code above the seam, which need access units that decode and can be muxed, and should not wait for
 an encoder. The bytes are real: Constrained Baseline with the canvas, the rate and the colours of the stream in its SPS.
 
 One macroblock is one byte. It is Intra_16x16 with DC prediction (8.3.3.3), which is 128 where no neighbour is there and

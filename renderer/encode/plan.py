@@ -1,6 +1,6 @@
-"""The plan of a stream: which stills are coded, where IDR pictures stand, and how fine each is quantised.
+"""The plan of a stream: how large it may be, which stills are coded and as IDR pictures, how finely each is quantised.
 
-A held stream codes every still once; repeats written by `h264.repeat` stand for the rest of its hold. Such a stream
+A held stream codes every still once; repeats written by `h264.repeat` fill the rest of its hold. Such a stream
 has one reference frame and no B pictures. Where so few frames repeat that this costs more than it saves, every frame is
 coded at the encoder's full strength instead.
 
@@ -41,7 +41,7 @@ _WORTH_HOLDING: Final = 1.25
 
 _SLIDE_S: Final = 1
 INTRA_STEPS: Final = 6 * math.log2(1.4)
-# Steps, and the frames after which x264's P pictures have refined a still by so many: the presets without the tree.
+# Presets without the tree: by how many steps x264's P pictures refine a still, and after how many frames they have.
 _REFINED: Final[dict[Preset, tuple[float, int]]] = {"ultrafast": (12, 10), "superfast": (14, 36)}
 _LOOK_AHEAD_FRAMES: Final[dict[Preset, int]] = {
     "veryfast": 10,

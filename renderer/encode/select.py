@@ -43,7 +43,7 @@ class Backend:
     is_required: bool = False
 
     def instead(self, error: DeviceFailed | SessionsBusy) -> "Backend | None":
-        """Return the encoder that takes over after a failure, or None if none may."""
+        """Return the encoder that takes over after a failure; None if no other may."""
         if self.nvenc is None:
             return None
         if isinstance(error, DeviceFailed) and error.was_kept:
@@ -92,7 +92,7 @@ def _fit_devices(canvas: Canvas, crf: int, findings: NvencFindings, settings: Nv
     """Return the devices that can take a job now.
 
     Raises:
-        NotSupported: there is none; the message says why.
+        NotSupported: no device can; the message says why.
     """
     if refused := findings.refusal:
         raise NotSupported(refused, loc=("encoder",))

@@ -35,7 +35,7 @@ class FrameSequence(Protocol):
 
     @property
     def reordered(self) -> int:
-        """How many samples may stand before one in decoding order and behind it in presentation."""
+        """How many samples may come before one in decoding order and after it in presentation order."""
 
     @property
     def frames_done(self) -> int:
@@ -46,7 +46,7 @@ class FrameSequence(Protocol):
 
         Raises:
             h264.bits.UnsupportedStream: pictures of this stream cannot be held; it has to be begun again.
-            EncodeFailed: this is no stream that anything can be done with.
+            EncodeFailed: the stream cannot be used.
         """
 
     def flush(self) -> Iterable[Sample]:
@@ -114,7 +114,7 @@ class CodedSequence:
         try:
             return _samples(self._order.push(unit.data))
         except UnsupportedStream as error:
-            raise EncodeFailed(f"the order of the encoder's pictures cannot be told: {error}") from error
+            raise EncodeFailed(f"the order of the encoder's pictures cannot be found out: {error}") from error
 
     def flush(self) -> Iterator[Sample]:
         return _samples(self._order.flush())

@@ -1,6 +1,6 @@
-"""What is said of one H.264 stream on both sides of the seam: how it is to be coded, and the pictures that come out.
+"""One H.264 stream as both sides of the seam describe it: how it is to be coded, and the pictures that come out.
 
-Apart from the seam itself (base.py), which is made of arrays: plans and command lines need none.
+The seam itself (base.py) needs NumPy; plans and command lines do not, so these values are in a module of their own.
 """
 
 from dataclasses import dataclass

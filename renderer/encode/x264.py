@@ -109,7 +109,7 @@ class X264Encoder(Encoder):
         return code
 
     def _exchange(self, picture: memoryview) -> list[AccessUnit]:
-        """Write the picture while reading whatever the child has to say."""
+        """Write the picture, and read the output of the child meanwhile."""
         stdin = self._pipes[0]
         units: list[AccessUnit] = []
         self._poll.register(stdin, select.POLLOUT)
@@ -174,7 +174,7 @@ class X264Encoder(Encoder):
         deadline = time.monotonic() + 1
         if self._child.returncode is None:
             try:
-                self._reap(0.2)  # one that is just dying gets to tell its own exit code
+                self._reap(0.2)  # a child that is just ending gets the time to end with its own exit code
             except subprocess.TimeoutExpired:
                 self._child.end()
         while not self._pipes[2].closed and time.monotonic() < deadline:
@@ -188,7 +188,7 @@ class X264Encoder(Encoder):
 
 
 def _nonblocking(child: "subprocess.Popen[bytes]") -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
-    """Return the child's stdin, stdout and stderr, none of which may make us wait."""
+    """Return the child's stdin, stdout and stderr, made non-blocking."""
     assert child.stdin is not None and child.stdout is not None and child.stderr is not None  # noqa: S101, PT018 - all are PIPE
     pipes = (child.stdin, child.stdout, child.stderr)
     for pipe in pipes:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-# 7.4.1: these must not occur in a NAL unit. At the end stand only cabac_zero_words, which need the 03 as well.
+# 7.4.1: these must not occur in a NAL unit. Only cabac_zero_words can come at the end, and they need the 03 as well.
 _START_CODE_LIKE = re.compile(rb"\0\0(?=[\0-\3]|\Z)")
 
 
@@ -21,11 +21,11 @@ class UnsupportedStream(ValueError):
 
 
 class InvalidStream(UnsupportedStream):
-    """The bytes are no H.264, are cut short, or break the standard."""
+    """The bytes are not H.264, are cut short, or break the standard."""
 
 
 class NalType(IntEnum):
-    """nal_unit_type, Table 7-1: those that this package tells apart."""
+    """nal_unit_type, Table 7-1: the types that this package distinguishes."""
 
     SLICE = 1
     IDR_SLICE = 5
@@ -82,12 +82,12 @@ class BitReader:
         return (code + 1) >> 1 if code & 1 else -(code >> 1)
 
     def u_field(self, width: int) -> Field:
-        """Read an unsigned number and remember where it stands."""
+        """Read an unsigned number and return it with its position."""
         position = self.position
         return Field(self.u(width), position, width)
 
     def ue_field(self) -> Field:
-        """Read an unsigned Exp-Golomb code and remember where it stands."""
+        """Read an unsigned Exp-Golomb code and return it with its position."""
         position = self.position
         value = self.ue()
         return Field(value, position, self.position - position)
@@ -127,7 +127,7 @@ class BitWriter:
         self.ue(2 * value - 1 if value > 0 else -2 * value)
 
     def u_field(self, width: int, value: int) -> Field:
-        """Write an unsigned number and remember where it stands."""
+        """Write an unsigned number and return it with its position."""
         self.u(width, value)
         return Field(value, self.position - width, width)
 
@@ -144,7 +144,7 @@ class BitWriter:
     def to_bytes(self) -> bytes:
         """Return what was written, which must end on a byte."""
         if self.position & 7:
-            raise ValueError(f"{self.position} bits are no whole bytes")
+            raise ValueError(f"expected whole bytes, found {self.position} bits")
         return self.value.to_bytes(self.position >> 3, "big")
 
 

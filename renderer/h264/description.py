@@ -1,8 +1,8 @@
 """Writes into an SPS what an encoder left out: colours, the shape of samples, and that no picture is out of order.
 
-Players guess where a stream does not tell, and guess by its height. So the SPS of every encoder says the same as
+Players guess what a stream does not state, and guess by its height. So the SPS of every encoder says the same as
 libx264's does (E.2.1): video_format 5 (unspecified), limited range, and code point 1, BT.709, for all three of Table
-E-3, E-4 and E-5; samples are square, and chroma stands on its left luma column, as `pictures.compose` puts it. The rest
+E-3, E-4 and E-5; samples are square, and chroma lies on its left luma column, as `pictures.compose` puts it. The rest
 of the SPS stays as its encoder wrote it.
 """
 
@@ -31,15 +31,15 @@ _LONGEST_VECTOR: Final = 15  # log2_max_mv_length: what holds where nothing is s
 
 
 def described(sps_nal: bytes, *, is_reordered: bool) -> bytes:
-    """Return the SPS with colours and samples told.
+    """Return the SPS with colours and the shape of samples stated.
 
     Args:
-        sps_nal: escaped, as it is in the stream.
+        sps_nal: with its emulation prevention bytes, as in the stream.
         is_reordered: there may be B pictures; otherwise an SPS without bitstream_restriction gets one, so that players
             need not wait for a picture that could come late.
 
     Raises:
-        InvalidStream: it is no SPS.
+        InvalidStream: it is not an SPS.
     """
     sps = parse_sps(sps_nal)
     if sps.vui and _tells_all(sps.vui) and (is_reordered or sps.vui.num_reorder_frames is not None):
@@ -81,7 +81,7 @@ def _tells_all(vui: Vui) -> bool:
 
 
 def _payload_bits(unescaped: bytes) -> int:
-    """Return where rbsp_stop_one_bit stands (7.3.2.11)."""
+    """Return the position of rbsp_stop_one_bit (7.3.2.11)."""
     value = int.from_bytes(unescaped, "big")
     return len(unescaped) * 8 - (value & -value).bit_length()
 

@@ -29,9 +29,9 @@ _MAX_DPB_MBS: Final = {
 
 
 def num_reorder_frames(sps: Sps) -> int:
-    """Return how many pictures may stand before one in decoding order and behind it in presentation (E.2.1).
+    """Return how many pictures may come before one in decoding order and after it in presentation order (E.2.1).
 
-    Where the stream does not tell, that is what the picture buffer of its level holds (A.3.1).
+    Where the stream does not state it, that is the number of pictures that the buffer of its level holds (A.3.1).
     """
     if sps.order.poc_type == 2 or sps.is_intra_only:
         return 0
@@ -64,7 +64,7 @@ class PresentationOrder:
         """Take the next access unit, Annex B, and return those now settled as (presentation index, access unit).
 
         Raises:
-            UnsupportedStream: its place cannot be told; the message says why.
+            UnsupportedStream: its place cannot be found out; the message says why.
         """
         sps, header = self._read(access_unit)
         settled = self.flush() if header.idr_pic_id else []
@@ -86,7 +86,7 @@ class PresentationOrder:
             self._num_reorder_frames = max(self._num_reorder_frames, num_reorder_frames(sps))
 
     def _read(self, access_unit: bytes) -> tuple[Sps, SliceHeader]:
-        """Return the first slice header, which tells the order of the whole picture."""
+        """Return the first slice header, which has the order count of the whole picture."""
         for nal in split_nals(access_unit):
             self._take(nal)
             if nal_type(nal) in (NalType.SLICE, NalType.IDR_SLICE):
@@ -97,9 +97,9 @@ class PresentationOrder:
     def _count(self, sps: Sps, header: SliceHeader) -> int:
         """Return PicOrderCnt of the next picture in decoding order, within its IDR period (8.2.1.1, 8.2.1.3)."""
         if header.resets_order:
-            raise UnsupportedStream("a picture that is no IDR forgets all before it (operation 5)")
+            raise UnsupportedStream("a picture that is not an IDR forgets all before it (operation 5)")
         if sps.order.poc_type == 1:
-            raise UnsupportedStream("the order of pictures is told by a cycle (pic_order_cnt_type 1)")
+            raise UnsupportedStream("the order of pictures follows a cycle (pic_order_cnt_type 1)")
         if header.idr_pic_id:
             self._previous = 0
         if header.poc_lsb is None:

@@ -1,11 +1,11 @@
 """Sequence and picture parameter sets of H.264 (7.3.2.1, 7.3.2.2, E.1.1) as frozen values.
 
-Read up to the last element that tells something about held pictures or about presentation order. Any encoder's streams
-may pass here, so every element is read and none is assumed. Numbers are held against the bounds of the semantics where
-they would otherwise lead to absurd sizes or loops. Keyword arguments below stand in the order of the bitstream, in
+Read up to the last element that matters for held pictures or for presentation order. Streams of any encoder may come
+here, so every element is read and no value is assumed. Numbers are held against the bounds of the semantics where
+they would otherwise lead to absurd sizes or loops. Keyword arguments below are in the order of the bitstream, in
 which Python evaluates them too.
 
-Video usability information (E.1.1) is the part of an SPS that tells colours, clock and reordering.
+Video usability information (E.1.1) is the part of an SPS about colours, clock and reordering.
 """
 
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ def read_chroma_location(bits: BitReader) -> tuple[int, int] | None:
 
 
 def read_over_overscan(bits: BitReader) -> None:
-    """Read what stands between the sample aspect ratio and video_signal_type_present_flag."""
+    """Read the elements between the sample aspect ratio and video_signal_type_present_flag."""
     if bits.flag():
         bits.flag()  # overscan_appropriate_flag
 
@@ -118,7 +118,7 @@ def _num_reorder_frames(bits: BitReader) -> int:
     return num_reorder_frames
 
 
-# 7.3.2.1.1: the profiles whose SPS tells its chroma format.
+# 7.3.2.1.1: the profiles whose SPS states its chroma format.
 _HIGH_PROFILES: Final = frozenset({100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135})
 _CAVLC_444_INTRA: Final = 44
 
@@ -129,7 +129,7 @@ _MAX_SIDE_IN_MBS: Final = 1055
 
 @dataclass(frozen=True, slots=True)
 class Chroma:
-    """The chroma format; an SPS that tells none means 4:2:0."""
+    """The chroma format; an SPS that states none means 4:2:0."""
 
     format_idc: int = 1
     separate_planes: bool = False
@@ -142,7 +142,7 @@ class Chroma:
 
 @dataclass(frozen=True, slots=True)
 class PictureOrder:
-    """How pictures tell their place in presentation order (8.2.1)."""
+    """How pictures state their place in presentation order (8.2.1)."""
 
     poc_type: int
     lsb_width: int = 0
@@ -216,7 +216,7 @@ class Pps:
 
 
 def parse_sps(nal: bytes) -> Sps:
-    """Read a sequence parameter set, escaped as it is in the stream."""
+    """Read a sequence parameter set, with its emulation prevention bytes, as in the stream."""
     bits = _payload(nal, NalType.SPS)
     profile_idc = bits.u(8)
     sps = Sps(
@@ -239,7 +239,7 @@ def parse_sps(nal: bytes) -> Sps:
 
 
 def parse_pps(nal: bytes) -> Pps:
-    """Read a picture parameter set, escaped as it is in the stream."""
+    """Read a picture parameter set, with its emulation prevention bytes, as in the stream."""
     bits = _payload(nal, NalType.PPS)
     pps_id, sps_id = bits.at_most(255, "pic_parameter_set_id"), bits.at_most(31, "seq_parameter_set_id")
     is_cabac, has_bottom_poc = bits.flag(), bits.flag()
@@ -291,7 +291,7 @@ def _chroma(bits: BitReader) -> Chroma:
 
 
 def _skip_scaling_list(bits: BitReader, size: int) -> None:
-    """Read over a scaling list (7.3.2.1.1.1), which ends early where a next scale of 0 stands."""
+    """Read over a scaling list (7.3.2.1.1.1), which ends early at a next scale of 0."""
     scale = 8
     for _ in range(size):
         scale = (scale + bits.se()) % 256

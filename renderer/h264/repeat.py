@@ -2,7 +2,7 @@
 
 Repeats are reference pictures, so frame_num may count through any run of them, under picture order count types 0 and 2
 alike (7.4.3, 8.2.1). The coded pictures up to the next IDR must count the repeats too: frame_num and pic_order_cnt_lsb
-have fixed lengths, so they are changed where they stand. Every repeat pushes the oldest reference frame out. That does
+have fixed lengths, so they are changed in place. Every repeat pushes the oldest reference frame out. That does
 no harm where the SPS allows a single one, or where slices use none but the first of the list, the picture before.
 
 Two IDR pictures in a row must differ in idr_pic_id (7.4.3). The other number is one whose code is as long, or longer by
@@ -39,7 +39,7 @@ _POC_STEP: Final = 2
 
 
 def is_idr(access_unit: bytes) -> bool:
-    """Say whether the access unit is an IDR picture, by its first slice (7.4.1.2.4)."""
+    """Return whether the access unit is an IDR picture, by its first slice (7.4.1.2.4)."""
     start = access_unit.find(b"\0\0\1") + 3
     while 2 < start < len(access_unit):
         if access_unit[start] & 31 in _SLICES:
@@ -89,7 +89,7 @@ class HeldPictures:
         picture = self._read(access_unit)
         header = picture.header
         if repeats and not header.nal_ref_idc:
-            raise UnsupportedStream("the held picture is no reference picture (nal_ref_idc is 0)")
+            raise UnsupportedStream("the held picture is not a reference picture (nal_ref_idc is 0)")
         self._has_begun = True
         self._last_poc_lsb = header.poc_lsb.value if header.poc_lsb else 0
         if header.idr_pic_id:
@@ -101,7 +101,7 @@ class HeldPictures:
 
     def _hold_idr(self, picture: "_Picture", own_id: int, repeats: int, sync_every: int) -> Iterator[bytes]:
         copies, self._repeats = divmod(repeats, sync_every)
-        # Neighbours must differ: the IDR before and this one, and all of them if nothing stands between the copies.
+        # Neighbours must differ: the IDR before and this one, and all of them if there is nothing between the copies.
         ids = [own_id, _other_id(own_id)]
         if own_id == self._last_idr_pic_id:
             ids.reverse()
@@ -130,7 +130,7 @@ class HeldPictures:
     def _take(self, nal: bytes) -> None:
         if nal_type(nal) not in _KNOWN_NALS:
             raise UnsupportedStream(
-                f"there are NAL units of type {nal_type(nal)}, so it is no plain single-layer stream"
+                f"there are NAL units of type {nal_type(nal)}, so it is not a plain single-layer stream"
             )
         sps = self._sets.take(nal)
         if sps:
@@ -138,14 +138,14 @@ class HeldPictures:
             self._needs_idr_after_hold = sps.max_num_ref_frames > 1
 
     def _check_follows(self, headers: Sequence[SliceHeader]) -> None:
-        """Hold a picture that is no IDR against those before it."""
+        """Check a picture that is not an IDR against those before it."""
         if not self._has_begun:
             raise InvalidStream("the stream does not begin with an IDR picture")
         poc_lsb = headers[0].poc_lsb
         if poc_lsb and not 0 < (poc_lsb.value - self._last_poc_lsb) % (1 << poc_lsb.width) < 1 << poc_lsb.width - 1:
             raise UnsupportedStream("presentation order is not decoding order")
         if self._repeats and self._needs_idr_after_hold and any(_uses_far_reference(header) for header in headers):
-            raise NeedsIdr("a picture after a hold refers to others than the one before, and no IDR stands between")
+            raise NeedsIdr("a picture after a hold refers to others than the one before, without an IDR between them")
 
 
 class _Slice(NamedTuple):
@@ -178,7 +178,7 @@ class _Picture:
         )
 
     def repeats(self, before: int, count: int) -> Iterator[bytes]:
-        """Return repeats of this picture, where `before` stand between the last IDR and it."""
+        """Return repeats of this picture; `before` is the number of repeats between the last IDR and it."""
         skipped = skipped_picture(self.sps, self.pps)
         frame_num = self.header.frame_num.value
         poc_lsb = self.header.poc_lsb.value if self.header.poc_lsb else 0
@@ -225,7 +225,7 @@ def _with_idr_pic_id(coded: _Slice, idr_pic_id: int) -> bytes:
 
 
 def _other_id(idr_pic_id: int) -> int:
-    """Return an idr_pic_id whose Exp-Golomb code (9.1) is as long, or eight bits longer where there is none."""
+    """Return an idr_pic_id whose Exp-Golomb code (9.1) is as long, or eight bits longer if no other code is as long."""
     return (idr_pic_id + 1 ^ 1) - 1 if idr_pic_id else 15
 
 
@@ -237,7 +237,7 @@ def _check_sps(sps: Sps) -> None:
     refusals = {
         "the pictures are interlaced (frame_mbs_only_flag is 0)": not sps.frame.is_progressive,
         "the colour planes are coded apart": sps.chroma.separate_planes,
-        "the order of pictures is told by a cycle (pic_order_cnt_type 1)": sps.order.poc_type == 1,
+        "the order of pictures follows a cycle (pic_order_cnt_type 1)": sps.order.poc_type == 1,
         "the profile is for intra pictures only": sps.is_intra_only,
         "the SPS allows no reference frame, as for a stream of IDR pictures only": sps.max_num_ref_frames == 0,
         "every picture needs a timing message (HRD or pic_struct)": sps.vui is not None
@@ -251,7 +251,7 @@ def _check_sps(sps: Sps) -> None:
 def _check_slices(headers: Sequence[SliceHeader]) -> None:
     firsts = [header.first_mb for header in headers]
     refusals = {
-        "the slices of a picture do not stand in order (ASO)": firsts != sorted({0, *firsts}),
+        "the slices of a picture are not in order (ASO)": firsts != sorted({0, *firsts}),
         "there are redundant pictures": any(header.redundant_pic_cnt for header in headers),
         "there are B pictures": any(header.slice_type == B_SLICE for header in headers),
         "the encoder manages its reference pictures itself": any(

@@ -1,6 +1,6 @@
 """Slice headers of H.264 (7.3.3), read with the parameter sets that the stream has sent so far.
 
-Read to their last bit, because whatever stands there can make a picture unfit for being held, and because CABAC slice
+Read to their last bit, because every element can make a picture unfit for being held, and because CABAC slice
 data is aligned after it.
 """
 

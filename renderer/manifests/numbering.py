@@ -1,12 +1,11 @@
 """Numbers in the names of files: the order in which people count, and what is missing from a sequence.
 
-Digits of every script count, full-width ones among them. A hyphen is a minus sign where no letter or digit stands
-before it: `f_-1` is one before `f_0`, and `img-2` comes before `img-10`.
+Digits of every script count, full-width ones among them. A hyphen is a minus sign where no letter or digit is
+right before it: `f_-1` is one before `f_0`, and `img-2` comes before `img-10`.
 
 A sequence is images whose names differ in their last number only, and whose numbers go up: by one, or by the largest
-step that leads to all of them. Whoever says what is to become of missing numbers gets all that are missing. Others are
-told only of those that are hardly meant, because photographs that somebody has chosen have gaps as well, and larger
-ones.
+step that leads to all of them. A request that has a rule for missing numbers gets all that are missing. Others are
+warned only of gaps that are hardly meant, because a selection of photographs has gaps as well, and larger ones.
 """
 
 import math
@@ -26,7 +25,7 @@ _NUMBER: Final = re.compile(r"((?:(?<![^\W_])-)?\d+)")
 _NAMELESS: Final = re.compile(r"(?i:data|cid):")
 _URL: Final = re.compile(r"(?i:https?://[^?#]*|file:.*)", re.DOTALL)
 _NAMED_MAX: Final = 10
-_LEAST_IMAGES: Final = 3  # of two nobody knows whether they are a sequence
+_LEAST_IMAGES: Final = 3  # two images may be alike by chance
 _DIGITS_MAX: Final = 18  # a longer one is a hash, and no count that fits 64 bits
 
 
@@ -62,10 +61,10 @@ def likely_gaps(urls: Sequence[str]) -> list[Gap]:
 
 
 def times_shown(urls: Sequence[str], rule: GapRule | None) -> list[int]:
-    """Return how many times its hold each image is shown, where it stands for the missing ones behind it.
+    """Return how many times its hold each image is shown, because it replaces the missing ones behind it.
 
     Raises:
-        InvalidRequest: a number is missing, and the rule is that none may be.
+        InvalidRequest: a number is missing, and the rule forbids that.
     """
     times = [1] * len(urls)
     found = gaps(urls) if rule in ("hold", "fail") else []
@@ -86,7 +85,7 @@ def missing_words(found: Sequence[Gap]) -> str:
 
 
 def unsaid_words(found: Sequence[Gap]) -> str:
-    """Say what is missing where nobody has said what is to become of it."""
+    """Return the warning about missing numbers for a request without a rule for them."""
     return (
         f"{missing_words(found)}; gaps: hold shows the image before for their time, gaps: fail refuses, "
         "and gaps: close says that this is meant"
@@ -129,7 +128,7 @@ class _Sequence:
         return there >= _LEAST_IMAGES and missing < there and self._is_written_alike()
 
     def _is_written_alike(self) -> bool:
-        """Whether the numbers are all filled up with zeros to one width, or none is."""
+        """Whether all numbers are filled up with zeros to one width, or no number is."""
         digits = [image.digits.lstrip("-") for image in self.images]
         filled = {len(each) for each in digits if len(each) > 1 and int(each[0]) == 0}
         return not filled or (len(filled) == 1 and min(map(len, digits)) == max(filled))
@@ -167,7 +166,7 @@ class Pattern:
     after: str
 
     def number(self, name: str) -> int | None:
-        """Return the number that makes this name; None if there is none."""
+        """Return the number that makes this name; None if no number does."""
         digits = name[len(self.before) : len(name) - len(self.after)]
         if not re.fullmatch("-?[0-9]{1,20}", digits, re.ASCII):
             return None

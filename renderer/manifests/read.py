@@ -46,7 +46,7 @@ def from_concat(text: str) -> Fields:
     """Read a list for ffmpeg's concat demuxer.
 
     Raises:
-        InvalidRequest: a line is neither a file nor its duration, or there is no file; it says in which line.
+        InvalidRequest: a line is neither a file nor its duration, or there is no file; the message names the line.
     """
     entries: list[tuple[int, Fields]] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -158,7 +158,7 @@ def from_csv(text: str) -> Fields:
     Raises:
         ConfigError: the quotes are out of order.
         NoManifest: the header has no column for urls.
-        InvalidRequest: a column is unknown, a row is no image, or there are no rows. Both say in which line.
+        InvalidRequest: a column is unknown, a row is not an image, or there are no rows. Both messages name the line.
     """
     names, delimiter = _header(text)
     rows = _rows(text, delimiter)
@@ -214,7 +214,7 @@ def _fault(readers: str) -> str:
     if "unexpected end of data" in readers:
         return "a quote is opened and never closed"
     if "expected after" in readers:
-        return "something stands between a closing quote and the next cell"
+        return "there is text between a closing quote and the next cell"
     if "larger than field limit" in readers:
         return f"a cell has more than {csv.field_size_limit()} characters"
     return "it cannot be cut into cells"
@@ -235,13 +235,14 @@ _OWN_IMAGES: Final = 100_000  # in a file of the user's own, whose limits are ch
 def read_manifest(path: Path, overrides: Mapping[str, Any] | None = None, *, max_bytes: int = MAX_BYTES) -> Fields:
     """Read a manifest and return the request's fields.
 
-    The suffix tells the format. Anything else, `-` for stdin included, is JSON, or a list for ffmpeg's concat demuxer.
+    The suffix decides the format. Without a known one, as of `-` for stdin, it is JSON or a list for ffmpeg's concat
+    demuxer.
 
     Args:
-        overrides: fields that are set whatever the manifest says.
+        overrides: fields that replace those of the manifest.
 
     Raises:
-        ConfigError: the file cannot be read as what it should be.
+        ConfigError: the file cannot be read in its format.
         InvalidRequest: a line of it holds a wrong field. Both messages begin with the file's name.
     """
     try:

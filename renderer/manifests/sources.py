@@ -146,13 +146,13 @@ def _relative_url(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
-    """How images that are no manifest are shown.
+    """How images are shown that are named without a manifest.
 
     Attributes:
         hold: how long each is shown, from `parse_hold`; None: one frame.
         start: the first number of a pattern; None: the lowest that is there.
         keeps_order: images stay as they were typed, even in alphabetical order.
-        overrides: fields of the request, whatever a manifest says.
+        overrides: fields of the request, which replace those of a manifest.
     """
 
     hold: Fields | None = None

@@ -1,6 +1,6 @@
 """One image of a manifest, and the words for what is wrong with it.
 
-Images that stand one a line are checked as they are read, because only then is the line's number known.
+Images that are written one a line are checked as they are read, because only then is the number of the line known.
 
 The fields that `--set fps=30 --set crf=18` sets in every request are read here too.
 """
@@ -35,14 +35,14 @@ def still_of_line(fields: Fields, line: int) -> Fields:
 
 
 def faults_in(error: ValidationError, model: type[BaseModel]) -> str:
-    """Say which fields are wrong, what was expected and what was found."""
+    """Return which fields are wrong, what was expected and what was found."""
     wrongs = wrongs_in(error, model)
     where = f"{dotted(wrongs[0].loc)}: " if wrongs[0].loc else ""
     return where + listed(wrongs)
 
 
 def naming_its_files(error: JobError, fields: Mapping[str, Any]) -> JobError:
-    """Say which files are meant, for the user of this machine, to whom its paths are no secret."""
+    """Add the names of the files, for the user of this machine, who may see its paths."""
     for each in (error, *error.others):
         if url := _url_at(fields, each.loc):
             each.message = f"{url}: {each.message}"
@@ -50,7 +50,7 @@ def naming_its_files(error: JobError, fields: Mapping[str, Any]) -> JobError:
 
 
 def naming_files(fault: Fault, fields: Mapping[str, Any]) -> Fault:
-    """Say the same of an error that comes from a worker."""
+    """Add the names of the files to an error that comes from a worker."""
     message, errors = fault.message, []
     for each in fault.errors or ({"loc": fault.loc, "msg": message.removeprefix(f"{dotted(fault.loc)}: ")},):
         loc, words = tuple(each["loc"]), each["msg"]
@@ -61,7 +61,7 @@ def naming_files(fault: Fault, fields: Mapping[str, Any]) -> Fault:
 
 
 def warning_with_files(warnings: Iterable[ResultWarning], fields: Mapping[str, Any]) -> tuple[ResultWarning, ...]:
-    """Say it of what a result warns of."""
+    """Add the names of the files to the warnings of a result."""
     return tuple(
         warning.model_copy(update={"message": f"{url}: {warning.message}"})
         if (url := _url_at(fields, warning.loc))
@@ -87,7 +87,7 @@ def parse_overrides(assignments: Iterable[str]) -> Fields:
     """Read NAME=VALUE pairs, the later winning; a value is JSON, or else text.
 
     Raises:
-        ConfigError: a pair is none, or no request could have such a field.
+        ConfigError: a pair is not NAME=VALUE, or a request cannot have such a field.
     """
     overrides = dict(_pair(assignment) for assignment in assignments)
     try:

@@ -24,7 +24,7 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 _MOST_THREADS = 4
-_LOOK_S = 1.0  # between looks at decoders that nobody outside watches
+_LOOK_S = 1.0  # between looks at decoders, where no other process watches them
 
 
 class Loader:
@@ -93,13 +93,13 @@ class Loader:
         """Fetch and decode a still, on the thread that calls.
 
         Raises:
-            JobError: it cannot be had; `loc` names its place in the request.
+            JobError: it cannot be read; `loc` names its place in the request.
         """
         began = time.perf_counter()
         try:
             content = self._content(source.url)
             with self._marks.decoding(source.image):
-                if self._is_over:  # looked at with the mark set: whoever sees no mark after the end may rely on it
+                if self._is_over:  # checked with the mark set, so that no decoding begins unseen after the end
                     raise JobCancelled("the job ended before this image was decoded")
                 return decode(opened(content), background=background, max_pixels=self._max_pixels, needed=needed)
         except JobError as error:

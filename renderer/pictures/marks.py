@@ -1,7 +1,7 @@
 """Which images are inside a decoder right now, written where another process can still read it when this one is gone.
 
 A decoder that crashes takes its process along, and one that hangs in native code cannot be stopped by a thread beside
-it. Whoever looks on from outside needs to know whose bytes were being read.
+it. The process that watches needs to know whose bytes were being read.
 """
 
 import contextlib

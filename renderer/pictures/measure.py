@@ -1,10 +1,10 @@
-"""Looking at stills before they are shown: how large the one is that the canvas follows, and which cannot be had.
+"""A look at stills before they are shown: the size of the still that the canvas follows, and which cannot be read.
 
-Sizes stand in headers, so nothing is decoded here; but a file has to be fetched before its header can be read. The
+Sizes are in headers, so nothing is decoded for them; but a file has to be fetched before its header can be read. The
 first still, and downloads as far as `_KEPT_BYTES` goes, are kept for the decoding that follows; a local file is read
 again then, mostly from the kernel's cache.
 
-Which stills cannot be had is asked once one could not, so that all are named at once and not one a try.
+Once a still could not be read, all others are tried, so that one error names all that are at fault.
 """
 
 import threading
@@ -54,7 +54,7 @@ class Measurer:
         """Measure the first still.
 
         Raises:
-            JobError: it cannot be had; `loc` says where.
+            JobError: it cannot be read; `loc` says where.
         """
         first = sources[0]
         content, size = self._measure(first)
@@ -67,7 +67,7 @@ class Measurer:
             say: called after each of them.
 
         Raises:
-            JobError: one cannot be had; `loc` names the first place that asks for it.
+            JobError: one cannot be read; `loc` names the first place that asks for it.
         """
         distinct: dict[str, Source] = {}
         for source in sources:
@@ -131,7 +131,7 @@ def unreadable(
     say: Callable[[], None],
     most: int,
 ) -> dict[Hashable, JobError]:
-    """Fetch and decode stills to see which of them cannot be had; return the fault of each such picture.
+    """Fetch and decode stills to find those that cannot be read; return the fault of each such picture.
 
     Args:
         known: pictures that need not be tried.

@@ -32,7 +32,7 @@ class FrameMemory(Protocol):
         """Return a frame whose pixels have any values.
 
         Raises:
-            CudaFailed: memory of this kind cannot be had.
+            CudaFailed: there is no memory of this kind.
         """
 
     def give_back(self, frame: Nv12Frame) -> None:
@@ -111,7 +111,7 @@ class FramePool:
     """`count` frames of one shape; safe to use from many threads."""
 
     def __init__(self, shape: tuple[int, int], count: int, memory: FrameMemory = PLAIN_STOCK.memory) -> None:
-        """Allocate the frames; in plain memory if that of the kind which was asked for cannot be had.
+        """Allocate the frames; in plain memory if the given one fails.
 
         Args:
             shape: (H * 3 // 2, W), as `Canvas.nv12_shape` gives it.

@@ -77,7 +77,7 @@ class Stills:
         """Yield a lease on each still's frame.
 
         Raises:
-            JobError: a still cannot be had; `loc` names the first place that asks for it.
+            JobError: a still cannot be read; `loc` names the first place that asks for it.
         """
         first: dict[Hashable, Source] = {}
         for source in self._sources:
@@ -135,7 +135,7 @@ class _Shelf:
         """Keep a copy of the frame.
 
         Raises:
-            OutputFailed: there is no room for it.
+            OutputFailed: the disk has no room for it.
         """
         slot = self._free.pop() if self._free else len(self._slots)
         self._slots[picture] = slot
@@ -149,7 +149,7 @@ class _Shelf:
             raise OutputFailed(f"no room for a still that is shown again: {error.strerror}") from error
 
     def get(self, picture: Hashable, frame: npt.NDArray[np.uint8]) -> None:
-        """Copy what was kept into `frame`."""
+        """Copy the kept frame of a picture into `frame`."""
         if (
             self._file is None
             or os.preadv(self._file, [frame.data], self._slots[picture] * frame.nbytes) < frame.nbytes

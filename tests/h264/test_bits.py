@@ -84,7 +84,7 @@ def test_numbers_that_do_not_fit_are_refused():
         BitWriter().u(4, 16)
     bits = BitWriter()
     bits.flag(True)
-    with pytest.raises(ValueError, match="no whole bytes"):
+    with pytest.raises(ValueError, match="expected whole bytes"):
         bits.to_bytes()
 
 

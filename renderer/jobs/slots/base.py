@@ -59,7 +59,7 @@ class Slot(Protocol):
     async def prepare(self) -> None:
         """Get ready for a task, so that the next `run` begins at once; harmless when the slot is ready already.
 
-        A place that cannot be had now is tried again until it can, with a line in the log for each try.
+        A place that is not available now is tried again until it is, with a line in the log for each try.
         """
 
     async def held_pictures_refusal(self, settings: EncodeSettings) -> str | None:

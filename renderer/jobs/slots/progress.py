@@ -17,9 +17,9 @@ _AT_ONCE = 64  # datagrams read before the loop does something else
 
 
 class ProgressSender:
-    """A worker's end. Waits for nobody: a full or vanished receiver is not worth it.
+    """A worker's end. It never waits: progress for a receiver that is full or gone is lost.
 
-    None is held back, because the next may be long in coming: a still that downloads slowly would hide the one before.
+    Every message is sent at once, because the next may take long: a slow download would hide the still before it.
     """
 
     def __init__(self, address: str) -> None:
@@ -60,4 +60,4 @@ def _receive(receiver: socket.socket, take: Callable[[str, Progress], None]) -> 
         except BlockingIOError:
             return
         except (ValueError, KeyError, TypeError, ValidationError):
-            log.warning("a message on the progress socket is not progress, and is left out")
+            log.warning("a message on the progress socket is not progress, and is ignored")

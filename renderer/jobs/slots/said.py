@@ -24,7 +24,7 @@ _READS_AT_AN_END: Final = 64  # a library that writes on after its job's end mus
 
 
 def turn_to(pipe: Connection) -> TextIO:
-    """Let this process write to the pipe whatever goes to stdout or stderr, and return the stderr of before."""
+    """Send the stdout and stderr of this process to the pipe, and return the former stderr."""
     before = os.fdopen(os.dup(2), "w", encoding="utf-8", errors="backslashreplace", buffering=1)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -34,7 +34,7 @@ def turn_to(pipe: Connection) -> TextIO:
 
 
 class Said:
-    """Listens to one worker process after the other and tells what it hears as of the job that runs."""
+    """Listens to one worker process after the other, and logs what it hears under the job that runs."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,7 +56,7 @@ class Said:
             self._thread.join(timeout_s)
 
     def job(self, job_id: str | None) -> None:
-        """Say how much of the job before was left out; what comes from now on is of this job, or of none."""
+        """Log how much of the last job was left out; lines from now on are of this job, or of no job."""
         with self._lock:
             for _ in range(_READS_AT_AN_END):
                 if self._pipe is None or not self._read(self._pipe):
@@ -107,7 +107,9 @@ class Said:
     def _tell(self, line: bytes) -> None:
         self._room -= 1
         text = line[:_MOST_BYTES].decode(errors="replace").strip()[:_MOST_CHARACTERS]
-        with contextlib.suppress(Exception):  # whoever cannot log must read on, or the worker stands still
+        with contextlib.suppress(
+            Exception
+        ):  # a failure to log must not stop the reading, or the worker would stand still
             log.warning("a library says: %s", text, extra={"job": self._job, **_ACTION})
 
 
