@@ -68,7 +68,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Door:
-    """What the door that a request came through says of it.
+    """What the door that a request came through adds to it.
 
     Attributes:
         client: who sent it, for taking turns.
@@ -76,9 +76,9 @@ class Door:
         base: directory that relative paths start from; all below it may be read.
         output: directory that the video goes into; absent, the daemon's own.
         links: the url that links to files begin with for this client, for its webhook.
-        owner: the key that it came with, which alone may ask for its job; empty where none is needed.
-        waits: the job is for the connection that waits for it, and for nobody once that is dropped.
-        warnings: what it has noticed of the request, for the result.
+        owner: the key that it came with, which alone may ask for its job; empty where no key is needed.
+        waits: the job is only for the connection that waits for it, and is cancelled once that is dropped.
+        warnings: about the request, for the result.
     """
 
     client: str
@@ -109,10 +109,10 @@ def parse_request(params: Mapping[str, Any], max_images: int | None = None) -> R
 def invalid(error: ValidationError, model: type[BaseModel]) -> InvalidRequest:
     """Turn pydantic's findings into our error; every one keeps pydantic's own type."""
     wrongs = wrongs_in(error, model)
-    first, told = wrongs[0], wrongs[:MAX_FAULTS]
+    first, named = wrongs[0], wrongs[:MAX_FAULTS]
     if (first.loc, first.type) == (("images",), "too_long"):
         return _too_many(first.context["max_length"], first.context["actual_length"])
-    details = tuple({"loc": list(each.loc), "msg": each.words, "type": each.type} for each in told)
+    details = tuple({"loc": list(each.loc), "msg": each.words, "type": each.type} for each in named)
     return InvalidRequest(listed(wrongs), loc=first.loc, details=details)
 
 
@@ -154,7 +154,7 @@ def render_job(
 
 @contextlib.contextmanager
 def _noting(faults: list[JobError]) -> Iterator[None]:
-    """Keep a fault, so that what else is wrong is found as well."""
+    """Keep a fault and go on, so that other faults are found as well."""
     try:
         yield
     except JobError as error:
@@ -162,7 +162,7 @@ def _noting(faults: list[JobError]) -> Iterator[None]:
 
 
 def _of_sources(request: RenderRequest, fetcher: Fetcher, *, may_wait: bool) -> JobError | None:
-    """Look for sources that cannot be had whatever they hold.
+    """Look for sources that cannot be read, without reading them.
 
     Those that may be done without are left to the worker, and if they may wait, so are those beside which others may be
     at fault.
@@ -247,7 +247,7 @@ class Intake:
     """Turns requests that came through a door into jobs of the engine.
 
     Attributes:
-        waited_for: jobs that nobody has asked for but connections that wait. It changes in the same turn of the loop in
+        waited_for: jobs that only connections which wait have asked for. It changes in the same turn of the loop in
             which a request is accepted or recognised, whichever door it came through.
     """
 
@@ -261,11 +261,11 @@ class Intake:
         *,
         callees: Guard = Guard(),  # noqa: B008 - a frozen value
     ) -> None:
-        """Remember what is checked against, and who takes the jobs.
+        """Store the limits to check against, and the engine that takes the jobs.
 
         Args:
             directory: gets one directory per job that brings files.
-            gpus: what the machine has; None leaves it to the worker to refuse.
+            gpus: the findings about the machine; None: the worker refuses.
             callees: judges which addresses webhooks may name.
         """
         self._callees = callees

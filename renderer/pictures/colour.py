@@ -10,7 +10,7 @@ Alpha is composited on the coded sRGB values, as browsers do (W3C Compositing an
 values. Float samples are linear light (Radiance, PFM, OpenEXR, float TIFF) and are coded with IEC 61966-2-1; a profile
 embedded with them is not looked at. 16-bit samples become 8-bit ones by v / 257, rounded: 65535 is 255 and 257 is 1.
 
-Where a file says in other ways than by a profile what its samples stand for, `light` converts them.
+Where a file describes its samples in another way than by a profile, `light` converts them.
 """
 
 import io

@@ -11,7 +11,7 @@ over 700,000 colours (exact rounding: 0.5), and four times as fast as a 1×3 tra
 without SIMD (OpenCV 5.0, 1080p, one thread: 0.8 and 3.1 ms).
 
 Chroma siting: H.264 takes chroma_sample_loc_type 0 where the stream names none (ITU-T H.264, E.2.1): a chroma sample
-stands on its even luma column and half-way between its two rows. So columns are filtered with 1 2 1 around the even
+lies on its even luma column and half-way between its two rows. So columns are filtered with 1 2 1 around the even
 one, rows with 1 1. The former is the mean of two boxes one column apart, which OpenCV's area scaling by 2 does fastest.
 """
 
@@ -51,7 +51,7 @@ class Framing:
 
 
 def needed_size(look: Framing) -> Callable[[Size], Size]:
-    """Return what tells `decode` how large a still must be at least so that no detail of the canvas is lost.
+    """Return the function that gives `decode` the least size of a still at which the canvas loses no detail.
 
     A decoder that reads at a smaller scale takes means, as `area` does; the other two want every pixel.
     """
@@ -196,6 +196,6 @@ def _half_at_even_columns(bgr: Pixels) -> Pixels:
 
 
 def _in_place(written: object, target: Pixels) -> None:
-    """Make sure that OpenCV wrote into `target`: it allocates anew, in silence, where it does not like what it got."""
+    """Make sure that OpenCV wrote into `target`: it silently allocates another array if this one does not fit."""
     if not isinstance(written, np.ndarray) or not np.shares_memory(written, target):
         raise AssertionError("OpenCV did not write in place")

@@ -1,8 +1,8 @@
-"""What a worker gives up before it decodes what strangers have sent.
+"""The rights that a worker gives up before it decodes files of strangers.
 
-A decoder is native code, and one of them has returned memory that it had never written: of a picture that somebody else
-had sent. A worker therefore overwrites what it frees. It also dumps no core, which would hold pictures, writes no file
-without end, and gains no rights by running a program.
+A decoder is native code, and one of them has returned memory that it had never written, which held the picture of
+another client. A worker therefore overwrites the memory that it frees. It also dumps no core, which would hold
+pictures, writes no endless file, and gains no rights by running a program.
 
 No limit on the address space: CUDA reserves hundreds of gigabytes of it that it never uses. What is allocated has one,
 RLIMIT_DATA (worker.py).
@@ -32,7 +32,7 @@ _PR_GET_NO_NEW_PRIVS = 39
 
 
 def overwrite_memory() -> bool:
-    """Have malloc fill what is freed, and what it hands out; return whether this C library can.
+    """Have malloc fill the memory that is freed or handed out; return whether this C library can.
 
     Holds for all threads from now on. glibc leaves two kinds alone: blocks of at most 1032 bytes, which wait in a
     list of their thread, and blocks so large that each is mapped for itself, which the kernel has zeroed.
@@ -62,7 +62,7 @@ def give_up_new_privileges() -> None:
 
 
 def no_new_privs_refusal() -> str | None:
-    """Say why a program could give a worker rights that it has not; None if none can."""
+    """Return why running a program could give a worker further rights; None if it cannot."""
     if sys.platform != "linux":
         return f"{sys.platform} has no such flag"
     if _libc().prctl(_PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) < 0:
@@ -116,7 +116,7 @@ class Roots:
 
 
 def find(*places: Path) -> frozenset[_Found]:
-    """Return those places that are there, each with what tells it from another that comes to have its name."""
+    """Return the places that exist, each with its device and inode, since another file may get its name later."""
     found = set()
     for place in places:
         try:
@@ -128,7 +128,7 @@ def find(*places: Path) -> frozenset[_Found]:
 
 
 def refusal() -> str | None:
-    """Say why files cannot be confined here; None if they can."""
+    """Return why files cannot be confined here; None if they can."""
     try:
         _version()
     except OSError as error:
@@ -186,7 +186,7 @@ def _handled(version: int) -> int:
 
 
 def _allow(rules: int, place: Path, rights: int) -> None:
-    """Add a rule for a place; one that is gone needs none."""
+    """Add a rule for a place, unless it does not exist any more."""
     try:
         descriptor = os.open(place, os.O_PATH | os.O_CLOEXEC)
     except OSError:

@@ -1,11 +1,11 @@
-"""Which files the workers of a daemon may use: programs, what they read of the system, sources of jobs, and no secrets.
+"""The files that the workers of a daemon may use: programs, files of the system, sources of jobs, and no secrets.
 
-Whoever runs code of their own in a worker can do more than use files (docs/security.md); this holds up a decoder or an
-encoder that has been led to open a file that it has no need of.
+An attacker who runs code in a worker can do more than use files (docs/security.md); this stops a decoder or an encoder
+that was made to open a file which it does not need.
 
 The data directory holds the secrets of clients beside the places that workers need, and may lie anywhere. Landlock only
 knows what is allowed, so a directory that holds something hidden is not allowed as a whole: what is in it is, all but
-that. Files that come to it later count from the next job on, since what there is is looked up before each.
+that. Files that are added later count from the next job on, since the directory is read before each.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from renderer.errors import StillreelError
 from renderer.jobs.slots.base import RenderTask
 from renderer.jobs.slots.confinement import Roots, find
 
-# Programs, libraries and what they read of the system; the last three are where NixOS, Guix and Homebrew keep theirs.
+# Programs and libraries, and the files of the system that they read; the last three are of NixOS, Guix and Homebrew.
 _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt", "/nix/store", "/gnu/store", "/home/linuxbrew")
 _SYSTEM_READ: Final = ("/etc", "/proc", "/sys", "/dev/urandom", "/dev/random", "/dev/zero")
 _SYSTEM_CHANGED: Final = ("/dev/null", "/dev/shm", "/dev/dri", "/proc/self")  # noqa: S108 - named, not used
@@ -42,7 +42,7 @@ class Reach:
     Attributes:
         read: what else is read.
         change: where files are made, too.
-        hidden: files and directories that none of the others shows; what is named below one of them is not hidden.
+        hidden: files and directories that stay out of reach; places of the others that lie below one of them do not.
     """
 
     settings: RenderSettings
@@ -51,7 +51,7 @@ class Reach:
     hidden: tuple[Path, ...] = ()
 
     def __call__(self, task: RenderTask | None) -> Roots:
-        """Return what there is now of all that, and of what this task needs beside it; reads the file system."""
+        """Return those of these places that exist now, and those that this task needs beside them."""
         settings = self.settings
         read = (*settings.fetch.allow_roots, *self.read)
         changed = list(self.change)
@@ -71,7 +71,7 @@ class Reach:
 
 
 def _shown(place: Path, hidden: set[Path], around: set[Path]) -> Iterator[Path]:
-    """Return what there is in a place but the hidden: itself, or what it holds.
+    """Return a place without its hidden parts: the place itself, or the entries that are not hidden.
 
     Args:
         around: the directories that hold something hidden.
@@ -82,7 +82,7 @@ def _shown(place: Path, hidden: set[Path], around: set[Path]) -> Iterator[Path]:
     if real in around:
         with contextlib.suppress(OSError):
             for path in real.iterdir():
-                if not path.is_symlink():  # what it leads to is somewhere else
+                if not path.is_symlink():  # its target is in another place
                     yield from _shown(path, hidden, around)
     else:
         yield place
@@ -124,7 +124,7 @@ def _listed_in(variable: str) -> Iterator[Path]:
 
 
 def _ffmpeg(settings: RenderSettings) -> Iterator[Path]:
-    """Return the program and what usually lies beside it: libraries that are its own, or what it is a script for."""
+    """Return the program and the directories of its own libraries, or of the program that it is a script for."""
     with contextlib.suppress(StillreelError):  # said when it is to be run
         found = shutil.which(find_ffmpeg(settings.encode))
         for program in {Path(found), _real(Path(found))} if found else ():
