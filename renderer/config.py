@@ -137,7 +137,7 @@ class ServerSettings(_Part):
     local: Annotated[str, AfterValidator(checked_endpoint)] | None = Field(
         None, description="one more endpoint, loopback or ipc, that never asks for keys"
     )
-    data_dir: Path = Field(default_factory=lambda: Path.home() / ".local" / "share" / "stillreel")
+    data_dir: Path = Path("~/.local/share/stillreel")
     max_request_bytes: int = Field(512 * MEBIBYTE, ge=1024, description="one message with its attachments")
     drain_timeout_s: float = Field(60, gt=0, description="seconds that running jobs get to end after SIGTERM")
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from protocol.schema import Health
 from renderer.config import VERSION, Settings, render_settings
+from renderer.disk import absolute
 from renderer.encode.nvenc.findings import with_gpus_tested
 from renderer.errors import ConfigError, StillreelError
 from renderer.frontends.http.webhooks import webhooks
@@ -45,7 +46,7 @@ from renderer.observe.job_log import JobLogs, WorkerLog, below
 from renderer.observe.metrics import Metrics, Snapshot
 from renderer.observe.scrape import MetricsServer
 from renderer.processes import adopt_orphans, end_orphans
-from renderer.start import allow_many_connections, check, stopping_signals
+from renderer.start import check, say_if_descriptors_are_few, stopping_signals
 from renderer.work import NvencFindings
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     adopt_orphans()
     with held(data_dir(settings.server)) as data, scratch(data) as sockets:
         store = JobStore(data / STORE_NAME)
-        spool = settings.spool.directory.expanduser().absolute() if settings.spool.directory else None
+        spool = absolute(settings.spool.directory, "spool.directory") if settings.spool.directory else None
         secret = (settings.http.tls_key,) if settings.http.tls_key else ()
         places = Places(data / "outputs", data / "attachments", data / "logs", sockets, spool, secret)
         try:
@@ -186,7 +187,7 @@ class _Daemon:
 
     async def _take_up(self, engine: Engine, spool: Spool | None) -> None:
         """Go on where an earlier daemon has stopped."""
-        allow_many_connections(self._settings)
+        say_if_descriptors_are_few(self._settings)
         try:
             engine.recover()
         except StillreelError as error:

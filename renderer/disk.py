@@ -30,6 +30,21 @@ from typing import IO, Any, Final, Protocol, TextIO
 from renderer.errors import ConfigError, JobError, OutputFailed, StorageFull
 
 
+def absolute(path: Path, setting: str) -> Path:
+    """Return a path that a setting names, from the root on and with a home in the place of a tilde.
+
+    Raises:
+        ConfigError: there is no such home, or the path starts in a current directory that was removed.
+    """
+    try:
+        return path.expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigError(f"{setting}: {path} begins with a home directory, and there is none; set a path") from error
+    except FileNotFoundError as error:
+        words = "starts in the current directory, which was removed; set a path from the root on"
+        raise ConfigError(f"{setting}: {path} {words}") from error
+
+
 def sync(path: Path) -> None:
     """Wait until a file's content, or a directory's names, are on disk.
 

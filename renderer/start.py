@@ -38,6 +38,8 @@ _PICTURES: Final = 3
 _MOST_BYTES: Final = 1 << 20  # of three small pictures; a program that writes more is not an encoder
 _LAST_WORDS: Final = 300
 _THREADS_OF_A_WORKER: Final = 16  # the process itself, the server that it is forked from, what Pebble begins
+_TEMPORARY_BYTES: Final = 65536  # what is tried below needs a fifth of it
+_LEAST_DESCRIPTORS: Final = 32  # of a daemon whose doors are open and who nobody has called
 _DESCRIPTORS_BESIDE: Final = 64  # files, pipes and sockets of the daemon itself
 _DESCRIPTORS_OF_A_WORKER: Final = 16
 _M_MMAP_THRESHOLD: Final = -3  # malloc.h
@@ -52,11 +54,11 @@ def check(settings: Settings) -> None:
     for number in stopping_signals():
         if number != signal.SIGINT:  # which raises KeyboardInterrupt
             signal.signal(number, _leave)  # until the daemon drains, so that nothing that is tried is left behind
+    _check_machine(settings.engine.workers)
     ffmpeg = runnable_ffmpeg(settings.encode)
     for root in settings.fetch.allow_roots:
         if not root.is_dir():
             raise ConfigError(f"fetch.allow_roots: expected a directory, found {root}")
-    _check_machine()
     _check_plain_encoding(ffmpeg, settings)
     _give_freed_memory_back()
 
@@ -74,15 +76,16 @@ def _leave(number: int, _: object) -> NoReturn:
 # The machine.
 
 
-def _check_machine() -> None:
-    """See whether the machine lets a worker begin.
+def _check_machine(workers: int) -> None:
+    """See whether the machine lets workers begin.
 
     Raises:
         ConfigError: it lacks what a worker process needs.
     """
+    _check_room_for_files(workers)
     try:
-        with tempfile.TemporaryFile():
-            pass
+        with tempfile.TemporaryFile(buffering=0) as trial:
+            trial.write(bytes(_TEMPORARY_BYTES))
     except OSError as error:
         raise ConfigError(f"no temporary directory can be used ({error.strerror}); set TMPDIR to one") from error
     if sys.platform == "linux" and not Path("/proc/self/status").exists():
@@ -109,21 +112,48 @@ def _check_room_for_processes() -> None:
             begun.append(thread)
     except RuntimeError as error:
         words = f"{wanted} threads were wanted for one, and {len(begun)} could be begun"
-        raise ConfigError(f"the limit on processes leaves no room for a worker: {words}; raise RLIMIT_NPROC") from error
+        limits = _limits_on_memory()
+        what = "limits on processes and memory leave" if limits else "limit on processes leaves"
+        raise ConfigError(
+            f"the {what} no room for a worker: {words}; raise {' or '.join(['RLIMIT_NPROC', *limits])}"
+        ) from error
     finally:
         over.set()
         for thread in begun:
             thread.join()
 
 
-def allow_many_connections(settings: Settings) -> None:
-    """Raise the limit on descriptors, for every connection takes one, and warn where it stays low.
+def _limits_on_memory() -> list[str]:
+    """Return the limits that are set and count the stacks of threads."""
+    names = ("RLIMIT_AS", "RLIMIT_DATA")
+    return [name for name in names if resource.getrlimit(getattr(resource, name))[0] != resource.RLIM_INFINITY]
+
+
+def _check_room_for_files(workers: int) -> None:
+    """Raise the limit on descriptors, for every connection takes one, and open as many as there are without any.
 
     The usual limit of 1024 is for programs that use select().
+
+    Raises:
+        ConfigError: not so many could be opened; ZeroMQ would end the process then.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    wanted, opened = _LEAST_DESCRIPTORS + _DESCRIPTORS_OF_A_WORKER * workers, list[int]()
+    try:
+        while len(opened) < wanted:
+            opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        words = f"{wanted} were wanted for a daemon with {workers} workers, and {len(opened)} could be opened"
+        raise ConfigError(f"the limit on open files is too low: {words}; raise RLIMIT_NOFILE") from error
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+
+
+def say_if_descriptors_are_few(settings: Settings) -> None:
+    """Warn where there are fewer than all connections and workers need."""
     allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     has_http = settings.http.bind is not None or settings.http.tls_bind is not None
     connections = settings.http.max_connections if has_http else 0

@@ -1,5 +1,6 @@
 """What a daemon tries before it is ready: with real processes, in name spaces of their own where root allows that."""
 
+import contextlib
 import os
 import resource
 import signal
@@ -19,7 +20,7 @@ from protocol.errors import RemoteError
 from renderer.config import VERSION, EncodeSettings
 from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.jobs.slots import confinement
-from tests.daemon_process import MARK, Start, marked, request, wait_until
+from tests.daemon_process import MARK, DaemonProcess, Start, marked, request, wait_until
 
 _AS_NOBODY = ("setpriv", "--reuid=65534", "--clear-groups", "--")
 Refused = Callable[..., str]
@@ -186,6 +187,37 @@ def test_a_user_that_may_begin_too_few_processes_is_refused(
     line = refused(before=("prlimit", "--nproc=5", *_AS_NOBODY), env={"HOME": str(reachable)})
     assert line.startswith("error: the limit on processes leaves no room for a worker: ")
     assert line.endswith("raise RLIMIT_NPROC")
+
+
+def test_a_user_that_may_open_too_few_files_is_refused(refused: Refused) -> None:
+    line = refused(before=("prlimit", "--nofile=20"))
+    assert line.startswith("error: the limit on open files is too low: ")
+    assert line.endswith(" could be opened; raise RLIMIT_NOFILE")
+
+
+def test_a_limit_on_memory_is_not_taken_for_one_on_processes(refused: Refused) -> None:
+    line = refused(before=("prlimit", "--as=500000000"))
+    assert line.startswith("error: the limits on processes and memory leave no room for a worker: ")
+    assert line.endswith("raise RLIMIT_NPROC or RLIMIT_AS")
+
+
+def test_a_user_without_a_home_is_asked_for_a_data_directory(
+    command: list[str], refused: Refused, require: Require
+) -> None:
+    require("root", os.geteuid() == 0, "root alone becomes another user")
+    del command[-2:]
+    line = refused(before=("env", "-u", "HOME", "setpriv", "--reuid=54321", "--clear-groups", "--"))
+    assert line.startswith(
+        "error: server.data_dir: ~/.local/share/stillreel begins with a home directory, and there is "
+    )
+
+
+def test_an_operators_limit_on_memory_counts_for_workers_too(tmp_path: Path) -> None:
+    daemon = DaemonProcess(tmp_path, prefix=("prlimit", "--data=800000000"))
+    with contextlib.closing(daemon):
+        assert daemon.client.render(request()).frames == 2
+        [worker] = daemon.workers()[:1]
+        assert worker.rlimit(psutil.RLIMIT_DATA)[0] <= 800_000_000
 
 
 def test_a_data_directory_that_the_user_may_not_write_is_refused(

@@ -10,7 +10,7 @@ import typer
 
 from renderer import config
 from renderer.cli import usage
-from renderer.disk import put
+from renderer.disk import absolute, put
 from renderer.errors import ConfigError
 
 app = typer.Typer(
@@ -102,7 +102,7 @@ def remove(name: Name, is_curve: IsCurve = False, data_dir: DataDir = None, conf
 
 def _directory(data_dir: Path | None, config_file: Path | None) -> Path:
     settings = config.load(config_file, flags={"server": {"data_dir": data_dir}})
-    path = settings.server.data_dir.expanduser().absolute()
+    path = absolute(settings.server.data_dir, "server.data_dir")
     try:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:

@@ -10,6 +10,7 @@ import typer
 
 from renderer import config
 from renderer.cli import terminal, usage
+from renderer.disk import absolute
 from renderer.observe import logs
 
 app = typer.Typer()
@@ -50,13 +51,13 @@ def serve(
         flags={
             "server": {"bind": bind, "local": local, "data_dir": data_dir},
             "fetch": {
-                "allow_roots": [root.absolute() for root in allow_root] if allow_root else None,
+                "allow_roots": [absolute(root, "fetch.allow_roots") for root in allow_root] if allow_root else None,
                 "allow_http": allow_http,
                 "allow_networks": allow_network or None,
             },
             "engine": {"workers": workers},
             "http": {"bind": http, "tls_bind": https, "tls_cert": tls_cert, "tls_key": tls_key},
-            "spool": {"directory": spool.absolute() if spool else None},
+            "spool": {"directory": absolute(spool, "spool.directory") if spool else None},
             "observe": {"metrics": metrics, "log_format": log_format},
         },
     )

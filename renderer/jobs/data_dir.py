@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 import stat
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -26,11 +27,17 @@ log = logging.getLogger(__name__)
 STORE_NAME = "jobs.sqlite3"
 _PARTS = ("outputs", "attachments", "logs", "scratch")
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
+_LONGEST_SOCKET = 107 if sys.platform == "linux" else 103  # bytes in the name of a Unix socket (unix(7))
+_SOCKETS_BELOW = len("/pymp-12345678/listener-12345678")  # the fork server's, as multiprocessing names it
 
 
 def data_dir(settings: ServerSettings) -> Path:
-    """Return where the data directory is, or would be."""
-    return settings.data_dir.expanduser().absolute()
+    """Return where the data directory is, or would be.
+
+    Raises:
+        ConfigError: nobody can tell.
+    """
+    return disk.absolute(settings.data_dir, "server.data_dir")
 
 
 @contextlib.contextmanager
@@ -70,7 +77,6 @@ def shut(path: Path, spool: Path | None = None) -> None:
     Raises:
         ConfigError: something in it belongs to another user.
     """
-    spool = spool.expanduser().absolute() if spool else None
     try:
         count = _shut_tree(path, spool) if any(map(_is_open, (path, *path.iterdir()))) else 0
     except OSError as error:
@@ -110,6 +116,9 @@ def scratch(path: Path) -> Iterator[Path]:
         made = lent.enter_context(scratch_dir())
     except OSError as error:
         raise ConfigError(f"no temporary directory can be used ({error.strerror}); set TMPDIR to one") from error
+    if len(os.fsencode(made)) + _SOCKETS_BELOW > _LONGEST_SOCKET:
+        lent.close()
+        raise ConfigError(f"TMPDIR: {made.parent} is too long a path for sockets below it; set a shorter one")
     link = path / "scratch" / made.name
     link.symlink_to(made)
     # multiprocessing keeps the socket of the fork server there as well, and removes it at exit with priority -100.

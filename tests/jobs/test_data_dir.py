@@ -3,12 +3,16 @@
 import contextlib
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from renderer.config import ServerSettings
+from renderer.errors import ConfigError
+from renderer.jobs.data_dir import data_dir, scratch
 from tests.daemon_process import DaemonProcess, Gate, Start, request, still, wait_until
 from tests.manifest_directory import put
 
@@ -46,6 +50,28 @@ def use(daemon: DaemonProcess, gate: Gate) -> None:
     wait_until(daemon.encoders, "the encoder runs")
     pixels = {"attachments": [{"shape": [2, 2, 3]}], "images": [{"url": "cid:0"}], "request_id": "waits"}
     daemon.client.submit(pixels, attachments=[bytes(12)])
+
+
+def test_a_temporary_directory_whose_path_is_too_long_for_sockets_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scratch").mkdir()
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with pytest.raises(ConfigError, match=r"^TMPDIR: .* is too long a path for sockets below it"), scratch(tmp_path):
+        pass
+    assert list(deep.iterdir()) == []
+
+
+def test_a_path_that_nobody_can_tell_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match=r"^server\.data_dir: ~nobody-of-this-name/data begins with a home directory"):
+        data_dir(ServerSettings(data_dir=Path("~nobody-of-this-name/data")))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "here").rmdir()
+    with pytest.raises(ConfigError, match=r"^server\.data_dir: data starts in the current directory, which was "):
+        data_dir(ServerSettings(data_dir=Path("data")))
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o022])

@@ -237,6 +237,21 @@ def test_a_worker_that_is_stopped_in_the_self_test_holds_nobody_up_for_long(
     asyncio.run(scenario())
 
 
+def test_a_worker_begins_though_the_current_directory_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    here.rmdir()
+
+    async def scenario() -> None:
+        async with asyncio.timeout(60), bench(tmp_path) as at:
+            assert isinstance(await at.run(request()), RenderReport)
+
+    asyncio.run(scenario())
+
+
 def test_a_closed_worker_starts_no_other_process(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with bench(tmp_path) as at:

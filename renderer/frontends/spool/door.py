@@ -12,6 +12,7 @@ from collections import deque
 from watchfiles import Change, awatch
 
 from renderer.config import SpoolSettings
+from renderer.disk import absolute
 from renderer.errors import ConfigError
 from renderer.frontends.spool.claim import Claims
 from renderer.frontends.spool.claim_task import CLIENT, ClaimTask, SpoolContext
@@ -47,7 +48,7 @@ class Spool:
         self._settings = settings
         self._engine = engine
         self._max_claims = settings.max_claims or 2 * workers
-        self._claims = Claims(settings.directory.expanduser().absolute(), daemon_id, settings.lease_s)
+        self._claims = Claims(absolute(settings.directory, "spool.directory"), daemon_id, settings.lease_s)
         self._desk = SpoolContext(self._claims, engine, intake, settings.max_manifest_bytes, asyncio.Lock())
         self._adopted: list[Claim] = []
         self._passages: dict[ClaimTask, asyncio.Task[None]] = {}

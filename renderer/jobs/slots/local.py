@@ -166,7 +166,8 @@ class LocalSlot:
             try:
                 await asyncio.to_thread(self._worker.restart)
             except Exception as error:  # noqa: BLE001 - whatever the system and Pebble run short of
-                log.error("no worker can be started: %s", error, extra={"action": "worker"})  # noqa: TRY400 - says it
+                words = str(error) or f"the server that they are forked from has ended ({type(error).__name__})"
+                log.error("no worker can be started: %s", words, extra={"action": "worker"})  # noqa: TRY400 - says it
                 await asyncio.sleep(_LOOK_S)
 
     async def _try(self, task: RenderTask) -> Ending | _Unclear | None:

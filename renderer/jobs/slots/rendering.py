@@ -58,7 +58,7 @@ def begin(terms: Terms, pipes: tuple[Connection, Connection], cells: "ctypes.Arr
     report = os.open(terms.crash_report, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     faulthandler.enable(report, all_threads=True)
     os.setsid()  # so that whatever this process begins can be found when it is dead
-    os.write(report, f"process {os.getpid()}\n".encode("ascii"))
+    os.write(report, f"process {os.getpid()} {_limit_memory(settings.worker_memory_bytes)}\n".encode("ascii"))
     first_to_kill(_OOM_SCORE)
     os.nice(settings.worker_nice)  # a daemon that waits for a core behind its own workers answers nobody in time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains
@@ -68,14 +68,23 @@ def begin(terms: Terms, pipes: tuple[Connection, Connection], cells: "ctypes.Arr
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the fork server has one thread
         if _imported_by not in (os.getpid(), os.getppid()):
             _end()  # it has died before that
-        limit = allocated_bytes() + settings.worker_memory_bytes  # the libraries alone map 270 MiB, mostly untouched
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
     limit_process(settings.worker_file_bytes)
     if settings.overwrite_memory:
         overwrite_memory()
     if terms.roots is not None:
         _confine(terms.roots, terms.temporary)  # before there is another thread, which would not be confined
     _report_progress = ProgressSender(terms.progress_address)
+
+
+def _limit_memory(size_bytes: int) -> int:
+    """Limit what this process may allocate from now on; return what it may, which an operator's limit makes less."""
+    if sys.platform != "linux":
+        return size_bytes
+    before = allocated_bytes()  # the libraries alone map 270 MiB, most of it never touched
+    _, most = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = before + size_bytes if most == resource.RLIM_INFINITY else min(before + size_bytes, most)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+    return limit - before
 
 
 def _confine(roots: Roots, temporary: Path) -> None:

@@ -13,6 +13,7 @@ for they bring the decoders along.
 """
 
 import multiprocessing
+import os
 import pkgutil
 import re
 import shutil
@@ -89,7 +90,6 @@ class Worker:
         temporary = self._directory / "tmp"
         temporary.mkdir()
         self._reach = reach
-        self._least_room = (1 - _MOST_KEPT) * settings.worker_memory_bytes
         self._terms = Terms(progress_address, settings, log_settings or WorkerLog(), temporary, self._crash_report)
         self._said = Said()
         self._lock = threading.Lock()  # a restart and a close may come from two threads
@@ -152,8 +152,9 @@ class Worker:
 
     def has_grown(self) -> bool:
         """Say whether so much of what jobs took was not given back that the next one might have too little."""
-        rooms = map(room_for_data, self._processes()[-1:])
-        return any(room is not None and room < self._least_room for room in rooms)
+        begun = self._begun()
+        room = room_for_data(begun[-1][0]) if begun else None
+        return room is not None and room < (1 - _MOST_KEPT) * begun[-1][1]
 
     @property
     def is_closed(self) -> bool:
@@ -210,13 +211,20 @@ class Worker:
 
     def _processes(self) -> list[int]:
         """Return the numbers of the processes that there were since the last start; that of now comes last."""
+        return [pid for pid, _ in self._begun()]
+
+    def _begun(self) -> list[tuple[int, int]]:
+        """Return the processes likewise, each with the bytes that it could allocate when it was ready."""
         try:
             report = self._crash_report.read_text(encoding="ascii", errors="replace")
         except FileNotFoundError:  # closed
             return []
-        return [int(pid) for pid in re.findall(r"^process ([0-9]+)$", report, re.MULTILINE)]
+        found = re.findall(r"^process ([0-9]+) (-?[0-9]+)$", report, re.MULTILINE)
+        return [(int(pid), int(room)) for pid, room in found]
 
     def _start(self) -> ProcessPool:
+        if not _is_somewhere():
+            os.chdir("/")  # no process can be begun in a directory that was removed, and no path starts there any more
         self.marks.clear()
         self._crash_report.write_bytes(b"")
         if self._reach and self._terms.roots is None:
@@ -235,6 +243,15 @@ class Worker:
         )
         pool.schedule(_ready)
         return pool
+
+
+def _is_somewhere() -> bool:
+    """Whether the current directory is still there."""
+    try:
+        os.getcwd()  # noqa: PTH109 - no path is wanted
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def _ready() -> None:
