@@ -147,7 +147,12 @@ class _Parent:
     def become(
         self, arguments: Sequence[str], environment: Mapping[str, str], files: Sequence[int | IO[Any] | None], cwd: Path
     ) -> Warm:
-        asked = {"arguments": list(arguments), "environment": dict(environment), "cwd": str(cwd)}
+        asked = {
+            "arguments": list(arguments),
+            "environment": dict(environment),
+            "cwd": str(cwd),
+            "umask": _umask(),
+        }
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self._address)
         with open(os.devnull, "r+b") as nothing:  # noqa: PTH123 - a descriptor is wanted
@@ -161,6 +166,12 @@ class _Parent:
         self._process.kill()
         self._process.communicate()
         self._directory.cleanup()
+
+
+def _umask() -> int:
+    """Return this process's, which the system call of that name can tell only by changing it (proc(5))."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return next(int(line.split()[1], 8) for line in status.splitlines() if line.startswith("Umask:"))
 
 
 @functools.cache
@@ -224,6 +235,7 @@ def _become(asked: dict[str, Any], files: list[int]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     os.chdir(asked["cwd"])
+    os.umask(asked["umask"])
     time.tzset()
     sys.argv[1:] = asked["arguments"]
     runpy.run_module("renderer", run_name="__main__", alter_sys=True)
