@@ -4,12 +4,15 @@ Pillow's libavif converts with libyuv, whose coefficient for blue in limited ran
 loses 12 levels of blue, BT.2020 16 (measured with Pillow 13, libavif 1.4.2). libav hands out the planes, and the
 conversion is ITU-T H.273's, 8.3, equations 20 to 40, in floats. Alpha is a picture of its own in the file, and still
 Pillow's. HDR pictures (PQ, HLG) go the same way, because Pillow hands out 8 bits.
+
+Neither cuts a picture to its clean aperture (ISO/IEC 14496-12, 12.1.4), which comes before it is turned.
 """
 
 import io
 import re
 import struct
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import Any, Final
 
 import av
@@ -20,8 +23,11 @@ from av.stream import Disposition
 from PIL import Image
 
 from renderer.errors import DecodeFailed
+from renderer.geometry import Size
+from renderer.pictures.boxes import Span, boxes, within
+from renderer.pictures.colour import straight
 from renderer.pictures.exif import orientation_of
-from renderer.pictures.formats import Header, turned, unsupported
+from renderer.pictures.formats import LIBAV, Header, turned, unsupported
 from renderer.pictures.light import coding_of
 
 _NCLX: Final = re.compile(rb"colrnclx(..)(..)(..)(.)", re.DOTALL)  # ISO/IEC 14496-12, 12.1.5
@@ -55,8 +61,64 @@ def read_header(data: bytes, image: Image.Image) -> Header:
         raise unsupported(f"{kind} AVIF image in tiles")
     # Pillow hands the file's irot and imir boxes over as EXIF.
     orientation = orientation_of(image.info.get("exif"))
-    size = turned(*image.size, orientation)
+    rows, columns = _aperture(data, Size(*image.size))
+    size = turned(columns.stop - columns.start, rows.stop - rows.start, orientation)
     return Header("AVIF", kind, size, orientation, profile, None if coding is None or coding.is_srgb else coding)
+
+
+def read(data: bytes, header: Header) -> npt.NDArray[Any]:
+    """Decode the picture, not turned yet.
+
+    Returns:
+        uint8, in HDR uint16: (H, W, 3) BGR or, with alpha, (H, W, 4) BGRA.
+
+    Raises:
+        DecodeFailed: there is no picture.
+        UnsupportedFormat: its planes or its matrix are none that are known here.
+    """
+    found = read_planes(data, is_hdr=header.kind == "HDR") if header.decoder == LIBAV else _by_pillow(data)
+    rows, columns = _aperture(data, Size(found.shape[1], found.shape[0]))
+    return np.ascontiguousarray(found[rows, columns])
+
+
+def _by_pillow(data: bytes) -> npt.NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data), formats=("AVIF",)) as image:
+        image.load()
+        is_translucent = image.has_transparency_data
+        rgb = np.asarray(image.convert("RGBA" if is_translucent else "RGB"))
+    return np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGBA2BGRA if is_translucent else cv2.COLOR_RGB2BGR), np.uint8)
+
+
+def _in_meta(data: bytes, *path: bytes) -> list[Span]:
+    """Return the contents of boxes of the meta box, which begins with a version."""
+    metas = [(start + 4, end) for start, end in within(data, [(0, len(data))], b"meta")]
+    return within(data, metas, *path)
+
+
+def _is_premultiplied(data: bytes) -> bool:
+    return any(kind == b"prem" for start, end in _in_meta(data, b"iref") for kind, _ in boxes(data, (start + 4, end)))
+
+
+def _aperture(data: bytes, size: Size) -> tuple[slice, slice]:
+    """Return the rows and columns that are to be seen.
+
+    Raises:
+        UnsupportedFormat: there are several apertures, or one that has no whole pixels.
+    """
+    found = {data[start:end] for start, end in _in_meta(data, b"iprp", b"ipco", b"clap")}
+    if not found:
+        return slice(0, size.height), slice(0, size.width)
+    numbers = struct.unpack(">4I4i", found.pop()[:32])
+    if found or 0 in numbers[1::2]:
+        raise unsupported("AVIF image with several clean apertures, or one that makes no sense")
+    width, height, right, down = (Fraction(*numbers[place : place + 2]) for place in (0, 2, 4, 6))
+    left, top = right + (size.width - width) / 2, down + (size.height - height) / 2
+    if any(each.denominator > 1 for each in (width, height, left, top)) or min(left, top) < 0 or min(width, height) < 1:
+        raise unsupported("AVIF image with a clean aperture of other than whole pixels")
+    rows, columns = slice(int(top), int(top + height)), slice(int(left), int(left + width))
+    if rows.stop > size.height or columns.stop > size.width:
+        raise unsupported("AVIF image with a clean aperture beyond its pixels")
+    return rows, columns
 
 
 def read_planes(data: bytes, *, is_hdr: bool) -> npt.NDArray[Any]:
@@ -80,22 +142,23 @@ def read_planes(data: bytes, *, is_hdr: bool) -> npt.NDArray[Any]:
     if frame is None:
         raise DecodeFailed("expected a whole AVIF image, found one that ends early")
     matrix = struct.unpack(">H", nclx[3])[0] if nclx else int(frame.colorspace)
-    bgr = _bgr(frame, matrix, np.dtype(np.uint16 if is_hdr else np.uint8))
+    is_limited = not nclx[4][0] & 0x80 if nclx else int(frame.color_range) in (0, _LIMITED)
+    bgr = _bgr(frame, matrix, np.dtype(np.uint16 if is_hdr else np.uint8), is_limited=is_limited)
     with Image.open(io.BytesIO(data), formats=("AVIF",)) as image:
         if image.mode != "RGBA":
             return bgr
         image.load()
         alpha = np.asarray(image)[..., 3].astype(bgr.dtype) * (np.iinfo(bgr.dtype).max // 255)
-        return np.dstack([bgr, alpha.astype(bgr.dtype)])
+        found = np.dstack([bgr, alpha.astype(bgr.dtype)])
+        return straight(found) if _is_premultiplied(data) else found
 
 
-def _bgr(frame: av.VideoFrame, matrix: int, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+def _bgr(frame: av.VideoFrame, matrix: int, dtype: np.dtype[Any], *, is_limited: bool) -> npt.NDArray[Any]:
     kind = _PLANAR.fullmatch(frame.format.name)
     if kind is None or (matrix not in _WEIGHTS and matrix != _IDENTITY):
         raise unsupported(f"AVIF image of {frame.format.name} samples and matrix {matrix}")
     bits = int(kind[2] or 8)
     planes = [_plane(plane, bits) for plane in frame.planes]
-    is_limited = int(frame.color_range) == _LIMITED or int(frame.color_range) == 0
     if frame.format.name.startswith("gbrp"):
         green, blue, red = (_unit(plane, bits, 219, is_limited=is_limited) for plane in planes)
         return _rounded(np.dstack([blue, green, red]), dtype)

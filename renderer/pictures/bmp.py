@@ -1,7 +1,9 @@
-"""BMP, read here: bit fields, palettes and plain rows under any of its headers, Microsoft's and OS/2's.
+"""BMP, read here: bit fields, palettes, rows plain or run-length coded, under any header of Microsoft's and OS/2's.
 
 The format is rows of packed samples, which NumPy unpacks exactly; OpenCV and Pillow each read some of its headers and
-masks wrong. Run-length coded files are Pillow's.
+masks wrong, and Pillow refuses what skips pixels in run-length coding. Those are of the palette's first colour here, as
+in most programs. What a header says of calibrated colours is not looked at, for writers do not agree about it; embedded
+profiles are.
 """
 
 import struct
@@ -22,6 +24,8 @@ _OS2_COMPRESSIONS: Final = {3: "Huffman", 4: "run-length coded 24-bit"}
 _COMPRESSIONS: Final = {4: "JPEG", 5: "PNG", 11: "CMYK", 12: "run-length coded CMYK", 13: "run-length coded CMYK"}
 _MASKS: Final = {16: (0x7C00, 0x3E0, 0x1F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
 _STRIP_PIXELS: Final = 1 << 16
+_END_OF_LINE, _END_OF_BITMAP, _DELTA = 0, 1, 2
+_V5, _EMBEDDED = 124, b"DEBM"  # BITMAPV5HEADER, bV5CSType: PROFILE_EMBEDDED, in little-endian order
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +59,10 @@ def read_header(data: bytes) -> Header:
     """
     info = _parse(data)
     size = Size(info.width, info.height)
+    profile = _profile(data, info)
     if info.compression in (_RLE8, _RLE4):
-        return Header("BMP", f"run-length coded {info.bits}-bit", size)
-    return Header("BMP", f"{info.bits}-bit {'palette' if info.bits <= 8 else 'RGB'}", size)
+        return Header("BMP", f"run-length coded {info.bits}-bit", size, profile=profile)
+    return Header("BMP", f"{info.bits}-bit {'palette' if info.bits <= 8 else 'RGB'}", size, profile=profile)
 
 
 def read(data: bytes) -> npt.NDArray[np.uint8]:
@@ -70,17 +75,22 @@ def read(data: bytes) -> npt.NDArray[np.uint8]:
         DecodeFailed: the file ends early.
     """
     info = _parse(data)
-    if (
-        info.bits <= 8 and info.start <= info.palette_at
-    ):  # some programs forget the palette when they say where rows begin
-        count = info.colours or 1 << info.bits
+    if info.start <= info.palette_at - (info.bits > 8):  # some programs forget to say where rows begin, or the palette
+        count = (info.colours or 1 << info.bits) if info.bits <= 8 else 0
         info = replace(info, start=info.palette_at + count * (3 if info.length == _CORE else 4))
-    if len(data) < info.start + info.row_bytes * info.height:
+    if info.compression in (_RLE8, _RLE4):
+        index = _uncoded(data, info)
+        return np.take(_palette(data, info), index if info.is_top_down else index[::-1], axis=0)
+    whole_bytes = info.row_bytes * info.height
+    padding = info.row_bytes - (info.width * info.bits + 7) // 8  # which some programs leave out in the last row
+    if len(data) < info.start + whole_bytes - padding:
         raise DecodeFailed("expected a whole BMP image, found one that ends early")
-    rows = np.frombuffer(data, np.uint8, info.row_bytes * info.height, info.start).reshape(info.height, info.row_bytes)
+    if len(data) < info.start + whole_bytes:
+        data = data.ljust(info.start + whole_bytes, b"\0")
+    rows = np.frombuffer(data, np.uint8, whole_bytes, info.start).reshape(info.height, info.row_bytes)
     rows = rows if info.is_top_down else rows[::-1]
     if info.bits <= 8:
-        return _looked_up(rows, info, data)
+        return np.take(_palette(data, info), _indexes(rows, info), axis=0)
     if info.bits == 24:
         return np.ascontiguousarray(rows[:, : 3 * info.width]).reshape(info.height, info.width, 3)
     return _unmasked(rows, info, _masks(data, info))
@@ -119,18 +129,70 @@ def _check_kind(info: _Info) -> None:
         raise unsupported(f"BMP of {info.bits} bits a pixel")
 
 
-def _looked_up(rows: npt.NDArray[np.uint8], info: _Info, data: bytes) -> npt.NDArray[np.uint8]:
+def _profile(data: bytes, info: _Info) -> bytes | None:
+    if info.length < _V5 or data[14 + 56 : 14 + 60] != _EMBEDDED or len(data) < 14 + 120:
+        return None
+    place, size_bytes = struct.unpack_from("<II", data, 14 + 112)
+    return data[14 + place : 14 + place + size_bytes] or None
+
+
+def _palette(data: bytes, info: _Info) -> npt.NDArray[np.uint8]:
+    """Return 256 colours; an index beyond the palette is black."""
     entry = 3 if info.length == _CORE else 4
     count = min(info.colours or 1 << info.bits, 1 << info.bits, (info.start - info.palette_at) // entry)
-    palette = np.zeros((256, 3), np.uint8)  # an index beyond the palette is black
+    palette = np.zeros((256, 3), np.uint8)
     stored = np.frombuffer(data[info.palette_at : info.palette_at + count * entry], np.uint8)
     stored = stored[: len(stored) // entry * entry].reshape(-1, entry)
     palette[: len(stored)] = stored[:, :3]
+    return palette
+
+
+def _indexes(rows: npt.NDArray[np.uint8], info: _Info) -> npt.NDArray[np.uint8]:
     if info.bits < 8:
         shifts = np.arange(8 - info.bits, -1, -info.bits, dtype=np.uint8)
         spread = (np.arange(256, dtype=np.uint8)[:, None] >> shifts) & ((1 << info.bits) - 1)
         rows = np.asarray(spread[rows], np.uint8).reshape(info.height, -1)
-    return np.take(palette, rows[:, : info.width], axis=0)
+    return rows[:, : info.width]
+
+
+def _uncoded(data: bytes, info: _Info) -> npt.NDArray[np.uint8]:
+    """Undo run-length coding: the palette's indexes, (H, W), in the order of the file."""
+    found = bytearray(info.width * info.height)
+    place, row, column = info.start, 0, 0
+    while place + 2 <= len(data):
+        count, value = data[place : place + 2]
+        place += 2
+        if count or value > _DELTA:
+            pixels, place = _run(data, place, count, value, info.bits)
+            end = min(column + len(pixels), info.width)
+            if column + len(pixels) > (info.width + 7) // 8 * 8:  # some programs code the padding too
+                raise DecodeFailed("expected a whole BMP image, found one with runs beyond its rows")
+            if row < info.height:
+                found[row * info.width + column : row * info.width + end] = pixels[: end - column]
+            column = end
+        elif value == _END_OF_LINE:
+            row, column = row + 1, 0
+        elif value == _DELTA and place + 2 <= len(data):
+            row, column, place = row + data[place + 1], min(column + data[place], info.width), place + 2
+        else:
+            break
+    else:
+        if row * info.width + column < info.width * info.height:
+            raise DecodeFailed("expected a whole BMP image, found one that ends early")
+    return np.frombuffer(found, np.uint8).reshape(info.height, info.width)
+
+
+def _run(data: bytes, place: int, count: int, value: int, bits: int) -> tuple[bytes, int]:
+    """Return the pixels of a run, or of as many plain ones as `value` says, and where the next begins."""
+    if count:
+        return (bytes((value,)) * count if bits == 8 else bytes((value >> 4, value & 15)) * 128)[:count], place
+    size_bytes = value if bits == 8 else (value + 1) // 2
+    stored = data[place : place + size_bytes]
+    if len(stored) < size_bytes:
+        raise DecodeFailed("expected a whole BMP image, found one that ends early")
+    if bits == 4:
+        stored = bytes(half for byte in stored for half in (byte >> 4, byte & 15))[:value]
+    return stored, place + size_bytes + size_bytes % 2
 
 
 def _masks(data: bytes, info: _Info) -> tuple[int, ...]:
@@ -143,6 +205,8 @@ def _masks(data: bytes, info: _Info) -> tuple[int, ...]:
     except struct.error as error:
         raise DecodeFailed("expected a whole BMP image, found one that ends early") from error
     masks = (*found, 0)[:4]
+    if not any(masks[:3]):
+        raise DecodeFailed("expected bit fields in a BMP, found none")
     if any(mask and ((mask >> _low(mask)) + 1) & (mask >> _low(mask)) for mask in masks):
         raise DecodeFailed("expected bit fields of adjacent bits in a BMP, found others")
     return masks

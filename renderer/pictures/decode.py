@@ -19,7 +19,7 @@ from renderer.geometry import Size
 from renderer.pictures import avif, bmp, dpx, exr, heic, ico, jpeg2000, netpbm, png, psd, tga, tiff
 from renderer.pictures.colour import Pixels, Rgb, Samples, cmyk_to_rgb, to_8_bits, to_bgr
 from renderer.pictures.fetch import Content, RawPixels
-from renderer.pictures.formats import LIBAV, OURS, PILLOW, Header, More, load, turned
+from renderer.pictures.formats import PILLOW, Header, More, load, turned
 from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header
 
 # OpenCV and its libraries report damaged files to stderr, where hostile input could fill a disk. libpng and libjpeg
@@ -191,14 +191,8 @@ _READERS: Final[Mapping[str, Callable[[bytes, Header, int], Samples | None]]] = 
     "WebP": _read_plainly,
     "TIFF": _read_tiff,
     "GIF": _read_plainly,
-    "BMP": lambda data, header, factor: (
-        bmp.read(data) if header.decoder == OURS else _read_plainly(data, header, factor)
-    ),
-    "AVIF": lambda data, header, factor: (
-        avif.read_planes(data, is_hdr=header.kind == "HDR")
-        if header.decoder == LIBAV
-        else _read_plainly(data, header, factor)
-    ),
+    "BMP": lambda data, _header, _factor: bmp.read(data),
+    "AVIF": lambda data, header, _factor: avif.read(data, header),
     "HEIC": lambda data, header, _factor: heic.read(data, header),
     "OpenEXR": lambda data, _header, _factor: exr.read(data),
     "JPEG 2000": lambda data, header, _factor: jpeg2000.read(data, header),

@@ -12,7 +12,7 @@ What OpenCV 5.0.0.93 gets wrong, and who reads it instead:
   Pillow.
 - PNG with animation chunks: first frames that end early show foreign memory, damaged later frames end the process. The
   still picture alone is handed to it (`png`). A grey colour key is lost: `png` looks for the key itself.
-- BMP with bit fields, OS/2's headers, 16 bits (31 becomes 248): `bmp`. Run-length coding: Pillow.
+- BMP with bit fields, OS/2's headers, 16 bits (31 becomes 248), run-length coding: `bmp`.
 - PGM and PPM whose maxval is neither 255 nor 65535: `netpbm`. JPEG 2000 of other depths than 8 and 16: scaled by us, or
   Pillow's. Sun raster of 8 bits without a palette is black: Pillow.
 - GIF, CMYK, and AVIF of 10 and 12 bits: Pillow. Pillow's libyuv loses 12 levels of blue in AVIF of limited range (its
@@ -62,12 +62,13 @@ DECODERS: Final[Mapping[str, Mapping[str, str]]] = {
         **dict.fromkeys((f"8-bit {kind}" for kind in _TIFF_COLOURS), PILLOW),
         **dict.fromkeys((f"{depth} {kind}" for depth in _DEEP for kind in ("grey", *_TIFF_COLOURS)), OPENCV),
     },
-    "BMP": {**dict.fromkeys(_BMP_DEPTHS, OURS), "run-length coded 4-bit": PILLOW, "run-length coded 8-bit": PILLOW},
+    "BMP": {**dict.fromkeys(_BMP_DEPTHS, OURS), "run-length coded 4-bit": OURS, "run-length coded 8-bit": OURS},
     "Netpbm": dict.fromkeys(("bitmap", "grey", "grey with alpha", "RGB", "RGBA", "float grey", "float RGB"), OURS),
     "OpenEXR": {f"{depth} {kind}": OPENEXR for depth in ("half", "float") for kind in ("grey", "RGB", "RGBA")},
     "JPEG 2000": {
         **{f"{bits}-bit {kind}": OPENCV if bits >= 8 else PILLOW for bits in range(1, 17) for kind in ("grey", "RGB")},
-        **dict.fromkeys(("8-bit RGBA", "8-bit grey with alpha", "8-bit palette", "8-bit YCbCr"), PILLOW),
+        **{f"8-bit {times}{kind}": PILLOW for times in ("", "premultiplied ") for kind in ("RGBA", "grey with alpha")},
+        **{f"{bits}-bit palette": PILLOW for bits in range(1, 9)}, "8-bit YCbCr": PILLOW,
         **{f"off-origin {bits}-bit {kind}": PILLOW for bits in range(1, 9) for kind in ("grey", "RGB")},
     },
     "AVIF": {"full-range": PILLOW, "limited-range": LIBAV, "HDR": LIBAV},
@@ -107,6 +108,39 @@ _NAMES: Final = {
         "camera raw (Canon CR3)": rb"....ftypcrx ",
         "a JPEG XL image": rb"\xff\x0a|\0\0\0\x0cJXL ",
         "a QOI image": rb"qoif",
+        "a JPEG XR image": rb"II\xbc[\0\x01]",
+        "a JPEG XS image": rb"\xff\x10\xff\x50|\0\0\0\x0cJXS ",
+        "a Cineon image": rb"\x80\x2a\x5f\xd7|\xd7\x5f\x2a\x80",
+        "an SGI image": rb"\x01\xda[\0\x01][\x01\x02]",
+        "a MIFF image (ImageMagick)": rb"id=ImageMagick",
+        "an MNG animation": rb"\x8aMNG\r\n\x1a\n",
+        "a JNG image": rb"\x8bJNG\r\n\x1a\n",
+        "a FLIF image": rb"FLIF",
+        "a BPG image": rb"BPG\xfb",
+        "a farbfeld image": rb"farbfeld",
+        "a DjVu document": rb"AT&TFORM",
+        "an IFF image (ILBM)": rb"FORM....(?:ILBM|PBM )",
+        "an animated cursor (ANI)": rb"RIFF....ACON",
+        "a Macintosh icon (ICNS)": rb"icns",
+        "an OS/2 bitmap array or icon": rb"(?:BA.{12}(?:BM|CI|CP|IC|PT)|(?:CI|CP|IC|PT).{12}[\x0c\x10\x28\x40]\0\0\0)",
+        "an X pixmap (XPM)": rb"/\* XPM \*/",
+        "an X bitmap (XBM)": rb"\s*(?:/\*.{0,512}?\*/\s*)?#define\s+\S+_width\s",
+        "an X window dump (XWD)": rb"\0\0[\0-\x0f].\0\0\0\x07\0\0\0[\0-\x02]|.[\0-\x0f]\0\0\x07\0\0\0[\0-\x02]\0\0\0",
+        "a VICAR image": rb"LBLSIZE=",
+        "a Khoros image (VIFF)": rb"\xab\x01",
+        "a set of PCX images (DCX)": rb"\xb1\x68\xde\x3a",
+        "a vips image": rb"\x08\xf2\xa6\xb6|\xb6\xa6\xf2\x08",
+        "a Photo CD image": rb".{2048}PCD_",
+        "a Paint Shop Pro image": rb"Paint Shop Pro Image File",
+        "a texture (KTX)": rb"\xabKTX ",
+        "an ASTC texture": rb"\x13\xab\xa1\x5c",
+        "a thumbnail of xv": rb"P7\s332",
+        "a float map of halves or of four channels": rb"P[Hh]\s|PF4\s",
+        "a Windows metafile": rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF",
+        "a MATLAB file": rb"MATLAB 5\.0",
+        "camera raw (Canon CRW)": rb"II\x1a\0\0\0HEAPCCDR",
+        "camera raw (Minolta MRW)": rb"\0MRM",
+        "camera raw (Phase One IIQ)": rb"IIII|MMMM",
         "a DirectDraw surface (DDS)": rb"DDS ",
         "a PCX image": rb"\x0a[\0-\x05]\x01[\x01\x02\x04\x08]",
         "a GIMP image (XCF)": rb"gimp xcf",
@@ -125,11 +159,18 @@ _NAMES: Final = {
         "a JSON document": rb"\s*[{\[]\s*[\"{\[\]}]",
         "a ZIP archive": rb"PK\x03\x04",
         "a gzip file": rb"\x1f\x8b",
+        "a bzip2 file": rb"BZh[1-9]",
+        "an xz file": rb"\xfd7zXZ\0",
+        "a Zstandard file": rb"\x28\xb5\x2f\xfd",
+        "a RAR archive": rb"Rar!\x1a\x07",
+        "a 7-Zip archive": rb"7z\xbc\xaf\x27\x1c",
         "a video (Matroska or WebM)": rb"\x1a\x45\xdf\xa3",
         "a video (AVI)": rb"RIFF....AVI ",
         "a sound (WAV)": rb"RIFF....WAVE",
         "a video (MP4 or QuickTime)": rb"....(?:ftyp|moov|mdat|wide)",
         "a sound (MP3)": rb"ID3",
+        "a video (MPEG)": rb"\0\0\x01[\xb3\xba]",
+        "a sound (Ogg)": rb"OggS",
     }.items()
 }
 
@@ -204,4 +245,4 @@ def load(image: "Image.Image", size: Size) -> None:
 def _with_article(what: str) -> str:
     if re.match(r"an? |camera raw|\d+ bytes", what):
         return what
-    return f"an {what}" if re.match(r"[aeiouAEIO]|8|11-|18", what) else f"a {what}"
+    return f"an {what}" if re.match(r"[aeiouAEIO]|8|11-|18|HDR", what) else f"a {what}"

@@ -4,23 +4,29 @@ Every one of them was shown wrongly once, or refused in words that were not true
 """
 
 import functools
+import io
 import itertools
 import struct
 import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import imagecodecs
 import numpy as np
 from PIL import Image
 
-from tests.pictures import matrix
-from tests.pictures.conftest import grey_profile
+from tests.pictures import matrix, standards
+from tests.pictures.conftest import P3, grey_profile, rgb_profile
 from tests.pictures.matrix import (
     HEIGHT,
     WIDTH,
     Array,
     Sample,
     as_shown,
+    bmp_file,
+    bmp_info,
+    bmp_rows,
+    box,
     chunk,
     coded,
     gradient,
@@ -41,7 +47,7 @@ def samples() -> tuple[Sample, ...]:
     families = (
         m.png, m.png_colour, m.apng, m.tiff, m.tiff_refused, m.bmp, m.netpbm, m.jpeg2000, m.avif, m.heic, m.exr,
         m.webp, m.gif, m.jpeg, m.others, m.dpx, m.tga, m.ico, m.psd, m.refused,
-        png, pam, tiff,
+        png, pam, tiff, bmp, jpeg2000, avif, named,
     )  # fmt: skip
     return tuple(sample for family in families for sample in family())
 
@@ -235,3 +241,183 @@ def tiff_parts() -> Iterator[Sample]:
         yield Sample(f"tiff strips {dtype} left out", sparse, None, "sparse TIFF")
         outside = file.replace(starts, starts[:8] + struct.pack("<I", 1 << 30) + starts[12:])
         yield Sample(f"tiff strips {dtype} outside", outside, None)
+
+
+# BMP: run-length coding as real writers have it, and what stands around the rows.
+
+
+def bmp() -> Iterator[Sample]:
+    palette = np.random.default_rng(3).integers(0, 256, (256, 4), dtype=np.uint8)
+    colours = palette[:, 2::-1].astype(float)
+    for bits, compression in ((8, 1), (4, 2)):
+        info = bmp_info(bits, compression=compression)
+        entries = palette[: 1 << bits].tobytes()
+        index = np.zeros((HEIGHT, WIDTH), int)
+        index[-1, :10] = 9
+        index[-3, 15:23] = 7
+        index[-4, :4] = 5
+        index[-7, 4:7] = (1, 2, 3)
+        double = 1 if bits == 8 else 17  # a byte of both halves
+        literal = b"\0\3\1\2\3\0" if bits == 8 else b"\0\3\x12\x30"
+        runs = bytes((10, 9 * double)) + b"\0\2\5\2" + bytes((8, 7 * double)) + b"\0\0" + bytes((4, 5 * double))
+        moved = runs + b"\0\2\0\3" + literal
+        yield Sample(f"bmp rle {bits} moves", bmp_file(info, moved + b"\0\1", entries), colours[index])
+        yield Sample(f"bmp rle {bits} ends early", bmp_file(info, moved, entries), None)
+        yield Sample(f"bmp rle {bits} ends at once", bmp_file(info, b"\0\1", entries), colours[index * 0])
+        line = bytes((64, 3 * double)) + b"\0\0"  # the padding of the plain rows is coded too
+        yield Sample(f"bmp rle {bits} padded", bmp_file(info, line * HEIGHT, entries), colours[index * 0 + 3])
+        line = bytes((200, 3 * double)) + b"\0\0"
+        yield Sample(f"bmp rle {bits} far too long", bmp_file(info, line * HEIGHT, entries), None)
+        short = bytes((20, 3 * double)) + b"\0\0"
+        some = np.where(np.arange(WIDTH) < 20, 3, 0)[None].repeat(HEIGHT, 0)
+        yield Sample(f"bmp rle {bits} short lines", bmp_file(info, short * HEIGHT, entries), colours[some])
+        literals = b"".join(
+            b"\0"
+            + bytes((WIDTH,))
+            + packed_rows(row[None], bits)
+            + bytes(-len(packed_rows(row[None], bits)) % 2)
+            + b"\0\0"
+            for row in quantised(grey(), bits)[::-1]
+        )
+        shown = colours[quantised(grey(), bits)]
+        yield Sample(f"bmp rle {bits} literals", bmp_file(info, literals + b"\0\1", entries), shown)
+    rgb = quantised(gradient(), 8)
+    body = bmp_rows(rgb[..., ::-1].reshape(HEIGHT, -1), 24)
+    profile = rgb_profile(P3)
+    header = bytearray(bmp_info(24, length=124))
+    header[56:60] = b"DEBM"
+    struct.pack_into("<II", header, 112, 124 + len(body), len(profile))
+    yield Sample("bmp profile", bmp_file(bytes(header), body + profile), standards.shown_p3(rgb / 255))
+    whole = bmp_file(bmp_info(24), body)
+    yield Sample("bmp last padding left out", whole[:-1], as_shown(rgb, 255))
+    yield Sample("bmp last pixel left out", whole[:-2], None)
+    yield Sample("bmp beginning not said", whole[:10] + bytes(4) + whole[14:], as_shown(rgb, 255))
+    none = bmp_info(32, length=56, compression=3, masks=(0, 0, 0, 0))
+    yield Sample("bmp no masks", bmp_file(none, bytes(4 * WIDTH * HEIGHT)), None)
+    yield Sample("bmp array", b"BA" + bytes(12) + whole, None, "an OS/2 bitmap array")
+
+
+# JPEG 2000: boxes that say what the components are.
+
+
+def jp2(components: Array, *boxes_of_header: bytes, bits: int = 8, lead: bytes = b"") -> bytes:
+    stream = bytes(
+        imagecodecs.jpeg2k_encode(
+            np.ascontiguousarray(components.astype(np.uint8)), codecformat="j2k", bitspersample=bits, reversible=True,
+            level=0, mct=False,
+        )
+    )  # fmt: skip
+    count = 1 if components.ndim == 2 else components.shape[2]
+    header = box(b"ihdr", struct.pack(">IIHBBBB", HEIGHT, WIDTH, count, bits - 1, 7, 0, 0)) + b"".join(boxes_of_header)
+    head = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ") + lead
+    return head + box(b"jp2h", header) + box(b"jp2c", stream)
+
+
+def space(number: int) -> bytes:
+    return box(b"colr", struct.pack(">BBBI", 1, 0, 0, number))
+
+
+def roles(*channels: tuple[int, int, int]) -> bytes:
+    return box(b"cdef", struct.pack(">H", len(channels)) + b"".join(struct.pack(">HHH", *each) for each in channels))
+
+
+def jpeg2000() -> Iterator[Sample]:
+    rgb, one, alpha = quantised(gradient(), 8), quantised(grey(), 8), quantised(opacity(), 8)
+    shown, over = as_shown(rgb, 255), as_shown(rgb, 255) * (alpha / 255)[..., None]
+    p3, dim = (box(b"colr", b"\2\0\0" + profile) for profile in (rgb_profile(P3), grey_profile(1.8)))
+    wide, light = standards.shown_p3(rgb / 255), as_shown(coded((one / 255) ** 1.8))
+    yield Sample("jp2 profile", jp2(rgb, p3), wide)
+    yield Sample("jp2 grey profile", jp2(one, dim), light)
+    yield Sample("jp2 grey alpha profile", jp2(np.dstack([one, alpha]), dim), light * (alpha / 255)[..., None])
+    yield Sample("jp2 space before profile", jp2(rgb, space(16), p3), shown)
+    yield Sample("jp2 unknown space before profile", jp2(rgb, space(99), p3), wide)
+    usual = ((0, 0, 1), (1, 0, 2), (2, 0, 3))
+    yield Sample("jp2 bgr", jp2(rgb[..., ::-1], space(16), roles((0, 0, 3), (1, 0, 2), (2, 0, 1))), shown)
+    first = roles((0, 1, 0), (1, 0, 1), (2, 0, 2), (3, 0, 3))
+    yield Sample("jp2 alpha first", jp2(np.dstack([alpha, rgb]), space(16), first), over)
+    times = np.rint(rgb * (alpha / 255)[..., None])
+    yield Sample("jp2 premultiplied", jp2(np.dstack([times, alpha]), space(16), roles(*usual, (3, 2, 0))), over)
+    dark = np.rint(one * (alpha / 255))
+    both = jp2(np.dstack([dark, alpha]), space(17), roles((0, 0, 1), (1, 2, 0)))
+    yield Sample("jp2 grey premultiplied", both, as_shown(dark, 255))
+    odd = roles(*usual, (3, 65535, 65535))
+    yield Sample("jp2 of no meaning", jp2(np.dstack([rgb, alpha]), space(16), odd), shown)
+    palette = np.random.default_rng(8).integers(0, 256, (256, 4), dtype=np.uint8)
+    for bits in range(1, 9):
+        index, count = quantised(grey(), bits), 1 << bits
+        entries = box(b"pclr", struct.pack(">HB", count, 3) + b"\7\7\7" + palette[:count, :3].tobytes())
+        for name, columns in (("", (0, 1, 2)), (" backwards", (2, 1, 0))):
+            uses = box(b"cmap", b"".join(struct.pack(">HBB", 0, 1, column) for column in columns))
+            data = jp2(index, space(16), entries, uses, bits=bits)
+            yield Sample(f"jp2 palette {bits}{name}", data, palette[index][..., list(columns)].astype(float))
+    four = box(b"pclr", struct.pack(">HB", 256, 4) + b"\7" * 4 + palette.tobytes())
+    uses = box(b"cmap", b"".join(struct.pack(">HBB", 0, 1, column) for column in range(4)))
+    data = jp2(one, space(16), four, uses, roles(*usual, (3, 1, 0)))
+    yield Sample("jp2 palette alpha", data, palette[one][..., :3] * (palette[one][..., 3:] / 255))
+    grey_entries = box(b"pclr", struct.pack(">HB", 256, 1) + b"\7" + palette[:, 0].tobytes())
+    data = jp2(one, space(17), grey_entries, box(b"cmap", struct.pack(">HBB", 0, 1, 0)))
+    yield Sample("jp2 palette of greys", data, as_shown(palette[one][..., 0], 255))
+    short = box(b"pclr", struct.pack(">HB", 100, 3) + b"\7\7\7" + palette[:100, :3].tobytes())
+    yield Sample("jp2 palette short", jp2(one, space(16), short), None)
+    for number, words in ((12, "CMYK JPEG 2000"), (14, "Lab JPEG 2000")):
+        count = 4 if number == 12 else 3
+        yield Sample(f"jp2 {words}", jp2(np.dstack([rgb, alpha])[..., :count], space(number)), None, words)
+    lure = box(b"uuid", bytes(16) + b"\xff\x4f\xff\x51" + bytes(60))
+    yield Sample("jp2 another's codestream", jp2(rgb, space(16), lead=lure), shown)
+
+
+# AVIF: what its boxes ask for.
+
+
+def with_property(data: bytes, kind: bytes, content: bytes) -> bytes:
+    """Put a property into the boxes of Pillow's file, for all that is there; the pixels move by as much."""
+    added = box(kind, content)
+    for parent in (b"meta", b"iprp", b"ipco"):
+        place = data.index(parent) - 4
+        data = (
+            data[:place]
+            + struct.pack(">I", int.from_bytes(data[place : place + 4], "big") + len(added))
+            + data[place + 4 :]
+        )
+    place = data.index(b"ipco") - 4
+    end = place + int.from_bytes(data[place : place + 4], "big") - len(added)
+    return data[:end] + added + data[end:]
+
+
+def avif() -> Iterator[Sample]:
+    rgb = quantised(gradient(), 8).astype(np.uint8)
+    for value_range in ("full", "limited"):
+        file = io.BytesIO()
+        Image.fromarray(rgb).save(file, "AVIF", quality=100, subsampling="4:4:4", range=value_range)
+        whole = file.getvalue()
+        for name, numbers, part in (
+            ("middle", (41, 1, 25, 1, 0, 1, 0, 1), (slice(10, 35), slice(10, 51))),
+            ("corner", (41, 1, 25, 1, -10, 1, -10, 1), (slice(0, 25), slice(0, 41))),
+        ):
+            cut = moved_pixels(with_property(whole, b"clap", struct.pack(">4I4i", *numbers)), 40)
+            yield Sample(f"avif aperture {name} {value_range}", cut, as_shown(rgb[part], 255))
+        for numbers in ((40, 1, 25, 1, 0, 1, 0, 1), (41, 0, 25, 1, 0, 1, 0, 1), (99, 1, 25, 1, 0, 1, 0, 1)):
+            cut = moved_pixels(with_property(whole, b"clap", struct.pack(">4I4i", *numbers)), 40)
+            yield Sample(f"avif aperture {numbers[:2]} {value_range}", cut, None, "clean aperture")
+
+
+def moved_pixels(data: bytes, by: int) -> bytes:
+    """Say in the item locations (ISO/IEC 14496-12, 8.11.3, as Pillow writes them) that the pixels lie further on."""
+    place = data.index(b"iloc") + 4
+    (count,) = struct.unpack_from(">H", data, place + 6)
+    out = bytearray(data)
+    for item in range(count):
+        at = place + 8 + 14 * item + 6
+        struct.pack_into(">I", out, at, struct.unpack_from(">I", data, at)[0] + by)
+    return bytes(out)
+
+
+def named() -> Iterator[Sample]:
+    for words, head in {
+        "a Cineon image": b"\x80\x2a\x5f\xd7", "a JPEG XR image": b"II\xbc\1", "an SGI image": b"\x01\xda\1\1",
+        "an MNG animation": b"\x8aMNG\r\n\x1a\n", "an X pixmap (XPM)": b"/* XPM */\nstatic char *",
+        "an X bitmap (XBM)": b"#define a_width 61\n", "a thumbnail of xv": b"P7 332\n", "a float map": b"PF4\n61 45\n",
+        "camera raw (Canon CRW)": b"II\x1a\0\0\0HEAPCCDR", "camera raw (Minolta MRW)": b"\0MRM",
+        "a RAR archive": b"Rar!\x1a\7", "a video (MPEG)": b"\0\0\1\xba", "a DjVu document": b"AT&TFORM",
+    }.items():  # fmt: skip
+        yield Sample(f"named {words}", head + bytes(64), None, words)
