@@ -5,7 +5,7 @@ Types stay pydantic's own, since they are what programs handle errors by; only t
 
 import reprlib
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -138,9 +138,14 @@ def _brief(words: str) -> str:
 def listed(wrongs: list[Wrong]) -> str:
     """Return all faults in one line, at most twenty of them; the first without its place, which stands before it."""
     [first, *others] = wrongs
-    shown = [first.words, *map(str, others[: MAX_FAULTS - 1])]
-    left = len(wrongs) - len(shown)
-    return "; ".join([*shown, *([f"and {left} more faults"] if left else [])])
+    return joined([first.words, *map(str, others)])
+
+
+def joined(faults: Sequence[str]) -> str:
+    """Return what is wrong in one line, at most twenty things of it."""
+    left = len(faults) - MAX_FAULTS
+    more = [f"and {left} more fault{'s' if left > 1 else ''}"] if left > 0 else []
+    return "; ".join([*faults[:MAX_FAULTS], *more])
 
 
 def short(value: object) -> str:

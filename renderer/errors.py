@@ -117,7 +117,7 @@ def as_one(faults: Sequence[JobError]) -> JobError:
     first.others = tuple(others)
     left = len(alone) - MAX_FAULTS
     if left > 0:
-        counted = "and 1 more fault" if left == 1 else f"and {left} more faults"
+        counted = f"and {left} more fault{'s' if left > 1 else ''}"
         rests = ["there are more faults than these" if rests else counted]
     first.rest = "; ".join(rests)
     return first

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from protocol.documents import DocumentRefused, most_values, read_document, refuse_crowded
-from protocol.words import short
+from protocol.words import meant, short
 from renderer.errors import ConfigError, InvalidRequest, NoManifest, StillreelError
-from renderer.manifests.still import Fields, still_of_line
+from renderer.manifests.still import Fields, read_lines, still_of_line
 
 MAX_BYTES: Final = 64 * 1024 * 1024
 
@@ -49,23 +49,27 @@ def from_concat(text: str) -> Fields:
         InvalidRequest: a line is neither a file nor its duration, or there is no file; the message names the line.
     """
     entries: list[tuple[int, Fields]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+
+    def read(line: str, number: int) -> Fields:
         words = line.split(maxsplit=1)
-        if not words or words[0].startswith("#"):
-            continue
         if words[0] == "file":
-            entries.append((number, {"url": _unquoted(words[-1] if len(words) > 1 else "", number)}))
+            entries.append((number, {}))
+            entries[-1][1]["url"] = _unquoted(words[-1] if len(words) > 1 else "", number)
         elif words[0] == "duration" and entries:
             entries[-1][1]["duration"] = _seconds(words[-1], number)
         elif words[0] != "ffconcat":
             raise InvalidRequest(
                 f'line {number}: expected "file" or the "duration" of one, found {short(line.strip())}'
             )
+        return {}
+
+    lines = enumerate(text.splitlines(), 1)
+    read_lines(((number, line) for number, line in lines if line.strip() and not line.lstrip().startswith("#")), read)
     if len(entries) > 1 and entries[-1][1] == {"url": entries[-2][1]["url"]} and "duration" in entries[-2][1]:
         entries.pop()
     if not entries:
         raise InvalidRequest("expected a line such as file 'a.png' for every image, found none")
-    return {"images": [still_of_line(fields, number) for number, fields in entries]}
+    return {"images": read_lines(entries, still_of_line)}
 
 
 def _unquoted(text: str, line: int) -> str:
@@ -122,17 +126,14 @@ def from_json_lines(text: str, most: int) -> Fields:
     except DocumentRefused as error:
         raise ConfigError(str(error)) from error
     fields: Fields = {}
-    images: list[Fields] = []
     # Not splitlines(): a string in JSON may hold what that takes for the end of a line, such as U+2028.
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     items = [(number, _object_of_line(line, number, most)) for number, line in lines]
     if items and not any("url" in item for _, item in items) and "images" not in items[0][1]:
         raise NoManifest(f'{_EXPECTED}, found no "url"')
-    for place, (number, item) in enumerate(items):
-        if place == 0 and "url" not in item:
-            fields = item
-        else:
-            images.append(still_of_line(item, number))
+    if items and "url" not in items[0][1]:
+        fields, items = items[0][1], items[1:]
+    images = read_lines(items, still_of_line)
     if "images" in fields:
         raise InvalidRequest(f'line {lines[0][0]}: expected the images on lines of their own, found "images"')
     if not images:
@@ -163,11 +164,13 @@ def from_csv(text: str) -> Fields:
     names, delimiter = _header(text)
     rows = _rows(text, delimiter)
     next(rows)
-    images = []
-    for number, cells in rows:
+
+    def still(cells: list[str], number: int) -> Fields:
         if len(cells) != len(names):
             raise InvalidRequest(f"line {number}: expected {len(names)} columns, found {len(cells)}")
-        images.append(still_of_line({name: cell for name, cell in zip(names, cells, strict=True) if cell}, number))
+        return still_of_line({name: cell for name, cell in zip(names, cells, strict=True) if cell}, number)
+
+    images = read_lines(rows, still)
     if not images:
         raise InvalidRequest("expected a row for every image below the header, found none")
     return {"images": images}
@@ -181,9 +184,8 @@ def _header(text: str) -> tuple[list[str], str]:
         if "url" in names:
             wrong = [name for name in names if name not in _COLUMNS or names.count(name) > 1]
             if wrong:
-                raise InvalidRequest(
-                    f"line {line}: expected the columns url, frames and duration, found {short(wrong[0])}"
-                )
+                found = ", ".join(map(short, wrong)) + meant(wrong[0], set(_COLUMNS) - set(names))
+                raise InvalidRequest(f"line {line}: expected the columns url, frames and duration, found {found}")
             return names, delimiter
     raise NoManifest(f"line {line}: expected a header row such as url,frames or url,duration, found {short(first)}")
 

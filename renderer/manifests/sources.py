@@ -21,6 +21,7 @@ from urllib.parse import quote
 from pydantic import ValidationError
 
 from protocol.schema import ImageFrame, ResultWarning
+from protocol.words import joined
 from renderer.errors import ConfigError, InvalidRequest
 from renderer.manifests.numbering import gaps, likely_gaps, natural, parse_pattern, unsaid_words
 from renderer.manifests.read import begins_like_manifest, is_manifest_name, read_manifest
@@ -223,7 +224,7 @@ class _Images:
     def ask(self, sources: Sequence[str]) -> Asked:
         if self._wishes.start is not None and not any(_pattern_of(source) for source in sources):
             raise ConfigError("--start is the first number of a pattern such as frames_%04d.png; found no pattern")
-        files = [file for source in sources for file in self._files(source)]
+        files = self._all_files(sources)
         if len(sources) == len(files) and _is_as_a_shell_sorts(sources) and not self._wishes.keeps_order:
             files.sort(key=lambda file: natural(str(file)))
         hold = self._wishes.hold or {"frames": 1}
@@ -235,6 +236,21 @@ class _Images:
         images = [{"url": url, **hold} for url in urls]
         return Asked({"images": images, **self._wishes.overrides}, Path.cwd(), warnings=tuple(self._warnings))
 
+    def _all_files(self, sources: Sequence[str]) -> list[Path]:
+        """Return what is meant by all names, or say which mean nothing."""
+        files: list[Path] = []
+        wrong: list[str] = []
+        for source in sources:
+            try:
+                files += self._files(source)
+            except ConfigError as error:
+                wrong.append(error.message)
+        if wrong:
+            raise ConfigError(joined(wrong))
+        if not any(map(os.path.lexists, files)):
+            raise ConfigError(joined([f"{file}: no such file" for file in files]))
+        return files
+
     def _files(self, source: str) -> list[Path]:
         path = Path(source)
         if path.is_dir():
@@ -245,6 +261,8 @@ class _Images:
             return self._of_pattern(path)
         if glob.has_magic(source):
             return self._of_glob(source)
+        if is_image_name(path.name):  # named with those that are damaged by whoever opens them, unless all are missing
+            return [path]
         raise ConfigError(f"{source}: no such file")
 
     def _of_directory(self, path: Path) -> list[Path]:

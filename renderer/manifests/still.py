@@ -6,20 +6,41 @@ The fields that `--set fps=30 --set crf=18` sets in every request are read here 
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from protocol.errors import Loc, dotted
+from protocol.errors import MAX_FAULTS, Loc, dotted
 from protocol.schema import Fault, ImageFrame, RenderRequest, ResultWarning
-from protocol.words import listed, meant, wrongs_in
+from protocol.words import joined, listed, meant, wrongs_in
 from renderer.errors import ConfigError, InvalidRequest, JobError
 
 Fields = dict[str, Any]
+T = TypeVar("T")
 
 _URL_MAX: Final = 1000
+
+
+def read_lines(lines: Iterable[tuple[int, T]], read: Callable[[T, int], Fields]) -> list[Fields]:
+    """Read lines, each with its number, so that all that are at fault are told, and none is looked at behind twenty.
+
+    Raises:
+        InvalidRequest: `read` has raised it of some lines.
+    """
+    found, faults = [], []
+    for number, line in lines:
+        try:
+            found.append(read(line, number))
+        except InvalidRequest as error:
+            faults.append(error.message)
+            if len(faults) == MAX_FAULTS:
+                faults[-1] += "; later lines were not looked at"
+                break
+    if faults:
+        raise InvalidRequest(joined(faults))
+    return found
 
 
 def still_of_line(fields: Fields, line: int) -> Fields:
@@ -89,14 +110,23 @@ def parse_overrides(assignments: Iterable[str]) -> Fields:
     Raises:
         ConfigError: a pair is not NAME=VALUE, or a request cannot have such a field.
     """
-    overrides = dict(_pair(assignment) for assignment in assignments)
+    overrides: Fields = {}
+    wrong: list[str] = []
+    for assignment in assignments:
+        try:
+            name, value = _pair(assignment)
+            overrides[name] = value
+        except ConfigError as error:
+            wrong.append(error.message)
     try:
         RenderRequest.model_validate({"images": [{"url": "-"}], **overrides})
         json.dumps(overrides, allow_nan=False)
     except ValidationError as error:
-        raise ConfigError(f"--set {faults_in(error, RenderRequest)}") from error
-    except ValueError as error:
-        raise ConfigError("--set: expected numbers within the range of a double") from error
+        wrong.append(f"--set {faults_in(error, RenderRequest)}")
+    except ValueError:
+        wrong.append("--set: expected numbers within the range of a double")
+    if wrong:
+        raise ConfigError(joined(wrong))
     return overrides
 
 

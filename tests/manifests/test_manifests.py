@@ -293,6 +293,66 @@ def test_another_hold_is_refused(text: str) -> None:
 # --set.
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        (
+            "a.csv",
+            "url,frames\na,x\nb,1\nc,0,9\nd,0\n",
+            (
+                "line 2: frames: expected a whole number, found 'x'; line 4: expected 2 columns, found 3; "
+                "line 5: frames: expected at least 1, found '0'"
+            ),
+        ),
+        (
+            "a.csv",
+            "url,framse\na,1\n",
+            "line 1: expected the columns url, frames and duration, found 'framse'; did you",
+        ),
+        (
+            "a.jsonl",
+            '{"url": "a", "frame": 1}\n{"url": "b"}\n{"url": "c", "frames": 0}\n',
+            "line 1: frame: no such field; did you mean frames?; line 3: frames: expected at least 1, found 0",
+        ),
+        (
+            "a.ffconcat",
+            "file a b\noutpoint 1\nfile c\nduration soon\n",
+            (
+                "line 1: expected one name, in single quotes if it has spaces, found 'a b'; "
+                'line 2: expected "file" or the "duration" of one, found \'outpoint 1\'; '
+                "line 4: expected a duration such as 1.5 or 0:01.5, found 'soon'"
+            ),
+        ),
+    ],
+)
+def test_all_lines_at_fault_are_told_at_once(write: Write, name: str, text: str, words: str) -> None:
+    path = write(name, text)
+    with pytest.raises(InvalidRequest) as raised:
+        read_manifest(path)
+    assert str(raised.value).startswith(f"manifest {path}: {words}")
+
+
+def test_twenty_lines_at_fault_are_told_and_no_further_one_is_looked_at(write: Write) -> None:
+    path = write("a.csv", "url,frames\n" + "a,0\n" * 500)
+    with pytest.raises(InvalidRequest) as raised:
+        read_manifest(path)
+    assert str(raised.value).count("found '0'") == 20
+    assert str(raised.value).endswith(
+        "; line 21: frames: expected at least 1, found '0'; later lines were not looked at"
+    )
+
+
+def test_all_set_values_that_no_request_may_have_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_overrides(["fsp=30", "crf=99", "crff=1"])
+    for words in (
+        "--set fsp=30: ",
+        "did you mean fps?; --set crff=1: ",
+        "did you mean crf?; --set crf: expected at most",
+    ):
+        assert words in raised.value.message
+
+
 def test_a_set_value_is_json_or_else_text() -> None:
     assignments = ["fps=30000/1001", "crf=18", "background=#112233", "upscale=false", 'metadata={"a": [1]}', "crf=19"]
     assert parse_overrides(assignments) == {

@@ -133,6 +133,22 @@ def test_names_that_are_no_text_or_have_colons_are_found_again(here: Path) -> No
     assert bytes_ == f"file://{here}/caf%E9.png"
 
 
+def test_all_names_that_fit_nothing_are_told_at_once() -> None:
+    touch("a.png")
+    assert refused("gone", "a.png", "*.jpg", "no/f_%d.png") == (
+        "gone: no such file; *.jpg: no image has such a name; no/f_%d.png: no file has such a name"
+    )
+    assert refused("x.png", "y.png") == "x.png: no such file; y.png: no such file"
+    told = refused(*(f"{number}.png" for number in range(30)))
+    assert told.count("no such file") == 20
+    assert told.endswith("; and 10 more faults")
+
+
+def test_a_missing_image_among_others_is_left_to_who_opens_them_and_names_all_that_are_bad(here: Path) -> None:
+    touch("a.png")
+    assert shown("a.png", "gone.png", "b.JPG") == ["a.png", "gone.png", "b.JPG"]
+
+
 def test_what_fits_nothing_is_refused_by_name() -> None:
     touch("a.png", "b.json")
     assert refused("missing.png") == "missing.png: no such file"
