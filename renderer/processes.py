@@ -1,22 +1,22 @@
 """Processes: those that are left over, as the kernel lists them (proc(5)), and children that end with their parent.
 
-**Left over.** Which ones are left over is told by session and group. Workers lead sessions of their own, and whatever
-is begun in this process by way of `subprocess` or multiprocessing is of its session and either of its group or the
-leader of another. So a child that is neither was not begun here but handed on by a parent that has died, and nobody
-else waits for its end.
+**Left over.** A process that was left over is recognised by its session and group. Workers lead sessions of their own.
+The children that this process begins by `subprocess` or multiprocessing are in its session, and either in its group or
+the leader of another. So a child that is neither was begun by a process that has died, was handed on to this one, and
+nobody else waits for its end.
 
-**Lifelines.** A child ends with whoever began it, however that came to its end. It holds one end of a pipe whose other
-end only its parent has. When that is gone the kernel signals the owner of the child's end, and both are ours to
-choose: SIGKILL, to the child's whole process group (fcntl(2), F_SETOWN and F_SETSIG). Nothing in the child takes part
-in it. So it ends programs of others, processes that are stopped, and Python whose lock a decoder does not let go of.
+**Lifelines.** A child ends with its parent, in whatever way that ends. It holds one end of a pipe whose other end only
+its parent has. When the other end is gone, the kernel signals the owner of the child's end. Signal and owner are ours
+to choose: SIGKILL, to the child's whole process group (fcntl(2), F_SETOWN and F_SETSIG). The child itself takes no part
+in it. So it also ends programs of others, processes that are stopped, and Python whose lock a decoder keeps.
 
-Nothing of a program runs before its end of the pipe has an owner: until then its process is a shell that reads from a
-second pipe, and ends where that ends with nothing said. So there is no moment at which a parent can be killed and leave
+No code of a program runs before its end of the pipe has an owner: until then its process is a shell that reads from a
+second pipe, and ends if that is closed without a line. So there is no moment at which a parent can be killed and leave
 a program behind.
 
 PR_SET_PDEATHSIG looks simpler and is not: only the child can set it, between fork and exec, where a parent that has
-threads must not run Python; it goes by the thread that forked and not by its process; and what the child itself begins
-does not get it.
+threads must not run Python; it depends on the thread that forked and not on its process; and the children of the child
+do not inherit it.
 """
 
 import contextlib
@@ -43,7 +43,7 @@ _PR_SET_CHILD_SUBREAPER = 36  # prctl.h of Linux
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, or what is left of one that nobody has waited for.
+    """A process, or the zombie of one that nobody has waited for.
 
     Attributes:
         state: one letter; Z is a zombie, T one that was stopped.
@@ -61,7 +61,7 @@ class Process:
 
 
 def listed() -> Iterator[Process]:
-    """Return what runs now; nothing where there is no /proc."""
+    """Return the processes that run now; none where there is no /proc."""
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             yield _read(path)
@@ -93,7 +93,7 @@ def session_ticks(leaders: Collection[int]) -> int:
 
 
 def is_stopped(pid: int) -> bool:
-    """Say whether a signal has stopped a process; one that has ended is not stopped."""
+    """Return whether a signal has stopped a process; a process that has ended is not stopped."""
     try:
         return _read(Path(f"/proc/{pid}/stat")).state == "T"
     except OSError:
@@ -119,7 +119,7 @@ def allocated_bytes(pid: int | str = "self") -> int:
     """
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     sizes = (int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmData:"))
-    return next(sizes, 0)  # a zombie has none
+    return next(sizes, 0)  # a zombie has no memory
 
 
 def resident_below(ancestor: int) -> int:
@@ -134,7 +134,7 @@ def resident_below(ancestor: int) -> int:
 
 
 def end_session(leader: int) -> None:
-    """Kill what a process has left that led a session of its own and is dead; as its new parent, wait for it too.
+    """Kill the processes that a dead leader of a session has left, and wait for those that have become our children.
 
     No other process gets the leader's number while anything of its session or groups is left (POSIX.1-2017, fork).
     """
@@ -151,7 +151,7 @@ def end_session(leader: int) -> None:
 
 
 def adopt_orphans() -> None:
-    """Become the parent of what this process's descendants leave behind, in place of process 1."""
+    """Become the parent of the processes that descendants of this one leave behind, in place of process 1."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
@@ -159,8 +159,8 @@ def adopt_orphans() -> None:
 def end_orphans() -> None:
     """Kill the processes that were left to this one, and wait for those that are dead.
 
-    As process 1 of a container it is left others as well, such as those of somebody who looks around in there. Those
-    are waited for only.
+    Process 1 of a container is left others as well, such as those of a person who works in the container. It waits for
+    those, and does not kill them.
     """
     group, session = os.getpgrp(), os.getsid(0)
     for process in _children():
@@ -178,7 +178,7 @@ def first_to_kill(score: int) -> int | None:
     Args:
         score: 0 for a process like any other, 1000 for the first (proc(5), oom_score_adj).
     """
-    with contextlib.suppress(OSError, ValueError):  # no Linux
+    with contextlib.suppress(OSError, ValueError):  # not on Linux
         before = int(_OOM_SCORE.read_text(encoding="ascii"))
         if before < score:
             _OOM_SCORE.write_text(str(score), encoding="ascii")
@@ -202,12 +202,12 @@ def starting_first_to_kill(score: int) -> Iterator[None]:
                 _OOM_SCORE.write_text(str(before), encoding="ascii")
 
 
-# Becomes the program after its first argument as soon as it is told a line by the pipe of that number.
+# A shell that becomes the program after its first argument as soon as it reads a line from the pipe of that number.
 _WAITS: Final = ("/bin/sh", "-c", 'read -r _ <"/proc/self/fd/$1" && shift && exec "$@"', "sh")
 
 
 def tie(pipe: int, owner: int) -> None:
-    """Have a process killed as soon as nobody can write to a pipe any more; at once where nobody can already.
+    """Have a process killed as soon as no process can write to a pipe any more; at once if none can now.
 
     Args:
         pipe: the end that is read from; there is one owner for it, however many processes share it.
@@ -227,7 +227,7 @@ def tie(pipe: int, owner: int) -> None:
 class Child(subprocess.Popen[bytes]):
     """A program that leads a process group, which ends with this process at the latest, and with the block it is for.
 
-    It stays in this process's session: that tells it from what workers leave.
+    It stays in the session of this process, which distinguishes it from the processes that workers leave.
     """
 
     def __init__(
@@ -267,7 +267,7 @@ class Child(subprocess.Popen[bytes]):
         super().__exit__(*exc)
 
     def end(self) -> None:
-        """Kill it and what it has begun, as far as that has not ended yet; harmless when repeated.
+        """Kill it and the processes that it has begun, unless they have ended; harmless when repeated.
 
         The kernel knows the group by more than its number, so this is safe after the child was waited for as well.
         """
@@ -281,7 +281,7 @@ class Child(subprocess.Popen[bytes]):
     def _let_go(self) -> None:
         read_end, write_end = self._pipe
         self._pipe = ()
-        os.close(write_end)  # first, so that there is somebody to be signalled for whatever the child has closed
+        os.close(write_end)  # first, so that the pipe has an owner to signal even if the child has closed its end
         os.close(read_end)
 
 
@@ -310,7 +310,7 @@ def _waiting(command: Sequence[str]) -> Iterator[tuple[tuple[int, ...], Sequence
 def answer(
     command: Sequence[str], *, timeout_s: float, told: str = "", environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a program to its end and return what it said.
+    """Run a program to its end and return its output.
 
     Args:
         told: what it reads from its stdin.

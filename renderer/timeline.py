@@ -83,7 +83,7 @@ def timeline_of(request: RenderRequest) -> Timeline:
 
 
 def remarks(request: RenderRequest, line: Timeline) -> list[ResultWarning]:
-    """Return what a client might not expect of the timeline that `timeline_of` has made of its request."""
+    """Return the warnings about the timeline that `timeline_of` has made of a request."""
     urls = [image.url for image in request.images]
     warnings = []
     if request.gaps is None and (found := likely_gaps(urls)):

@@ -180,8 +180,8 @@ class Engine:
         """Return what a job was made from that has ended without a video.
 
         Raises:
-            JobNotFound: nobody has this id.
-            NotSupported: it cannot be made again; the words say why.
+            JobNotFound: no job has this id.
+            NotSupported: it cannot be made again; the message says why.
         """
         outcome.refuse_to_make_again(self.job(job_id))
         try:
@@ -190,10 +190,10 @@ class Engine:
             raise NotSupported(_FORGOTTEN, loc=("request_id",)) from error
 
     def check_room(self, owner: str = "") -> None:
-        """Refuse what cannot be taken now.
+        """Refuse a job that cannot be accepted now.
 
         Raises:
-            CapacityError: no job of this owner would be accepted now; the words say why.
+            CapacityError: no job of this owner would be accepted now; the message says why.
         """
         if self._waiting.is_closed:
             raise ShuttingDown("the daemon is stopping; send the request again once it is back")
@@ -301,10 +301,10 @@ class Engine:
             self._store.note(replace(job, progress=progress))
 
     def cancel(self, job_id: str) -> Job:
-        """Ask that a job end; one that runs ends as soon as its slot is stopped, one that has ended stays as it is.
+        """Ask that a job end; a running job ends as soon as its slot is stopped, and a finished one does not change.
 
         Raises:
-            JobNotFound: nobody has this id.
+            JobNotFound: no job has this id.
         """
         job = self.job(job_id)
         cancelled = JobCancelled("the request was cancelled by its client").fault()
@@ -357,7 +357,7 @@ class Engine:
         """Return a job.
 
         Raises:
-            JobNotFound: nobody has this id.
+            JobNotFound: no job has this id.
         """
         if job := self._store.get(job_id):
             return job
@@ -419,7 +419,7 @@ class Engine:
         """Yield the job now, at every change, and every `heartbeat_s` in between; end after its last state.
 
         Raises:
-            JobNotFound: nobody has this id.
+            JobNotFound: no job has this id.
             ShuttingDown: the daemon stops before the job can run.
         """
         with self._store.watching(job_id) as changed:

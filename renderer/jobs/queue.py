@@ -60,7 +60,7 @@ class FairQueue:
                 del lane[job.client]
 
     def ahead(self, job: Job) -> int:
-        """Return how many are begun before this one if nothing else comes; 0 for one that is not here."""
+        """Return how many jobs are begun before this one, unless others come; 0 for a job that is not here."""
         lane = self._lanes[job.priority]
         line = lane.get(job.client, [])
         if (job.number, job.id) not in line:
@@ -81,7 +81,7 @@ class WaitingJobs:
     """The queue with its clock: jobs that wait for their turn or for a pause to be over; on one loop.
 
     Attributes:
-        is_closed: no job is taken out any more; what waits is for the next daemon.
+        is_closed: no job is taken out any more; the jobs that wait are for the next daemon.
     """
 
     def __init__(self) -> None:
@@ -114,11 +114,11 @@ class WaitingJobs:
         self._queue.discard(job)
 
     def ahead(self, job: Job) -> int:
-        """Return how many jobs are begun before this one, if nothing else comes."""
+        """Return how many jobs are begun before this one, unless others come."""
         return self._queue.ahead(job)
 
     def call_later(self, job_id: str, delay_s: float, act: Callable[P, object], *args: P.args, **_: P.kwargs) -> None:
-        """Set the one timer that a job that waits may have."""
+        """Set the timer of a job that waits; each may have one."""
         self._cancel_timer(job_id)
         self._timers[job_id] = asyncio.get_running_loop().call_later(delay_s, act, *args)
 

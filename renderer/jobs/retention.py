@@ -34,7 +34,7 @@ class Retention:
         self._places = places
 
     async def run(self) -> None:
-        """Sweep now and then until cancelled; what fails is tried again."""
+        """Sweep once a minute until cancelled; a sweep that fails is tried again."""
         with contextlib.suppress(OSError, StillreelError):
             await self._remove_orphan_logs(time.time())
         await repeatedly("retention", lambda: self.sweep(time.time()), _SWEEP_S)
@@ -67,7 +67,7 @@ class Retention:
                 self._places.uncleaned.discard(job_id)
 
     def _surplus(self, now: float) -> Collection[Job]:
-        """Return some of the jobs whose answers are too old or too many; they are few at once, to spare the loop."""
+        """Return some of the jobs whose answers are too old or too many; only a few at once, to spare the loop."""
         old = self._store.finished_before(now - self._settings.results_s, _AT_ONCE)
         return old or self._store.finished_beyond(self._settings.results, _AT_ONCE)
 
