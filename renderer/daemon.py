@@ -27,11 +27,10 @@ from renderer.disk import absolute
 from renderer.encode.nvenc.findings import with_gpus_tested
 from renderer.errors import ConfigError, StillreelError
 from renderer.frontends.http.webhooks import webhooks
+from renderer.frontends.intake import Intake
 from renderer.frontends.job_log import JobLogReader
-from renderer.frontends.spool.door import Spool
 from renderer.frontends.zmq.curve import CurveRing
 from renderer.frontends.zmq.server import ZmqServer
-from renderer.intake import Intake
 from renderer.jobs.data_dir import STORE_NAME, daemon_id, data_dir, held, scratch, shut, shut_socket
 from renderer.jobs.engine import Engine
 from renderer.jobs.outcome import Places
@@ -79,6 +78,7 @@ class ServiceManager:
 
 if TYPE_CHECKING:
     from renderer.frontends.http.app import HttpDoor
+    from renderer.frontends.spool.door import Spool
 
 
 _GAUGES_S = 1.0
@@ -185,7 +185,7 @@ class _Daemon:
             await self._serve(engine, server, http, parts, ready)
         log.info("stopped", extra={"action": "stop"})
 
-    async def _take_up(self, engine: Engine, spool: Spool | None) -> None:
+    async def _take_up(self, engine: Engine, spool: "Spool | None") -> None:
         """Go on where an earlier daemon has stopped."""
         say_if_descriptors_are_few(self._settings)
         try:
@@ -255,16 +255,18 @@ class _Daemon:
         if not self._drain.is_set():
             raise RuntimeError(f"{part.__qualname__} has ended, and the daemon cannot go on without it")
 
-    def _spool(self, engine: Engine, intake: Intake) -> Spool | None:
+    def _spool(self, engine: Engine, intake: Intake) -> "Spool | None":
         """Return the manifest directory's door, if there is one."""
         settings = self._settings
         if settings.spool.directory is None:
             return None
+        from renderer.frontends.spool.door import Spool  # noqa: PLC0415 - what watches directories is for this door alone
+
         known = daemon_id(self._data_dir)
         return Spool(settings.spool, engine, intake, daemon_id=known, workers=settings.engine.workers)
 
     @contextlib.asynccontextmanager
-    async def _metrics(self, engine: Engine, spool: Spool | None) -> AsyncIterator[MetricsServer | None]:
+    async def _metrics(self, engine: Engine, spool: "Spool | None") -> AsyncIterator[MetricsServer | None]:
         """Answer scrapes, on a port and threads of their own if that is wished for; the HTTP door has them as well.
 
         The gauges are read on this loop, once a second.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from protocol.errors import MAX_FAULTS
 from protocol.schema import Progress, RenderRequest, ResultWarning
@@ -37,7 +37,6 @@ from renderer.errors import DeviceFailed, EncodeFailed, JobError, NotSupported, 
 from renderer.geometry import Canvas, CanvasLimits, Size, canvas_for, even_up, largest_canvas
 from renderer.h264.bits import UnsupportedStream
 from renderer.h264.repeat import NeedsIdr
-from renderer.mp4 import Mp4Writer
 from renderer.pictures.compose import Framing
 from renderer.pictures.fetch import Content, Fetcher
 from renderer.pictures.formats import More
@@ -48,6 +47,9 @@ from renderer.pictures.prepare import Stills
 from renderer.pictures.reel import Reel, reel_of, together, warnings_of
 from renderer.timeline import Timeline, remarks
 from renderer.work import NO_GPU_ENCODER, RenderJob, RenderReport, VideoFacts
+
+if TYPE_CHECKING:
+    from renderer.mp4 import Mp4Writer
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +261,7 @@ class _Rendering:
             backend.open_encoder(stream, whole.settings.encode) as encoder,
             Loader(whole.fetcher, whole.settings.pictures, whole.marks, self.at_hand) as loader,
             Stills(sources, self.look, loader, whole.settings.pictures, encoder.stock) as stills,
-            Mp4Writer(output, stream.fps, whole.job.request.timecode) as video,
+            self._video(output, stream.fps) as video,
         ):
             for (index, still), lease in zip(coded, whole.clock.timed("stills", stills), strict=True):
                 whole.good.add(reel.sources[index].picture)
@@ -279,6 +281,11 @@ class _Rendering:
             self.in_part.update(stills.in_part)
             return whole.clock.time("mux", video.commit, reel.timeline.frames)
 
+    def _video(self, output: Path, fps: Fraction) -> "Mp4Writer":
+        from renderer.mp4 import Mp4Writer  # noqa: PLC0415 - libav is imported while the first stills are decoded
+
+        return Mp4Writer(output, fps, self.whole.job.request.timecode)
+
     def _plan(self, backend: Backend) -> StreamPlan:
         rules = self.whole.settings.nvenc if backend.nvenc else self.whole.settings.encode
         if not rules.hold_pictures:
@@ -286,7 +293,7 @@ class _Rendering:
         pictures = [source.picture for source in self.reel.sources]
         return plan_stream(self.reel.timeline, pictures, self._keyframe_interval, self.whole.job.request.preset)
 
-    def _write(self, units: Iterable[AccessUnit], sequence: FrameSequence, video: Mp4Writer) -> None:
+    def _write(self, units: Iterable[AccessUnit], sequence: FrameSequence, video: "Mp4Writer") -> None:
         for unit in units:
             samples = sequence.push(unit)
             self.whole.clock.time("mux", video.extend, samples, sequence.reordered)

@@ -19,8 +19,9 @@ from pydantic import model_validator
 from protocol.schema import RenderRequest
 from renderer.config import FetchSettings, RenderSettings, RequestLimits
 from renderer.errors import DecodeFailed, StillreelError, UnsupportedFormat
+from renderer.frontends.intake import Door, Intake
 from renderer.geometry import Size
-from renderer.intake import Door, Intake, parse_request, render_job
+from renderer.intake import parse_request, render_job
 from renderer.jobs.engine import Engine
 from renderer.pictures import decode, formats, header, recognise
 from renderer.pictures.formats import Header

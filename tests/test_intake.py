@@ -19,7 +19,8 @@ from renderer.errors import (
     NotSupported,
     TooManyImages,
 )
-from renderer.intake import Door, Origin, _told_in_parts, parse_request, refuse_missing_gpu, render_job
+from renderer.frontends.intake import Door, _told_in_parts
+from renderer.intake import Origin, parse_request, refuse_missing_gpu, render_job
 from renderer.jobs.job import Job
 from renderer.work import Attachment, NvencDevice, NvencFindings, NvencLimits, RenderJob
 from tests.jobs.factories import left, running

@@ -30,7 +30,8 @@ from typing import IO, Any
 RUN_S = 60
 _PRELOADED = (
     *(f"renderer.cli.{name}" for name in ("app", "batch", "health", "keys", "render", "serve", "store", "submit")),
-    *("renderer.daemon", "renderer.frontends.http.app", "protocol.client", "rich.progress"),
+    *("renderer.daemon", "renderer.frontends.http.app", "renderer.frontends.spool.door", "renderer.net.connection"),
+    *("protocol.client", "rich.progress"),
 )
 _READ_LATE = ("STILLREEL_", "XDG_", "TEST_DAEMON_MARK", "TMPDIR", "PYTEST_CURRENT_TEST")  # by the program itself
 

@@ -73,7 +73,7 @@ def _say(word: str, style: str, message: str) -> None:
 @contextlib.contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[ShowProgress]:
     """Show a progress bar on a terminal, and nothing elsewhere."""
-    if quiet or not _err().is_terminal:
+    if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
     with _bar(_err()) as show:

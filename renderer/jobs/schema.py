@@ -11,6 +11,7 @@ is named from there, the url of a video is made when the job is read, and attach
 Only the directories of manifests, which are other people's, are named in full.
 """
 
+import functools
 import json
 import os
 import sqlite3
@@ -154,7 +155,11 @@ FIELDS: Final = (
 )  # which have columns of their own
 COLUMNS: Final = (*FIELDS, "job")  # the last is a document of all other fields
 
-_JOB: Final = TypeAdapter(Job)
+
+@functools.cache
+def _jobs() -> TypeAdapter[Job]:
+    """Return what reads and writes jobs; made when there is one, for that takes a while."""
+    return TypeAdapter(Job)
 
 
 def work_document(work: RenderJob) -> str:
@@ -204,7 +209,7 @@ def job_row(job: Job, root: Path) -> tuple[Any, ...]:
     output = job.output if job.is_kept_elsewhere else _from(root, job.output)
     files = os.fsencode(_from(root, job.files)) if job.files else None
     stored = replace(job, result=_stored_result(job, root))
-    document = _JOB.dump_json(stored, exclude=set(FIELDS)).decode()
+    document = _jobs().dump_json(stored, exclude=set(FIELDS)).decode()
     return (
         job.number,
         job.id,
@@ -228,7 +233,7 @@ def read_job(row: tuple[Any, ...], root: Path) -> Job:
         fields = from_json(document) | dict(zip(FIELDS, values, strict=True))
         fields["output"] = root / os.fsdecode(fields["output"])
         fields["files"] = root / os.fsdecode(fields["files"]) if fields["files"] else None
-        job = _JOB.validate_python(fields)
+        job = _jobs().validate_python(fields)
     except (ValueError, TypeError) as error:  # pydantic's included
         raise StoreFailed("a job in the store cannot be read") from error
     if job.result is None or "://" in job.result.video.url:

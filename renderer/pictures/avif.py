@@ -13,13 +13,11 @@ import re
 import struct
 from collections.abc import Mapping
 from fractions import Fraction
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import av
 import cv2
 import numpy as np
 import numpy.typing as npt
-from av.stream import Disposition
 from PIL import Image
 
 from renderer.errors import DecodeFailed
@@ -29,6 +27,9 @@ from renderer.pictures.colour import straight
 from renderer.pictures.exif import orientation_of
 from renderer.pictures.formats import LIBAV, Header, turned, unsupported
 from renderer.pictures.light import coding_of
+
+if TYPE_CHECKING:
+    import av
 
 _NCLX: Final = re.compile(rb"colrnclx(..)(..)(..)(.)", re.DOTALL)  # ISO/IEC 14496-12, 12.1.5
 _GRID: Final = re.compile(rb"infe.{8}grid", re.DOTALL)
@@ -131,6 +132,9 @@ def read_planes(data: bytes, *, is_hdr: bool) -> npt.NDArray[Any]:
         DecodeFailed: libav finds no picture.
         UnsupportedFormat: its planes or its matrix are none that are known here.
     """
+    import av  # noqa: PLC0415 - decoding begins the sooner for it, and few files need libav
+    from av.stream import Disposition  # noqa: PLC0415 - as above
+
     nclx = _NCLX.search(data, 0, _HEAD_BYTES)
     with av.open(io.BytesIO(data), "r", format="mov,mp4,m4a,3gp,3g2,mj2") as container:
         streams = container.streams.video
@@ -153,7 +157,7 @@ def read_planes(data: bytes, *, is_hdr: bool) -> npt.NDArray[Any]:
         return straight(found) if _is_premultiplied(data) else found
 
 
-def _bgr(frame: av.VideoFrame, matrix: int, dtype: np.dtype[Any], *, is_limited: bool) -> npt.NDArray[Any]:
+def _bgr(frame: "av.VideoFrame", matrix: int, dtype: np.dtype[Any], *, is_limited: bool) -> npt.NDArray[Any]:
     kind = _PLANAR.fullmatch(frame.format.name)
     if kind is None or (matrix not in _WEIGHTS and matrix != _IDENTITY):
         raise unsupported(f"AVIF image of {frame.format.name} samples and matrix {matrix}")

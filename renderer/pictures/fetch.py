@@ -113,8 +113,9 @@ class Fetcher:
         if scheme == "cid":
             return self._read_attachment(self._attachment(rest))
         self._check_http(rest)
-        from renderer.net.client import Client, proxy_for  # noqa: PLC0415 - httpcore takes 60 ms that few jobs need
+        from renderer.net.client import Client  # noqa: PLC0415 - asyncio and the like, which few jobs need
         from renderer.net.download import Bounds, download  # noqa: PLC0415 - as above
+        from renderer.net.url import proxy_for  # noqa: PLC0415 - as above
 
         settings = self._settings
         bounds = Bounds(
@@ -282,7 +283,7 @@ class Fetcher:
     def _check_http(self, url: str) -> None:
         if not self._settings.allow_http:
             raise FetchFailed("http and https are switched off here (fetch.allow_http)")
-        from renderer.net.client import parse_http  # noqa: PLC0415 - as above
+        from renderer.net.url import parse_http  # noqa: PLC0415 - as above
 
         parse_http(url)
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from protocol.schema import Fault, File, Progress, RenderParams, RenderResult
 from renderer.config import EncodeSettings, EngineSettings, FetchSettings, RenderSettings, RequestLimits
-from renderer.intake import Door, Intake, render_job
+from renderer.frontends.intake import Door, Intake
+from renderer.intake import render_job
 from renderer.jobs import asked
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, State, Submission

@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 
 from renderer.config import VERSION
 from renderer.errors import FetchFailed, FileTooLarge, JobError, SourceUnavailable
-from renderer.net import client as net_client
+from renderer.net import connection
 from renderer.net.addresses import Guard
-from renderer.net.client import Client, parse_http, proxy_for
+from renderer.net.client import Client
 from renderer.net.download import Bounds, download
+from renderer.net.url import parse_http, proxy_for
 from tests.net.proxy import proxying
 from tests.net.serving import Answer, Names, Site, redirects, says, sends, serving
 
@@ -437,7 +438,7 @@ def certify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Certify
     authority = trustme.CA()
     authority.cert_pem.write_to_path(tmp_path / "authority.pem")
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-    net_client._trust.cache_clear()
+    connection._trust.cache_clear()
 
     def make(*names: str, issuer: trustme.CA = authority, **options: dt.datetime) -> ssl.SSLContext:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -445,7 +446,7 @@ def certify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Certify
         return context
 
     yield make
-    net_client._trust.cache_clear()
+    connection._trust.cache_clear()
 
 
 def test_a_certificate_of_the_name_is_trusted(certify: Certify) -> None:

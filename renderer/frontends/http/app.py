@@ -29,8 +29,8 @@ from renderer.frontends.http.schema import About
 from renderer.frontends.http.server import Listeners
 from renderer.frontends.http.uploads import Storage, Uploads
 from renderer.frontends.http.webhooks import Signer
+from renderer.frontends.intake import Intake
 from renderer.frontends.job_log import JobLogReader
-from renderer.intake import Intake
 from renderer.jobs.engine import Engine
 
 log = logging.getLogger(__name__)

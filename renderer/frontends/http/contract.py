@@ -37,8 +37,8 @@ from renderer.frontends.http.reading import Bodies, Gone, render_request
 from renderer.frontends.http.responses import at, shortened
 from renderer.frontends.http.schema import CANCEL, REQUEST_BODY, RESULT, RUN, STATUS, STREAM, SUBMIT
 from renderer.frontends.http.uploads import Uploads
+from renderer.frontends.intake import Door, Intake
 from renderer.frontends.job_log import JobLogReader
-from renderer.intake import Door, Intake
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, State
 

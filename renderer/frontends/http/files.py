@@ -18,7 +18,7 @@ from starlette.responses import FileResponse, JSONResponse, Response, StreamingR
 from protocol.schema import RenderResult
 from renderer.errors import JobNotFound
 from renderer.frontends.http.links import Links, Tokens, is_upload
-from renderer.frontends.http.responses import REQUEST_ID, error
+from renderer.frontends.http.responses import REQUEST_ID, error, linked
 from renderer.frontends.http.uploads import Uploads
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job
@@ -100,13 +100,6 @@ def _gone() -> Response:
 
 _CHUNK_BYTES: Final = 3 * 256 * 1024  # a multiple of three, so that base64 needs no padding in between
 _PLACE: Final = "data:video/mp4;base64,"
-
-
-def linked(job: Job, result: RenderResult, tokens: Tokens, links: Links) -> dict[str, Any]:
-    """Return the result as a client reads it, with an url that it can fetch."""
-    document = result.model_dump(mode="json")
-    document["video"]["url"] = links.file(tokens.result(job), result.video.file_name)
-    return document
 
 
 async def inline(job: Job, result: RenderResult) -> Response:

@@ -6,15 +6,16 @@ for a minute, so that none of them stands for what will last.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
-
-from starlette.responses import JSONResponse
+from typing import TYPE_CHECKING, Any, Final
 
 from protocol.errors import ERRORS, Loc, dotted
-from protocol.schema import Fault
+from protocol.schema import Fault, RenderResult
 from renderer.config import FetchSettings, PictureSettings
-from renderer.frontends.http.links import Links
+from renderer.frontends.http.links import Links, Tokens
 from renderer.jobs.job import WORDS, Job
+
+if TYPE_CHECKING:
+    from starlette.responses import JSONResponse
 
 REQUEST_ID: Final = "x-fal-request-id"
 _ERROR_TYPE: Final = "x-fal-error-type"
@@ -40,8 +41,10 @@ _EXPLAINED_THERE: Final = {
 }
 
 
-def error(status: int, words: str, error_type: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def error(status: int, words: str, error_type: str, headers: Mapping[str, str] | None = None) -> "JSONResponse":
     """Return an error that is no fault of a field."""
+    from starlette.responses import JSONResponse  # noqa: PLC0415 - webhooks are called without an HTTP door as well
+
     body = {"detail": words, "error_type": error_type, "message": words}
     return JSONResponse(body, status, {_ERROR_TYPE: error_type, **(headers or {})})
 
@@ -55,12 +58,14 @@ class Faults:
             "image_too_large": {"max_pixels": pictures.max_image_pixels},
         }
 
-    def answer(self, fault: Fault, document: object = None, request_id: str | None = None) -> JSONResponse:
+    def answer(self, fault: Fault, document: object = None, request_id: str | None = None) -> "JSONResponse":
         """Return the answer to a request that has failed.
 
         Args:
             document: the request's body, for what was found at the fault; None if it is gone.
         """
+        from starlette.responses import JSONResponse  # noqa: PLC0415 - as above
+
         status, body = self.body(fault, document)
         headers = {_ERROR_TYPE: _TYPES.get(fault.type, fault.type)}
         if request_id is not None:
@@ -126,6 +131,13 @@ def status(job: Job, position: int | None, logs: list[dict[str, Any]], links: Li
         document["error"] = job.error.message
         document["error_type"] = job.error.type
     return 200, document
+
+
+def linked(job: Job, result: RenderResult, tokens: Tokens, links: Links) -> dict[str, Any]:
+    """Return the result as a client reads it, with an url that it can fetch."""
+    document = result.model_dump(mode="json")
+    document["video"]["url"] = links.file(tokens.result(job), result.video.file_name)
+    return document
 
 
 def shortened(value: Any) -> Any:

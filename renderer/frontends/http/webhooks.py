@@ -8,6 +8,7 @@ They are signed with Ed25519, so that whoever is called can tell that it was us 
 """
 
 import asyncio
+import functools
 import hashlib
 import json
 import logging
@@ -16,23 +17,23 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
-
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from typing import TYPE_CHECKING, Any, Final
 
 from protocol.schema import Fault
 from renderer.config import Settings, WebhookSettings
 from renderer.errors import FetchFailed, JobNotFound, StillreelError
-from renderer.frontends.http import files
 from renderer.frontends.http.keys import secret_bytes
 from renderer.frontends.http.links import Links, Tokens
-from renderer.frontends.http.responses import Faults
+from renderer.frontends.http.responses import Faults, linked
 from renderer.jobs.engine import Engine
 from renderer.jobs.hooks import Call, HookStore
 from renderer.jobs.job import Job
 from renderer.net.addresses import Guard
-from renderer.net.client import CallFailed, Client, check_callee, post
+from renderer.net.client import CallFailed, Client, post
+from renderer.net.url import check_callee
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,13 @@ class Signer:
         Raises:
             ConfigError: that is not possible.
         """
-        self._key = Ed25519PrivateKey.from_private_bytes(secret_bytes(data_dir / "webhook.secret"))
+        self._secret = secret_bytes(data_dir / "webhook.secret")
+
+    @functools.cached_property
+    def _key(self) -> "Ed25519PrivateKey":
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - OpenSSL's tables take memory
+
+        return Ed25519PrivateKey.from_private_bytes(self._secret)
 
     def signature(self, request_id: str, user_id: str, timestamp: str, body: bytes) -> str:
         """Return the signature of a call, in hex, as the hosted service writes it."""
@@ -55,7 +62,7 @@ class Signer:
 
     def key_set(self) -> dict[str, Any]:
         """Return the public key as a JWKS (RFC 7517; RFC 8037, 2 for the type of the key)."""
-        public = self._key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+        public = self._key.public_key().public_bytes_raw()
         name = hashlib.sha256(public).hexdigest()[:16]
         point = urlsafe_b64encode(public).rstrip(b"=").decode()
         return {"keys": [{"kty": "OKP", "crv": "Ed25519", "alg": "EdDSA", "use": "sig", "kid": name, "x": point}]}
@@ -214,7 +221,7 @@ class Outcomes:
             if base is None:
                 payload = job.result.model_dump(mode="json")
             else:
-                payload = files.linked(job, job.result, self._tokens, Links(base.rstrip("/"), base))
+                payload = linked(job, job.result, self._tokens, Links(base.rstrip("/"), base))
             return job, {**document, "status": "OK", "payload": payload}
         fault = job.error or Fault(type="internal_error", message="the job has no result")
         return job, {**document, "status": "ERROR", "error": fault.message, "payload": self._faults.body(fault)[1]}

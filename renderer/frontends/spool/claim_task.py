@@ -16,11 +16,12 @@ from typing import TypeVar
 
 from protocol.schema import Fault, RenderRequest, RenderResult
 from renderer.errors import BackendError, CapacityError, InvalidRequest, JobNotFound, OutputFailed, StillreelError
+from renderer.frontends.intake import Door, Intake
 from renderer.frontends.spool import layout
 from renderer.frontends.spool.claim import Claims
 from renderer.frontends.spool.incoming import read_fields
 from renderer.frontends.spool.layout import VIDEO_NAME, Claim, Ending, has_video
-from renderer.intake import Door, Intake, parse_request
+from renderer.intake import parse_request
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job
 

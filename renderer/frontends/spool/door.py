@@ -14,11 +14,11 @@ from watchfiles import Change, awatch
 from renderer.config import SpoolSettings
 from renderer.disk import absolute
 from renderer.errors import ConfigError
+from renderer.frontends.intake import Intake
 from renderer.frontends.spool.claim import Claims
 from renderer.frontends.spool.claim_task import CLIENT, ClaimTask, SpoolContext
 from renderer.frontends.spool.incoming import Waiting
 from renderer.frontends.spool.layout import Claim
-from renderer.intake import Intake
 from renderer.jobs.engine import Engine
 from renderer.observe import descriptors
 from renderer.observe.descriptors import repeatedly

@@ -48,13 +48,14 @@ from protocol.schema import (
 from renderer.config import ServerSettings
 from renderer.errors import ConfigError, InvalidRequest, JobNotFound, StillInProgress, StillreelError
 from renderer.frontends.documents import read_aside
+from renderer.frontends.intake import Door, Intake
 from renderer.frontends.job_log import JobLogReader
 from renderer.frontends.refusals import Refusals
 from renderer.frontends.zmq import curve, messages
 from renderer.frontends.zmq.call import MessageLimits, Peer, Reply, ZmqCall
 from renderer.frontends.zmq.curve import USER, Admission, CurveRing, Handshakes, ask_for_keys
 from renderer.frontends.zmq.messages import Scales, receive
-from renderer.intake import Door, Intake, invalid
+from renderer.intake import invalid
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, own_id
 from renderer.observe.descriptors import SPARE, are_short, say_short

@@ -12,7 +12,7 @@ import pytest
 
 from protocol.schema import RenderParams
 from renderer.frontends.http.links import Tokens
-from renderer.intake import Door
+from renderer.frontends.intake import Door
 from tests.daemon_process import Gate, Start, request, wait_until
 from tests.jobs.factories import make_job, running
 from tests.served import APP, RUN, Served

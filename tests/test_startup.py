@@ -1,0 +1,93 @@
+"""What a command imports before it does its work: nothing that only other commands need, so that it begins at once."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import WriteImage
+from tests.daemon_process import Start, request
+
+# Runs a command and then names the modules that it has imported by its end, or by when it opens a file of this name.
+_TELLING = """
+import json, os, sys
+names, opened = sys.argv.pop(1), sys.argv.pop(1)
+def tell():
+    with open(names, "w") as file:
+        json.dump(sorted(sys.modules), file)
+def hook(event, arguments):
+    if event == "open" and opened and os.fsdecode(str(arguments[0])).endswith(opened):
+        tell()
+        os._exit(0)
+sys.addaudithook(hook)
+from renderer.__main__ import main
+try:
+    main()
+finally:
+    tell()
+"""
+_HEAVY = ("numpy", "cv2", "av", "PIL", "rich", "fastapi", "starlette", "uvicorn", "httpcore", "cryptography", "sqlite3")
+_OF_A_DAEMON = (
+    "renderer.jobs",
+    "renderer.frontends",
+    "renderer.daemon",
+    "asyncio",
+    "ssl",
+    "zmq",
+    "multiprocessing.pool",
+)
+
+
+def loaded(place: Path, *arguments: str | Path, opened: str = "") -> set[str]:
+    """Return the modules that a command has imported by its end, or by when it opens a file of a name."""
+    names = place / "modules.json"
+    command = [sys.executable, "-c", _TELLING, names, opened, *arguments]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("STILLREEL_")}
+    subprocess.run(list(map(str, command)), check=True, capture_output=True, env=environment, cwd=place)
+    return set(json.loads(names.read_text()))
+
+
+def found(modules: set[str], *unwanted: str) -> set[str]:
+    """Return those of the unwanted that are among the modules, be it by a module inside them."""
+    return {name for name in unwanted if any(f"{module}.".startswith(f"{name}.") for module in modules)}
+
+
+def test_the_version_is_told_without_the_command_line(tmp_path: Path) -> None:
+    modules = loaded(tmp_path, "--version")
+    assert found(modules, *_HEAVY, *_OF_A_DAEMON, "typer", "pydantic", "protocol", "renderer.cli") == set()
+
+
+def test_a_status_and_a_submit_import_what_talks_to_a_daemon_alone(start: Start, tmp_path: Path) -> None:
+    daemon = start()
+    (tmp_path / "reel.json").write_text(json.dumps(request(request_id="reel")))
+    to = ("--connect", daemon.endpoint)
+    own = [each for each in _OF_A_DAEMON if each.startswith("renderer.")]
+    submitted = loaded(tmp_path, "submit", "reel.json", *to)
+    assert found(submitted, *_HEAVY, *own, "renderer.pipeline", "renderer.pictures", "renderer.encode") == set()
+    asked = loaded(tmp_path, "status", "reel", *to)
+    assert found(asked, *_HEAVY, *own, "renderer.config", "renderer.manifests", "urllib.request") == set()
+
+
+def test_a_render_reads_its_first_image_before_the_muxer_and_without_the_daemon(
+    write_image: WriteImage, tmp_path: Path
+) -> None:
+    write_image("first.png")
+    modules = loaded(tmp_path, "render", "first.png", "-o", "out.mp4", opened="first.png")
+    unwanted = {*_HEAVY, *_OF_A_DAEMON} - {"numpy", "cv2", "PIL"}
+    assert found(modules, *unwanted, "urllib.request") == set()
+    assert found(modules, "numpy", "cv2") == {"numpy", "cv2"}
+
+
+def test_a_whole_render_needs_nothing_of_the_daemon(write_image: WriteImage, tmp_path: Path) -> None:
+    write_image("first.png")
+    modules = loaded(tmp_path, "render", "first.png", "-o", "out.mp4")
+    assert (tmp_path / "out.mp4").exists()
+    assert found(modules, *_OF_A_DAEMON, "rich", "fastapi", "httpcore", "cryptography", "sqlite3") == set()
+
+
+def test_a_daemon_without_http_has_nothing_that_only_http_needs(tmp_path: Path) -> None:
+    told = "import json, sys, renderer.daemon; json.dump(sorted(sys.modules), sys.stdout)"
+    done = subprocess.run([sys.executable, "-c", told], check=True, capture_output=True, text=True, cwd=tmp_path)
+    unwanted = ("fastapi", "starlette", "uvicorn", "httpcore", "cryptography", "watchfiles", "typer", "rich", "idna")
+    assert found(set(json.loads(done.stdout)), *unwanted) == set()
