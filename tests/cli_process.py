@@ -42,8 +42,8 @@ class Terminal:
         hidden = {"COLUMNS", "NO_COLOR"}
         environment = {name: value for name, value in os.environ.items() if name not in hidden} | {"TERM": "xterm"}
         self.drawn = ""
-        self._child = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)], stdin=slave, stdout=slave, stderr=slave, env=environment
+        self._child = warm.begin(
+            [*map(str, arguments)], environment=environment, stdin=slave, stdout=slave, stderr=slave
         )
         os.close(slave)
 

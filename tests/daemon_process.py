@@ -150,7 +150,7 @@ class DaemonProcess:
 
         Args:
             environment: settings, as "ENGINE__WORKERS": 2.
-            prefix: a command that the daemon is the argument of.
+            prefix: a command that the daemon is the argument of; it has an interpreter of its own then.
         """
         self.data_dir = directory / "data"
         self.temporary = Path(tempfile.mkdtemp(prefix="sr-"))  # short: sockets lie in it
@@ -188,12 +188,7 @@ class DaemonProcess:
 
     def processes(self) -> list[psutil.Process]:
         """Everything that lives and stems from this daemon, itself included."""
-        found = {process.pid: process for process in marked(self._mark)}
-        with contextlib.suppress(psutil.Error):  # a copy's environment is not told of it
-            daemon = psutil.Process(self.child.pid)
-            if daemon.status() != psutil.STATUS_ZOMBIE and self.child.poll() is None:
-                found[daemon.pid] = daemon
-        return list(found.values())
+        return marked(self._mark)
 
     def workers(self) -> list[psutil.Process]:
         """The processes that render: the fork server's children."""
@@ -256,8 +251,10 @@ def starting(directory: Path) -> Iterator[Start]:
     """Lend a function that starts daemons over one data directory; all end with the block."""
     with contextlib.ExitStack() as stack:
 
-        def start(*arguments: str | Path, bind: str = "tcp://127.0.0.1:*", **environment: object) -> DaemonProcess:
-            daemon = DaemonProcess(directory, arguments, environment, bind)
+        def start(
+            *arguments: str | Path, bind: str = "tcp://127.0.0.1:*", prefix: Sequence[str] = (), **environment: object
+        ) -> DaemonProcess:
+            daemon = DaemonProcess(directory, arguments, environment, bind, prefix=prefix)
             stack.callback(daemon.close)
             return daemon
 

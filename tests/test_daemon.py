@@ -7,8 +7,6 @@ import os
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +21,7 @@ from protocol.schema import Rendered
 from renderer.jobs.job import State
 from renderer.jobs.schema import MIGRATIONS
 from renderer.jobs.store import JobStore
+from tests import cli_process
 from tests.daemon_process import Gate, Start, request, still, wait_until
 from tests.jobs.factories import fill
 
@@ -34,14 +33,7 @@ def refused(tmp_path: Path) -> Refused:
     """Return a function that runs `serve`, which must refuse to start, and returns its one line."""
 
     def run(*arguments: str | Path, **environment: str) -> str:
-        ended = subprocess.run(
-            [sys.executable, "-m", "renderer", "serve", "--data-dir", tmp_path / "data", *arguments],
-            env={**os.environ, **environment},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
+        ended = cli_process.run("serve", "--data-dir", tmp_path / "data", *arguments, cwd=tmp_path, **environment)
         assert (ended.returncode, ended.stdout) == (2, "")
         [line] = ended.stderr.splitlines()
         return line

@@ -22,7 +22,7 @@ def decoders_in(process: psutil.Process) -> set[str]:
 
 def test_a_daemon_that_has_served_every_door_has_loaded_no_decoder(start: Start, tmp_path: Path) -> None:
     spool = tmp_path / "spool"
-    daemon = start("--http", "127.0.0.1:0", "--spool", spool, ENGINE__WORKERS=1)
+    daemon = start("--http", "127.0.0.1:0", "--spool", spool, prefix=("env",), ENGINE__WORKERS=1)
     put(spool, "reel", request())
     with httpx.Client(base_url=daemon.http, timeout=60) as http:
         assert http.post(RUN, json=request()).status_code == 200

@@ -5,15 +5,24 @@ how `stillreel` starts begin it as its users do, with an interpreter of its own;
 environment an interpreter, a library or the loader reads before the program does.
 
 `python -m tests.warm SOCKET` imports what every daemon imports, and becomes `stillreel` as often as it is asked.
+
+What has workers begins with a copy beside it that waits to be its fork server: importing the decoders would be most of
+what such a process costs. It is the fork server that `multiprocessing` asks for, in all but that it was not imported
+anew: a child of the daemon, with its environment, limits and pipes. The daemon itself has the decoders as well then;
+that it needs none is tested with one that has an interpreter of its own (test_light_daemon.py). A second fork server,
+such as one in place of one that was killed, begins as it does for users.
 """
 
 import atexit
 import contextlib
+import ctypes
+import fcntl
 import functools
 import gc
 import importlib
 import json
 import os
+import resource
 import runpy
 import select
 import signal
@@ -24,6 +33,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import util
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,8 +42,28 @@ _PRELOADED = (
     *(f"renderer.cli.{name}" for name in ("app", "batch", "health", "keys", "render", "serve", "store", "submit")),
     *("renderer.daemon", "renderer.frontends.http.app", "renderer.frontends.spool.door", "renderer.net.connection"),
     *("protocol.client", "rich.progress"),
+    # What a fork server imports; itself and `rendering` note the process that they are imported in.
+    *("renderer.encode.selftest", "renderer.mp4", "renderer.pipeline", "renderer.jobs.slots.progress"),
 )
-_READ_LATE = ("STILLREEL_", "XDG_", "TEST_DAEMON_MARK", "TMPDIR", "PYTEST_CURRENT_TEST")  # by the program itself
+_HAVE_WORKERS = {"serve", "batch"}
+_ROOM = 8192  # bytes for a command line; four times as many for an environment
+_LIMITS = (
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_NPROC,
+    resource.RLIMIT_CORE,
+    resource.RLIMIT_AS,
+    resource.RLIMIT_DATA,
+)
+_READ_LATE = (
+    "STILLREEL_",
+    "XDG_",
+    "TEST_DAEMON_MARK",
+    "TMPDIR",
+    "PYTEST_CURRENT_TEST",
+    "TERM",
+    "COLUMNS",
+    "NO_COLOR",
+)  # by the program itself
 
 
 def begin(
@@ -132,9 +162,10 @@ class _Parent:
         self._directory = tempfile.TemporaryDirectory(prefix="sr-")
         self._address = str(Path(self._directory.name, "warm"))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.warm", self._address],
+            [sys.executable, "-m", "tests.warm", self._address, " " * _ROOM],
             cwd=Path(__file__).parents[1],
-            env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},  # a process with threads cannot be copied
+            # A process with threads cannot be copied.
+            env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1", "ROOM": " " * 4 * _ROOM},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,  # not a terminal, whatever this process has
@@ -233,17 +264,83 @@ def _become(asked: dict[str, Any], files: list[int]) -> None:
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as the interpreter opens them
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
-    os.environ.clear()
-    os.environ.update(asked["environment"])
-    os.chdir(asked["cwd"])
+    _take_on([sys.executable, "-m", "renderer", *asked["arguments"]], asked["environment"], asked["cwd"])
     os.umask(asked["umask"])
     time.tzset()
+    if _HAVE_WORKERS & set(asked["arguments"]):
+        _keep_a_fork_server()
     sys.argv[1:] = asked["arguments"]
     runpy.run_module("renderer", run_name="__main__", alter_sys=True)
+
+
+def _take_on(command: Sequence[str], environment: Mapping[str, str], cwd: str) -> None:
+    """Have the command line, the environment and the directory that a program would have been begun with.
+
+    What others see in /proc lies in this process's memory, where it was begun with room enough (proc(5), arg_start).
+    """
+    os.environ.clear()  # so that nothing points to that memory any more
+    os.environ.update(environment)
+    os.chdir(cwd)
+    tempfile.tempdir = None
+    fields = Path("/proc/self/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
+    places = [int(field) for field in fields[45:49]]
+    for begin, end, words in (
+        (*places[:2], command),
+        (*places[2:], [f"{name}={value}" for name, value in environment.items()]),
+    ):
+        text = b"".join(os.fsencode(word) + b"\0" for word in words)
+        assert len(text) < end - begin, "there is no room for that"
+        ctypes.memmove(begin, text.ljust(end - begin, b"\0"), end - begin)
+
+
+def _keep_a_fork_server() -> None:
+    """Begin the copy that becomes this process's fork server when it begins one, and ends with it if it does not."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if (pid := os.fork()) == 0:
+        ours.close()
+        _be_a_fork_server(its)
+        os._exit(0)
+    its.close()
+    begin_program = util.spawnv_passfds
+
+    def begin(path: str, command: Sequence[str], numbers: Sequence[int]) -> int:
+        if "multiprocessing.forkserver" not in os.fsdecode(command[-1]):
+            return begin_program(path, command, numbers)
+        util.spawnv_passfds = begin_program
+        limits = [resource.getrlimit(limit) for limit in _LIMITS]
+        told = {
+            "command": [os.fsdecode(word) for word in command],
+            "environment": dict(os.environ),
+            "cwd": str(Path.cwd()),
+        }
+        words = json.dumps({**told, "umask": _umask(), "limits": limits, "numbers": list(numbers)})
+        socket.send_fds(ours, [words.encode()], numbers)
+        ours.close()
+        return pid
+
+    util.spawnv_passfds = begin
+
+
+def _be_a_fork_server(asking: socket.socket) -> None:
+    words, files, _, _ = socket.recv_fds(asking, 1 << 17, 8)
+    if not words:  # there is nobody any more
+        return
+    asked = json.loads(words)
+    aside = [fcntl.fcntl(file, fcntl.F_DUPFD, 500) for file in files]
+    os.closerange(3, 500)
+    for file, number in zip(aside, asked["numbers"], strict=True):
+        os.dup2(file, number)
+        os.close(file)
+    _take_on(asked["command"], asked["environment"], asked["cwd"])
+    os.umask(asked["umask"])
+    for limit, values in zip(_LIMITS, asked["limits"], strict=True):
+        resource.setrlimit(limit, values)
+    exec(asked["command"][-1], {"__name__": "__main__"})
 
 
 if __name__ == "__main__":
     for name in _PRELOADED:
         importlib.import_module(name)
+    assert len(list(Path("/proc/self/task").iterdir())) == 1, "a process with threads cannot be copied"
     gc.freeze()  # a copy would else look through, and so make its own, all memory of this process when it ends
     serve(sys.argv[1])
