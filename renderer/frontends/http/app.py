@@ -2,15 +2,15 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
-from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from renderer.config import VERSION, Settings
@@ -25,6 +25,7 @@ from renderer.frontends.http.links import Tokens
 from renderer.frontends.http.page import Page
 from renderer.frontends.http.reading import Bodies, Gone
 from renderer.frontends.http.responses import Faults
+from renderer.frontends.http.routes import Routes, document
 from renderer.frontends.http.schema import About
 from renderer.frontends.http.server import Listeners
 from renderer.frontends.http.uploads import Storage, Uploads
@@ -39,62 +40,66 @@ _BODIES = (schema.ImagesToVideoInput, schema.UploadRequest)
 _REF = "#/components/schemas/{model}"
 
 
-def build(routers: Iterable[APIRouter], faults: responses.Faults) -> FastAPI:
+def build(parts: Sequence[Routes], faults: responses.Faults) -> Starlette:
     """Return the app without its gate."""
-    app = FastAPI(
-        title="stillreel",
-        version=VERSION,
-        summary="Stills into an MP4, with exact frame counts",
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
-    for router in routers:
-        app.include_router(router)
-    describe = _describing(app)
-    app.add_api_route("/openapi.json", lambda: JSONResponse(describe()), methods=["GET"], include_in_schema=False)
 
-    @app.exception_handler(Failed)
     async def failed(_: Request, error: Failed) -> Response:
         return faults.answer(error.fault, error.document)
 
-    @app.exception_handler(StillreelError)
     async def refused(_: Request, error: StillreelError) -> Response:
         return faults.answer(error.fault())
 
-    @app.exception_handler(Gone)
     async def gone(_: Request, __: Gone) -> Response:
         return Response(status_code=499)  # for nobody
 
-    @app.exception_handler(HTTPException)
     async def unrouted(_: Request, error: HTTPException) -> Response:
         kind = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
         return responses.error(error.status_code, str(error.detail), kind, error.headers)
 
-    @app.exception_handler(Exception)
     async def unforeseen(_: Request, __: Exception) -> Response:
         return responses.error(500, "the server failed; its log says why", "internal_error")
 
+    described = Routes("")
+    described.add("/openapi.json", _describing(parts), "GET")
+    handlers: dict[Any, Any] = {
+        Failed: failed,
+        StillreelError: refused,
+        Gone: gone,
+        HTTPException: unrouted,
+        Exception: unforeseen,
+    }
+    app = Starlette(
+        routes=[route for part in (*parts, described) for route in part.answered()], exception_handlers=handlers
+    )
+    app.router.redirect_slashes = False
     return app
 
 
-def _describing(app: FastAPI) -> Callable[[], dict[str, Any]]:
-    """Return what makes the OpenAPI document once, with the models of bodies that the routes read themselves."""
-    made: dict[str, Any] = {}
+def _describing(parts: Sequence[Routes]) -> Callable[[], Awaitable[Response]]:
+    """Return what answers with the OpenAPI document, which is made once and on a thread, for that takes a while."""
+    making = asyncio.Lock()
+    made: list[dict[str, Any]] = []
 
-    def describe() -> dict[str, Any]:
-        if not made:
-            made.update(get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes))
-            bodies: list[tuple[Any, Any]] = [(each, "validation") for each in _BODIES]
-            _, definitions = models_json_schema(bodies, ref_template=_REF)
-            made.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
-            key = {"type": "apiKey", "in": "header", "name": "Authorization", "description": "Key, a space, the key"}
-            made["components"]["securitySchemes"] = {"key": key}
-            made["security"] = [{"key": []}, {}]
-        return made
+    async def describe() -> Response:
+        async with making:
+            if not made:
+                made.append(await asyncio.to_thread(_description, parts))
+        return JSONResponse(made[0])
 
     return describe
+
+
+def _description(parts: Sequence[Routes]) -> dict[str, Any]:
+    """Return the OpenAPI document, with the models of bodies that the routes read themselves."""
+    about = "Stills into an MP4, with exact frame counts"
+    made = document(parts, title="stillreel", version=VERSION, summary=about)
+    bodies: list[tuple[Any, Any]] = [(each, "validation") for each in _BODIES]
+    _, definitions = models_json_schema(bodies, ref_template=_REF)
+    made.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+    key = {"type": "apiKey", "in": "header", "name": "Authorization", "description": "Key, a space, the key"}
+    made["components"]["securitySchemes"] = {"key": key}
+    made["security"] = [{"key": []}, {}]
+    return made
 
 
 Examine = Callable[[], Sequence[dict[str, Any]]]
@@ -145,9 +150,9 @@ class HttpDoor:
             about = _about(settings, engine, zmq, self._listeners.addresses)
             page = Page(engine, about, logs, examine, self._closing)
             standing = HealthRoutes(engine, engine.metrics, Signer(data_dir))
-            routers = [part.routes for part in (contract, storage, files, standing, page)]
+            parts = [part.routes for part in (contract, storage, files, standing, page)]
             needs_key = self._listeners.is_open_to_others
-            app = Polled(build(routers, faults), contract)
+            app = Polled(build(parts, faults), contract)
             self._app = Gate(app, settings.http, keys, tokens, always_needs_key=needs_key)
         except BaseException:
             self._listeners.abandon()

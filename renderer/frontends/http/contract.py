@@ -22,8 +22,8 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from fastapi import APIRouter, Request
 from pydantic_core import to_json
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -35,6 +35,7 @@ from renderer.frontends.http.address import APP, ENDPOINT
 from renderer.frontends.http.links import CALLER, Caller, Tokens
 from renderer.frontends.http.reading import Bodies, Gone, render_request
 from renderer.frontends.http.responses import at, shortened
+from renderer.frontends.http.routes import Routes
 from renderer.frontends.http.schema import CANCEL, REQUEST_BODY, RESULT, RUN, STATUS, STREAM, SUBMIT
 from renderer.frontends.http.uploads import Uploads
 from renderer.frontends.intake import Door, Intake
@@ -171,7 +172,7 @@ class Contract:
         self._waiting = Waiting(parts.engine, parts.intake.waited_for)
         self._inputs = RecentUrls()
         one = f"/queue/{APP}/requests/{{request_id}}"
-        self.routes = APIRouter(tags=["render"])
+        self.routes = Routes("render")
         self._add("GET", f"{one}/status", self.status, STATUS)
         self._add("GET", one, self.result, RESULT)
         self._add("POST", f"/queue/{APP}/{ENDPOINT}", self.submit, SUBMIT, REQUEST_BODY)
@@ -180,9 +181,7 @@ class Contract:
         self._add("GET", f"{one}/status/stream", self.stream, STREAM)
 
     def _add(self, method: str, path: str, endpoint: Any, described: Any, extra: Any = None) -> None:
-        self.routes.add_api_route(
-            path, endpoint, methods=[method], response_model=None, responses=described, openapi_extra=extra
-        )
+        self.routes.add(path, endpoint, method, responses=described, openapi_extra=extra)
 
     # Asking for a video.
 
@@ -310,7 +309,7 @@ class Contract:
 class Polled:
     """Answers the one question that is asked all the time, ahead of the app; everything else goes on to it.
 
-    Every client asks for the status ten times a second. FastAPI's way to a route takes longer than the answer.
+    Every client asks for the status ten times a second. The way to a route takes longer than the answer.
     """
 
     def __init__(self, app: ASGIApp, contract: Contract) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import anyio.to_thread
-from fastapi import APIRouter, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 
 from protocol.schema import RenderResult
 from renderer.errors import JobNotFound
 from renderer.frontends.http.links import Links, Tokens, is_upload
 from renderer.frontends.http.responses import REQUEST_ID, error, linked
+from renderer.frontends.http.routes import Routes
 from renderer.frontends.http.uploads import Uploads
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job
@@ -46,10 +47,10 @@ class Files:
         self._engine = engine
         self._tokens = tokens
         self._uploads = uploads
-        self.routes = APIRouter(tags=["files"])
-        add, path = self.routes.add_api_route, "/files/{token}/{name}"
-        add(path, self.file, methods=["GET"], response_model=None, response_class=Response, responses=_DESCRIBED)
-        add(path, self.file, methods=["HEAD"], response_model=None, include_in_schema=False)
+        self.routes = Routes("files")
+        add, path = self.routes.add, "/files/{token}/{name}"
+        add(path, self.file, "GET", response_class=Response, responses=_DESCRIBED)
+        add(path, self.file, "HEAD", include_in_schema=False)
 
     async def file(self, request: Request, token: str, name: str) -> Response:  # noqa: ARG002 - the token says it all
         """Return a video or an uploaded file. Needs no key: nobody can guess the name."""

@@ -3,11 +3,11 @@
 from typing import Any, Final
 
 import anyio.to_thread
-from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import JSONResponse, Response
 
 from protocol.schema import Health
+from renderer.frontends.http.routes import Routes
 from renderer.frontends.http.webhooks import Signer
 from renderer.jobs.engine import Engine
 from renderer.observe.metrics import Metrics
@@ -28,14 +28,14 @@ class HealthRoutes:
         self._engine = engine
         self._metrics = metrics
         self._signer = signer
-        self.routes = APIRouter(tags=["health"])
+        self.routes = Routes("health")
         for path, endpoint, described in (
             ("/livez", self.live, {}),
             ("/readyz", self.ready, _NOT_READY),
             ("/metrics", self.metrics, _NUMBERS),
             ("/.well-known/jwks.json", self.keys, {}),
         ):
-            self.routes.add_api_route(path, endpoint, methods=["GET"], response_model=None, responses=described)
+            self.routes.add(path, endpoint, "GET", responses=described)
 
     async def live(self) -> Response:
         """Answer as long as the daemon lives."""

@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from fastapi import APIRouter
 from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
@@ -24,6 +23,7 @@ from renderer.frontends.http.files import unless_known
 from renderer.frontends.http.links import CALLER, Caller
 from renderer.frontends.http.reading import chunks
 from renderer.frontends.http.responses import error
+from renderer.frontends.http.routes import Routes
 from renderer.frontends.http.schema import REFUSALS, About, Details, Recognised, Unknown
 from renderer.frontends.job_log import JobLogReader
 from renderer.intake import invalid
@@ -68,18 +68,18 @@ class Page:
         self._findings: tuple[float, Findings] | None = None
         self._examining = asyncio.Lock()
         self._listed: dict[str, tuple[float, str]] = {}
-        self.routes = APIRouter(tags=["page"])
-        add = self.routes.add_api_route
+        self.routes = Routes("page")
+        add = self.routes.add
         described: dict[int | str, dict[str, Any]] = {200: {"model": Jobs}, 422: REFUSALS[422], 401: REFUSALS[401]}
-        add("/api/jobs", self.jobs, methods=["GET"], response_model=None, responses=described)
-        add("/api/jobs/{request_id}", self.job, methods=["GET"], response_model=None, responses=_DETAILS)
-        add("/api/about", self.about, methods=["GET"], response_model=None, responses={200: {"model": About}})
-        add("/api/recognise", self.recognise, methods=["POST"], response_model=None, **_RECOGNISING)
-        add("/api/health", self.health, methods=["GET"], response_model=None, responses={200: {"model": Health}})
-        add("/api/events", self.events, methods=["GET"], response_model=None, responses=_STREAM)
-        add("/api/doctor", self.doctor, methods=["GET"], response_model=None)
+        add("/api/jobs", self.jobs, "GET", responses=described)
+        add("/api/jobs/{request_id}", self.job, "GET", responses=_DETAILS)
+        add("/api/about", self.about, "GET", responses={200: {"model": About}})
+        add("/api/recognise", self.recognise, "POST", **_RECOGNISING)
+        add("/api/health", self.health, "GET", responses={200: {"model": Health}})
+        add("/api/events", self.events, "GET", responses=_STREAM)
+        add("/api/doctor", self.doctor, "GET")
         for path in ("/", "/web/{name:path}"):
-            add(path, self.file, methods=["GET", "HEAD"], response_model=None, include_in_schema=False)
+            add(path, self.file, "GET", "HEAD", include_in_schema=False)
 
     async def file(self, request: Request) -> Response:
         """Return a file of the page."""

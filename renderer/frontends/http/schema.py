@@ -52,7 +52,13 @@ class ImagesToVideoOutput(schema.RenderResult):
     model_config = ConfigDict(title="ImagesToVideoOutput")
 
 
-class Submitted(BaseModel):
+class _Document(BaseModel):
+    """A model that is built when it is first used; most are there for the OpenAPI document alone."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+class Submitted(_Document):
     """A request that was accepted."""
 
     status: Literal["IN_QUEUE"]
@@ -63,14 +69,14 @@ class Submitted(BaseModel):
     cancel_url: str
 
 
-class LogLine(BaseModel):
+class LogLine(_Document):
     message: str
     timestamp: str
     level: str
     source: str
 
 
-class QueueStatus(BaseModel):
+class QueueStatus(_Document):
     """How a request is doing; `error` and `error_type` are there if it has failed."""
 
     status: schema.Status
@@ -85,15 +91,15 @@ class QueueStatus(BaseModel):
     error_type: str | None = None
 
 
-class Cancellation(BaseModel):
+class Cancellation(_Document):
     status: Literal["CANCELLATION_REQUESTED", "ALREADY_COMPLETED", "NOT_FOUND"]
 
 
-class Unknown(BaseModel):
+class Unknown(_Document):
     status: Literal["NOT_FOUND"]
 
 
-class FieldFault(BaseModel):
+class FieldFault(_Document):
     """One thing that is wrong with a request."""
 
     loc: list[str | int]
@@ -104,14 +110,14 @@ class FieldFault(BaseModel):
     url: str | None = None
 
 
-class ValidationFault(BaseModel):
+class ValidationFault(_Document):
     """A request whose fields are at fault; the first fault in words is in `message`."""
 
     detail: list[FieldFault]
     message: str
 
 
-class Fault(BaseModel):
+class Fault(_Document):
     """Any other error."""
 
     detail: str
@@ -119,7 +125,7 @@ class Fault(BaseModel):
     message: str | None = None
 
 
-class UploadRequest(BaseModel):
+class UploadRequest(_Document):
     """The file that is going to be uploaded."""
 
     model_config = ConfigDict(extra="ignore")
@@ -128,23 +134,23 @@ class UploadRequest(BaseModel):
     file_name: str = Field("file", max_length=255)
 
 
-class UploadPlace(BaseModel):
+class UploadPlace(_Document):
     upload_url: str
     file_url: str
 
 
-class UploadToken(BaseModel):
+class UploadToken(_Document):
     token: str
     token_type: Literal["Bearer"]
     base_url: str
     expires_at: str
 
 
-class Uploaded(BaseModel):
+class Uploaded(_Document):
     access_url: str
 
 
-class About(BaseModel):
+class About(_Document):
     """What the page offers, and refuses before it is sent."""
 
     max_image_bytes: int
@@ -155,14 +161,14 @@ class About(BaseModel):
     https: str | None = Field(None, description="the address that also speaks HTTPS")
 
 
-class Recognised(BaseModel):
+class Recognised(_Document):
     """What a file is, by how it begins."""
 
     format: str | None = Field(None, description="absent: it is not read here")
     message: str | None = Field(None, description="why it is not read here")
 
 
-class Details(BaseModel):
+class Details(_Document):
     """One job, with what a person wants to know of it."""
 
     job: schema.JobStatus

@@ -32,8 +32,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Request
 from pydantic import ValidationError
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from protocol.documents import read_document
@@ -45,6 +45,7 @@ from renderer.frontends.http import schema
 from renderer.frontends.http.links import CALLER, Caller, Links, Tokens, is_upload
 from renderer.frontends.http.reading import Bodies, chunks
 from renderer.frontends.http.responses import error
+from renderer.frontends.http.routes import Routes
 from renderer.frontends.http.schema import REFUSALS, ImagesToVideoInput
 from renderer.observe.descriptors import repeatedly
 
@@ -306,26 +307,23 @@ class Storage:
         self._tokens = tokens
         self._bodies = bodies
         self._max_bytes = max_bytes
-        self.routes = APIRouter(tags=["uploads"])
+        self.routes = Routes("uploads")
         self._add("/storage/upload/initiate", self.initiate, schema.UploadPlace, _PLACE)
         self._add("/storage/auth/token", self.token, schema.UploadToken)
         self._add("/files/upload", self.upload, schema.Uploaded, _BYTES)
         for path in ("/storage/upload/initiate-multipart", "/files/upload/multipart"):
-            self.routes.add_api_route(path, self.parts, methods=["POST"], response_model=None, include_in_schema=False)
-        self.routes.add_api_route(
+            self.routes.add(path, self.parts, "POST", include_in_schema=False)
+        self.routes.add(
             "/files/upload/{token}/{name}",
             self.put,
-            methods=["PUT"],
-            response_model=None,
+            "PUT",
             responses={200: {"description": "Kept"}, **REFUSALS, **_FULL, 404: {"model": schema.Fault}},
             openapi_extra=_BYTES,
         )
 
     def _add(self, path: str, endpoint: Any, model: Any, extra: Any = None) -> None:
         described: dict[int | str, dict[str, Any]] = {200: {"model": model}, **REFUSALS, **_FULL}
-        self.routes.add_api_route(
-            path, endpoint, methods=["POST"], response_model=None, responses=described, openapi_extra=extra
-        )
+        self.routes.add(path, endpoint, "POST", responses=described, openapi_extra=extra)
 
     async def initiate(self, request: Request) -> Response:
         """Say where a file is to be sent, and under which url it can be named then."""
