@@ -14,7 +14,15 @@ from benchmarks.compare import Plan, compare
 from benchmarks.peers.base import Peer
 from benchmarks.peers.catalogue import PEERS
 from benchmarks.results import RESULTS, Report, WorkResult, this_machine
-from benchmarks.tables import curve_table, left_out, load_table, overhead_table, polling_table, work_table
+from benchmarks.tables import (
+    curve_table,
+    left_out,
+    load_table,
+    overhead_table,
+    polling_table,
+    startup_table,
+    work_table,
+)
 from benchmarks.workloads import WORKLOADS, Workload, find, uniform
 
 app = typer.Typer(
@@ -183,6 +191,17 @@ def curve(
         found = measure_curve(seconds, rounds, status.update)
     out.print(curve_table(found))
     _save(Report(machine=this_machine(), behind_curve=found), "curve", folder)
+
+
+@app.command()
+def startup(rounds: Rounds = 7, folder: Folder = RESULTS) -> None:
+    """Time short commands, the way of `render` to its first still, and a daemon until it is ready."""
+    from benchmarks.startup import measure_startup  # noqa: PLC0415 - psutil comes with the bench extra
+
+    with err.status("") as status:
+        found = measure_startup(rounds, status.update)
+    out.print(startup_table(found))
+    _save(Report(machine=this_machine(), startup=found), "startup", folder)
 
 
 @app.command()

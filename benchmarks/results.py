@@ -223,6 +223,34 @@ class Curve(_Model):
     curve_times_plain: Spread
 
 
+class Begun(_Model):
+    """What something took from its start to a moment: processor time of its own process, and time on the clock."""
+
+    cpu_s: Spread
+    wall_s: Spread
+
+
+class Startup(_Model):
+    """What beginning costs.
+
+    Attributes:
+        first_still: `render`, until it opens its first image.
+        daemon: until it is ready.
+        daemon_idle_bytes: its own proportional memory once its worker is there.
+        worker_back_ms: what a job takes longer whose worker was killed while it was idle.
+    """
+
+    version: Begun
+    status: Begun
+    submit: Begun
+    first_still: Begun
+    daemon: Begun
+    daemon_idle_bytes: Spread
+    daemon_with_http: Begun
+    daemon_with_http_idle_bytes: Spread
+    worker_back_ms: Spread
+
+
 class Report(_Model):
     """One run of the harness."""
 
@@ -233,6 +261,7 @@ class Report(_Model):
     under_load: Load | None = None
     polled: tuple[Polling, ...] = ()
     behind_curve: Curve | None = None
+    startup: Startup | None = None
 
     def save(self, name: str, folder: Path = RESULTS) -> Path:
         folder.mkdir(parents=True, exist_ok=True)

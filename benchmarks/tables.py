@@ -5,7 +5,7 @@ from collections.abc import Callable
 from rich import box
 from rich.table import Table
 
-from benchmarks.results import Curve, Load, Overhead, PeerResult, Polling, Quality, Spread, WorkResult
+from benchmarks.results import Curve, Load, Overhead, PeerResult, Polling, Quality, Spread, Startup, WorkResult
 
 _MEBIBYTE = 1024 * 1024
 
@@ -121,6 +121,23 @@ def curve_table(found: Curve) -> Table:
     table.add_row("behind CURVE", f"{_median(found.curve_us_per_status)} us")
     ratio = found.curve_times_plain
     table.add_row("ratio, round by round", f"{ratio.median:.3f} ({ratio.least:.3f} to {ratio.most:.3f})")
+    return table
+
+
+def startup_table(found: Startup) -> Table:
+    """Return what beginning cost."""
+    table = Table("", "processor", "clock", "memory", box=None)
+    for name, begun, size in (
+        ("stillreel --version", found.version, None),
+        ("stillreel status", found.status, None),
+        ("stillreel submit", found.submit, None),
+        ("stillreel render, to its first still", found.first_still, None),
+        ("the daemon, until it is ready", found.daemon, found.daemon_idle_bytes),
+        ("the same with --http", found.daemon_with_http, found.daemon_with_http_idle_bytes),
+    ):
+        memory = f"{size.median / _MEBIBYTE:.0f} MiB" if size else ""
+        table.add_row(name, f"{begun.cpu_s.median:.2f} s", f"{begun.wall_s.median:.2f} s", memory)
+    table.add_row("a worker in place of one that died", "", f"{found.worker_back_ms.median:.0f} ms", "")
     return table
 
 
