@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import uuid
@@ -23,6 +22,7 @@ from typer.testing import CliRunner
 
 from renderer.cli.batch import batch
 from tests.daemon_process import MARK, marked, picture, workers_of
+from tests.warm import begin
 
 _OUTPUT = re.compile(r"(?P<stem>.+)-[0-9a-f]{12}\.(mp4|json)")
 
@@ -136,18 +136,17 @@ class BatchProcess:
         self._mark = uuid.uuid4().hex
         self.temporary = Path(tempfile.mkdtemp(prefix="sr-"))  # short: a socket lies in it
         settings = {f"STILLREEL_{name}": str(value) for name, value in (environment or {}).items()}
-        self.child = subprocess.Popen(
-            [*command(tree), "--json", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, **settings, "TMPDIR": str(self.temporary), MARK: self._mark},
-        )
+        told = {**os.environ, **settings, "TMPDIR": str(self.temporary), MARK: self._mark}
+        self._stdout, self._stderr = (tree.out.parent / f"{self._mark}.{each}" for each in ("stdout", "stderr"))
+        with self._stdout.open("w") as stdout, self._stderr.open("w") as stderr:
+            words = [*command(tree)[3:], "--json", *arguments]
+            self.child = begin(words, environment=told, stdout=stdout, stderr=stderr)
 
     def end(self) -> Ended:
         """Wait for its end."""
-        stdout, stderr = self.child.communicate(timeout=60)
-        return Ended(self.child.returncode, json.loads(stdout) if stdout else {}, stderr)
+        code = self.child.wait(60)
+        stdout = self._stdout.read_text()
+        return Ended(code, json.loads(stdout) if stdout else {}, self._stderr.read_text())
 
     def processes(self) -> list[psutil.Process]:
         """Everything that lives and stems from it, itself included."""
@@ -161,7 +160,7 @@ class BatchProcess:
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        self.child.communicate()
+        self.child.wait()
         shutil.rmtree(self.temporary, ignore_errors=True)
 
 

@@ -138,11 +138,10 @@ def test_random_frames_do_not_stop_the_server(daemon: DaemonProcess, ask: Ask) -
             if broken:
                 broken[chance.randrange(len(broken))] = chance.randrange(256)
             socket.send_multipart([*frames[:-1], bytes(broken)])
-        answers = 0
-        while socket.poll(200):
+        for _ in range(400):
+            assert socket.poll(30_000)
             socket.recv_multipart()
-            answers += 1
-    assert answers == 400
+        assert not socket.poll(50)
     assert ask(HEALTH)["result"]["status"] == "ok"
 
 
