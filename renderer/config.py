@@ -118,9 +118,17 @@ def _hosts_in_lower_case(value: object) -> object:
     return {str(host).lower(): headers for host, headers in value.items()} if isinstance(value, dict) else value
 
 
-def _existing_file(path: Path | None) -> Path | None:
-    if path is not None and not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
+def _authorities(path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises where a name is too long
         raise ValueError(f"expected a file that exists, found {str(path)!r}")
+    import ssl  # noqa: PLC0415 - few name such a file
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except OSError as error:  # an SSLError is one
+        raise ValueError(f"expected a PEM file with certificates, found something else in {str(path)!r}") from error
     return path
 
 
@@ -173,7 +181,7 @@ class FetchSettings(_Part):
         pattern=r"^(environment|http://[^\s/?#]+/?)$",
         description="http://HOST:PORT for all http(s) urls; `environment`: as HTTPS_PROXY and its kin say",
     )
-    ca_file: Annotated[Path | None, AfterValidator(_existing_file)] = Field(
+    ca_file: Annotated[Path | None, AfterValidator(_authorities)] = Field(
         None, description="PEM with authorities that are trusted beside the system's"
     )
 

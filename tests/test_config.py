@@ -235,6 +235,12 @@ def test_another_proxy_is_refused(proxy: str) -> None:
         load(environment={"STILLREEL_FETCH__PROXY": proxy})
 
 
+def test_a_file_without_authorities_is_refused_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "key.pem").write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    with pytest.raises(ConfigError, match=r"^settings: fetch\.ca_file: expected a PEM file with certificates"):
+        load(environment={"STILLREEL_FETCH__CA_FILE": str(tmp_path / "key.pem")})
+
+
 def test_a_file_of_authorities_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^settings: fetch\.ca_file: .*expected a file that exists"):
         load(environment={"STILLREEL_FETCH__CA_FILE": str(tmp_path / "missing.pem")})

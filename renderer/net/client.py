@@ -30,10 +30,12 @@ class Deadline:
 
     Attributes:
         what: what messages say has failed or taken too long, such as "the download".
+        peer_has_ended: the other side has closed the connection that is open.
     """
 
     def __init__(self, timeout_s: float, what: str = "the download") -> None:
         self.what = what
+        self.peer_has_ended = False
         self._timeout_s = timeout_s
         self._ends = time.monotonic() + timeout_s
 

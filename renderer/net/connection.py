@@ -90,13 +90,15 @@ def _in_our_words(deadline: Deadline) -> Iterator[None]:
         raise SourceUnavailable(f"{deadline.what} failed: the connection broke off") from error
     except (httpcore.ProtocolError, httpcore.ProxyError, OSError, ValueError) as error:
         deadline.check()
+        if isinstance(error, httpcore.RemoteProtocolError) and deadline.peer_has_ended:
+            raise SourceUnavailable(f"{deadline.what} failed: the answer breaks off") from error
         raise FetchFailed(f"{deadline.what} failed: {_kind_of(error)}") from error
 
 
 def _kind_of(error: Exception) -> str:
     if isinstance(error, httpcore.ProxyError):
         return "the proxy refused it"
-    return "the answer breaks off or is not HTTP" if isinstance(error, httpcore.ProtocolError) else type(error).__name__
+    return "the answer is not HTTP" if isinstance(error, httpcore.ProtocolError) else type(error).__name__
 
 
 @lru_cache(maxsize=4)
@@ -119,6 +121,7 @@ class _Hurried(httpcore.NetworkBackend):
         return self._open(host, port, self._deadline.left_s)
 
     def _open(self, host: str, port: int, timeout_s: float) -> httpcore.NetworkStream:
+        self._deadline.peer_has_ended = False
         stream = self._system.connect_tcp(host, port, max(_LEAST_S, timeout_s))
         return _HurriedStream(stream, self._deadline)
 
@@ -151,7 +154,9 @@ class _HurriedStream(httpcore.NetworkStream):
         self._deadline = deadline
 
     def read(self, max_bytes: int, *_: Any, **__: Any) -> bytes:
-        return self._stream.read(max_bytes, self._left_s())
+        found = self._stream.read(max_bytes, self._left_s())
+        self._deadline.peer_has_ended = not found
+        return found
 
     def write(self, buffer: bytes, *_: Any, **__: Any) -> None:
         self._stream.write(buffer, self._left_s())

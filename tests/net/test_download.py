@@ -384,6 +384,29 @@ def test_the_pause_that_a_server_asks_for_is_kept_up_to_half_a_minute() -> None:
     assert pauses[3:] == [4, 8, 16]
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b"HTTP/1.1 200",
+        b"HTTP/1.1 200 OK\r\nContent-Le",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+    ],
+)
+def test_an_answer_that_ends_before_it_is_whole_is_tried_again_and_is_retryable_in_the_end(broken: bytes) -> None:
+    def ends(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(broken)
+        handler.close_connection = True
+
+    client = Client(Guard((ip_network("127.0.0.2/31"),)))
+    with serving({"/a": after(ends, sends(PAYLOAD)), "/b": ends}, HERE) as site:
+        assert download(f"{site.url}/a", bounded(attempts=2), client, lambda _: None) == PAYLOAD
+        with pytest.raises(SourceUnavailable, match="the answer breaks off"):
+            download(f"{site.url}/b", bounded(attempts=2), client, lambda _: None)
+        assert [path for path, _ in site.requests] == ["/a", "/a", "/b", "/b"]
+
+
 def test_a_reset_a_refusal_and_a_time_out_are_tried_again_and_are_retryable_in_the_end() -> None:
     def resets(handler: BaseHTTPRequestHandler) -> None:
         handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
