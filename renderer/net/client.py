@@ -2,8 +2,8 @@
 
 Nothing is taken from the environment unless the settings say so: no proxies, no netrc. No cookie is kept.
 
-A call is one POST whose answer counts by its status alone. Each runs on a thread of its own, which nobody waits for: a
-name server that hangs is waited for as long as the system's resolver does, and must keep neither other calls nor a
+A call is one POST, and only the status of the answer matters. Each runs on a thread of its own, which nobody waits for:
+where a name server hangs, the system's resolver waits for a long time, which must delay neither other calls nor a
 daemon that stops.
 """
 

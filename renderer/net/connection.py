@@ -1,10 +1,10 @@
 """How servers outside are connected to: httpcore speaks the protocol, over a network backend of our own.
 
-The two parts that safety hangs on stand here. A connection is made to an address that `addresses` has judged, never to
-a name, so that no answer of a name server can lead inside. Every read and write gets what is left of the deadline as
-its time limit: a time limit for each read alone starts anew with every byte, and a server that drips one byte a minute
-would never end. Python applies a socket's limit to a whole TLS handshake or record, so that dripping inside one gains
-nothing either.
+The two parts that safety depends on are ours, and stand here. A connection is made to an address that `addresses` has
+judged, never to a name, so that no answer of a name server can lead inside. Every read and write gets what is left of
+the deadline as its time limit: a time limit for each read alone starts anew with every byte, and a server that drips
+one byte a minute would never end. Python applies a socket's limit to a whole TLS handshake or record, so that dripping
+inside one gains nothing either.
 
 It is imported when the first server is asked.
 """

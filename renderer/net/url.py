@@ -1,6 +1,6 @@
 """The urls of servers outside: their parts, the proxy that one goes through, and what can never be called.
 
-What can be told from a url alone is told at once, without asking a name server.
+A url whose fault shows without asking a name server is refused at once.
 """
 
 import re
