@@ -32,7 +32,7 @@ import psutil
 from protocol.client import Client
 from protocol.errors import RemoteError
 from tests.daemon_process import DaemonProcess, Start, request, starting, still
-from tests.manifest_directory import put
+from tests.manifest_directory import put, tree
 
 DISK_BYTES = 96 * 1024 * 1024
 MORE_MEMORY_BYTES = 48 * 1024 * 1024  # that a daemon may take from the half to the end
@@ -275,11 +275,11 @@ class Soak:
             "processes": len(self.daemon.processes()),
         }
 
-    def _unfinished_videos(self) -> list[Path]:
+    def _unfinished_videos(self) -> list[str]:
         """Return what attempts have left, once the daemon has had time to remove what it could not at first."""
         ends = time.monotonic() + CLEAN_S
         while True:
-            left = [path for place in (self.daemon.data_dir, self.spool) for path in place.rglob(".attempt-*")]
+            left = [name for place in (self.daemon.data_dir, self.spool) for name in tree(place) if ".attempt-" in name]
             if not left or time.monotonic() > ends:
                 return left
             time.sleep(1)
