@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from protocol.schema import Health
 from renderer.config import VERSION, Settings, render_settings
-from renderer.disk import absolute
+from renderer.disk import absolute, keep_fresh
 from renderer.encode.nvenc.findings import with_gpus_tested
 from renderer.errors import ConfigError, StillreelError
 from renderer.frontends.http.webhooks import webhooks
@@ -83,6 +83,7 @@ if TYPE_CHECKING:
 
 _GAUGES_S = 1.0
 _ORPHANS_S = 10.0
+_FRESH_S = 3600.0  # systemd-tmpfiles waits for ten days in /tmp, others for one
 _HTTP_CLOSE_S = 8.0
 Part = Callable[[], Coroutine[Any, Any, None]]
 
@@ -171,7 +172,7 @@ class _Daemon:
         http, spool = self._http(engine, intake, server), self._spool(engine, intake)
         addresses = [*server.endpoints, *(http.addresses if http else [])]
         keeping = Retention(settings.retention, self._store, self._places)
-        parts: list[Part] = [engine.run, keeping.run, server.serve, _end_orphans, descriptors.watch]
+        parts: list[Part] = [engine.run, keeping.run, server.serve, _end_orphans, descriptors.watch, self._keep_fresh]
         parts += [spool.serve] if spool else []
         parts += [webhooks(settings, self._data_dir, engine, self._store.hooks).run]
         async with self._metrics(engine, spool) as port:  # the last part of the start that may fail
@@ -254,6 +255,11 @@ class _Daemon:
             raise
         if not self._drain.is_set():
             raise RuntimeError(f"{part.__qualname__} has ended, and the daemon cannot go on without it")
+
+    async def _keep_fresh(self) -> None:
+        """Keep sockets and workers' directories from being tidied away; without them no worker could be begun."""
+        look = partial(asyncio.to_thread, keep_fresh, self._places.scratch)
+        await repeatedly("keeping temporary files", look, _FRESH_S)
 
     def _spool(self, engine: Engine, intake: Intake) -> "Spool | None":
         """Return the manifest directory's door, if there is one."""

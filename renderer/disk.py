@@ -168,6 +168,14 @@ def owned(make: Callable[[], Path], lock_name: str) -> Iterator[Path]:
             shutil.rmtree(own, ignore_errors=True)
 
 
+def keep_fresh(directory: Path) -> None:
+    """Give all that lies there, itself included, the time of now: whatever tidies temporary files takes old ones."""
+    for place, directories, files in os.walk(directory):
+        for name in ("", *directories, *files):
+            with contextlib.suppress(OSError):  # it went meanwhile
+                os.utime(Path(place, name), follow_symlinks=False)
+
+
 def remove_dead(directories: Iterable[Path], lock_name: str) -> None:
     """Remove those directories whose owner is dead; a directory that cannot be removed stays."""
     for directory in directories:

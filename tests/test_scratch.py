@@ -1,6 +1,8 @@
 """Scratch directories go with their owner: real processes, and SIGKILL."""
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -9,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from renderer.disk import scratch_dir
+from renderer.disk import keep_fresh, scratch_dir
 from tests.daemon_process import Start
 
 OWNER = """
@@ -114,3 +116,17 @@ def test_what_a_killed_daemon_leaves_is_removed_by_whoever_comes_next(
     killed(daemon.child)
     with scratch_dir():
         assert not left.exists()
+
+
+def test_what_is_kept_fresh_is_not_old_for_whatever_tidies_up(tmp_path: Path) -> None:
+    (tmp_path / "worker" / "tmp").mkdir(parents=True)
+    (tmp_path / "worker" / "crash").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.chdir(tmp_path):
+        listener.bind("progress")
+    kept = [tmp_path, *tmp_path.rglob("*")]
+    assert len(kept) == 6
+    for path in kept:
+        os.utime(path, (0, 0), follow_symlinks=False)
+    keep_fresh(tmp_path)
+    assert all(min(path.lstat().st_atime, path.lstat().st_mtime) > 1e9 for path in kept)
