@@ -16,7 +16,7 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
-from renderer.pictures import avif, bmp, dpx, exr, heic, ico, jpeg2000, netpbm, png, psd, tga, tiff
+from renderer.pictures import avif, bmp, dpx, exr, heic, ico, jpeg2000, netpbm, png, psd, radiance, sun, tga, tiff
 from renderer.pictures.colour import Pixels, Rgb, Samples, cmyk_to_rgb, to_8_bits, to_bgr
 from renderer.pictures.fetch import Content, RawPixels
 from renderer.pictures.formats import PILLOW, Header, More, load, turned
@@ -197,8 +197,8 @@ _READERS: Final[Mapping[str, Callable[[bytes, Header, int], Samples | None]]] = 
     "OpenEXR": lambda data, _header, _factor: exr.read(data),
     "JPEG 2000": lambda data, header, _factor: jpeg2000.read(data, header),
     "Netpbm": lambda data, _header, _factor: netpbm.read(data),
-    "Radiance HDR": _read_plainly,
-    "Sun raster": _read_plainly,
+    "Radiance HDR": lambda data, _header, _factor: radiance.read(data),
+    "Sun raster": lambda data, _header, _factor: sun.read(data),
     "DPX": lambda data, _header, _factor: dpx.read(data),
     "ICO": lambda data, _header, _factor: ico.read(data),
     "Photoshop": _read_psd,

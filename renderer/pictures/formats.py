@@ -14,7 +14,7 @@ What OpenCV 5.0.0.93 gets wrong, and who reads it instead:
   still picture alone is handed to it (`png`). A grey colour key is lost: `png` looks for the key itself.
 - BMP with bit fields, OS/2's headers, 16 bits (31 becomes 248), run-length coding: `bmp`.
 - PGM and PPM whose maxval is neither 255 nor 65535: `netpbm`. JPEG 2000 of other depths than 8 and 16: scaled by us, or
-  Pillow's. Sun raster of 8 bits without a palette is black: Pillow.
+  Pillow's.
 - GIF, CMYK, and AVIF of 10 and 12 bits: Pillow. Pillow's libyuv loses 12 levels of blue in AVIF of limited range (its
   coefficient does not fit a signed byte): libav.
 """
@@ -77,8 +77,8 @@ DECODERS: Final[Mapping[str, Mapping[str, str]]] = {
         for bits in (8, 10, 12)
         for kind in ("grey", "RGB", "RGBA", "premultiplied RGBA")
     },
-    "Radiance HDR": {"": OPENCV},
-    "Sun raster": {"": PILLOW},
+    "Radiance HDR": {"": OURS},
+    "Sun raster": dict.fromkeys(("1-bit", "8-bit palette", "8-bit grey", "24-bit RGB", "32-bit RGB"), OURS),
     "DPX": {
         **dict.fromkeys(("8-bit grey", "12-bit grey", "16-bit grey"), OURS),
         **{f"{bits}-bit {kind}": OURS for bits in (8, 10, 12, 16) for kind in ("RGB", "RGBA", "ABGR")},

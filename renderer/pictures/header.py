@@ -8,7 +8,6 @@ Formats of which whole kinds are to be told apart are parsed by modules of their
 """
 
 import io
-import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from renderer.errors import DecodeFailed, ImageTooLarge, StillreelError
 from renderer.geometry import Size
-from renderer.pictures import avif, bmp, dpx, exr, heic, ico, jpeg2000, netpbm, png, psd, tga, tiff
+from renderer.pictures import avif, bmp, dpx, exr, heic, ico, jpeg2000, netpbm, png, psd, radiance, sun, tga, tiff
 from renderer.pictures.exif import orientation_of
 from renderer.pictures.formats import Header, More, turned, unsupported
 from renderer.pictures.heic import refuse_sequence
@@ -28,10 +27,7 @@ from renderer.pictures.recognise import recognise
 # Our own limit is checked below. Pillow's is a third of it, and warns on the way; it can only be set for the process.
 Image.MAX_IMAGE_PIXELS = None
 
-_PILLOW_NAMES: Final = {"WebP": "WEBP", "JPEG 2000": "JPEG2000", "Sun raster": "SUN"}
-_RADIANCE: Final = re.compile(
-    rb"#\?(?:RADIANCE|RGBE)\n.{0,8192}?\n\n-Y (?P<height>\d{1,9}) \+X (?P<width>\d{1,9})\n", re.DOTALL
-)
+_PILLOW_NAMES: Final = {"WebP": "WEBP"}
 _FRAMES: Final = {  # ITU-T T.81, table B.1: SOFn
     0xC3: "lossless", 0xC5: "hierarchical", 0xC6: "hierarchical", 0xC7: "hierarchical", 0xCB: "lossless",
     0xCD: "hierarchical", 0xCE: "hierarchical", 0xCF: "hierarchical", 0xF7: "JPEG-LS",
@@ -142,18 +138,6 @@ def _more_frames(image: Image.Image) -> More | None:
     return None
 
 
-def _sun_raster(data: bytes) -> Header:
-    with open_with_pillow(data, "Sun raster") as image:
-        return _by_pillow(image, "Sun raster", "")
-
-
-def _radiance(data: bytes) -> Header:
-    match = _RADIANCE.match(data)
-    if match is None:
-        raise unsupported("Radiance HDR image whose rows do not go from left to right and downwards")
-    return Header("Radiance HDR", "", Size(int(match["width"]), int(match["height"])))
-
-
 def _by_pillow(image: Image.Image, name: str, kind: str) -> Header:
     orientation = orientation_of(image.info.get("exif"))
     size = turned(*image.size, orientation)
@@ -172,8 +156,8 @@ _PARSERS: Final[Mapping[str, Callable[[bytes], Header]]] = {
     "OpenEXR": exr.read_header,
     "JPEG 2000": jpeg2000.read_header,
     "Netpbm": netpbm.read_header,
-    "Radiance HDR": _radiance,
-    "Sun raster": _sun_raster,
+    "Radiance HDR": radiance.read_header,
+    "Sun raster": sun.read_header,
     "DPX": dpx.read_header,
     "ICO": ico.read_header,
     "Photoshop": psd.read_header,

@@ -26,7 +26,7 @@ _MAGIC: Final = {
     "OpenEXR": rb"\x76\x2f\x31\x01",
     "JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n",
     "Netpbm": rb"P[1-7Ff]\s(?!332)",
-    "Radiance HDR": rb"#\?(?:RADIANCE|RGBE)\n",
+    "Radiance HDR": rb"#\?(?:RADIANCE|RGBE)[\s]",
     "Sun raster": rb"\x59\xa6\x6a\x95",
     "DPX": rb"SDPX|XPDS",
     "ICO": rb"\0\0[\x01\x02]\0[^\0]",

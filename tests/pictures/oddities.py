@@ -47,7 +47,7 @@ def samples() -> tuple[Sample, ...]:
     families = (
         m.png, m.png_colour, m.apng, m.tiff, m.tiff_refused, m.bmp, m.netpbm, m.jpeg2000, m.avif, m.heic, m.exr,
         m.webp, m.gif, m.jpeg, m.others, m.dpx, m.tga, m.ico, m.psd, m.refused,
-        png, pam, tiff, bmp, jpeg2000, avif, named,
+        png, pam, tiff, bmp, jpeg2000, avif, sun_raster, radiance, named,
     )  # fmt: skip
     return tuple(sample for family in families for sample in family())
 
@@ -410,6 +410,124 @@ def moved_pixels(data: bytes, by: int) -> bytes:
         at = place + 8 + 14 * item + 6
         struct.pack_into(">I", out, at, struct.unpack_from(">I", data, at)[0] + by)
     return bytes(out)
+
+
+# Sun raster: rasterfile(5).
+
+
+def sun_file(bits: int, rows: list[bytes], *, coding: int = 1, palette: bytes = b"") -> bytes:
+    body = b"".join(row + bytes(len(row) % 2) for row in rows)
+    if coding == 2:
+        body = b"".join(sun_runs(body))
+    head = struct.pack(">8I", 0x59A66A95, WIDTH, HEIGHT, bits, len(body), coding, bool(palette), len(palette))
+    return head + palette + body
+
+
+def sun_runs(body: bytes) -> Iterator[bytes]:
+    for value, run in itertools.groupby(body):
+        count = len(list(run))
+        for left in range(count, 0, -256):
+            many = min(left, 256)
+            yield (
+                bytes((128, many - 1, value))
+                if many > 2
+                else b"\x80\0" * many
+                if value == 128
+                else bytes((value,)) * many
+            )
+
+
+def sun_raster() -> Iterator[Sample]:
+    rgb, one = quantised(gradient(), 8).astype(np.uint8), quantised(grey(), 8).astype(np.uint8)
+    shown = as_shown(rgb, 255)
+    bgr, pad = rgb[..., ::-1], np.full((HEIGHT, WIDTH, 1), 77, np.uint8)
+    palette = np.random.default_rng(4).integers(0, 256, (256, 3), dtype=np.uint8)
+    chequer = (np.indices((HEIGHT, WIDTH)).sum(0) // 8 % 2).astype(np.uint8)
+    bits = np.packbits(np.pad(chequer, ((0, 0), (0, -WIDTH % 16))), axis=1)
+    for coding in (0, 1, 2):
+        name = f"sun {('old', 'plain', 'coded')[coding]}"
+        yield Sample(f"{name} 24", sun_file(24, [row.tobytes() for row in bgr], coding=coding), shown)
+        yield Sample(f"{name} 32", sun_file(32, [row.tobytes() for row in np.dstack([pad, bgr])], coding=coding), shown)
+        yield Sample(f"{name} grey", sun_file(8, [row.tobytes() for row in one], coding=coding), as_shown(one, 255))
+        colours = sun_file(8, [row.tobytes() for row in one], coding=coding, palette=palette.T.tobytes())
+        yield Sample(f"{name} palette", colours, palette[one].astype(float))
+        yield Sample(f"{name} bits", sun_file(1, [row.tobytes() for row in bits], coding=coding), as_shown(1 - chequer))
+    yield Sample("sun red first 24", sun_file(24, [row.tobytes() for row in rgb], coding=3), shown)
+    yield Sample("sun red first 32", sun_file(32, [row.tobytes() for row in np.dstack([pad, rgb])], coding=3), shown)
+    yield Sample("sun cut", sun_file(24, [row.tobytes() for row in bgr])[:-9], None)
+    yield Sample("sun coded cut", sun_file(24, [row.tobytes() for row in bgr], coding=2)[:-99], None)
+    short = sun_file(8, [row.tobytes() for row in one], palette=palette[:100].T.tobytes())
+    yield Sample("sun palette short", short, None)
+    yield Sample("sun 4 bits", sun_file(4, [bytes(32)] * HEIGHT), None, "4-bit RGB Sun raster")
+    yield Sample("sun of an odd type", sun_file(24, [bytes(183)] * HEIGHT, coding=5), None, "Sun raster of type 5")
+
+
+# Radiance HDR: Ward, "Real Pixels", and the reference manual of Radiance.
+
+
+def rgbe(linear: Array) -> Array:
+    exponent = np.floor(np.log2(np.maximum(linear.max(-1), 1e-30))) + 1
+    return np.dstack([np.floor(linear * (256 / 2.0**exponent)[..., None]), exponent + 128]).astype(np.uint8)
+
+
+def rgbe_seen(stored: Array) -> Array:
+    return stored[..., :3] * 2.0 ** (stored[..., 3:].astype(float) - 136)
+
+
+def rgbe_planes(stored: Array) -> bytes:
+    """Each row's four planes, in pieces of plain bytes and runs of two."""
+    out = b""
+    for row in stored:
+        out += b"\2\2" + struct.pack(">H", len(row))
+        for plane in row.T:
+            pieces = [plane[at : at + 50].tobytes() for at in range(0, len(plane), 50)]
+            out += b"".join(
+                bytes((128 + len(each), each[0])) if len(set(each)) == 1 else bytes((len(each),)) + each
+                for each in pieces
+            )
+    return out
+
+
+def rgbe_runs(stored: Array) -> bytes:
+    """The older coding: 1, 1, 1 and how often the pixel before comes again."""
+    out = b""
+    for row in stored:
+        for pixel, run in itertools.groupby(row.tolist()):
+            again = len(list(run)) - 1
+            out += bytes(pixel) + (bytes((1, 1, 1, again)) if again else b"")
+    return out
+
+
+def radiance() -> Iterator[Sample]:
+    stored = rgbe(0.02 + gradient())
+    shown = as_shown(coded(np.clip(rgbe_seen(stored), 0, 1)))
+    lead, place = b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n", b"-Y %d +X %d\n" % (HEIGHT, WIDTH)
+    planes = rgbe_planes(stored)
+    yield Sample("radiance planes", lead + place + planes, shown)
+    yield Sample("radiance plain", lead + place + stored.tobytes(), shown)
+    blocks = np.repeat(stored[:, ::8], 8, axis=1)[:, :WIDTH]
+    seen = as_shown(coded(np.clip(rgbe_seen(blocks), 0, 1)))
+    yield Sample("radiance older coding", lead + place + rgbe_runs(blocks), seen)
+    narrow = lead + b"-Y %d +X 5\n" % HEIGHT + stored[:, :5].tobytes()
+    yield Sample("radiance narrow", narrow, shown[:, :5])
+    axes = {
+        b"-Y %d -X %d": shown[:, ::-1], b"+Y %d +X %d": shown[::-1], b"+Y %d -X %d": shown[::-1, ::-1],
+        b"+X %d -Y %d": shown.transpose(1, 0, 2), b"-X %d -Y %d": shown.transpose(1, 0, 2)[:, ::-1],
+        b"+X %d +Y %d": shown.transpose(1, 0, 2)[::-1], b"-X %d +Y %d": shown.transpose(1, 0, 2)[::-1, ::-1],
+    }  # fmt: skip
+    for axis, turned in axes.items():
+        yield Sample(f"radiance {axis[:10].decode()}", lead + axis % (HEIGHT, WIDTH) + b"\n" + planes, turned)
+    spaced = b"#?RADIANCE\n# a note\nSOFTWARE=x\n\n-Y   %d +X\t%d\n" % (HEIGHT, WIDTH)
+    yield Sample("radiance spaced", spaced + planes, shown)
+    of_p3 = b"PRIMARIES= %s\n" % b" ".join(b"%g" % part for point in (*standards.P3, standards.D65) for part in point)
+    wide = 255 * standards.srgb(standards.converted(rgbe_seen(stored), standards.P3))
+    yield Sample("radiance primaries", b"#?RADIANCE\n" + of_p3 + b"\n" + place + planes, wide)
+    other = lead.replace(b"rgbe", b"xyze")
+    yield Sample("radiance of xyz", other + place + planes, None, "Radiance HDR image of the format 32-bit_rle_xyze")
+    yield Sample("radiance cut", lead + place + planes[:-300], None)
+    yield Sample("radiance older coding cut", lead + place + rgbe_runs(blocks)[:-300], None)
+    beyond = lead + place + stored[0, :1].tobytes() + bytes((1, 1, 1, 200)) + stored.tobytes()
+    yield Sample("radiance run beyond its row", beyond, None)
 
 
 def named() -> Iterator[Sample]:
