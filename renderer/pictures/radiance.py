@@ -1,13 +1,13 @@
 """Radiance HDR, read here: floats of a shared exponent, in either run-length coding or none (Ward, "Real Pixels").
 
-OpenCV is three times as fast, and asked first where rows go from left to right and downwards. It refuses the older
-coding, and headers that are said otherwise than it writes them. The samples are light of BT.709's primaries unless the
-header says others; its exposure is not looked at, as in most viewers.
+OpenCV is three times as fast, and asked first where rows of the newer coding go from left to right and downwards. It
+misreads the older coding, and refuses headers that are said otherwise than it writes them. The samples are light of
+BT.709's primaries unless the header says others; its exposure is not looked at, as in most viewers.
 """
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -68,17 +68,13 @@ def read(data: bytes) -> npt.NDArray[np.float32]:
     """
     info = _parse(data)
     if info.is_usual:
-        by_opencv: npt.NDArray[np.float32] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        by_opencv: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
         if by_opencv is not None and by_opencv.shape == (info.rows, info.columns, 3):
             return by_opencv
     found = np.empty((info.rows, info.columns, 4), np.uint8)
     place = info.start
     for row in range(info.rows):
-        mark = data[place : place + 4]
-        is_new = (
-            _LEAST <= info.columns <= _MOST and mark[:2] == b"\2\2" and mark[2:4] == info.columns.to_bytes(2, "big")
-        )
-        if is_new:
+        if _is_in_planes(data, place, info.columns):
             line, place = _planes(data, place + 4, info.columns)
             found[row] = np.frombuffer(line, np.uint8).reshape(4, info.columns).T
         else:
@@ -100,7 +96,7 @@ def _parse(data: bytes) -> _Info:
     rows, columns = int(head["outer"]), int(head["inner"])
     if orientation is None or not rows or not columns:
         raise DecodeFailed(f"expected a Radiance HDR image with pixels, found {columns}x{rows}")
-    is_usual = data[: head.end()].endswith(b"\n\n-Y %d +X %d\n" % (rows, columns))
+    is_usual = head[0].endswith(b"\n\n-Y %d +X %d\n" % (rows, columns)) and _is_in_planes(data, head.end(), columns)
     return _Info(rows, columns, orientation, _primaries(head["lines"]), is_usual, head.end())
 
 
@@ -115,6 +111,11 @@ def _primaries(lines: bytes) -> Primaries:
     red, green, blue, white = zip(values[::2], values[1::2], strict=True)
     found = red, green, blue, white
     return found if is_triangle(found) else BT709
+
+
+def _is_in_planes(data: bytes, place: int, columns: int) -> bool:
+    """Whether a row of the newer coding begins there."""
+    return _LEAST <= columns <= _MOST and data[place : place + 4] == b"\2\2" + columns.to_bytes(2, "big")
 
 
 def _planes(data: bytes, place: int, columns: int) -> tuple[bytes, int]:
