@@ -1,4 +1,4 @@
-"""What travels beside a request: encoded image files as they are, and raw pixels with a word on how to read them.
+"""What travels beside a request: encoded image files unchanged, and raw pixels with a description of their layout.
 
 Raw pixels come through the buffer protocol, so that a NumPy array is sent without a PNG round trip, without a copy, and
 without NumPy being needed here.
@@ -6,31 +6,29 @@ without NumPy being needed here.
 
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 
-from protocol.schema import PixelLayout, RenderRequest
+from protocol.schema import ChannelOrder, PixelLayout, RenderRequest
 from protocol.words import wrongs_in
-
-Order = Literal["RGB", "BGR", "RGBA", "BGRA", "GRAY"]
 
 # An encoded image file; an array (its order follows from its channels: GRAY, RGB or RGBA); an array and its order; or
 # anything with the buffer protocol and its layout. An array is Any: its buffer has no static type in Python 3.11.
-Attachment = bytes | bytearray | memoryview | tuple[Any, Order | PixelLayout] | Any
+Attachment = bytes | bytearray | memoryview | tuple[Any, ChannelOrder | PixelLayout] | Any
 
-_ORDER_OF_CHANNELS: dict[int, Order] = {1: "GRAY", 3: "RGB", 4: "RGBA"}
+_ORDER_OF_CHANNELS: dict[int, ChannelOrder] = {1: "GRAY", 3: "RGB", 4: "RGBA"}
 
 
 def pack_request(
     request: RenderRequest | Mapping[str, Any], attachments: Sequence[Attachment]
 ) -> tuple[dict[str, Any], list[memoryview]]:
-    """Return the params of `render` or `submit`, with a request_id in any case, and the frames that follow them.
+    """Return the params of `render` or `submit`, always with a request_id, and the frames that follow them.
 
     Fields that a RenderRequest leaves at their defaults are not sent, so that the server's own apply.
 
     Raises:
-        ValueError, TypeError: as `pack`.
+        ValueError, TypeError: see `pack`.
     """
     sent = request.model_dump(mode="json", exclude_unset=True) if isinstance(request, RenderRequest) else dict(request)
     if sent.get("request_id") is None:
@@ -44,7 +42,7 @@ def pack_request(
 def pack(attachments: Sequence[Attachment]) -> tuple[list[memoryview], list[dict[str, Any] | None]]:
     """Return the frames to send, and for each its layout as JSON, or None for an encoded file.
 
-    The frames are views: what they show must stay unchanged until the answer is there.
+    The frames are views of the memory given, which must stay unchanged until the answer has come.
 
     Raises:
         ValueError: pixels that are not C-contiguous or do not fit their layout; the message says which attachment.
@@ -80,8 +78,8 @@ def _is_array(attachment: object) -> bool:
     return hasattr(attachment, "shape") and hasattr(attachment, "dtype")
 
 
-def _layout(pixels: Any, order: Order | None) -> PixelLayout:
-    """Read shape and dtype off an array."""
+def _layout(pixels: Any, order: ChannelOrder | None) -> PixelLayout:
+    """Return the layout that an array's shape and dtype describe."""
     if not _is_array(pixels):
         raise TypeError(f"expected an array with a shape and a dtype, or a PixelLayout, for {type(pixels).__name__}")
     shape = tuple(pixels.shape)

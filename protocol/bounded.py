@@ -1,8 +1,8 @@
-"""Validation that does not go on for ever: lists and objects of a stranger are looked at as far as that is of use.
+"""Validation with bounded work: a stranger's lists and objects are checked only as far as the findings are useful.
 
-pydantic looks at everything and notes each fault that it finds, which takes kilobytes and microseconds a fault. Nobody
-reads more than a few: so what is too long is refused before its items are looked at, and the items are looked at a few
-at a time, until there are faults enough.
+pydantic checks everything and records each fault that it finds, which takes kilobytes and microseconds per fault, and
+nobody reads more than a few. So a list that is too long is refused before its items are checked, and items are checked
+in small groups until enough faults have been found.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,29 +14,29 @@ from pydantic_core import InitErrorDetails, PydanticCustomError, PydanticKnownEr
 from protocol.errors import MAX_FAULTS
 
 MOST_ITEMS: Final = "most_items"
-"""What the limit on images, and on attachments, is called in pydantic's context of a validation."""
+"""The key under which pydantic's validation context holds the limit on images and on attachments."""
 
 NOT_ALL_SEEN: Final = "not_all_seen"
-"""The type of the note that says how far a list was looked at."""
+"""The type of the note that says how much of a list was checked."""
 
 _AT_A_TIME: Final = 20
 _FIELDS_MAX: Final = 100
 
 
 def context_for(max_images: int) -> dict[str, Any]:
-    """Return the context that a validation with a limit on images, and as many attachments, takes."""
+    """Return the validation context for a limit on images, which holds for attachments as well."""
     return {MOST_ITEMS: max_images}
 
 
 def a_few_at_a_time(value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-    """Validate a list in parts and stop when there are faults enough; a wrap validator for a tuple of any length.
+    """Validate a list in groups of items, until enough faults are found; a wrap validator for a tuple of any length.
 
     Raises:
-        PydanticKnownError: it is too long; not one item was looked at.
-        ValidationError: of the first faults, at the places that pydantic would name.
+        PydanticKnownError: the list is too long; none of its items was checked.
+        ValidationError: the first faults, at the places that pydantic would name.
     """
     if not isinstance(value, list | tuple):
-        raise PydanticKnownError("list_type")  # a client knows lists and no tuples
+        raise PydanticKnownError("list_type")  # JSON has lists and no tuples
     at_most((info.context or {}).get(MOST_ITEMS, len(value)))(value)
     good: list[Any] = []
     faults: list[InitErrorDetails] = []
@@ -47,7 +47,7 @@ def a_few_at_a_time(value: Any, handler: ValidatorFunctionWrapHandler, info: Val
             faults += _moved(error, begin)
         seen = min(begin + _AT_A_TIME, len(value))
         if len(faults) >= MAX_FAULTS and seen < len(value):
-            words = "only the first {seen} of {items} were looked at, since they have faults enough"
+            words = "only the first {seen} of {items} were checked, because they have enough faults"
             note = PydanticCustomError(NOT_ALL_SEEN, words, {"seen": seen, "items": len(value)})
             faults = [*faults[: MAX_FAULTS - 1], InitErrorDetails(type=note, input=None)]
             break
@@ -57,7 +57,7 @@ def a_few_at_a_time(value: Any, handler: ValidatorFunctionWrapHandler, info: Val
 
 
 def at_most(most: int) -> Callable[[Any], Any]:
-    """Return a validator that refuses a list with more items, before they are looked at."""
+    """Return a validator that refuses a list with more items than this, before they are checked."""
 
     def check(value: Any) -> Any:
         if isinstance(value, list | tuple) and len(value) > most:
@@ -69,14 +69,14 @@ def at_most(most: int) -> Callable[[Any], Any]:
 
 
 def refuse_many_fields(value: Any) -> Any:
-    """Refuse an object with more fields than anybody has a use for; each unknown one would be a fault of its own."""
+    """Refuse an object with far too many fields; each unknown one would be a fault of its own."""
     if isinstance(value, Mapping) and len(value) > _FIELDS_MAX:
         raise ValueError(f"expected an object of up to {_FIELDS_MAX} fields, found {len(value)}")
     return value
 
 
 def _moved(error: ValidationError, begin: int) -> list[InitErrorDetails]:
-    """Return the faults of a part of a list, with their places in the whole list."""
+    """Return the faults found in a group of items, at their places in the whole list."""
     moved = []
     for fault in error.errors(include_url=False)[:MAX_FAULTS]:
         first, *rest = fault["loc"]

@@ -1,10 +1,10 @@
-"""One DEALER socket and the calls that wait on it, each until its answer, its limit or the caller's cancellation.
+"""One DEALER socket and the calls that wait on it, each until its answer, its time limit or its cancellation.
 
-A lost message or server shows as silence, and the same message is then sent again (patience.py has the rules); if
-nothing at all has come through the socket, on a new one, because a half-open connection never recovers. A connection
-that breaks is known at once, from ZeroMQ's monitor: what went over it is sent again as soon as there is another. So is
-one that is not let in for its key, which ZeroMQ does not try again: the calls that wait end with that.
-Cancelling a call leaves nothing behind: an answer to an id that nobody waits for is dropped.
+A lost message or a lost server shows as silence, and the message is then sent again (patience.py has the rules). If
+nothing at all has arrived through the socket, it is sent through a new one, because a half-open connection never
+recovers. ZeroMQ's monitor reports at once that a connection has broken, and messages sent over it are sent again as
+soon as there is a new one. The monitor also reports that a server has refused this client's key. ZeroMQ does not try
+again then, so the waiting calls end with KeyRefused. An answer that arrives after its call was cancelled is dropped.
 """
 
 import asyncio
@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import zmq
@@ -40,18 +39,8 @@ def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
-    """What to ask, and who hears the notifications that come before the answer."""
-
-    method: str
-    params: Mapping[str, Any]
-    attachments: Sequence[Part] = ()
-    on_progress: Callable[[dict[str, Any]], None] | None = None
-
-
 class Connection:
-    """The way to one server, opened by the first question; belongs to one event loop."""
+    """The connection to one server, opened by the first call; it belongs to one event loop."""
 
     def __init__(self, endpoint: str, keys: CurveKeys | None = None) -> None:
         self.endpoint = endpoint
@@ -72,28 +61,36 @@ class Connection:
 
     @property
     def is_heard(self) -> bool:
-        """Whether the server has ever said a word."""
+        """Whether anything has ever arrived from the server."""
         return self._heard_at > float("-inf")
 
-    async def ask(self, question: Question, patience: Patience) -> Answer:
-        """Return the answer.
+    async def ask(
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        patience: Patience,
+        attachments: Sequence[Part] = (),
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+    ) -> Answer:
+        """Return the answer to a call; `on_progress` is called with the params of each notification before it.
 
         Raises:
-            RemoteError: the server answered with an error; with shutting_down only after `patience_s` of it.
+            RemoteError: the server answered with an error; shutting_down is raised only after `patience_s` of it.
             Unreachable, ClientTimeout: no answer came within the limits.
             KeyRefused: the server does not let this client in.
-            ClientError: the connection was closed, or its endpoint is no address.
+            ClientError: the connection was closed.
+            BadEndpoint: the endpoint is not a valid address.
         """
         id_ = next(self._ids)
-        frames = call(id_, question.method, question.params, question.attachments)
-        pending = Pending(frames, question.params.get("request_id"), patience, _now(), self._waiting_bytes)
+        frames = call(id_, method, params, attachments)
+        pending = Pending(frames, params.get("request_id"), patience, _now(), self._waiting_bytes)
         self._pending[id_] = pending
         self._waiting_bytes += pending.size_bytes
         try:
             await self._send(pending)
             while isinstance(word := await self._next_word(pending), Notification):
-                if question.on_progress is not None:
-                    question.on_progress(word.params)
+                if on_progress is not None:
+                    on_progress(word.params)
             if isinstance(word, Failure):
                 raise word.error
             return word
@@ -102,7 +99,7 @@ class Connection:
             self._waiting_bytes -= pending.size_bytes
 
     async def close(self) -> None:
-        """Close the socket and end the calls that still wait with a ClientError; harmless when repeated."""
+        """Close the socket and end the calls that still wait with a ClientError; safe to call again."""
         self._is_closed = True
         for pending in self._pending.values():
             pending.inbox.put_nowait(Signal.CLOSED)
@@ -115,7 +112,7 @@ class Connection:
             self._context = None
 
     async def _next_word(self, pending: Pending) -> Answer | Failure | Notification:
-        """Return what the server says next about this call; send it again whenever that is called for."""
+        """Return the server's next message about this call; send the call again whenever that is due."""
         while True:
             word = None
             with contextlib.suppress(TimeoutError):
@@ -147,7 +144,7 @@ class Connection:
                 self._hang_up()
                 for other in self._pending.values():
                     other.inbox.put_nowait(Signal.LOST)
-        _log.info("no good word from %s; asking again", self.endpoint, extra={"action": "client_repeat"})
+        _log.info("no answer from %s yet; asking again", self.endpoint, extra={"action": "client_repeat"})
         await self._send(pending)
 
     async def _send(self, pending: Pending) -> None:
@@ -155,7 +152,7 @@ class Connection:
             raise ClientError(f"the connection to {self.endpoint} is closed")
         socket = self._socket or self._open()
         pending.is_sent(_now())
-        # Never waits: the socket queues without limit, so that no call is stuck in a socket that another one reopens.
+        # This never waits, as the socket queues without limit: no call is stuck in a socket that another call replaces.
         await socket.send_multipart(pending.frames, copy=False)
 
     # The socket.
@@ -198,13 +195,13 @@ class Connection:
             try:
                 word = parse_answer(frames)
             except WireError as error:
-                _log.warning("%s sent what is no answer: %s", self.endpoint, error, extra={"action": "client_ignore"})
+                _log.warning("unreadable message from %s: %s", self.endpoint, error, extra={"action": "client_ignore"})
                 continue
             for pending in self._concerned(word):
                 pending.inbox.put_nowait(word)
 
     async def _watch(self, monitor: zmq.asyncio.Socket) -> None:
-        """Have what a broken connection may have taken along sent again by the one that replaces it."""
+        """Send messages that a broken connection may have lost again, once a new connection has replaced it."""
         is_up = False
         while True:
             event = await recv_monitor_message(monitor)
@@ -217,26 +214,26 @@ class Connection:
             if was_up:
                 self._lost_at = _now()
             for pending in self._pending.values() if is_up else ():
-                # Once only until the server speaks: a message that makes it hang up would go round for ever.
+                # Only once until the server answers: a message that makes it hang up would be sent again for ever.
                 if pending.sent_at < self._lost_at and not pending.rescues:
                     pending.rescues += 1
                     pending.inbox.put_nowait(Signal.LOST)
 
     def _refusal(self, event: int, value: int) -> str | None:
-        """Say what a failed handshake means, unless ZeroMQ tries again by itself."""
+        """Return why a handshake failed, or None if ZeroMQ tries again by itself."""
         if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
-            return f"{self.endpoint} does not take this client's CURVE key"
+            return f"{self.endpoint} does not accept this client's CURVE key"
         if event != zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL or value != zmq.PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
             return None
-        wants = "takes clients without a CURVE key only" if self._keys else "takes clients with a CURVE key only"
+        wants = "only accepts clients without a CURVE key" if self._keys else "only accepts clients with a CURVE key"
         return f"{self.endpoint} {wants}"
 
     def _concerned(self, word: Answer | Failure | Notification) -> list[Pending]:
-        """Return the calls that a message is for: none if it is a late one, whose call has ended."""
+        """Return the calls that a message is for; there are none if its call has ended."""
         waiting = list(self._pending.values())
         if isinstance(word, Notification):
             request_id = word.params.get("request_id") if word.method == "progress" else None
             return [pending for pending in waiting if request_id is not None and pending.request_id == request_id]
-        if word.id is None:  # the server could not read the id, so this is clear only where one call waits
+        if word.id is None:  # the server could not read the id, so the call is only known if just one waits
             return waiting if len(waiting) == 1 else []
         return [self._pending[word.id]] if word.id in self._pending else []

@@ -1,7 +1,7 @@
-"""The file that lets a client in where a daemon asks for keys: the daemon's public key and a pair of the client's own.
+"""The file that a client needs if a daemon asks for keys: the daemon's public key and the client's own pair of keys.
 
-`stillreel keys curve NAME` writes it. CURVE (https://rfc.zeromq.org/spec/26/) proves either end to the other and
-encrypts all that goes between them; keys are written in Z85, 40 characters for 32 bytes.
+`stillreel keys curve NAME` writes it. CURVE (https://rfc.zeromq.org/spec/26/) authenticates both ends and encrypts the
+connection; keys are written in Z85, 40 characters for 32 bytes.
 """
 
 import json
@@ -16,7 +16,7 @@ from protocol.errors import BadCurveFile
 
 @dataclass(frozen=True, slots=True)
 class CurveKeys:
-    """What a client holds."""
+    """The keys that a client connects with."""
 
     server_key: bytes
     public_key: bytes
@@ -28,17 +28,17 @@ class CurveKeys:
         return json.dumps({name: getattr(self, name).decode("ascii") for name in names}, indent=2) + "\n"
 
     def give_to(self, socket: zmq.Socket) -> None:  # type: ignore[type-arg] # of any kind
-        """Have a socket that is not connected yet use them."""
+        """Set the keys on a socket that is not connected yet."""
         socket.setsockopt(zmq.CURVE_SERVERKEY, self.server_key)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self.public_key)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.secret_key)
 
 
 def read_curve_file(file: str | Path) -> CurveKeys:
-    """Read what `stillreel keys curve` has written.
+    """Read a file that `stillreel keys curve` has written.
 
     Raises:
-        BadCurveFile: it cannot be read, or is no such file; the words quote none of it.
+        BadCurveFile: it cannot be read, or is not such a file; the message quotes nothing of it.
     """
     try:
         found = json.loads(Path(file).read_bytes())
@@ -46,18 +46,18 @@ def read_curve_file(file: str | Path) -> CurveKeys:
     except OSError as error:
         raise BadCurveFile(f"the CURVE file {str(file)!r} cannot be read: {error.strerror}") from error
     except ValueError as error:
-        words = f"{str(file)!r} is no file that stillreel keys curve has written"
+        words = f"{str(file)!r} is not a file that `stillreel keys curve` has written"
         raise BadCurveFile(words) from error
     if not zmq.has("curve"):
-        raise BadCurveFile("this machine's ZeroMQ was built without CURVE; the wheels of pyzmq have it")
+        raise BadCurveFile("ZeroMQ was built without CURVE on this machine; the wheels of pyzmq have it")
     return keys
 
 
 def key_of(document: object, name: str) -> bytes:
-    """Return a key of a document that holds some.
+    """Return the key that a document holds under a name.
 
     Raises:
-        ValueError: there is none under this name.
+        ValueError: it holds no key under this name.
     """
     text = document.get(name) if isinstance(document, dict) else None
     try:

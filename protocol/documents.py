@@ -1,8 +1,8 @@
-"""Reading a JSON document that a stranger has written: how much it may hold is known before any of it is made.
+"""Reading a JSON document that a stranger has written; its values are counted before any of them is created.
 
-Bytes say little about what a document costs. Three million times `{"url":"a"}` are 34 MB of text, and gigabytes of
-objects and seconds of work. What each value and each name costs is about the same, so it is they that are counted; a
-long string counts once. The parser itself goes 200 levels deep and no deeper, and refuses what is not UTF-8.
+The number of bytes says little about what a document costs: `{"url":"a"}` three million times is 34 MB of text, which
+becomes gigabytes of objects and takes seconds. Every value and every name costs about the same, so those are counted; a
+long string counts once. The parser itself stops at 200 levels of nesting and refuses text that is not UTF-8.
 """
 
 import math
@@ -12,32 +12,31 @@ from typing import Any, Final
 from pydantic_core import from_json
 
 MAX_IMAGES: Final = 10_000
-"""Images of one request, unless the server's settings say otherwise."""
+"""The most images of one request, unless the server's settings say otherwise."""
 
-_PER_IMAGE: Final = 10  # all its fields, and as much again
-_BESIDE: Final = 100_000  # the other fields, metadata above all
+_PER_IMAGE: Final = 10  # twice the number of an image's fields
+_BESIDE: Final = 100_000  # for the other fields, above all metadata
 _PLACE: Final = re.compile(r"^(.*) at (line \d+ column \d+)$", re.DOTALL)
-_MARKS: Final = (b",", b":", b"[", b"{")  # each value but the first, and each name, comes after one of them
+_MARKS: Final = (b",", b":", b"[", b"{")  # each name, and each value but the first, follows one of these
 _WINDOW_BYTES: Final = 64 * 1024
 
-
-# What the parser finds, in our words; the place where it was found is added.
+# The parser's findings in our words; the place is added.
 _FAULTS: Final = {
     "EOF while parsing a list": "the text ends within a list",
     "EOF while parsing a string": "the text ends within a string",
     "EOF while parsing a value": "the text ends where a value was expected",
     "EOF while parsing an object": "the text ends within an object",
-    "control character (\\u0000-\\u001F) found while parsing a string": "a string holds a line break or the like",
+    "control character (\\u0000-\\u001F) found while parsing a string": "a string holds a control character",
     "expected `,` or `]`": "a comma or the list's ] is missing",
     "expected `,` or `}`": "a comma or the object's } is missing",
     "expected `:`": "the colon after a name is missing",
     "expected ident": "expected a value such as true, false or null",
     "expected value": "expected a value, found something else",
-    "invalid escape": "a string has a backslash before what it cannot stand before",
-    "invalid number": "a number is not written as JSON has them",
+    "invalid escape": "a string has a backslash before a character that cannot be escaped",
+    "invalid number": "a number is not written as JSON requires",
     "invalid unicode code point": "a string holds bytes that are not UTF-8",
     "key must be a string": "expected a name in double quotes",
-    "lone leading surrogate in hex escape": "a string has half of a pair of \\u escapes",
+    "lone leading surrogate in hex escape": "a string has only half of a pair of \\u escapes",
     "number out of range": "a number is too large",
     "recursion limit exceeded": "more than 200 levels of nesting",
     "trailing characters": "something follows the end of the document",
@@ -47,22 +46,28 @@ _FAULTS: Final = {
 
 
 class DocumentRefused(ValueError):
-    """What is no JSON document, or holds more than is read; its words name the limit."""
+    """A text that is not a JSON document, or that holds more than the limit, which the message names."""
+
+
+def kind_of(value: object) -> str:
+    """Return which kind of JSON value this is, for a message."""
+    kinds = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a number")
 
 
 def most_values(max_images: int) -> int:
-    """Return how many values and names a document with that many images may hold."""
+    """Return how many values and names a document with this many images may hold."""
     return _PER_IMAGE * max_images + _BESIDE
 
 
 def read_document(content: bytes | bytearray | str, most: int = most_values(MAX_IMAGES)) -> Any:
-    """Read a JSON document in UTF-8; any thread may call it.
+    """Read a JSON document in UTF-8; any thread may call this.
 
     Args:
-        most: values and names in it.
+        most: how many values and names it may hold.
 
     Raises:
-        DocumentRefused: it is no JSON document, too large, too deep, or has a number that no double holds.
+        DocumentRefused: it is not a JSON document, is too large or nested too deeply, or has a number beyond a double.
     """
     text = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     refuse_crowded(text, most)
@@ -76,14 +81,14 @@ def read_document(content: bytes | bytearray | str, most: int = most_values(MAX_
 
 
 def _fault(parsers: str) -> str:
-    """Say what is wrong, and where."""
+    """Return what is wrong, and where, in our words."""
     found = _PLACE.fullmatch(parsers)
     words, place = (found[1], f" at {found[2]}") if found else (parsers, "")
     return _FAULTS.get(words, "it cannot be read") + place
 
 
 def refuse_crowded(text: bytes | bytearray, most: int = most_values(MAX_IMAGES)) -> None:
-    """Refuse a text of JSON documents that holds more than is read, without parsing it.
+    """Refuse a text of JSON documents that holds too many values and names, without parsing it.
 
     Raises:
         DocumentRefused: it has too many values and names.
@@ -93,9 +98,9 @@ def refuse_crowded(text: bytes | bytearray, most: int = most_values(MAX_IMAGES))
 
 
 def _has_more_marks(text: bytes | bytearray, most: int) -> bool:
-    """Count again without the strings, such as the comma in each data URI; a window at a time, so that memory is small.
+    """Count only outside of strings, as each data URI holds a comma; a window at a time, so that little memory is used.
 
-    Escaped quotes and backslashes are taken out first; what is left of the quotes begins and ends strings.
+    Escaped quotes and backslashes are removed first; the quotes that remain begin and end strings.
     """
     marks, begin, in_string = 0, 0, False
     while begin < len(text) and marks <= most:
@@ -111,7 +116,7 @@ def _has_more_marks(text: bytes | bytearray, most: int) -> bool:
 
 
 def _is_finite(document: Any) -> bool:
-    """Whether no number overflowed to infinity, as the well-formed 1e999 does: it could not be written back as JSON."""
+    """Whether every number is finite: 1e999 is well-formed, but becomes infinity, which JSON cannot express."""
     unread: list[Any] = [document]
     while unread:
         value = unread.pop()

@@ -1,6 +1,6 @@
 """Every way a request can fail, in one table: its name, its JSON-RPC code, its HTTP status, and whether to try again.
 
-Names are those of the hosted service where it has one for the case, so that its users' error handling goes on working.
+Where the hosted service has a name for an error, that name is used, so that its users' error handling keeps working.
 -32700 and -32600 to -32603 are JSON-RPC 2.0's own codes (https://www.jsonrpc.org/specification, section 5.1); ours lie
 in -32000 to -32099, which it leaves to servers.
 """
@@ -17,7 +17,7 @@ MAX_FAULTS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class ErrorKind:
-    """One row: what a client may rely on when it handles an error."""
+    """One row of the table: what a client may rely on when it handles an error."""
 
     name: str
     code: int
@@ -56,7 +56,7 @@ ERRORS: Mapping[str, ErrorKind] = {row.name: row for row in _ROWS}
 
 
 def dotted(loc: Loc) -> str:
-    """Write a location the way people do: ("images", 3, "url") is images[3].url."""
+    """Write a location as people do: ("images", 3, "url") becomes images[3].url."""
     text = ""
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -68,9 +68,9 @@ class RemoteError(Exception):
 
     Attributes:
         kind: the row of the table above.
-        message: the server's words; they name the field.
-        loc: where in the request the fault lies, such as ("images", 3, "url"); empty if in no one field.
-        details: every fault found, for a request with several: dicts with "loc", "msg" and "type".
+        message: the server's message, which names the field.
+        loc: the field at fault, such as ("images", 3, "url"); empty if it is not about one field.
+        details: for a request with several faults, all of them, as dicts with "loc", "msg" and "type".
     """
 
     def __init__(self, kind: ErrorKind, message: str, loc: Loc = (), details: tuple[dict[str, Any], ...] = ()) -> None:
@@ -82,26 +82,26 @@ class RemoteError(Exception):
 
 
 class ClientError(Exception):
-    """The client could not get an answer, or could not read it; what the server made of the request is not known.
+    """The client got no answer, or one that it cannot read, so it is not known what became of the request.
 
-    Asking again with the same request_id is safe. An error that the server answered with is a RemoteError instead.
+    Asking again with the same request_id is safe. If the server answered with an error, that is a RemoteError instead.
     """
 
 
 class BadEndpoint(ClientError):
-    """What the client was given to connect to is no address of a daemon."""
+    """The endpoint given to the client is not an address that it can connect to."""
 
 
 class BadCurveFile(ClientError):
-    """The file that the client was given holds no keys that it can use."""
+    """The CURVE file given to the client holds no keys that it can use."""
 
 
 class KeyRefused(ClientError):
-    """The daemon does not take the client's key, or wants one where it has none; found when they meet."""
+    """The daemon does not accept the client's key, or requires one and the client has none."""
 
 
 class Unreachable(ClientError):
-    """No word came from the server for as long as the client waits for one."""
+    """Nothing arrived from the server for as long as the client waits."""
 
 
 class ClientTimeout(ClientError):

@@ -1,8 +1,8 @@
-"""How both ends find out that the other is gone, and keep what lies between them from forgetting the connection.
+"""How both ends notice that the other is gone, and keep the routers between them from dropping the connection.
 
-A NAT forgets a connection on which nothing moves, many after five minutes and some after one, and tells nobody. A ping
-every 15 s keeps it, and a peer that has not answered for a minute is gone. TCP's own probes do the same for peers that
-speak an older ZMTP, and while the handshake goes on.
+A NAT silently drops an idle connection, many after five minutes and some after one. A ping every 15 s prevents that,
+and a peer that has not answered for a minute is taken to be gone. TCP's own probes do the same during the handshake,
+and for peers that speak an older ZMTP.
 """
 
 from typing import Final
@@ -15,10 +15,10 @@ _PROBE_S, _PROBES = 15, 4
 
 
 def keep_alive(socket: zmq.Socket, ping_ms: int = PING_MS, deaf_ms: int = DEAF_MS) -> None:  # type: ignore[type-arg] # of any kind
-    """Set a socket up that is not connected or bound yet.
+    """Configure a socket that is not connected or bound yet.
 
     Args:
-        deaf_ms: a peer that has answered no ping for so long is gone; it hangs up as well, even if it sends none.
+        deaf_ms: how long a peer may leave pings unanswered before it is disconnected; it is told to do the same to us.
     """
     options = {
         zmq.HEARTBEAT_IVL: ping_ms,

@@ -1,9 +1,9 @@
 """How long a call waits before it is sent again, and before it is given up: arithmetic, no sockets.
 
 The server says something about every accepted call at least once a second, so silence means a lost message, a lost
-connection or a lost server. Every call is idempotent (render and submit by their request_id), so one cure does for all
-three: send the same message again. The waits double, because a large message on a slow line is silent too. A daemon
-that is about to be restarted says so, and the same cure does for that, with pauses in place of the silence.
+connection or a lost server. Every call is idempotent (render and submit through their request_id), so all three have
+the same remedy: the message is sent again. The waits double, because a large message on a slow line causes silence too.
+A daemon that is being restarted says so, and then the message is sent again after a pause.
 """
 
 import asyncio
@@ -14,15 +14,15 @@ from enum import Enum
 from protocol.errors import ClientTimeout, KeyRefused, RemoteError, Unreachable
 from protocol.wire import Answer, Failure, Notification, Part
 
-# A message gets a second more per so many bytes before the silence after it counts: a line of 64 Mbit/s.
+# A message is given the time that it takes on a line of 64 Mbit/s before silence counts.
 _TRANSFER_BYTES_PER_S = 8 * 1024 * 1024
 
-# Between one refusal of a daemon that is stopping and the next question; doubles from the first to the second.
+# The pause after a refusal by a daemon that is stopping; it doubles from the first value up to the second.
 _PAUSES_S = (0.25, 2.0)
 
 
 class Signal(Enum):
-    """What a waiting call hears from its own client."""
+    """What the client itself tells a waiting call."""
 
     LOST = "the connection that it was sent on is gone"
     CLOSED = "the client was closed"
@@ -33,10 +33,10 @@ class Patience:
     """The limits of one call, in seconds.
 
     Args:
-        timeout_s: the caller's own limit, None for none.
-        connect_timeout_s: without any word from the server since the call was first sent.
-        silence_s: without a word on this call, before it is sent again; doubles each time.
-        patience_s: without a good word on this call, before it is given up.
+        timeout_s: the caller's own limit; None if there is no limit.
+        connect_timeout_s: how long nothing may arrive from the server after the call was first sent.
+        silence_s: how long nothing may arrive about this call before it is sent again; doubles each time.
+        patience_s: how long nothing but refusals may arrive about this call before it is given up.
     """
 
     timeout_s: float | None
@@ -50,11 +50,11 @@ class Pending:
     """A call that waits for its answer; times are seconds on the event loop's clock.
 
     Args:
-        bytes_ahead: what other calls have given to the same socket, which this one may have to queue behind.
+        bytes_ahead: the size of other calls' messages in the same socket, which this one may have to wait for.
 
     Attributes:
-        repeats: times that it was sent again for silence since the server last spoke of it.
-        rescues: times that it was sent again, since then, because its connection was lost.
+        repeats: how often it was sent again because of silence, since the server last answered it.
+        rescues: how often it was sent again because its connection was lost, since the same time.
     """
 
     frames: Sequence[Part]
@@ -75,18 +75,18 @@ class Pending:
         self.sent_at = self.word_at = self.begun_at
 
     def is_sent(self, now: float) -> None:
-        """Note that it was given to a socket, where it waits for a connection if there is none."""
+        """Record that it was given to a socket, where it waits until there is a connection."""
         self.sent_at = now
         self.is_paused = False
 
     def has_word(self, now: float) -> None:
-        """Note that the server said something good about this call."""
+        """Record that the server has accepted or answered this call."""
         self.word_at = now
         self.repeats = self.rescues = 0
         self._refusal, self._pause_s = None, 0.0
 
     def is_refused(self, refusal: RemoteError, now: float) -> None:
-        """Note that the server is stopping and will not take this call: it is asked again after a pause."""
+        """Record that the server is stopping and refuses this call, which is sent again after a pause."""
         self.sent_at = now
         self.repeats = self.rescues = 0
         self._refusal, self.is_paused = refusal, True
@@ -99,30 +99,30 @@ class Pending:
 
     @property
     def transfer_s(self) -> float:
-        """What the message is given to get through, before silence after it counts."""
+        """How long the message may take to arrive before silence counts."""
         return (self.bytes_ahead + self.size_bytes) / _TRANSFER_BYTES_PER_S
 
     @property
     def repeat_at(self) -> float:
         """When to send it again."""
         if self.is_paused:
-            # A reconnection ends the pause, so that a large message loses nothing by a long one.
+            # A new connection ends the pause early, so a large message loses no time by a long one.
             return self.sent_at + max(self._pause_s, self.size_bytes / _TRANSFER_BYTES_PER_S)
         return max(self.sent_at, self.word_at) + self.patience.silence_s * 2.0**self.repeats + self.transfer_s
 
     def wake_at(self, heard_at: float) -> float:
-        """Return when the silence calls for something to be done; `heard_at` is the last word on any call."""
+        """Return when the silence must be dealt with; `heard_at` is when anything last arrived for any call."""
         return min(self.repeat_at, self._times_out_at, self._given_up_at(heard_at))
 
     def give_up_if_due(self, now: float, heard_at: float, endpoint: str) -> None:
-        """Raise Unreachable, ClientTimeout or the server's own refusal once its time has come."""
+        """Raise ClientTimeout, Unreachable or the server's refusal if a limit has been reached."""
         if now >= self._times_out_at:
             raise ClientTimeout(f"no answer from {endpoint} within {self.patience.timeout_s:g} s")
         if now >= self._given_up_at(heard_at):
             if self._refusal is not None:
                 raise self._refusal
             silence_s = self._given_up_at(heard_at) - self.word_at
-            raise Unreachable(f"not a word from {endpoint} for {silence_s:.4g} s")
+            raise Unreachable(f"no answer from {endpoint} for {silence_s:.4g} s")
 
     @property
     def _times_out_at(self) -> float:

@@ -1,13 +1,13 @@
 """The request and its answers: one schema for ZeroMQ, manifests and HTTP.
 
-`images[].url`, `images[].frames` and `fps` are the hosted service's whole contract; all else is optional. Unknown
-fields are errors here; the HTTP door, whose contract is to ignore them, drops them before it validates.
+The hosted service's contract has `images[].url`, `images[].frames` and `fps` only; everything else is optional. Unknown
+fields are errors here; the HTTP door, whose contract is to ignore them, has models that do so.
 """
 
 import math
 import re
 from fractions import Fraction
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -26,23 +26,24 @@ from protocol.errors import dotted
 
 FPS_MIN, FPS_MAX = 1, 120
 AUTO_FPS = "auto"
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 ResizeMode = Literal["pad", "crop", "stretch"]
 Scaling = Literal["auto", "lanczos", "area", "nearest"]
 CanvasChoice = Literal["first", "largest"]
 EncoderName = Literal["auto", "nvenc", "libx264"]
+ChannelOrder = Literal["RGB", "BGR", "RGBA", "BGRA", "GRAY"]
 OnError = Literal["fail", "skip", "hold"]
 GapRule = Literal["close", "hold", "fail"]
 Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 StateName = Literal["queued", "running", "done", "failed", "cancelled", "expired"]
 
+_Item = TypeVar("_Item")
 _FPS_TEXT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,12})?|[0-9]{1,6}/[0-9]{1,4}")
 
 
 def _no_boolean(kind: Literal["int_type", "float_type"]) -> BeforeValidator:
-    """Return what refuses a boolean for a number: JSON's true is Python's 1, and nobody who writes it means that."""
+    """Return a validator that refuses a boolean for a number: Python takes true for 1, which nobody means by it."""
 
     def check(value: object) -> object:
         if isinstance(value, bool):
@@ -53,9 +54,9 @@ def _no_boolean(kind: Literal["int_type", "float_type"]) -> BeforeValidator:
 
 
 def _check_fps(value: object) -> object:
-    """Refuse what is no rate, by the types that pydantic has for the faults of a number.
+    """Refuse a value that is not a frame rate, with pydantic's types for the faults of a number.
 
-    It comes before the union is tried, so that the fault is at "fps" and not at each of its three types.
+    This runs before the union is tried, so that the fault is reported at "fps" and not once for each of three types.
     """
     if value == AUTO_FPS:
         return value
@@ -74,7 +75,7 @@ def _rate(value: object) -> Fraction:
         raise PydanticKnownError("float_type")
     if isinstance(value, float) and not math.isfinite(value):
         raise PydanticKnownError("finite_number")
-    # The pattern comes before Fraction: that would take "1e999999999" and compute it.
+    # The pattern is checked first, because Fraction would accept "1e999999999" and compute it.
     if isinstance(value, str) and not _FPS_TEXT.fullmatch(value):
         raise PydanticKnownError("float_parsing")
     try:
@@ -83,12 +84,12 @@ def _rate(value: object) -> Fraction:
         raise PydanticKnownError("float_parsing") from error
 
 
-# Lengths are checked after the items: pydantic counts a tuple's good items only, so that one bad image in a list of one
+# Lengths are checked after the items: pydantic counts only a tuple's valid items, so that one bad image in a list of one
 # would be reported twice, as bad and as missing.
-def _refuse_empty(images: tuple["ImageFrame", ...]) -> tuple["ImageFrame", ...]:
-    if not images:
+def _refuse_empty(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
+    if not items:
         raise PydanticKnownError("too_short", {"field_type": "List", "min_length": 1, "actual_length": 0})
-    return images
+    return items
 
 
 def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -97,12 +98,18 @@ def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-# The upper end keeps sums and products of hostile counts printable; the server's limits are far below it.
+# The upper bound keeps sums and products of hostile counts printable; the server's limits are far below it.
 Count = Annotated[int, Field(ge=1, le=2**31 - 1), _no_boolean("int_type")]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), _no_boolean("float_type")]
 Side = Annotated[int, Field(ge=2, le=2**31 - 1), _no_boolean("int_type")]
 Quality = Annotated[int, Field(ge=0, le=51), _no_boolean("int_type")]
 Fps = Annotated[int | float | str, BeforeValidator(_check_fps)]
+AtLeastOne = Annotated[
+    tuple[_Item, ...],
+    WrapValidator(a_few_at_a_time),
+    AfterValidator(_refuse_empty),
+    Field(json_schema_extra={"minItems": 1}),
+]
 
 
 class _Answer(BaseModel):
@@ -121,11 +128,11 @@ class _Strict(BaseModel):
 
 
 class ImageFrame(_Strict):
-    """One still and how long it is held: in frames, or in seconds, not both."""
+    """One still and how long it is held, either in frames or in seconds."""
 
     url: str = Field(min_length=1, description="http(s), data:, file: or a path, cid:N for attachment N")
-    frames: Count = Field(1, description="frames to hold")
-    duration: Seconds | None = Field(None, description="seconds to hold, in place of frames")
+    frames: Count = Field(1, description="number of frames that it is held for")
+    duration: Seconds | None = Field(None, description="seconds that it is held for, in place of frames")
 
     @model_validator(mode="after")
     def _one_length(self) -> "ImageFrame":
@@ -137,9 +144,7 @@ class ImageFrame(_Strict):
 class RenderRequest(_Strict):
     """An ordered list of stills and how to show them."""
 
-    images: Annotated[tuple[ImageFrame, ...], WrapValidator(a_few_at_a_time), AfterValidator(_refuse_empty)] = Field(
-        json_schema_extra={"minItems": 1}
-    )
+    images: AtLeastOne[ImageFrame]
     fps: Fps = Field(
         24,
         description="frames per second, 1 to 120; 23.976, 29.97, 59.94, 119.88 are the exact rates; "
@@ -194,7 +199,7 @@ class PixelLayout(_Strict):
 
     shape: Annotated[tuple[Count, ...], BeforeValidator(at_most(16)), AfterValidator(_check_shape)]
     dtype: Literal["uint8", "uint16"] = "uint8"
-    order: Literal["RGB", "BGR", "RGBA", "BGRA", "GRAY"] = "RGB"
+    order: ChannelOrder = "RGB"
 
     @model_validator(mode="after")
     def _channels_fit(self) -> "PixelLayout":

@@ -1,8 +1,8 @@
 """JSON-RPC 2.0 in ZeroMQ multipart messages, as values and pure functions; no sockets here.
 
 A message is one JSON document in frame 0 and attachments in the frames after it (https://www.jsonrpc.org/specification).
-Narrower than JSON-RPC where a wider reading would leave a REQ socket waiting for ever or make a fault hard to place: no
-batches, no requests without an id, params by name only. How much a document may hold, protocol/documents.py says.
+This is narrower than JSON-RPC where the rest would leave a REQ socket waiting for ever or make an error hard to locate:
+there are no batches, every request has an id, and params are passed by name. protocol/documents.py limits a document.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 from pydantic import ValidationError
 
-from protocol.documents import MAX_IMAGES, DocumentRefused, most_values, read_document
+from protocol.documents import MAX_IMAGES, DocumentRefused, kind_of, most_values, read_document
 from protocol.errors import ERRORS, ErrorKind, RemoteError
 from protocol.schema import Fault
 
@@ -22,12 +22,12 @@ _ID_MAX = 1024  # it comes back with every answer
 
 
 class WireError(Exception):
-    """A message that is no request, or no answer.
+    """A message that is not a valid request or answer.
 
     Attributes:
         kind: parse_error or bad_request.
         message: what was expected and what was found.
-        id: the id of the faulty message as far as it could be read, for the answer to it.
+        id: the id of the faulty message if it could be read, for the answer to it.
     """
 
     def __init__(self, kind: ErrorKind, message: str, id: MessageId | None = None) -> None:  # noqa: A002 - JSON-RPC's word
@@ -43,7 +43,7 @@ class WireError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a client asks: one method by name, its params and the frames that came with them."""
+    """A request: the method's name, its params, and the attachments that came with them."""
 
     id: MessageId
     method: str
@@ -62,7 +62,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The error that the call with this id ended in; no id if the server could not read the call's."""
+    """The error that the call with this id ended with; the id is None if the server could not read it."""
 
     id: MessageId | None
     error: RemoteError
@@ -70,7 +70,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """A word from the server that answers nothing, such as `progress`, whose params are a JobStatus."""
+    """A message from the server that is not an answer, such as `progress`, whose params are a JobStatus."""
 
     method: str
     params: dict[str, Any]
@@ -93,11 +93,11 @@ def parse_call(body: Sequence[Part], most: int = most_values(MAX_IMAGES)) -> Cal
     """Read one request.
 
     Args:
-        body: the message's own frames, the JSON document first. Attachments are passed on as they are, not copied.
-        most: values and names that the document may hold.
+        body: the message's own frames, the JSON document first. Attachments are not copied.
+        most: how many values and names the document may hold.
 
     Raises:
-        WireError: it is no JSON-RPC 2.0 request with an id and named params.
+        WireError: it is not a JSON-RPC 2.0 request with an id and named params.
     """
     document = _read_document(body, most)
     id_ = document.get("id")
@@ -122,9 +122,10 @@ def answer(id: MessageId, result: Mapping[str, Any], attachments: Sequence[Part]
 
 
 def failure(id: MessageId | None, fault: Fault) -> list[Part]:  # noqa: A002
-    """Return the frames that answer a call with an error; without an id if the call's could not be read.
+    """Return the frames that answer a call with an error.
 
     Args:
+        id: None if the call's id could not be read.
         fault: its type must be in the table of errors.
     """
     data = {"type": fault.type, "loc": fault.loc, "retryable": fault.retryable}
@@ -135,7 +136,7 @@ def failure(id: MessageId | None, fault: Fault) -> list[Part]:  # noqa: A002
 
 
 def notification(method: str, params: Mapping[str, Any]) -> list[Part]:
-    """Return the frames of a word that no answer is expected to."""
+    """Return the frames of a message that expects no answer."""
     return [_document({"method": method, "params": params})]
 
 
@@ -143,15 +144,15 @@ def notification(method: str, params: Mapping[str, Any]) -> list[Part]:
 
 
 def call(id: MessageId, method: str, params: Mapping[str, Any], attachments: Sequence[Part] = ()) -> list[Part]:  # noqa: A002
-    """Return the frames that ask the server for something."""
+    """Return the frames of a request."""
     return [_document({"id": id, "method": method, "params": params}), *attachments]
 
 
 def parse_answer(body: Sequence[Part]) -> Answer | Failure | Notification:
-    """Read what a server sent.
+    """Read a message from a server.
 
     Raises:
-        WireError: it is none of the three.
+        WireError: it is not an answer, a failure or a notification.
     """
     document = _read_document(body, None)
     id_, params, result = document.get("id"), document.get("params", {}), document.get("result")
@@ -211,17 +212,16 @@ def _wrong_id(document: dict[str, Any]) -> str:
 
 
 def _found(value: object) -> str:
-    """Name a JSON value in a message without repeating what may be long."""
+    """Return a short JSON value as it is written, and only the kind of any other."""
     if value is None:
         return "nothing"
     if isinstance(value, str | int | float) and len(repr(value)) <= 40:
         return json.dumps(value)
-    names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
-    return names.get(type(value), "a number")
+    return kind_of(value)
 
 
 def _remote_error(error: object) -> RemoteError:
-    """Rebuild the error; a row that this version does not know is made up from what the server says of it."""
+    """Return the server's error; if this version does not know its type, its row is made from what the server says."""
     members = error if isinstance(error, dict) else {}
     code, message, data = members.get("code"), members.get("message"), members.get("data")
     if not isinstance(code, int) or not isinstance(message, str):

@@ -1,6 +1,6 @@
-"""What pydantic finds wrong, in the words of this project: what was expected, what was found, what may be meant.
+"""Pydantic's findings in this project's words: what was expected, what was found, and what may have been meant.
 
-Types stay pydantic's own, since they are what programs handle errors by; only the sentence for people is ours.
+The types of errors stay pydantic's own, because programs rely on them; only the sentence for people is ours.
 """
 
 import reprlib
@@ -20,22 +20,22 @@ _FOUND_MAX, _NAME_MAX, _WORDS_MAX = 80, 100, 400
 
 
 class _Json(reprlib.Repr):
-    """Writes values as Python does, but for those that JSON has other words for."""
+    """Writes values as Python does, except for those that JSON spells differently."""
 
     def repr_bool(self, value: bool, _level: int) -> str:
         return "true" if value else "false"
 
-    def repr_NoneType(self, _value: None, _level: int) -> str:  # noqa: N802 - called by the name of its type
+    def repr_NoneType(self, _value: None, _level: int) -> str:  # noqa: N802 - reprlib finds it by the name of the type
         return "null"
 
 
-# Values are anybody's, and may be long: they are not written out to be cut then.
+# A value may be very long, so it is shortened while it is written and not afterwards.
 _REPR = _Json()
 _REPR.maxlevel = 4
 _REPR.maxlist = _REPR.maxdict = _REPR.maxtuple = 30
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = 3 * _FOUND_MAX
 
-# What was expected, by pydantic's type of error; the fields of its context stand in braces.
+# What was expected, by pydantic's type of error; braces enclose the fields of its context.
 _EXPECTED = {
     "bool_parsing": "expected true or false",
     "bool_type": "expected true or false",
@@ -64,7 +64,7 @@ _EXPECTED = {
     "tuple_type": "expected a list",
 }
 
-# The same where a field's name says more, with [] for the items of a list.
+# The same for fields that need a more precise sentence; [] stands for the items of a list.
 _RATE = 'expected a number, a fraction such as "30000/1001", or "auto"'
 _RATES = "expected 1 to 120 frames per second"
 _EXPECTED_OF = {
@@ -77,17 +77,17 @@ _EXPECTED_OF = {
     "proxy": {"string_pattern_mismatch": 'expected http://HOST:PORT or "environment"'},
     "public_url": {"string_pattern_mismatch": "expected an address such as https://reels.example/stillreel"},
     "request_id": {
-        "string_pattern_mismatch": "expected up to 128 letters, digits, '.', '_' and '-', the first no '.', '_' or '-'"
+        "string_pattern_mismatch": "expected up to 128 letters, digits, '.', '_' and '-', first a letter or a digit"
     },
     "timecode": {"string_pattern_mismatch": 'expected hours, minutes, seconds and frames, such as "01:00:00:00"'},
 }
 
-# Fields that hold passwords and tokens: what was found in them is not shown.
+# Fields that may hold passwords and tokens, whose values are not shown.
 _SECRET = {"proxy", "headers"}
 
-# The same where the context says what was found, too.
+# Whole sentences, where the context also says what was found.
 _COMPLETE = {
-    NOT_ALL_SEEN: "only the first {seen} of {items} were looked at, since they have faults enough",
+    NOT_ALL_SEEN: "only the first {seen} of {items} were checked, because they have enough faults",
     "too_long": "expected at most {max_length}, found {actual_length}",
     "too_short": "expected at least {min_length}, found {actual_length}",
 }
@@ -95,12 +95,12 @@ _COMPLETE = {
 
 @dataclass(frozen=True, slots=True)
 class Wrong:
-    """One fault: where, in which words, and what pydantic says of it to programs.
+    """One fault: its place, a sentence for people, and pydantic's findings for programs.
 
     Attributes:
-        type: pydantic's own.
-        context: pydantic's, such as the limit that a number is above.
-        found: what stands at the place.
+        type: pydantic's type of error.
+        context: pydantic's context, such as the limit that a number exceeds.
+        found: the value at the place.
     """
 
     loc: Loc
@@ -114,10 +114,10 @@ class Wrong:
 
 
 def wrongs_in(error: ValidationError, model: type[BaseModel]) -> list[Wrong]:
-    """Return every fault found.
+    """Return every fault that a validation found.
 
     Args:
-        model: what was validated; its fields are what a misspelt one may have meant.
+        model: what was validated against; its fields are suggested for misspelt ones.
     """
     found = error.errors(include_url=False)
     return [
@@ -127,7 +127,7 @@ def wrongs_in(error: ValidationError, model: type[BaseModel]) -> list[Wrong]:
 
 
 def _cut(loc: Loc) -> Loc:
-    """Shorten names in a place, which may be a client's."""
+    """Shorten the names in a place, which a client may have chosen."""
     return tuple(part[:_NAME_MAX] if isinstance(part, str) else part for part in loc)
 
 
@@ -136,7 +136,7 @@ def _brief(words: str) -> str:
 
 
 def listed(wrongs: list[Wrong]) -> str:
-    """Return all faults in one line, at most twenty of them; the first without its place, which stands before it."""
+    """Return up to twenty faults in one line; the first without its place, which the caller puts before the line."""
     [first, *others] = wrongs
     return joined([first.words, *map(str, others)])
 
@@ -149,7 +149,7 @@ def joined(faults: Sequence[str]) -> str:
 
 
 def short(value: object) -> str:
-    """Return how a value is written, cut to what a line can hold."""
+    """Return a value as it is written, shortened to fit a line."""
     text = _REPR.repr(value)
     return text if len(text) <= _FOUND_MAX else text[: _FOUND_MAX - 1] + "…"
 
@@ -170,19 +170,19 @@ def _words(fault: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _name(loc: Loc) -> str:
-    """Return the name of a place's field; an item has that of its list."""
+    """Return the name of the field at a place; for an item of a list, the list's name and []."""
     names = [part for part in loc if isinstance(part, str)]
     return f"{names[-1] if names else ''}{'[]' if loc and isinstance(loc[-1], int) else ''}"
 
 
 def meant(name: str, known: typing.Iterable[str]) -> str:
-    """Return the addition "; did you mean ...?" for a name that is like a known one, else nothing."""
+    """Return the addition "; did you mean ...?" if a name resembles a known one, else an empty text."""
     likely = get_close_matches(name.lower(), list(known), n=1)
     return f"; did you mean {likely[0]}?" if likely else ""
 
 
 def _names_beside(model: type[BaseModel], loc: Loc) -> list[str]:
-    """Return the fields of the object that a place lies in."""
+    """Return the names of the fields of the object that contains a place."""
     at: type[BaseModel] | None = model
     for part in loc[:-1]:
         if at is None:

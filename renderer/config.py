@@ -20,7 +20,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
-from protocol.endpoint import checked_endpoint
+from protocol.endpoint import DEFAULT_ENDPOINT, checked_endpoint
 from protocol.words import wrongs_in
 from renderer.errors import ConfigError
 from renderer.work import NvencFindings
@@ -140,7 +140,7 @@ class ServerSettings(_Part):
     """Where the daemon listens and keeps its files."""
 
     bind: Annotated[str, AfterValidator(checked_endpoint)] = Field(
-        "tcp://127.0.0.1:5590", description="asks for CURVE keys once some are made, unless it is ipc"
+        DEFAULT_ENDPOINT, description="asks for CURVE keys once some are made, unless it is ipc"
     )
     local: Annotated[str, AfterValidator(checked_endpoint)] | None = Field(
         None, description="one more endpoint, loopback or ipc, that never asks for keys"

@@ -130,7 +130,7 @@ MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
         "environment: STILLREEL_CONECT is not a setting; did you mean STILLREEL_CONNECT?",
         {"STILLREEL_CONECT": GONE},
     ),
-    (["jobs", "--connect", GONE], 3, f"not a word from {GONE} for 5 s; start a daemon with: stillreel serve", {}),
+    (["jobs", "--connect", GONE], 3, f"no answer from {GONE} for 5 s; start a daemon with: stillreel serve", {}),
 ]
 
 

@@ -1,4 +1,4 @@
-"""How far a stranger's lists and objects are looked at."""
+"""How much of a stranger's lists and objects is checked."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def test_validation_stops_at_twenty_faults_and_says_how_far_it_came() -> None:
     assert len(error.details) == 20
     assert error.details[0]["loc"] == ["images", 30, "url"]
     assert error.details[-1]["loc"] == ["images"]
-    assert error.details[-1]["msg"] == ("only the first 60 of 5030 were looked at, since they have faults enough")
+    assert error.details[-1]["msg"] == ("only the first 60 of 5030 were checked, because they have enough faults")
     assert "only the first 60 of 5030" in error.message
 
 

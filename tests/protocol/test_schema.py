@@ -1,9 +1,11 @@
 """The request's fields: what each takes, what it refuses, and where it says the fault is."""
 
+from typing import get_args
+
 import pytest
 from pydantic import ValidationError
 
-from protocol.schema import PRESETS, Fault, ImageFrame, JobStatus, PixelLayout, RenderParams, RenderRequest, RequestId
+from protocol.schema import Fault, ImageFrame, JobStatus, PixelLayout, Preset, RenderParams, RenderRequest, RequestId
 
 IMAGES = [{"url": "a.png"}]
 
@@ -63,7 +65,7 @@ GOOD = [
     ("background", ["#000000", "#ffFF09"]),
     ("on_error", ["fail", "skip", "hold"]),
     ("crf", [0, 51]),
-    ("preset", PRESETS),
+    ("preset", get_args(Preset)),
     ("encoder", ["auto", "nvenc", "libx264"]),
     ("max_keyframe_interval", [0.001, 1, 3600]),
     ("timecode", ["00:00:00:00", "23:59:59;29", None]),

@@ -6,19 +6,11 @@ ignored.
 What /openapi.json says of the hosted service's routes stands here as well.
 """
 
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WrapValidator
-from pydantic_core import PydanticKnownError
+from pydantic import BaseModel, ConfigDict, Field
 
 from protocol import schema
-from protocol.bounded import a_few_at_a_time
-
-
-def _refuse_empty(images: tuple["ImageFrame", ...]) -> tuple["ImageFrame", ...]:
-    if not images:
-        raise PydanticKnownError("too_short", {"field_type": "List", "min_length": 1, "actual_length": 0})
-    return images
 
 
 class ImageFrame(schema.ImageFrame):
@@ -41,9 +33,7 @@ class ImagesToVideoInput(schema.RenderRequest):
 
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [EXAMPLE]})
 
-    images: Annotated[tuple[ImageFrame, ...], WrapValidator(a_few_at_a_time), AfterValidator(_refuse_empty)] = Field(
-        json_schema_extra={"minItems": 1}
-    )
+    images: schema.AtLeastOne[ImageFrame]
 
 
 class ImagesToVideoOutput(schema.RenderResult):

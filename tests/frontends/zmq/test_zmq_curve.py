@@ -70,7 +70,7 @@ def test_a_client_with_a_key_gets_its_video(daemon: DaemonProcess, alice: Path) 
 
 
 def test_a_client_without_a_key_is_told_so_by_its_own_end(daemon: DaemonProcess) -> None:
-    with asking(daemon) as client, pytest.raises(KeyRefused, match="takes clients with a CURVE key only"):
+    with asking(daemon) as client, pytest.raises(KeyRefused, match="only accepts clients with a CURVE key"):
         client.health()
 
 
@@ -81,7 +81,7 @@ def test_a_key_that_nobody_knows_is_refused(directory: Path, daemon: DaemonProce
     file.write_text(json.dumps(stranger))
     with asking(daemon, file) as client:
         for _ in range(2):  # the client stays usable, and asks anew
-            with pytest.raises(KeyRefused, match="does not take this client's CURVE key"):
+            with pytest.raises(KeyRefused, match="does not accept this client's CURVE key"):
                 client.health()
     wait_until(lambda: "its CURVE key is not known here" in daemon.words(), "the refusal is logged")
     assert len([line for line in refusals(daemon) if "is not known here" in line]) == 1
@@ -109,7 +109,7 @@ def test_a_plain_peer_gets_not_a_word(daemon: DaemonProcess) -> None:
 
 
 def test_a_client_with_a_key_is_told_that_none_is_wanted(daemon: DaemonProcess, alice: Path) -> None:
-    with Client(local(daemon), curve=alice) as client, pytest.raises(KeyRefused, match="without a CURVE key only"):
+    with Client(local(daemon), curve=alice) as client, pytest.raises(KeyRefused, match="clients without a CURVE key"):
         client.health()
 
 
@@ -264,4 +264,4 @@ def test_the_commands_take_a_key(daemon: DaemonProcess, alice: Path, directory: 
     assert told.returncode == 0, told.stderr
     refused = run(*asked, cwd=directory)
     assert refused.returncode == 2
-    assert "takes clients with a CURVE key only" in refused.stderr
+    assert "only accepts clients with a CURVE key" in refused.stderr

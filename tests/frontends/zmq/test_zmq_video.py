@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from protocol.client import AsyncClient, Client
-from protocol.connection import Connection, Question
+from protocol.connection import Connection
 from protocol.errors import RemoteError
 from protocol.patience import Patience
 from protocol.wire import Answer
@@ -39,7 +39,7 @@ def asked(daemon: DaemonProcess, **params: object) -> Answer:
     async def ask() -> Answer:
         connection = Connection(daemon.endpoint)
         try:
-            return await connection.ask(Question("video", params), Patience(20, 5, 5, 20))
+            return await connection.ask("video", params, Patience(20, 5, 5, 20))
         finally:
             await connection.close()
 
