@@ -84,7 +84,7 @@ def _rate(value: object) -> Fraction:
         raise PydanticKnownError("float_parsing") from error
 
 
-# Lengths are checked after the items: pydantic counts only a tuple's valid items, so that one bad image in a list of one
+# Lengths are checked after the items: pydantic counts only a tuple's valid items, so that a single bad image
 # would be reported twice, as bad and as missing.
 def _refuse_empty(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
     if not items:

@@ -26,7 +26,6 @@ from renderer.encode.x264 import X264Encoder
 from renderer.errors import ConfigError, StillreelError
 from renderer.intake import Origin, render_job
 from renderer.jobs.slots import confinement
-from renderer.jobs.slots.confinement import no_new_privs_refusal
 from renderer.pictures.cuda import CudaFailed, open_gpu
 from renderer.pictures.memory import pinned_memory
 from renderer.pipeline import render
@@ -35,6 +34,7 @@ from renderer.work import NvencDevice, NvencFindings
 
 # A grey PGM of two by two pixels: the smallest picture that goes all the way through.
 _TINY_PICTURE = "data:image/x-portable-graymap;base64,UDUgMiAyIDI1NQqAgICA"
+_HELD = "decode to what they repeat"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +59,17 @@ def examine(settings: Settings) -> list[Finding]:
         Finding("python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         _tried("ffmpeg", lambda: _ffmpeg_version(settings)),
         _tried("libx264", lambda: _render_tiny(settings)),
-        _held_pictures(settings),
+        _optional("held pictures", refusal(X264Encoder, settings.encode), _HELD),
         *_gpus(settings, findings),
         _pinned_memory(findings),
         Finding("muxer", True, f"PyAV {av.__version__}"),
         _curve(),
-        _no_new_privs(),
-        _landlock(settings),
+        _optional("no_new_privs", confinement.no_new_privs_refusal(), "workers gain no rights from programs"),
+        _optional(
+            "Landlock",
+            confinement.refusal() if settings.engine.confine_workers else "off (engine.confine_workers)",
+            "confines the files of a daemon's workers",
+        ),
         Finding("workers", True, f"{engine.workers} of {os.cpu_count()} cores, {engine.max_queued} jobs may wait"),
         Finding(
             "limits",
@@ -89,22 +93,15 @@ def _tried(what: str, attempt: Callable[[], str]) -> Finding:
         return Finding(what, False, f"it ended with {error.returncode}")
 
 
+def _optional(what: str, refused: str | None, found: str) -> Finding:
+    """Return a finding about something that one can do without; `found` is said where it works."""
+    return Finding(what, refused is None, refused or found, is_needed=False)
+
+
 def _curve() -> Finding:
-    has_curve = zmq.has("curve")
-    found = (
-        "other machines may be let in with keys" if has_curve else "built without it: no other machine can be let in"
-    )
-    return Finding("curve", has_curve, f"ZeroMQ {zmq.zmq_version()}, {found}", is_needed=False)
-
-
-def _no_new_privs() -> Finding:
-    refused = no_new_privs_refusal()
-    return Finding("no_new_privs", refused is None, refused or "workers gain no rights from programs", is_needed=False)
-
-
-def _landlock(settings: Settings) -> Finding:
-    refused = confinement.refusal() if settings.engine.confine_workers else "off (engine.confine_workers)"
-    return Finding("Landlock", refused is None, refused or "confines the files of a daemon's workers", is_needed=False)
+    version = f"ZeroMQ {zmq.zmq_version()}"
+    refused = None if zmq.has("curve") else f"{version}, built without CURVE: no other machine can be let in"
+    return _optional("curve", refused, f"{version}, other machines may be let in with keys")
 
 
 def _ffmpeg_version(settings: Settings) -> str:
@@ -126,14 +123,6 @@ def _render_tiny(settings: Settings) -> str:
     return f"rendered {report.facts.frames} frames in {report.timings['total']:.2f} s"
 
 
-def _held_pictures(settings: Settings) -> Finding:
-    return _held_finding("held pictures", refusal(X264Encoder, settings.encode))
-
-
-def _held_finding(what: str, refused: str | None) -> Finding:
-    return Finding(what, refused is None, refused or "decode to what they repeat", is_needed=False)
-
-
 def _gpus(settings: Settings, findings: NvencFindings) -> list[Finding]:
     """One row for the encoder, one for each GPU, and one for what is held of its pictures."""
     encoding = [device for device in findings.devices if device.limits]
@@ -145,7 +134,7 @@ def _gpus(settings: Settings, findings: NvencFindings) -> list[Finding]:
             Finding(f"gpu {index}", device.reason is None, _encodes(device), is_needed=False)
             for index, device in enumerate(findings.devices)
         ),
-        *([] if findings.refusal else [_held_finding("nvenc held pictures", nvenc_refusal(settings.nvenc))]),
+        *([] if findings.refusal else [_optional("nvenc held pictures", nvenc_refusal(settings.nvenc), _HELD)]),
     ]
 
 
@@ -169,8 +158,7 @@ def _pinned_memory(findings: NvencFindings) -> Finding:
             memory.give_back(memory.take((3, 2)))
         except CudaFailed as error:
             why_not = str(error)
-    found = f"plain memory: {why_not}" if why_not else "page-locked frames"
-    return Finding("pinned memory", why_not is None, found, is_needed=False)
+    return _optional("pinned memory", why_not and f"plain memory: {why_not}", "page-locked frames")
 
 
 def _main() -> None:
