@@ -26,7 +26,7 @@ from renderer.config import VERSION, Settings, render_settings
 from renderer.disk import absolute, keep_fresh
 from renderer.encode.nvenc.findings import with_gpus_tested
 from renderer.errors import ConfigError, StillreelError
-from renderer.frontends.http.webhooks import webhooks
+from renderer.frontends.http.webhooks import Webhooks
 from renderer.frontends.intake import Intake
 from renderer.frontends.job_log import JobLogReader
 from renderer.frontends.zmq.curve import CurveRing
@@ -174,7 +174,7 @@ class _Daemon:
         keeping = Retention(settings.retention, self._store, self._places)
         parts: list[Part] = [engine.run, keeping.run, server.serve, _end_orphans, descriptors.watch, self._keep_fresh]
         parts += [spool.serve] if spool else []
-        parts += [webhooks(settings, self._data_dir, engine, self._store.hooks).run]
+        parts += [Webhooks(settings, self._data_dir, engine, self._store.hooks).run]
         async with self._metrics(engine, spool) as port:  # the last part of the start that may fail
             self._say_start(addresses, engine.health(), port)
             await self._take_up(engine, spool)
@@ -309,10 +309,9 @@ class _Daemon:
         settings = self._settings
         if not self._has_http:
             return None
-        from renderer.frontends.http.app import HttpDoor, ZmqAddress  # noqa: PLC0415 - FastAPI takes 300 ms that others do not need
+        from renderer.frontends.http.app import HttpDoor  # noqa: PLC0415 - FastAPI takes 300 ms that others do not need
 
-        zmq = ZmqAddress(server.endpoints, server.asks_for_keys)
-        return HttpDoor(settings, self._data_dir, engine, intake, zmq=zmq, examine=partial(examined, settings))
+        return HttpDoor(settings, self._data_dir, engine, intake, zmq=server, examine=partial(examined, settings))
 
     def _on_signal(self) -> None:
         if self._drain.is_set():

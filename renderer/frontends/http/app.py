@@ -3,9 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import models_json_schema
 from starlette.applications import Starlette
@@ -16,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from renderer.config import VERSION, Settings
 from renderer.errors import StillreelError
 from renderer.frontends.http import responses, schema
-from renderer.frontends.http.contract import Contract, Failed, Parts, Polled
+from renderer.frontends.http.contract import Contract, Failed, Polled
 from renderer.frontends.http.files import Files
 from renderer.frontends.http.gate import Gate
 from renderer.frontends.http.health import HealthRoutes
@@ -33,6 +32,9 @@ from renderer.frontends.http.webhooks import Signer
 from renderer.frontends.intake import Intake
 from renderer.frontends.job_log import JobLogReader
 from renderer.jobs.engine import Engine
+
+if TYPE_CHECKING:
+    from renderer.frontends.zmq.server import ZmqServer
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +59,10 @@ def build(parts: Sequence[Routes], faults: responses.Faults) -> Starlette:
         return responses.error(error.status_code, str(error.detail), kind, error.headers)
 
     async def unforeseen(_: Request, __: Exception) -> Response:
-        return responses.error(500, "the server failed; its log says why", "internal_error")
+        return responses.error(500, responses.FAILED, "internal_error")
 
     described = Routes("")
-    described.add("/openapi.json", _describing(parts), "GET")
+    described.add("GET", "/openapi.json", _describing(parts))
     handlers: dict[Any, Any] = {
         Failed: failed,
         StillreelError: refused,
@@ -105,14 +107,6 @@ def _description(parts: Sequence[Routes]) -> dict[str, Any]:
 Examine = Callable[[], Sequence[dict[str, Any]]]
 
 
-@dataclass(frozen=True, slots=True)
-class ZmqAddress:
-    """Where the ZeroMQ door is, and whether its first endpoint asks for CURVE keys."""
-
-    endpoints: Sequence[str]
-    asks_for_keys: bool
-
-
 class HttpDoor:
     """Answers HTTP and HTTPS over the same engine as the other doors."""
 
@@ -123,13 +117,13 @@ class HttpDoor:
         engine: Engine,
         intake: Intake,
         *,
-        zmq: ZmqAddress,
+        zmq: "ZmqServer",
         examine: Examine,
     ) -> None:
         """Bind the ports.
 
         Args:
-            zmq: where else this daemon answers, for the page.
+            zmq: the daemon's ZeroMQ door, whose endpoints the page shows.
             examine: says what works on this machine; called on a thread.
 
         Raises:
@@ -144,12 +138,12 @@ class HttpDoor:
             bodies = Bodies(settings.http.max_body_bytes, settings.limits.max_images)
             faults = Faults(settings.fetch, settings.pictures)
             logs = JobLogReader(data_dir / "logs")
-            contract = Contract(Parts(engine, intake, bodies, faults, logs, tokens, self._uploads, self._closing))
+            contract = Contract(engine, intake, bodies, faults, logs, tokens, self._uploads, self._closing)
             storage = Storage(self._uploads, tokens, bodies, settings.fetch.max_image_bytes)
             files = Files(engine, tokens, self._uploads)
             about = _about(settings, engine, zmq, self._listeners.addresses)
             page = Page(engine, about, logs, examine, self._closing)
-            standing = HealthRoutes(engine, engine.metrics, Signer(data_dir))
+            standing = HealthRoutes(engine, Signer(data_dir))
             parts = [part.routes for part in (contract, storage, files, standing, page)]
             needs_key = self._listeners.is_open_to_others
             app = Polled(build(parts, faults), contract)
@@ -176,7 +170,7 @@ class HttpDoor:
         self._listeners.close()
 
 
-def _about(settings: Settings, engine: Engine, zmq: ZmqAddress, addresses: Sequence[str]) -> About:
+def _about(settings: Settings, engine: Engine, zmq: "ZmqServer", addresses: Sequence[str]) -> About:
     """Return what the page may offer: a daemon that runs has libx264, for it was tried before it began."""
     return About(
         max_image_bytes=settings.fetch.max_image_bytes,

@@ -14,9 +14,8 @@ import contextlib
 import json
 import logging
 import re
-import time
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -24,15 +23,14 @@ from urllib.parse import parse_qsl
 
 from pydantic_core import to_json
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from protocol.schema import Fault
 from renderer.errors import JobNotFound, QueueFull, ShuttingDown, StillreelError
 from renderer.frontends.documents import read_aside
 from renderer.frontends.http import files, responses
-from renderer.frontends.http.address import APP, ENDPOINT
-from renderer.frontends.http.links import CALLER, Caller, Tokens
+from renderer.frontends.http.links import APP, CALLER, ENDPOINT, Caller, Tokens, caller_of
 from renderer.frontends.http.reading import Bodies, Gone, render_request
 from renderer.frontends.http.responses import at, shortened
 from renderer.frontends.http.routes import Routes
@@ -144,14 +142,13 @@ class RecentUrls:
 
 
 _LOOK_S: Final = 1.0
-_SILENCE_S: Final = 10.0  # a comment comes after that; proxies cut what is silent for some time, often a minute
 _TRUE: Final = {"1", "true", "yes", "on"}
 _STATUS: Final = re.compile(f"/queue/{APP}/requests/([^/]+)/status")
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the routes work with."""
+@dataclass(eq=False)
+class Contract:
+    """Answers under /run and /queue."""
 
     engine: Engine
     intake: Intake
@@ -162,26 +159,18 @@ class Parts:
     uploads: Uploads
     closing: asyncio.Event
 
-
-class Contract:
-    """Answers under /run and /queue."""
-
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._engine = parts.engine
-        self._waiting = Waiting(parts.engine, parts.intake.waited_for)
-        self._inputs = RecentUrls()
+    def __post_init__(self) -> None:
+        self._waiting = Waiting(self.engine, self.intake.waited_for)
+        self._urls = RecentUrls()
         one = f"/queue/{APP}/requests/{{request_id}}"
         self.routes = Routes("render")
-        self._add("GET", f"{one}/status", self.status, STATUS)
-        self._add("GET", one, self.result, RESULT)
-        self._add("POST", f"/queue/{APP}/{ENDPOINT}", self.submit, SUBMIT, REQUEST_BODY)
-        self._add("POST", f"/run/{APP}/{ENDPOINT}", self.run, RUN, REQUEST_BODY)
-        self._add("PUT", f"{one}/cancel", self.cancel, CANCEL)
-        self._add("GET", f"{one}/status/stream", self.stream, STREAM)
-
-    def _add(self, method: str, path: str, endpoint: Any, described: Any, extra: Any = None) -> None:
-        self.routes.add(path, endpoint, method, responses=described, openapi_extra=extra)
+        add = self.routes.add
+        add("GET", f"{one}/status", self.status, STATUS)
+        add("GET", one, self.result, RESULT)
+        add("POST", f"/queue/{APP}/{ENDPOINT}", self.submit, SUBMIT, openapi_extra=REQUEST_BODY)
+        add("POST", f"/run/{APP}/{ENDPOINT}", self.run, RUN, openapi_extra=REQUEST_BODY)
+        add("PUT", f"{one}/cancel", self.cancel, CANCEL)
+        add("GET", f"{one}/status/stream", self.stream, STREAM)
 
     # Asking for a video.
 
@@ -191,35 +180,35 @@ class Contract:
         done = await self._waiting.finished(job, request.receive)
         if done is None:
             raise Gone
-        return await self._outcome(done, _caller(request))
+        return await self._outcome(done, caller_of(request))
 
     async def submit(self, request: Request, fal_webhook: str | None = None) -> Response:  # noqa: ARG002 - for OpenAPI
         """Accept a request and answer at once; ask for its status, or name a webhook."""
         job = await self._accept(request)
-        position = self._engine.status(job).queue_position
-        document = responses.submitted(job, position, _caller(request).links)
+        position = self.engine.status(job).queue_position
+        document = responses.submitted(job, position, caller_of(request).links)
         return JSONResponse(document, headers={responses.REQUEST_ID: job.request_id})
 
     async def _accept(self, request: Request, *, waits: bool = False) -> Job:
-        caller = _caller(request)
-        async with self._parts.bodies.document(request) as body:
+        caller = caller_of(request)
+        async with self.bodies.document(request) as body:
             document = body.document
             try:
                 self._check_queue(request)
-                read = partial(render_request, document, request, caller, self._parts.intake.max_images)
+                read = partial(render_request, document, request, caller, self.intake.max_images)
                 wanted, warnings = await read_aside(read, body.size_bytes)
-                with self._parts.uploads.taken(wanted, caller.links) as (wanted, files):
+                with self.uploads.taken(wanted, caller.links) as (wanted, files):
                     links = caller.links.base
                     door = Door(caller.client, links=links, owner=caller.owner, waits=waits, warnings=warnings)
-                    job = await self._parts.intake.accept(wanted, door, files)
+                    job = await self.intake.accept(wanted, door, files)
             except StillreelError as error:
                 raise Failed(error.fault(), document) from error
-            self._inputs.keep(job.id, document)
+            self._urls.keep(job.id, document)
         return job
 
     def _check_queue(self, request: Request) -> None:
         limit = request.query_params.get("fal_max_queue_length", "")
-        waiting = self._engine.health().jobs_queued if limit.isdecimal() else 0
+        waiting = self.engine.health().jobs_queued if limit.isdecimal() else 0
         if limit.isdecimal() and len(limit) < 10 and waiting >= int(limit):
             raise QueueFull(f"expected less than {limit} jobs to wait, found {waiting}")
 
@@ -227,83 +216,75 @@ class Contract:
 
     async def status(self, request: Request, request_id: str, logs: str = "") -> Response:
         """Say how a request is doing."""
-        return self.status_now(request_id, _caller(request), wants_logs=logs.lower() in _TRUE)
+        return self.status_now(request_id, caller_of(request), wants_logs=logs.lower() in _TRUE)
 
     def status_now(self, request_id: str, caller: Caller, *, wants_logs: bool) -> Response:
         try:
-            job = self._engine.job(caller.job_id(request_id))
+            job = self.engine.job(caller.job_id(request_id))
         except JobNotFound:
             return JSONResponse({"status": "NOT_FOUND"}, 404)
-        lines = self._parts.logs.lines(job.id) if wants_logs else []
+        lines = self.logs.lines(job.id) if wants_logs else []
         status, document = self._status(job, lines, caller)
         return Response(to_json(document), status, media_type="application/json")  # in half of JSONResponse's time
 
     async def stream(self, request: Request, request_id: str, logs: str = "") -> Response:
         """Tell every change as a server-sent event, with the log lines that are new, until the end."""
         try:
-            job = self._engine.job(_caller(request).job_id(request_id))
+            job = self.engine.job(caller_of(request).job_id(request_id))
         except JobNotFound:
             return JSONResponse({"status": "NOT_FOUND"}, 404)
-        events = self._events(job, _caller(request), wants_logs=logs.lower() in _TRUE)
-        return StreamingResponse(
-            events,
-            media_type="text/event-stream",
-            headers={"cache-control": "no-store", "x-accel-buffering": "no", responses.REQUEST_ID: job.request_id},
-        )
+        news = self._news(job, caller_of(request), wants_logs=logs.lower() in _TRUE)
+        return responses.event_stream(news, {responses.REQUEST_ID: job.request_id})
 
-    async def _events(self, job: Job, caller: Caller, *, wants_logs: bool) -> AsyncIterator[bytes]:
-        told, silence, last = 0, Silence(), None
+    async def _news(self, job: Job, caller: Caller, *, wants_logs: bool) -> AsyncIterator[str | None]:
+        told, last = 0, None
         with contextlib.suppress(StillreelError):  # the daemon stops, and the job is kept
-            async for newer in self._engine.updates(job.id, _LOOK_S):
-                lines = self._parts.logs.lines(job.id)[told:] if wants_logs else []
+            async for newer in self.engine.updates(job.id, _LOOK_S):
+                lines = self.logs.lines(job.id)[told:] if wants_logs else []
                 told += len(lines)
                 document = self._status(newer, lines, caller)[1]
-                if lines or document != last:
-                    last = {**document, "logs": []}
-                    silence.end()
-                    yield f"data: {json.dumps(document)}\n\n".encode()
-                elif silence.is_long:
-                    silence.end()
-                    yield b": still here\n\n"
-                if self._parts.closing.is_set():
+                yield f"data: {json.dumps(document)}" if lines or document != last else None
+                last = {**document, "logs": []}
+                if self.closing.is_set():
                     return
 
     def _status(self, job: Job, lines: list[dict[str, Any]], caller: Caller) -> tuple[int, dict[str, Any]]:
-        position = self._engine.status(job).queue_position if job.state is State.QUEUED else None
+        position = self.engine.status(job).queue_position if job.state is State.QUEUED else None
         return responses.status(job, position, lines, caller.links)
 
     async def result(self, request: Request, request_id: str) -> Response:
         """Return the video of a request that is done, or the error that it has ended in."""
         try:
-            job = self._engine.job(_caller(request).job_id(request_id))
+            job = self.engine.job(caller_of(request).job_id(request_id))
         except JobNotFound:
             return responses.error(404, "Request not found", "not_found")
         if not job.is_finished:
             return responses.error(400, "Request is still in progress", "still_in_progress")
-        return await self._outcome(job, _caller(request))
+        return await self._outcome(job, caller_of(request))
 
     async def cancel(self, request: Request, request_id: str) -> Response:
         """Ask that a request end; one that runs ends as soon as its worker is stopped."""
         try:
-            job = self._engine.job(_caller(request).job_id(request_id))
+            job = self.engine.job(caller_of(request).job_id(request_id))
             if job.is_finished:
                 return JSONResponse({"status": "ALREADY_COMPLETED"}, 400)
-            self._engine.cancel(job.id)
+            self.engine.cancel(job.id)
         except JobNotFound:
             return JSONResponse({"status": "NOT_FOUND"}, 404)
         return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202)
 
     def failed(self, fault: Fault) -> Response:
         """Answer to a question that could not be answered."""
-        return self._parts.faults.answer(fault)
+        return self.faults.answer(fault)
 
     async def _outcome(self, job: Job, caller: Caller) -> Response:
         if job.error is not None or job.result is None:
             fault = job.error or Fault(type="internal_error", message="the job has no result")
-            return self._parts.faults.answer(fault, self._inputs.of(job.id), job.request_id)
+            return self.faults.answer(fault, self._urls.of(job.id), job.request_id)
         if job.sync_mode:
             return await files.inline(job, job.result)
-        return files.answer(job, job.result, self._parts.tokens, caller.links)
+        document = responses.linked(job, job.result, self.tokens, caller.links)
+        return JSONResponse(document, headers={responses.REQUEST_ID: job.request_id})
 
 
 class Polled:
@@ -330,22 +311,6 @@ class Polled:
         await response(scope, receive, send)
 
 
-class Silence:
-    """How long a stream has said nothing, whatever woke it meanwhile."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._since = clock()
-
-    @property
-    def is_long(self) -> bool:
-        return self._clock() - self._since >= _SILENCE_S
-
-    def end(self) -> None:
-        """Note that something is said now."""
-        self._since = self._clock()
-
-
 class Failed(Exception):
     """A request that is not accepted, with its body as far as that could be read."""
 
@@ -353,8 +318,3 @@ class Failed(Exception):
         super().__init__(fault.message)
         self.fault = fault
         self.document = document
-
-
-def _caller(request: Request) -> Caller:
-    caller: Caller = request.scope[CALLER]
-    return caller

@@ -9,17 +9,18 @@ import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 import anyio.to_thread
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, Response, StreamingResponse
 
 from protocol.schema import RenderResult
 from renderer.errors import JobNotFound
-from renderer.frontends.http.links import Links, Tokens, is_upload
-from renderer.frontends.http.responses import REQUEST_ID, error, linked
+from renderer.frontends.http.links import Tokens, is_upload
+from renderer.frontends.http.responses import REQUEST_ID, error
 from renderer.frontends.http.routes import Routes
+from renderer.frontends.http.schema import Described
 from renderer.frontends.http.uploads import Uploads
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job
@@ -31,7 +32,7 @@ _HEADERS: Final = {
     "cache-control": "private, max-age=3600",
 }
 _KEPT_WITHOUT_BODY: Final = {"etag", "cache-control", "content-security-policy", "cross-origin-resource-policy"}
-_DESCRIBED: Final[dict[int | str, dict[str, Any]]] = {
+_DESCRIBED: Final[Described] = {
     200: {"content": {"*/*": {}}, "description": "The file: a video or an upload"},
     206: {"content": {"*/*": {}}, "description": "A part of it"},
     304: {"description": "It has not changed"},
@@ -48,9 +49,8 @@ class Files:
         self._tokens = tokens
         self._uploads = uploads
         self.routes = Routes("files")
-        add, path = self.routes.add, "/files/{token}/{name}"
-        add(path, self.file, "GET", response_class=Response, responses=_DESCRIBED)
-        add(path, self.file, "HEAD", include_in_schema=False)
+        self.routes.add("GET", "/files/{token}/{name}", self.file, _DESCRIBED, response_class=Response)
+        self.routes.add("HEAD", "/files/{token}/{name}", self.file)
 
     async def file(self, request: Request, token: str, name: str) -> Response:  # noqa: ARG002 - the token says it all
         """Return a video or an uploaded file. Needs no key: nobody can guess the name."""
@@ -123,10 +123,6 @@ async def inline(job: Job, result: RenderResult) -> Response:
         media_type="application/json",
         headers={"content-length": str(length), REQUEST_ID: job.request_id},
     )
-
-
-def answer(job: Job, result: RenderResult, tokens: Tokens, links: Links) -> Response:
-    return JSONResponse(linked(job, result, tokens, links), headers={REQUEST_ID: job.request_id})
 
 
 async def _parts(file: BinaryIO, before: bytes, after: bytes) -> AsyncIterator[bytes]:

@@ -20,9 +20,21 @@ from urllib.parse import urlsplit
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from renderer.config import HttpSettings
-from renderer.frontends.http.address import PROXY_PATH, Address, canonical, host_name, is_host, proxied
 from renderer.frontends.http.keys import KeyRing
-from renderer.frontends.http.links import CALLER, Caller, Tokens, address_of, links
+from renderer.frontends.http.links import (
+    CALLER,
+    PROXY_PATH,
+    Address,
+    Caller,
+    Tokens,
+    address_of,
+    canonical,
+    host_name,
+    is_host,
+    links,
+    proxied,
+)
+from renderer.frontends.http.responses import FAILED, error_body
 from renderer.frontends.refusals import Refusals
 
 log = logging.getLogger(__name__)
@@ -69,29 +81,28 @@ class Gate:
                 await answer.short(*refusal)
         except Exception:
             log.exception("a request could not be answered", extra={"action": "http_failed"})
-            words = "the server failed; its log says why"
-            await answer.short(500, {"detail": words, "error_type": "internal_error", "message": words})
+            await answer.short(500, error_body(FAILED, "internal_error"))
 
     def _admit(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, dict[str, Any] | None] | None:
         """Set the scope up for the routes; return the status and the body of the answer if they are not to be asked."""
         host = headers.get("host", "")
         if wrong := self._wrong_host(scope, host):
-            return 400, _words(wrong, "bad_request")
+            return 400, error_body(wrong, "bad_request")
         if not self._may_ask(headers.get("origin")):
-            return 403, _words("pages of this origin may not ask here (http.allow_origins)", "forbidden")
+            return 403, error_body("pages of this origin may not ask here (http.allow_origins)", "forbidden")
         if scope["method"] == "OPTIONS":
             return 204, None
         try:
             address = self._address(scope, headers)
         except ValueError as error:
-            return 400, _words(f"x-fal-target-url: {error}", "bad_request")
+            return 400, error_body(f"x-fal-target-url: {error}", "bad_request")
         scope["path"], scope["raw_path"] = address.path, address.path.encode("utf-8", "replace")
         key = self._key(headers.get("authorization", ""), scope)
         peer = scope["client"][0] if scope.get("client") else "unknown"
         client = address_of(peer, scope["headers"], self._settings)
         if self._needs_key and key is None and not _is_open(scope):
             self._refusals.note(client, f"it brought {'no' if 'authorization' not in headers else 'a wrong'} API key")
-            return 401, _words("expected Authorization: Key and a key of this server's", "unauthorized")
+            return 401, error_body("expected Authorization: Key and a key of this server's", "unauthorized")
         here = links(scope["scheme"], headers, self._settings, is_by_host=address.is_by_host)
         scope[CALLER] = Caller(f"http:{key or client}", key, here)
         return None
@@ -211,7 +222,3 @@ def _is_this_machine(name: str) -> bool:
         return ipaddress.ip_address(name.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def _words(words: str, error_type: str) -> dict[str, Any]:
-    return {"detail": words, "error_type": error_type, "message": words}

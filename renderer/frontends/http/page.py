@@ -4,6 +4,7 @@ The page comes with a policy that lets it load and ask nothing but this server.
 """
 
 import asyncio
+import itertools
 import json
 import logging
 import mimetypes
@@ -15,16 +16,16 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, JSONResponse, Response
 
 from protocol.schema import Health, Jobs, JobsQuery
 from renderer.errors import InvalidRequest, JobNotFound, StillreelError, UnsupportedFormat
 from renderer.frontends.http.files import unless_known
-from renderer.frontends.http.links import CALLER, Caller
+from renderer.frontends.http.links import caller_of
 from renderer.frontends.http.reading import chunks
-from renderer.frontends.http.responses import error
+from renderer.frontends.http.responses import error, event_stream
 from renderer.frontends.http.routes import Routes
-from renderer.frontends.http.schema import REFUSALS, About, Details, Recognised, Unknown
+from renderer.frontends.http.schema import BYTES, UNKNOWN, About, Described, Details, Recognised, refused
 from renderer.frontends.job_log import JobLogReader
 from renderer.intake import invalid
 from renderer.jobs import asked
@@ -40,7 +41,6 @@ _POLICY: Final = (
 )
 _HEADERS: Final = {"content-security-policy": _POLICY, "cache-control": "no-cache"}
 _LOOK_S: Final = 0.5
-_HEARTBEAT_S: Final = 10.0
 _SHOWN: Final = 50
 _EXAMINED_S: Final = 60.0
 _BEGINNING_BYTES: Final = 16 * 1024  # of a file, to tell what it is
@@ -70,16 +70,15 @@ class Page:
         self._listed: dict[str, tuple[float, str]] = {}
         self.routes = Routes("page")
         add = self.routes.add
-        described: dict[int | str, dict[str, Any]] = {200: {"model": Jobs}, 422: REFUSALS[422], 401: REFUSALS[401]}
-        add("/api/jobs", self.jobs, "GET", responses=described)
-        add("/api/jobs/{request_id}", self.job, "GET", responses=_DETAILS)
-        add("/api/about", self.about, "GET", responses={200: {"model": About}})
-        add("/api/recognise", self.recognise, "POST", **_RECOGNISING)
-        add("/api/health", self.health, "GET", responses={200: {"model": Health}})
-        add("/api/events", self.events, "GET", responses=_STREAM)
-        add("/api/doctor", self.doctor, "GET")
-        for path in ("/", "/web/{name:path}"):
-            add(path, self.file, "GET", "HEAD", include_in_schema=False)
+        add("GET", "/api/jobs", self.jobs, {200: {"model": Jobs}, **refused(422, 401)})
+        add("GET", "/api/jobs/{request_id}", self.job, {200: {"model": Details}, **refused(401), **UNKNOWN})
+        add("GET", "/api/about", self.about, {200: {"model": About}})
+        add("POST", "/api/recognise", self.recognise, _RECOGNISED, openapi_extra=BYTES)
+        add("GET", "/api/health", self.health, {200: {"model": Health}})
+        add("GET", "/api/events", self.events, _STREAM)
+        add("GET", "/api/doctor", self.doctor, {})
+        for path, method in itertools.product(("/", "/web/{name:path}"), ("GET", "HEAD")):
+            add(method, path, self.file)
 
     async def file(self, request: Request) -> Response:
         """Return a file of the page."""
@@ -99,14 +98,13 @@ class Page:
         except ValidationError as failed:
             raise _of_query(invalid(failed, JobsQuery)) from failed
         return JSONResponse(
-            {"jobs": [job.model_dump(mode="json") for job in self._engine.jobs(query, _owner(request))]}
+            {"jobs": [job.model_dump(mode="json") for job in self._engine.jobs(query, caller_of(request).owner)]}
         )
 
     async def job(self, request: Request, request_id: str) -> Response:
         """Tell what was asked for, how it went, and what is noteworthy about the video."""
-        caller: Caller = request.scope[CALLER]
         try:
-            job = self._engine.job(caller.job_id(request_id))
+            job = self._engine.job(caller_of(request).job_id(request_id))
         except JobNotFound:
             return JSONResponse({"status": "NOT_FOUND"}, 404)
         found = Details(
@@ -144,19 +142,14 @@ class Page:
 
     async def events(self, request: Request) -> Response:
         """Tell the newest jobs at once, and whenever one changes, twice a second at most, as server-sent events."""
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(self._changes(_owner(request)), media_type="text/event-stream", headers=headers)
+        return event_stream(self._changes(caller_of(request).owner))
 
-    async def _changes(self, owner: str) -> AsyncIterator[bytes]:
-        shown, spoke_at = "", 0.0
+    async def _changes(self, owner: str) -> AsyncIterator[str | None]:
+        shown = ""
         while not self._closing.is_set():
             newest = self._newest(owner, shown)
-            if newest != shown:
-                shown, spoke_at = newest, time.monotonic()
-                yield f"event: jobs\ndata: {shown}\n\n".encode()
-            elif time.monotonic() - spoke_at > _HEARTBEAT_S:
-                spoke_at = time.monotonic()
-                yield b": still here\n\n"
+            yield f"event: jobs\ndata: {newest}" if newest != shown else None
+            shown = newest
             await asyncio.sleep(_LOOK_S)
 
     def _newest(self, owner: str, otherwise: str) -> str:
@@ -175,11 +168,6 @@ class Page:
         return text
 
 
-def _owner(request: Request) -> str:
-    caller: Caller = request.scope[CALLER]
-    return caller.owner
-
-
 def _of_query(fault: InvalidRequest) -> InvalidRequest:
     details = tuple({**each, "loc": ["query", *each["loc"]]} for each in fault.details)
     return InvalidRequest(fault.message, loc=("query", *fault.loc), details=details)
@@ -190,17 +178,7 @@ def _without_paths(words: str) -> str:
     return re.sub(r"(?:/[^\s/:]+)+/([^\s/:]+)", r"\1", words)
 
 
-_DETAILS: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"model": Details},
-    401: REFUSALS[401],
-    404: {"model": Unknown, "description": "Unknown, or forgotten since"},
-}
-_RECOGNISING: Final[dict[str, Any]] = {
-    "responses": {200: {"model": Recognised}, **{code: REFUSALS[code] for code in (400, 401, 403, 413)}},
-    "openapi_extra": {
-        "requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-    },
-}
-_STREAM: Final[dict[int | str, dict[str, Any]]] = {
+_RECOGNISED: Final[Described] = {200: {"model": Recognised}, **refused(400, 401, 403, 413)}
+_STREAM: Final[Described] = {
     200: {"content": {"text/event-stream": {}}, "description": "Events named `jobs`, each with a list of jobs"}
 }

@@ -5,7 +5,8 @@ client shows `message` only, and the Python client `detail` only, so that both a
 for a minute, so that none of them stands for what will last.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from protocol.errors import ERRORS, Loc, dotted
@@ -15,12 +16,14 @@ from renderer.frontends.http.links import Links, Tokens
 from renderer.jobs.job import WORDS, Job
 
 if TYPE_CHECKING:
-    from starlette.responses import JSONResponse
+    from starlette.responses import JSONResponse, StreamingResponse
 
+FAILED: Final = "the server failed; its log says why"
 REQUEST_ID: Final = "x-fal-request-id"
 _ERROR_TYPE: Final = "x-fal-error-type"
 _TIMEOUT_TYPE: Final = "x-fal-request-timeout-type"
 _INPUT_CHARACTERS = 200
+_SILENCE_S: Final = 10.0
 _TYPES: Final = {
     "too_short": "sequence_too_short",
     "too_long": "sequence_too_long",
@@ -41,12 +44,37 @@ _EXPLAINED_THERE: Final = {
 }
 
 
+def error_body(words: str, error_type: str) -> dict[str, Any]:
+    """Return the body of an error that is not about a field of the request."""
+    return {"detail": words, "error_type": error_type, "message": words}
+
+
 def error(status: int, words: str, error_type: str, headers: Mapping[str, str] | None = None) -> "JSONResponse":
-    """Return an error that is no fault of a field."""
+    """Return an answer with such an error."""
     from starlette.responses import JSONResponse  # noqa: PLC0415 - webhooks are called without an HTTP door as well
 
-    body = {"detail": words, "error_type": error_type, "message": words}
-    return JSONResponse(body, status, {_ERROR_TYPE: error_type, **(headers or {})})
+    return JSONResponse(error_body(words, error_type), status, {_ERROR_TYPE: error_type, **(headers or {})})
+
+
+async def events(news: AsyncIterator[str | None], clock: Callable[[], float] = time.monotonic) -> AsyncIterator[bytes]:
+    """Yield server-sent events, and a comment after ten seconds without one, as proxies cut silent connections.
+
+    Args:
+        news: the fields of each event; None if there is nothing new, which must come more often than that.
+    """
+    spoke_at = clock()
+    async for event in news:
+        if event is not None or clock() - spoke_at >= _SILENCE_S:
+            spoke_at = clock()
+            yield f"{event or ': still here'}\n\n".encode()
+
+
+def event_stream(news: AsyncIterator[str | None], headers: Mapping[str, str] | None = None) -> "StreamingResponse":
+    """Return an answer that sends events as they come; see `events`."""
+    from starlette.responses import StreamingResponse  # noqa: PLC0415 - as above
+
+    headers = {"cache-control": "no-store", "x-accel-buffering": "no", **(headers or {})}
+    return StreamingResponse(events(news), media_type="text/event-stream", headers=headers)
 
 
 class Faults:
@@ -79,12 +107,9 @@ class Faults:
     def body(self, fault: Fault, document: object = None) -> tuple[int, dict[str, Any]]:
         """Return the status and the body for a fault."""
         status = ERRORS[fault.type].http_status
-        if fault.type == "client_cancelled":
-            words = "Request cancelled by the client."
-            return status, {"detail": words, "error_type": fault.type, "message": words}
         if status != 422:
-            kind = _TYPES.get(fault.type, fault.type)
-            return status, {"detail": fault.message, "error_type": kind, "message": fault.message}
+            words = "Request cancelled by the client." if fault.type == "client_cancelled" else fault.message
+            return status, error_body(words, _TYPES.get(fault.type, fault.type))
         found = fault.errors or ({"loc": fault.loc, "msg": _bare(fault), "type": fault.type},)
         return status, {"detail": [self._entry(each, document) for each in found], "message": fault.message}
 

@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from renderer.frontends.http.schema import Described
+
 Endpoint = Callable[..., Awaitable[Response]]
 
 
@@ -32,15 +34,17 @@ class Routes:
         self.tag = tag
         self._all: list[_Described] = []
 
-    def add(self, path: str, endpoint: Endpoint, *methods: str, **described: Any) -> None:
+    def add(self, method: str, path: str, endpoint: Endpoint, described: Described | None = None, **more: Any) -> None:
         """Add a route.
 
         Args:
             endpoint: called with the parts of the path and of the query that it has parameters for, as text, and with
                 the request if it has one for that.
-            described: what else FastAPI's `add_api_route` takes, for the OpenAPI document alone.
+            described: its responses; a route without them is left out of the OpenAPI document.
+            more: what else FastAPI's `add_api_route` takes, for the OpenAPI document alone.
         """
-        self._all.append(_Described(path, endpoint, {"methods": list(methods), "response_model": None, **described}))
+        options = {"responses": described, "include_in_schema": described is not None, "response_model": None}
+        self._all.append(_Described(path, endpoint, {"methods": [method], **options, **more}))
 
     def answered(self) -> list[Route]:
         """Return them as Starlette routes requests to them."""

@@ -171,15 +171,24 @@ class Details(_Document):
 
 Described = dict[int | str, dict[str, Any]]
 
-_SCHEMA: Final = "#/components/schemas"
 
-REQUEST_BODY: Final = {
-    "requestBody": {
-        "required": True,
-        "description": "Read as JSON whatever the Content-Type says.",
-        "content": {"application/json": {"schema": {"$ref": f"{_SCHEMA}/ImagesToVideoInput"}}},
-    }
-}
+def body_of(media_type: str, schema: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Return the description of a body that a route reads itself."""
+    return {"requestBody": {**more, "content": {media_type: {"schema": schema}}}}
+
+
+def refused(*statuses: int) -> Described:
+    """Return the descriptions of some refusals."""
+    return {status: REFUSALS[status] for status in statuses}
+
+
+REQUEST_BODY: Final = body_of(
+    "application/json",
+    {"$ref": "#/components/schemas/ImagesToVideoInput"},
+    required=True,
+    description="Read as JSON whatever the Content-Type says.",
+)
+BYTES: Final = body_of("application/octet-stream", {"type": "string", "format": "binary"})
 
 _FAULT: Final = {"model": Fault}
 REFUSALS: Final[Described] = {
@@ -201,7 +210,7 @@ _ENDINGS: Final[Described] = {
     504: {**_FAULT, "description": "Not begun in time, or took too long"},
     404: {**_FAULT, "description": "Unknown, or forgotten since"},
 }
-_UNKNOWN: Final[Described] = {404: {"model": Unknown, "description": "Unknown, or forgotten since"}}
+UNKNOWN: Final[Described] = {404: {"model": Unknown, "description": "Unknown, or forgotten since"}}
 
 RUN: Final[Described] = {200: {"model": ImagesToVideoOutput}, **_ACCEPTING, **_ENDINGS}
 SUBMIT: Final[Described] = {200: {"model": Submitted}, **_ACCEPTING}
@@ -209,17 +218,17 @@ RESULT: Final[Described] = {200: {"model": ImagesToVideoOutput}, **REFUSALS, **_
 STATUS: Final[Described] = {
     200: {"model": QueueStatus, "description": "Done"},
     202: {"model": QueueStatus, "description": "Waits or runs"},
-    **{code: REFUSALS[code] for code in (400, 401, 403, 422)},
-    **_UNKNOWN,
+    **refused(400, 401, 403, 422),
+    **UNKNOWN,
 }
 STREAM: Final[Described] = {
     200: {"content": {"text/event-stream": {}}, "description": "Documents as /status answers with"},
-    **{code: REFUSALS[code] for code in (400, 401, 403, 422)},
-    **_UNKNOWN,
+    **refused(400, 401, 403, 422),
+    **UNKNOWN,
 }
 CANCEL: Final[Described] = {
     202: {"model": Cancellation},
     400: {"model": Cancellation, "description": "It has ended already"},
-    **{code: REFUSALS[code] for code in (401, 403, 500)},
-    **_UNKNOWN,
+    **refused(401, 403, 500),
+    **UNKNOWN,
 }

@@ -29,10 +29,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -42,11 +42,11 @@ from renderer.config import RetentionSettings
 from renderer.disk import is_full, open_private, sync
 from renderer.errors import FetchFailed, StorageFull, StoreFailed
 from renderer.frontends.http import schema
-from renderer.frontends.http.links import CALLER, Caller, Links, Tokens, is_upload
+from renderer.frontends.http.links import Links, Tokens, caller_of, is_upload
 from renderer.frontends.http.reading import Bodies, chunks
 from renderer.frontends.http.responses import error
 from renderer.frontends.http.routes import Routes
-from renderer.frontends.http.schema import REFUSALS, ImagesToVideoInput
+from renderer.frontends.http.schema import BYTES, REFUSALS, Described, ImagesToVideoInput, body_of
 from renderer.observe.descriptors import repeatedly
 
 log = logging.getLogger(__name__)
@@ -124,7 +124,8 @@ class Uploads:
         try:
             size_bytes = await self._receive(coming, content)
             ends_at = upload.ends_at + time.monotonic() - began
-            await asyncio.to_thread(_describe, coming, replace(upload, ends_at=ends_at, size_bytes=size_bytes))
+            about = json.dumps(asdict(replace(upload, ends_at=ends_at, size_bytes=size_bytes))).encode()
+            await asyncio.to_thread(disk.put, coming / "about.json", about)  # syncs the directory's names as well
             await self._settle(coming, token)
         except OSError as error:
             if is_full(error.errno):
@@ -277,21 +278,13 @@ def _flush(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-def _describe(coming: Path, about: Upload) -> None:
-    """Write down what is known of a file; puts the directory's names on disk as well."""
-    disk.put(coming / "about.json", json.dumps(asdict(about)).encode())
-
-
 _LIFECYCLE_VALUES: Final = 100
-_FULL: Final[dict[int | str, dict[str, Any]]] = {
-    507: {"model": schema.Fault, "description": "No room for more uploads"}
-}
-_BYTES: Final = {
-    "requestBody": {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}}
-}
-_PLACE: Final = {
-    "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/UploadRequest"}}}}
-}
+_PLACE: Final = body_of("application/json", {"$ref": "#/components/schemas/UploadRequest"})
+
+
+def _taking(model: type[BaseModel] | None) -> Described:
+    """Return the descriptions of the responses of a route that takes files."""
+    return {200: {"model": model}, **REFUSALS, 507: {"model": schema.Fault, "description": "No room for more uploads"}}
 
 
 class Storage:
@@ -308,22 +301,14 @@ class Storage:
         self._bodies = bodies
         self._max_bytes = max_bytes
         self.routes = Routes("uploads")
-        self._add("/storage/upload/initiate", self.initiate, schema.UploadPlace, _PLACE)
-        self._add("/storage/auth/token", self.token, schema.UploadToken)
-        self._add("/files/upload", self.upload, schema.Uploaded, _BYTES)
-        for path in ("/storage/upload/initiate-multipart", "/files/upload/multipart"):
-            self.routes.add(path, self.parts, "POST", include_in_schema=False)
-        self.routes.add(
-            "/files/upload/{token}/{name}",
-            self.put,
-            "PUT",
-            responses={200: {"description": "Kept"}, **REFUSALS, **_FULL, 404: {"model": schema.Fault}},
-            openapi_extra=_BYTES,
-        )
-
-    def _add(self, path: str, endpoint: Any, model: Any, extra: Any = None) -> None:
-        described: dict[int | str, dict[str, Any]] = {200: {"model": model}, **REFUSALS, **_FULL}
-        self.routes.add(path, endpoint, "POST", responses=described, openapi_extra=extra)
+        add = self.routes.add
+        add("POST", "/storage/upload/initiate", self.initiate, _taking(schema.UploadPlace), openapi_extra=_PLACE)
+        add("POST", "/storage/auth/token", self.token, _taking(schema.UploadToken))
+        add("POST", "/files/upload", self.upload, _taking(schema.Uploaded), openapi_extra=BYTES)
+        add("POST", "/storage/upload/initiate-multipart", self.parts)
+        add("POST", "/files/upload/multipart", self.parts)
+        put = {**_taking(None), 200: {"description": "Kept"}, 404: {"model": schema.Fault}}
+        add("PUT", "/files/upload/{token}/{name}", self.put, put, openapi_extra=BYTES)
 
     async def initiate(self, request: Request) -> Response:
         """Say where a file is to be sent, and under which url it can be named then."""
@@ -332,7 +317,7 @@ class Storage:
                 asked = schema.UploadRequest.model_validate({} if body.document is None else body.document)
             except ValidationError:
                 return error(400, "expected an object with content_type and file_name", "bad_request")
-        token, name, links = self._tokens.new_upload(), safe_name(asked.file_name), _caller(request).links
+        token, name, links = self._tokens.new_upload(), safe_name(asked.file_name), caller_of(request).links
         place = links.file(f"upload/{self._tokens.writable(token)}", name)
         return JSONResponse({"upload_url": place, "file_url": links.file(token, name)})
 
@@ -351,7 +336,7 @@ class Storage:
 
     async def token(self, request: Request) -> Response:
         """Return a token to upload with."""
-        caller = _caller(request)
+        caller = caller_of(request)
         token, ends = self._tokens.for_uploads(caller.key)
         answer = {"token": token, "token_type": "Bearer", "base_url": caller.links.base, "expires_at": ends.isoformat()}
         return JSONResponse(answer)
@@ -360,7 +345,7 @@ class Storage:
         """Take the bytes of a file, named by the header X-Fal-File-Name."""
         token = self._tokens.new_upload()
         name = await self._take(request, token, request.headers.get("x-fal-file-name"))
-        return JSONResponse({"access_url": _caller(request).links.file(token, name)})
+        return JSONResponse({"access_url": caller_of(request).links.file(token, name)})
 
     async def parts(self) -> Response:
         """Refuse a file that comes in parts."""
@@ -385,8 +370,3 @@ def _life_s(request: Request) -> float | None:
         return None
     is_number = isinstance(life_s, int | float) and not isinstance(life_s, bool)
     return float(life_s) if is_number and 0 < life_s < 1e10 else None
-
-
-def _caller(request: Request) -> Caller:
-    caller: Caller = request.scope[CALLER]
-    return caller

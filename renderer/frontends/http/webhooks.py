@@ -14,13 +14,12 @@ import json
 import logging
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from protocol.schema import Fault
-from renderer.config import Settings, WebhookSettings
+from renderer.config import Settings
 from renderer.errors import FetchFailed, JobNotFound, StillreelError
 from renderer.frontends.http.keys import secret_bytes
 from renderer.frontends.http.links import Links, Tokens
@@ -76,28 +75,21 @@ _FAULT_PAUSE_S: Final = 60.0
 class Webhooks:
     """Makes the calls that are due; on the engine's loop."""
 
-    def __init__(
-        self,
-        settings: WebhookSettings,
-        hooks: HookStore,
-        client: Client,
-        outcome: Callable[[Call], tuple[Job, dict[str, Any]]],
-        signer: Signer,
-        ended: Callable[[str], None],
-    ) -> None:
-        """Remember who is called, and how.
+    def __init__(self, settings: Settings, data_dir: Path, engine: Engine, hooks: HookStore) -> None:
+        """Read the secrets of the data directory, or make them.
 
-        Args:
-            client: asks, and its guard judges where a call may go.
-            outcome: returns the job of a call and what the call says of it; raises JobNotFound.
-            ended: is told of every call that is made no more, one of `renderer.observe.metrics.WEBHOOKS`.
+        Raises:
+            ConfigError: that is not possible.
         """
-        self._settings = settings
+        guard = Guard(settings.webhooks.allow_networks, setting="webhooks.allow_networks")
+        self._settings = settings.webhooks
+        self._public_url = settings.http.public_url
         self._hooks = hooks
-        self._client = client
-        self._outcome = outcome
-        self._signer = signer
-        self._ended = ended
+        self._client = Client(guard, ca_file=settings.fetch.ca_file)
+        self._engine = engine
+        self._tokens = Tokens(data_dir)
+        self._faults = Faults(settings.fetch, settings.pictures)
+        self._signer = Signer(data_dir)
         self._calling: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -164,7 +156,7 @@ class Webhooks:
             self._retry(call, str(failed))
         else:
             self._hooks.remove(job.id)
-            self._ended("acknowledged")
+            self._engine.metrics.webhook_ended("acknowledged")
             log.info("webhook acknowledged", extra={"job": job.id, "action": "webhook"})
 
     def _retry(self, call: Call, why: str) -> None:
@@ -181,34 +173,11 @@ class Webhooks:
 
     def _give_up(self, call: Call, calls: int, why: str) -> None:
         self._hooks.remove(call.job_id)
-        self._ended("given_up")
+        self._engine.metrics.webhook_ended("given_up")
         words = "webhook given up after %d calls: %s"
         log.warning(words, calls, why, extra={"job": call.job_id, "action": "webhook_given_up"})
 
-
-def webhooks(settings: Settings, data_dir: Path, engine: Engine, hooks: HookStore) -> Webhooks:
-    """Return what makes the calls of a daemon.
-
-    Raises:
-        ConfigError: a secret of the data directory cannot be read or made.
-    """
-    guard = Guard(settings.webhooks.allow_networks, setting="webhooks.allow_networks")
-    faults = Faults(settings.fetch, settings.pictures)
-    outcomes = Outcomes(engine, Tokens(data_dir), faults, settings.http.public_url)
-    client = Client(guard, ca_file=settings.fetch.ca_file)
-    return Webhooks(settings.webhooks, hooks, client, outcomes, Signer(data_dir), engine.metrics.webhook_ended)
-
-
-class Outcomes:
-    """Says what a call says."""
-
-    def __init__(self, engine: Engine, tokens: Tokens, faults: Faults, public_url: str | None) -> None:
-        self._engine = engine
-        self._tokens = tokens
-        self._faults = faults
-        self._public_url = public_url
-
-    def __call__(self, call: Call) -> tuple[Job, dict[str, Any]]:
+    def _outcome(self, call: Call) -> tuple[Job, dict[str, Any]]:
         """Return the job of a call, and the document to send.
 
         Raises:

@@ -1,16 +1,18 @@
 """The contract on the wire: statuses, headers, bodies, and where requests go."""
 
+import asyncio
 import base64
 import itertools
 import json
 import socket
 import time
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
-from renderer.frontends.http.contract import Silence
+from renderer.frontends.http.responses import events
 from tests.daemon_process import Gate, request, still, wait_until
 from tests.served import APP, ENDPOINT, QUEUE, RUN, Served
 
@@ -513,13 +515,18 @@ def test_the_status_stream_brings_every_log_line_once_and_ends(served: Served, g
 @pytest.mark.parametrize("event_at", range(1, 31))
 def test_a_stream_is_never_silent_for_fifteen_seconds_whenever_its_last_event_was(event_at: int) -> None:
     now = 0.0
-    silence = Silence(lambda: now)
-    spoken = [now]
-    for look in range(1, 61):
-        now = float(look)
-        if look == event_at or silence.is_long:
-            silence.end()
-            spoken.append(now)
+
+    async def looks() -> AsyncIterator[str | None]:
+        nonlocal now
+        for look in range(1, 61):
+            now = float(look)
+            yield "data: {}" if look == event_at else None
+
+    async def times() -> list[float]:
+        return [now async for _ in events(looks(), lambda: now)]
+
+    spoken = [0.0, *asyncio.run(times())]
+    assert float(event_at) in spoken
     gaps = [after - before for before, after in itertools.pairwise([*spoken, now])]
     assert max(gaps) < 15
 
