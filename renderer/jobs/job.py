@@ -172,6 +172,13 @@ class Job:
     def is_finished(self) -> bool:
         return self.state.is_last
 
+    @property
+    def outcome(self) -> RenderResult | Fault:
+        """The result of a finished job, or the fault that it ended in."""
+        if self.error is None and self.result is not None:
+            return self.result
+        return self.error or Fault(type="internal_error", message="the job has no result")
+
     def moved(self, state: State, **changes: Any) -> "Job":
         """Return the job in another state.
 

@@ -312,7 +312,7 @@ def test_an_error_without_an_id_belongs_to_the_only_call(serve):
 
 def test_an_answer_of_another_shape_is_a_client_error(serve):
     server = serve(lambda server, call: server.answer(call, {"movie": "a.mp4"}))
-    with Client(server.endpoint) as client, pytest.raises(ClientError, match="no Rendered"):
+    with Client(server.endpoint) as client, pytest.raises(ClientError, match="not a valid Rendered"):
         client.render(REQUEST)
 
 

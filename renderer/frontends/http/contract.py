@@ -278,12 +278,12 @@ class Contract:
         return self.faults.answer(fault)
 
     async def _outcome(self, job: Job, caller: Caller) -> Response:
-        if job.error is not None or job.result is None:
-            fault = job.error or Fault(type="internal_error", message="the job has no result")
-            return self.faults.answer(fault, self._urls.of(job.id), job.request_id)
+        outcome = job.outcome
+        if isinstance(outcome, Fault):
+            return self.faults.answer(outcome, self._urls.of(job.id), job.request_id)
         if job.sync_mode:
-            return await files.inline(job, job.result)
-        document = responses.linked(job, job.result, self.tokens, caller.links)
+            return await files.inline(job, outcome)
+        document = responses.linked(job, outcome, self.tokens, caller.links)
         return JSONResponse(document, headers={responses.REQUEST_ID: job.request_id})
 
 

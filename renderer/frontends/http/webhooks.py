@@ -185,12 +185,13 @@ class Webhooks:
         """
         job = self._engine.job(call.job_id)
         document: dict[str, Any] = {"request_id": job.request_id, "gateway_request_id": job.request_id}
-        if job.error is None and job.result is not None:
-            base = self._public_url or call.hook.base
-            if base is None:
-                payload = job.result.model_dump(mode="json")
-            else:
-                payload = linked(job, job.result, self._tokens, Links(base.rstrip("/"), base))
-            return job, {**document, "status": "OK", "payload": payload}
-        fault = job.error or Fault(type="internal_error", message="the job has no result")
-        return job, {**document, "status": "ERROR", "error": fault.message, "payload": self._faults.body(fault)[1]}
+        outcome = job.outcome
+        if isinstance(outcome, Fault):
+            payload = self._faults.body(outcome)[1]
+            return job, {**document, "status": "ERROR", "error": outcome.message, "payload": payload}
+        base = self._public_url or call.hook.base
+        if base is None:
+            payload = outcome.model_dump(mode="json")
+        else:
+            payload = linked(job, outcome, self._tokens, Links(base.rstrip("/"), base))
+        return job, {**document, "status": "OK", "payload": payload}

@@ -140,17 +140,9 @@ class Claims:
             return claim
 
     def _sign(self, claim: Claim) -> None:
-        us, now = self._us, datetime.now(UTC).isoformat(timespec="milliseconds")
-        signed = Owner(
-            host=us.host,
-            pid=us.pid,
-            process_started=us.process_started,
-            daemon=us.daemon,
-            claimed_at=now,
-            job=claim.job_id,
-            bundle=claim.is_bundle,
-        )
-        write(claim.directory, signed)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        owner = Owner(**self._us.model_dump(), claimed_at=now, job=claim.job_id, bundle=claim.is_bundle)
+        write(claim.directory, owner)
 
     # Holding.
 
@@ -179,7 +171,7 @@ class Claims:
             found = look(claim.directory).owner
         except FileNotFoundError:
             return False
-        return found is not None and found.holder == self._us and found.job == claim.job_id
+        return found is not None and self._us.holds(found) and found.job == claim.job_id
 
     # Ending.
 

@@ -61,14 +61,15 @@ class ClaimTask:
         is_over: it is not ours any more.
     """
 
-    def __init__(self, claim: Claim, desk: SpoolContext) -> None:
+    def __init__(self, claim: Claim, spool: SpoolContext) -> None:
         self.claim = claim
         self.is_submitted = self.is_settling = self.is_over = False
-        self._claims = desk.claims
-        self._engine = desk.engine
-        self._intake = desk.intake
-        self._turn = desk.turn
-        self._max_manifest_bytes = desk.max_manifest_bytes
+        self._spool = spool
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether the claim is ours and stays where it is for now."""
+        return not (self.is_settling or self.is_over)
 
     async def run(self) -> None:
         """Bring the claim to its end, whatever its manifest holds."""
@@ -86,7 +87,7 @@ class ClaimTask:
         self.is_over = True
         self._tell(logging.WARNING, "lost", "another daemon has its manifest by now")
         try:
-            self._engine.cancel(self.claim.job_id)
+            self._spool.engine.cancel(self.claim.job_id)
         except JobNotFound:
             pass  # it had not got so far
         except StillreelError as error:
@@ -97,7 +98,7 @@ class ClaimTask:
     async def _outcome(self) -> RenderResult | Fault | None:
         """Return what becomes of the manifest; None if there is none any more."""
         try:
-            async with self._turn:
+            async with self._spool.turn:
                 request = await self._patiently(self._take_in)
                 self.is_submitted = request is not None
             if request:
@@ -133,15 +134,15 @@ class ClaimTask:
             await asyncio.to_thread(layout.note_deaths, self.claim, 0)
 
     def _read(self) -> RenderRequest | None:
-        most = self._intake.max_images
+        most = self._spool.intake.max_images
         try:
-            return parse_request(read_fields(self.claim.manifest, self._max_manifest_bytes, most), most)
+            return parse_request(read_fields(self.claim.manifest, self._spool.max_manifest_bytes, most), most)
         except FileNotFoundError:
             return None
 
     async def _drop(self) -> bool:
         with self._settling():
-            if not await asyncio.to_thread(self._claims.drop, self.claim):
+            if not await asyncio.to_thread(self._spool.claims.drop, self.claim):
                 return False
             self.is_over = True
         self._tell(logging.INFO, "dropped", "%r vanished before it was read", self.claim.name)
@@ -150,26 +151,27 @@ class ClaimTask:
     async def _result(self, request: RenderRequest) -> RenderResult | Fault:
         while True:
             try:
-                job = await self._patiently(partial(self._engine.finished, self.claim.job_id))
+                job = await self._patiently(partial(self._spool.engine.finished, self.claim.job_id))
                 break
             except JobNotFound:
                 self._tell(logging.WARNING, "resubmitted", "its answer was forgotten before it was read; begun again")
                 await self._patiently(partial(self._submit, request))
-        if job.result is None:
-            return job.error or Fault(type="internal_error", message="the job has no result")
-        if not await asyncio.to_thread(has_video, self.claim, job.result.video.file_size):
+        outcome = job.outcome
+        if isinstance(outcome, Fault):
+            return outcome
+        if not await asyncio.to_thread(has_video, self.claim, outcome.video.file_size):
             raise OutputFailed("the video vanished before it was handed over")
-        return job.result.model_copy(update={"request_id": request.request_id or self.claim.id})
+        return outcome.model_copy(update={"request_id": request.request_id or self.claim.id})
 
     async def _submit(self, request: RenderRequest) -> Job:
         """Return the claim's job, which an earlier process may have submitted."""
         claim = self.claim
-        if not await asyncio.to_thread(self._claims.is_ours, claim):
+        if not await asyncio.to_thread(self._spool.claims.is_ours, claim):
             raise _Lost
         try:
-            return self._engine.job(claim.job_id)
+            return self._spool.engine.job(claim.job_id)
         except JobNotFound:
-            return await self._intake.accept(request, Door(CLIENT, claim.job_id, claim.base, claim.output))
+            return await self._spool.intake.accept(request, Door(CLIENT, claim.job_id, claim.base, claim.output))
 
     async def _end(self, outcome: RenderResult | Fault) -> None:
         """Move the claim; a move that has begun is seen to its end, or nobody would know whether it was done."""
@@ -183,14 +185,14 @@ class ClaimTask:
     async def _move(self, outcome: RenderResult | Fault) -> None:
         ending: Ending = "failed" if isinstance(outcome, Fault) else "done"
         with self._settling():
-            end = await asyncio.to_thread(self._claims.finish, self.claim, ending, partial(_report, outcome))
+            end = await asyncio.to_thread(self._spool.claims.finish, self.claim, ending, partial(_report, outcome))
             if end is None:
                 raise _Lost
             self.is_over = True
         self._tell(logging.INFO, "moved", "%r is in %s", end.name, ending)
-        self._engine.metrics.manifest_ended(ending)
+        self._spool.engine.metrics.manifest_ended(ending)
         if ending == "done":
-            self._engine.relocate(self.claim.job_id, end)
+            self._spool.engine.relocate(self.claim.job_id, end)
 
     # What they have in common.
 

@@ -49,9 +49,9 @@ class Spool:
         self._engine = engine
         self._max_claims = settings.max_claims or 2 * workers
         self._claims = Claims(absolute(settings.directory, "spool.directory"), daemon_id, settings.lease_s)
-        self._desk = SpoolContext(self._claims, engine, intake, settings.max_manifest_bytes, asyncio.Lock())
+        self._context = SpoolContext(self._claims, engine, intake, settings.max_manifest_bytes, asyncio.Lock())
         self._adopted: list[Claim] = []
-        self._passages: dict[ClaimTask, asyncio.Task[None]] = {}
+        self._running: dict[ClaimTask, asyncio.Task[None]] = {}
         self._backlog: deque[Waiting] = deque()
         self.unclaimed = 0  # manifests in `incoming`, as far as we have looked
         self._refused: set[str] = set()
@@ -61,7 +61,7 @@ class Spool:
     @property
     def claims(self) -> int:
         """How many manifests are ours at present."""
-        return sum(not passage.is_over for passage in self._passages)
+        return sum(not claimed.is_over for claimed in self._running)
 
     async def adopt(self) -> None:
         """Take up the claims that an earlier process of this daemon held, and give up the jobs of those it has lost.
@@ -104,9 +104,8 @@ class Spool:
 
     def _room(self) -> int:
         """Return how many more claims our own limit and the queue allow, which claims on their way to it will fill."""
-        held = [passage for passage in self._passages if not passage.is_over]
-        on_their_way = sum(not passage.is_submitted for passage in held)
-        return max(0, min(self._max_claims - len(held), self._engine.room() - on_their_way))
+        on_their_way = sum(not claimed.is_submitted and not claimed.is_over for claimed in self._running)
+        return max(0, min(self._max_claims - self.claims, self._engine.room() - on_their_way))
 
     async def _look_again(self, tasks: asyncio.TaskGroup) -> None:
         """Take nothing for granted: a notice may be lost, and a daemon's death gives none."""
@@ -164,13 +163,13 @@ class Spool:
     # Holding.
 
     def _begin(self, tasks: asyncio.TaskGroup, claim: Claim) -> None:
-        passage = ClaimTask(claim, self._desk)
+        claimed = ClaimTask(claim, self._context)
         log.info("claimed %r", claim.name, extra={"job": claim.job_id, "action": "claimed"})
-        self._passages[passage] = task = tasks.create_task(passage.run())
-        task.add_done_callback(lambda _: self._forget(passage))
+        self._running[claimed] = task = tasks.create_task(claimed.run())
+        task.add_done_callback(lambda _: self._forget(claimed))
 
-    def _forget(self, passage: ClaimTask) -> None:
-        del self._passages[passage]
+    def _forget(self, claimed: ClaimTask) -> None:
+        del self._running[claimed]
         self._wake.set()
 
     async def _renew(self) -> None:
@@ -179,16 +178,12 @@ class Spool:
         await repeatedly("renewing the claims", self._renew_once, pause_s)
 
     async def _renew_once(self) -> None:
-        held = {passage.claim: passage for passage in self._passages if _is_at_rest(passage)}
+        held = {claimed.claim: claimed for claimed in self._running if claimed.is_at_rest}
         for claim in await asyncio.to_thread(self._claims.renew, list(held)):
-            passage = held[claim]
-            if passage in self._passages and _is_at_rest(passage):  # still
-                passage.give_up()
-                self._passages[passage].cancel()
-
-
-def _is_at_rest(passage: ClaimTask) -> bool:
-    return not (passage.is_settling or passage.is_over)
+            claimed = held[claim]
+            if claimed in self._running and claimed.is_at_rest:  # it may have changed during the renewal
+                claimed.give_up()
+                self._running[claimed].cancel()
 
 
 def _is_arrival(change: Change, _: str) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from protocol.documents import DocumentRefused, most_values, read_document
+from protocol.documents import DocumentRefused, kind_of, most_values, read_document
 from renderer.errors import ConfigError, FileTooLarge, InvalidRequest
 from renderer.manifests.read import MANIFEST_SUFFIXES, fields_of
 
@@ -161,8 +161,5 @@ def _parse_json(text: bytes, most: int) -> dict[str, Any]:
     except DocumentRefused as error:
         raise InvalidRequest(str(error), loc=_LOC) from error
     if not isinstance(manifest, dict):
-        found = {list: "an array", str: "a string", type(None): "null", bool: "a boolean"}.get(
-            type(manifest), "a number"
-        )
-        raise InvalidRequest(f"expected a JSON object, found {found}", loc=_LOC)
+        raise InvalidRequest(f"expected a JSON object, found {kind_of(manifest)}", loc=_LOC)
     return manifest

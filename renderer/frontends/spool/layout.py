@@ -40,18 +40,8 @@ _MAX_BYTES = 16 * 1024
 _PROC = Path("/proc")
 
 
-@dataclass(frozen=True, slots=True)
-class Holder:
+class Holder(BaseModel):
     """A daemon's process."""
-
-    host: str
-    pid: int
-    process_started: str
-    daemon: str
-
-
-class Owner(BaseModel):
-    """What owner.json says."""
 
     model_config = ConfigDict(frozen=True, strict=True)
 
@@ -59,13 +49,18 @@ class Owner(BaseModel):
     pid: int
     process_started: str
     daemon: str
+
+    def holds(self, claim: "Owner | None") -> bool:
+        """Whether a claim is this process's."""
+        return claim is not None and all(getattr(claim, name) == value for name, value in self)
+
+
+class Owner(Holder):
+    """What owner.json says: who holds a claim, since when, and for which job."""
+
     claimed_at: str
     job: str
     bundle: bool
-
-    @property
-    def holder(self) -> Holder:
-        return Holder(self.host, self.pid, self.process_started, self.daemon)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +72,8 @@ class Sighting:
 
 
 def this_process(daemon: str) -> Holder:
-    return Holder(socket.gethostname(), os.getpid(), _started(os.getpid()) or "", daemon)
+    pid = os.getpid()
+    return Holder(host=socket.gethostname(), pid=pid, process_started=_started(pid) or "", daemon=daemon)
 
 
 def look(claim: Path) -> Sighting:
@@ -117,7 +113,7 @@ def is_dead(sighting: Sighting, us: Holder, now: float, lease_s: float) -> bool:
     """
     owner = sighting.owner
     if owner and owner.daemon == us.daemon:
-        return owner.holder != us
+        return not us.holds(owner)
     if now - sighting.heard_at <= lease_s:
         return False
     return not (owner and owner.host == us.host and _is_running(owner))

@@ -5,11 +5,11 @@ at each handshake, so that a key counts as soon as it is made; and ten times a s
 that one which is removed is worth nothing any more, not even on a connection that is open.
 """
 
+import contextlib
 import json
 import logging
 import os
 import re
-import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -24,6 +24,7 @@ from protocol.curve import CurveKeys, key_of
 from renderer import disk
 from renderer.errors import ConfigError
 from renderer.frontends.refusals import Refusals
+from renderer.frontends.zmq.messages import opened
 
 log = logging.getLogger(__name__)
 
@@ -216,17 +217,9 @@ class Handshakes:
 
 def _address_of(descriptor: int) -> str:
     """Return whom a connection of ZeroMQ's leads to; empty if it is gone again already."""
-    try:
-        copy = os.dup(descriptor)
-    except OSError:
-        return ""
-    try:
-        with socket.socket(fileno=os.dup(copy)) as peer:
-            return str(peer.getpeername()[0])
-    except OSError:
-        return ""
-    finally:
-        os.close(copy)
+    with opened(descriptor) as peer, contextlib.suppress(OSError):
+        return str(peer.getpeername()[0]) if peer else ""
+    return ""
 
 
 def ask_for_keys(door: zmq.asyncio.Socket, ring: CurveRing) -> None:

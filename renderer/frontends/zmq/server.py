@@ -52,9 +52,8 @@ from renderer.frontends.intake import Door, Intake
 from renderer.frontends.job_log import JobLogReader
 from renderer.frontends.refusals import Refusals
 from renderer.frontends.zmq import curve, messages
-from renderer.frontends.zmq.call import MessageLimits, Peer, Reply, ZmqCall
 from renderer.frontends.zmq.curve import USER, Admission, CurveRing, Handshakes, ask_for_keys
-from renderer.frontends.zmq.messages import Scales, receive
+from renderer.frontends.zmq.messages import MessageLimits, Peer, Reply, Scales, ZmqCall, receive
 from renderer.intake import invalid
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, own_id
@@ -184,10 +183,10 @@ class ZmqServer:
             peer = self._peer(message.frames[0]) if socket is self._keyed else _ANYBODY
             if peer is None:
                 continue
-            exchange = ZmqCall(message, socket, self._let_go, peer, self._limits)
+            call = ZmqCall(message, socket, self._let_go, peer, self._limits)
             del message
-            self._held_bytes += exchange.held_bytes
-            task = asyncio.create_task(self._handle(exchange))
+            self._held_bytes += call.held_bytes
+            task = asyncio.create_task(self._handle(call))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
@@ -266,63 +265,63 @@ class ZmqServer:
             self._admission.stop()
         self._context.term()
 
-    async def _handle(self, exchange: ZmqCall) -> None:
+    async def _handle(self, call: ZmqCall) -> None:
         """Answer one message, whatever it holds."""
         try:
-            await read_aside(exchange.read, exchange.document_bytes)
-            method = self._methods.get(exchange.method)
+            await read_aside(call.read, call.document_bytes)
+            method = self._methods.get(call.method)
             if method is None:
                 known = ", ".join(self._methods)
-                words = f"expected one of {known}; found {exchange.method[:80]!r}"
-                await exchange.fail(Fault(type="method_not_found", message=words))
+                words = f"expected one of {known}; found {call.method[:80]!r}"
+                await call.fail(Fault(type="method_not_found", message=words))
             else:
-                await exchange.answer(*await method(exchange))
+                await call.answer(*await method(call))
         except wire.WireError as error:
-            exchange.id = error.id
-            await exchange.fail(error.fault())
+            call.id = error.id
+            await call.fail(error.fault())
         except StillreelError as error:
-            await exchange.fail(error.fault())
+            await call.fail(error.fault())
         except Exception:
             log.exception("a message could not be answered")
-            await exchange.fail(Fault(type="internal_error", message="the server failed; its log says why"))
+            await call.fail(Fault(type="internal_error", message="the server failed; its log says why"))
         finally:
-            exchange.let_go()
+            call.let_go()
 
-    async def _render(self, exchange: ZmqCall) -> Reply:
-        params = await self._render_params(exchange)
-        job = await self._accept(params, exchange)
+    async def _render(self, call: ZmqCall) -> Reply:
+        params = await self._render_params(call)
+        job = await self._accept(params, call)
         wants_progress = params.progress
         del params
         async for job in self._engine.updates(job.id, HEARTBEAT_S):  # noqa: B020 - the same job, newer
             if wants_progress and not job.is_finished:
-                await exchange.notify("progress", self._engine.status(job).model_dump(mode="json"))
+                await call.notify("progress", self._engine.status(job).model_dump(mode="json"))
         return await self._outcome(job)
 
-    async def _submit(self, exchange: ZmqCall) -> Reply:
-        job = await self._accept(await self._render_params(exchange), exchange)
+    async def _submit(self, call: ZmqCall) -> Reply:
+        job = await self._accept(await self._render_params(call), call)
         return self._engine.status(job).model_dump(mode="json"), ()
 
-    async def _render_params(self, exchange: ZmqCall) -> RenderParams:
-        parse = partial(_parse, RenderParams, exchange.params, context_for(self._limits.images))
-        return await read_aside(parse, exchange.document_bytes)
+    async def _render_params(self, call: ZmqCall) -> RenderParams:
+        parse = partial(_parse, RenderParams, call.params, context_for(self._limits.images))
+        return await read_aside(parse, call.document_bytes)
 
-    async def _accept(self, params: RenderParams, exchange: ZmqCall) -> Job:
-        job = await self._intake.accept(params, Door(exchange.client, owner=exchange.peer.owner), exchange.attachments)
-        exchange.let_go()
+    async def _accept(self, params: RenderParams, call: ZmqCall) -> Job:
+        job = await self._intake.accept(params, Door(call.client, owner=call.peer.owner), call.attachments)
+        call.let_go()
         return job
 
-    async def _status(self, exchange: ZmqCall) -> Reply:
-        return self._engine.status(self._job(exchange)).model_dump(mode="json"), ()
+    async def _status(self, call: ZmqCall) -> Reply:
+        return self._engine.status(self._job(call)).model_dump(mode="json"), ()
 
-    async def _result(self, exchange: ZmqCall) -> Reply:
-        job = self._job(exchange)
+    async def _result(self, call: ZmqCall) -> Reply:
+        job = self._job(call)
         if not job.is_finished:
             raise StillInProgress(_NOT_DONE)
         return await self._outcome(job)
 
-    async def _video(self, exchange: ZmqCall) -> Reply:
-        wanted = _parse(VideoQuery, exchange.params)
-        job = self._engine.job(own_id(exchange.peer.owner, wanted.request_id))
+    async def _video(self, call: ZmqCall) -> Reply:
+        wanted = _parse(VideoQuery, call.params)
+        job = self._engine.job(own_id(call.peer.owner, wanted.request_id))
         if not job.is_finished:
             raise StillInProgress(_NOT_DONE)
         file_name = _made(job).video.file_name
@@ -335,32 +334,32 @@ class ZmqServer:
         part = VideoPart(offset=wanted.offset, file_size=len(video), file_name=file_name)
         return part.model_dump(mode="json"), (video[wanted.offset : wanted.offset + _PART_BYTES],)
 
-    async def _cancel(self, exchange: ZmqCall) -> Reply:
-        job = self._engine.cancel(self._job(exchange).id)
+    async def _cancel(self, call: ZmqCall) -> Reply:
+        job = self._engine.cancel(self._job(call).id)
         return self._engine.status(job).model_dump(mode="json"), ()
 
-    async def _read_log(self, exchange: ZmqCall) -> Reply:
-        job = self._job(exchange)
+    async def _read_log(self, call: ZmqCall) -> Reply:
+        job = self._job(call)
         lines = await asyncio.to_thread(self._logs.lines, job.id)
         return JobLog(lines=tuple(LogLine.model_validate(line) for line in lines)).model_dump(mode="json"), ()
 
-    async def _retry(self, exchange: ZmqCall) -> Reply:
-        work = self._engine.work_again(self._job(exchange).id)
+    async def _retry(self, call: ZmqCall) -> Reply:
+        work = self._engine.work_again(self._job(call).id)
         request = work.request.model_copy(update={"request_id": None})
-        door = Door(exchange.client, owner=exchange.peer.owner, warnings=work.warnings)
+        door = Door(call.client, owner=call.peer.owner, warnings=work.warnings)
         return self._engine.status(await self._intake.accept(request, door)).model_dump(mode="json"), ()
 
-    async def _jobs(self, exchange: ZmqCall) -> Reply:
-        statuses = self._engine.jobs(_parse(JobsQuery, exchange.params), exchange.peer.owner)
+    async def _jobs(self, call: ZmqCall) -> Reply:
+        statuses = self._engine.jobs(_parse(JobsQuery, call.params), call.peer.owner)
         return {"jobs": [status.model_dump(mode="json") for status in statuses]}, ()
 
-    async def _health(self, exchange: ZmqCall) -> Reply:
-        if exchange.params:
-            raise InvalidRequest(f"health takes no params; found {', '.join(exchange.params)[:80]}")
+    async def _health(self, call: ZmqCall) -> Reply:
+        if call.params:
+            raise InvalidRequest(f"health takes no params; found {', '.join(call.params)[:80]}")
         return self._engine.health().model_dump(mode="json"), ()
 
-    def _job(self, exchange: ZmqCall) -> Job:
-        return self._engine.job(own_id(exchange.peer.owner, _parse(RequestId, exchange.params).request_id))
+    def _job(self, call: ZmqCall) -> Job:
+        return self._engine.job(own_id(call.peer.owner, _parse(RequestId, call.params).request_id))
 
     async def _outcome(self, job: Job) -> Reply:
         """Answer with the result, and with sync_mode the video's bytes as the reply's attachment 0."""
@@ -385,9 +384,10 @@ class _Failed(StillreelError):
 
 def _made(job: Job) -> RenderResult:
     """Return what a job that has ended came to, or raise the fault that it ended in."""
-    if job.error is not None or job.result is None:
-        raise _Failed(job.error or Fault(type="internal_error", message="the job has no result"))
-    return job.result
+    outcome = job.outcome
+    if isinstance(outcome, Fault):
+        raise _Failed(outcome)
+    return outcome
 
 
 def _parse(model: type[_Params], params: dict[str, Any], context: dict[str, Any] | None = None) -> _Params:
