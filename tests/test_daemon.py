@@ -278,7 +278,7 @@ def test_an_endpoint_that_is_taken_is_refused(refused: Refused) -> None:
     "endpoint", ["tcp://*:5590", "tcp://0.0.0.0:*", "tcp://10.1.2.3:5590", "tcp://[::]:5590", "tcp://host:1"]
 )
 def test_an_endpoint_that_others_could_reach_is_refused_without_keys(endpoint: str, refused: Refused) -> None:
-    words = "lets other machines in, and there are no CURVE keys yet; make one first: stillreel keys curve NAME"
+    words = "is open to other machines, and there are no CURVE keys yet; make one first: stillreel keys curve NAME"
     assert refused("--bind", endpoint) == f"error: server.bind: {endpoint} {words}"
 
 

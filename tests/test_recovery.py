@@ -249,7 +249,7 @@ def test_a_request_is_known_until_retention_ends_and_then_new(start: Start, tmp_
     again = second.client.render(request(still(frames=9), request_id="a"))
     assert (before.frames, again.frames) == (2, 9)
     # Of the younger, the answer is still known and the video is not there.
-    with pytest.raises(RemoteError, match="the job's video was removed when its time was over") as caught:
+    with pytest.raises(RemoteError, match="the job's video has expired and was removed") as caught:
         second.client.result("b")
     assert caught.value.kind.name == "not_found"
     assert second.client.status("b").state == "done"

@@ -1,6 +1,6 @@
-"""What reading a document costs the daemon: time, for which the loop does not wait, and memory, which is counted.
+"""The cost of reading a document: time, during which the loop must not wait, and memory, which is counted.
 
-Small documents are read where they come in, since a way to a thread and back takes longer than they do.
+Small documents are read on the loop, because handing them to a thread takes longer than reading them.
 """
 
 import asyncio
@@ -13,10 +13,10 @@ _T = TypeVar("_T")
 
 
 async def read_aside(work: Callable[[], _T], size_bytes: int) -> _T:
-    """Do the work that a document of this size causes: a large one's on a thread, so that others are answered."""
+    """Do the work that a document of this size causes; for a large one on a thread, so that others are answered."""
     return await asyncio.to_thread(work) if size_bytes > _LARGE_BYTES else work()
 
 
 def cost_bytes(size_bytes: int, most_values: int) -> int:
-    """Return what a document may take in memory once it is read, beside its text."""
+    """Return how much memory a document may take once it is read, in addition to its text."""
     return min(_PER_BYTE * size_bytes, _PER_VALUE * most_values)

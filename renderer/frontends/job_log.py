@@ -1,6 +1,6 @@
-"""What a client may read of its job's log: the course of events, in our own words.
+"""The lines of a job's log that its client may read: what happened to the job, in our own words.
 
-A line is told by its `action`. Other lines are for whoever runs the server: they may quote commands and paths.
+They are chosen by their `action`. Other lines are for whoever runs the server, as they may quote commands and paths.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from renderer.observe.job_log import LOG_NAME, below
 
-_TOLD: Final = {
+_FOR_CLIENTS: Final = {
     "accepted",
     "begun",
     "setback",
@@ -29,21 +29,21 @@ Lines = list[dict[str, Any]]
 
 
 class JobLogReader:
-    """Reads the logs of jobs; what was read is kept until the file grows, for clients ask ten times a second."""
+    """Reads the logs of jobs, and keeps what it has read until the file grows, as clients ask ten times a second."""
 
     def __init__(self, logs: Path) -> None:
         self.directory_of = below(logs)
         self._read: OrderedDict[str, tuple[int, Lines]] = OrderedDict()
 
     def lines(self, job_id: str) -> Lines:
-        """Return what a client may read so far; empty if there is nothing."""
+        """Return the lines so far that a client may read."""
         directory = self.directory_of(job_id)
         try:
             size_bytes = (directory / LOG_NAME).stat().st_size if directory else 0
             known = self._read.get(job_id)
             if known is None or known[0] != size_bytes:
                 text = (directory / LOG_NAME).read_bytes() if directory and size_bytes else b""
-                known = size_bytes, [told for line in text.splitlines() if (told := _told(line))]
+                known = size_bytes, [found for line in text.splitlines() if (found := _for_clients(line))]
         except OSError:
             return []
         self._read[job_id] = known
@@ -53,10 +53,10 @@ class JobLogReader:
         return known[1]
 
 
-def _told(line: bytes) -> dict[str, Any] | None:
+def _for_clients(line: bytes) -> dict[str, Any] | None:
     try:
         fields = json.loads(line)
-        if fields.get("action") not in _TOLD or fields["level"] not in _LEVELS:
+        if fields.get("action") not in _FOR_CLIENTS or fields["level"] not in _LEVELS:
             return None
         return {
             "message": fields["message"],
@@ -65,4 +65,4 @@ def _told(line: bytes) -> dict[str, Any] | None:
             "source": "USER",
         }
     except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # cut short when its process died
+        return None  # a line that was cut short when its process died

@@ -1,4 +1,4 @@
-"""Who was not let in, in the log: once in a while for each address and reason, and never so often as to fill a disk."""
+"""Logs refused clients: each address and reason at most every ten minutes, and never enough to fill a disk."""
 
 import logging
 import time
@@ -14,29 +14,29 @@ _LINES, _LINES_S = 30, 60.0  # for all addresses together
 
 
 class Refusals:
-    """Writes a line for what is new, and counts the rest."""
+    """Logs new refusals and counts those for which there was no room."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._told: OrderedDict[tuple[str, str], float] = OrderedDict()
+        self._logged: OrderedDict[tuple[str, str], float] = OrderedDict()
         self._window = float("-inf")
         self._lines = self._left_out = 0
 
     def note(self, who: str, why: str) -> None:
-        """Log that somebody was refused, unless that was said a while ago or too much has been said.
+        """Log a refusal, unless the same was logged recently or too many lines were written.
 
         Args:
-            who: an address; empty where it is not known, which is worth a line only if nobody else was named.
+            who: an address; empty if it is not known, which is only logged if no other address was for this reason.
         """
         now = self._clock()
-        told_at = self._told.get((who, why), float("-inf"))
-        if now - told_at < _AGAIN_S or not self._has_room(now):
+        logged_at = self._logged.get((who, why), float("-inf"))
+        if now - logged_at < _AGAIN_S or not self._has_room(now):
             return
-        for told in ((who, why), ("", why)):
-            self._told[told] = now
-            self._told.move_to_end(told)
-        while len(self._told) > _REMEMBERED:
-            self._told.popitem(last=False)
+        for refusal in ((who, why), ("", why)):
+            self._logged[refusal] = now
+            self._logged.move_to_end(refusal)
+        while len(self._logged) > _REMEMBERED:
+            self._logged.popitem(last=False)
         log.warning("refused %s: %s", who or "somebody", why, extra={"action": "refused"})
 
     def _has_room(self, now: float) -> bool:

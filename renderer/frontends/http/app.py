@@ -1,4 +1,4 @@
-"""The HTTP door as the daemon sees it, and its app: every route, what becomes of errors, and what describes them."""
+"""The HTTP door that the daemon runs, and its app: the routes, the answers to errors, and the OpenAPI document."""
 
 import asyncio
 import logging
@@ -43,7 +43,7 @@ _REF = "#/components/schemas/{model}"
 
 
 def build(parts: Sequence[Routes], faults: responses.Faults) -> Starlette:
-    """Return the app without its gate."""
+    """Return the app without the gate before it."""
 
     async def failed(_: Request, error: Failed) -> Response:
         return faults.answer(error.fault, error.document)
@@ -52,7 +52,7 @@ def build(parts: Sequence[Routes], faults: responses.Faults) -> Starlette:
         return faults.answer(error.fault())
 
     async def gone(_: Request, __: Gone) -> Response:
-        return Response(status_code=499)  # for nobody
+        return Response(status_code=499)  # nobody reads it
 
     async def unrouted(_: Request, error: HTTPException) -> Response:
         kind = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "bad_request")
@@ -78,7 +78,7 @@ def build(parts: Sequence[Routes], faults: responses.Faults) -> Starlette:
 
 
 def _describing(parts: Sequence[Routes]) -> Callable[[], Awaitable[Response]]:
-    """Return what answers with the OpenAPI document, which is made once and on a thread, for that takes a while."""
+    """Return an endpoint for the OpenAPI document, which is made once and on a thread, because that takes a while."""
     making = asyncio.Lock()
     made: list[dict[str, Any]] = []
 
@@ -108,7 +108,7 @@ Examine = Callable[[], Sequence[dict[str, Any]]]
 
 
 class HttpDoor:
-    """Answers HTTP and HTTPS over the same engine as the other doors."""
+    """Answers over HTTP and HTTPS, with the same engine as the other doors."""
 
     def __init__(
         self,
@@ -124,10 +124,10 @@ class HttpDoor:
 
         Args:
             zmq: the daemon's ZeroMQ door, whose endpoints the page shows.
-            examine: says what works on this machine; called on a thread.
+            examine: returns what works on this machine; called on a thread.
 
         Raises:
-            ConfigError: an address, a certificate or a file of the data directory does not allow to begin.
+            ConfigError: an address, a certificate or a file of the data directory cannot be used.
         """
         keys = KeyRing(data_dir, settings.http.key_file)
         self._listeners = Listeners(settings.http, data_dir, has_keys=bool(keys.keys))
@@ -157,7 +157,7 @@ class HttpDoor:
         return self._listeners.addresses
 
     async def serve(self) -> None:
-        """Answer until `close`, then let what is being answered come to its end."""
+        """Answer until `close`, then finish the answers that have begun."""
         sweeping = asyncio.create_task(self._uploads.run())
         try:
             await self._listeners.serve(self._app)
@@ -165,13 +165,13 @@ class HttpDoor:
             sweeping.cancel()
 
     def close(self) -> None:
-        """Take nothing new; `serve` ends soon."""
+        """Accept nothing new, and let `serve` end soon."""
         self._closing.set()
         self._listeners.close()
 
 
 def _about(settings: Settings, engine: Engine, zmq: "ZmqServer", addresses: Sequence[str]) -> About:
-    """Return what the page may offer: a daemon that runs has libx264, for it was tried before it began."""
+    """Return what the page may offer; libx264 is there, because the daemon has tried it at its start."""
     return About(
         max_image_bytes=settings.fetch.max_image_bytes,
         max_images=settings.limits.max_images,

@@ -1,12 +1,12 @@
 """The hosted service's routes: run, submit, status, status stream, result, cancel.
 
-A job that was asked for by `run` belongs to the connections that wait for it: when the last of them is dropped, its
-work is for nobody. It goes on if it was submitted as well, or was there before. A moment's grace lets a client that
-lost its connection ask again under the same id.
+A job that `run` has created belongs to the connections that wait for it, and is cancelled when the last of them is
+closed, unless it was also submitted. A short grace period lets a client that lost its connection ask again under the
+same id.
 
-Error bodies of jobs that fail later name what clients gave as sources. A job that has ended keeps nothing of its
-request, and a body may be large: so only the urls are kept, shortened, of the newest requests, in memory. After a
-restart an error body names the place without what was found there.
+When a job fails, the error body quotes the sources that the client gave. A job that has ended keeps nothing of its
+request, and a request may be large, so only the urls of the newest requests are kept, shortened and in memory. After a
+restart an error body names the place of a fault without quoting it.
 """
 
 import asyncio
@@ -47,27 +47,27 @@ _GRACE_S: Final = 0.4
 _STORE_PAUSE_S: Final = 1.0
 
 
-class Waiting:
-    """Keeps the count, and cancels what nobody waits for any more; on the engine's loop."""
+class WaitingClients:
+    """Counts the connections that wait for each job, and cancels jobs that have lost all; on the engine's loop."""
 
     def __init__(self, engine: Engine, waited_for: set[str]) -> None:
-        """Begin with nobody who waits.
+        """Begin without connections.
 
         Args:
-            waited_for: the intake's note of the jobs that nobody else has asked for.
+            waited_for: the intake's ids of jobs that only waiting connections have asked for.
         """
         self._engine = engine
         self._connections: Counter[str] = Counter()
         self._waited_for = waited_for
 
     async def finished(self, job: Job, receive: Receive) -> Job | None:
-        """Return the job when it has ended, or None when the client has hung up.
+        """Return the job when it has ended, or None when the client has closed its connection.
 
         Args:
-            receive: the connection's, its body read to the end.
+            receive: the connection's messages after the body of the request.
 
         Raises:
-            ShuttingDown: the daemon stops before it can run.
+            ShuttingDown: the daemon is stopping before the job could run.
         """
         with self._at(job.id):
             following = asyncio.ensure_future(self._engine.finished(job.id))
@@ -76,7 +76,7 @@ class Waiting:
                 await asyncio.wait({following, hung_up}, return_when=asyncio.FIRST_COMPLETED)
                 return following.result() if following.done() else None
             except ShuttingDown:
-                self._waited_for.discard(job.id)  # for the next daemon, as its client is told
+                self._waited_for.discard(job.id)  # the next daemon runs it, as the client is told
                 raise
             finally:
                 for task in (following, hung_up):
@@ -106,7 +106,7 @@ class Waiting:
         except JobNotFound:
             pass
         except StillreelError as error:
-            log.warning("not cancelled yet: %s", error, extra={"job": job_id, "action": "not_cancelled"})
+            log.warning("it could not be cancelled yet: %s", error, extra={"job": job_id, "action": "not_cancelled"})
             asyncio.get_running_loop().call_later(_STORE_PAUSE_S, self._leave, job_id)
             return
         self._waited_for.discard(job_id)
@@ -121,7 +121,7 @@ _URLS_KEPT: Final = 100_000
 
 
 class RecentUrls:
-    """The urls of the newest requests."""
+    """The urls of the newest requests, for error bodies."""
 
     def __init__(self) -> None:
         self._urls: OrderedDict[str, list[Any]] = OrderedDict()
@@ -137,7 +137,7 @@ class RecentUrls:
             self._count -= len(self._urls.popitem(last=False)[1])
 
     def of(self, job_id: str) -> dict[str, Any]:
-        """Return as much of the request's document as is known."""
+        """Return the part of the request's document that is known."""
         return {"images": [{"url": url} for url in self._urls.get(job_id, ())]}
 
 
@@ -160,7 +160,7 @@ class Contract:
     closing: asyncio.Event
 
     def __post_init__(self) -> None:
-        self._waiting = Waiting(self.engine, self.intake.waited_for)
+        self._clients = WaitingClients(self.engine, self.intake.waited_for)
         self._urls = RecentUrls()
         one = f"/queue/{APP}/requests/{{request_id}}"
         self.routes = Routes("render")
@@ -175,15 +175,15 @@ class Contract:
     # Asking for a video.
 
     async def run(self, request: Request) -> Response:
-        """Render, and answer when it is done. Dropping the connection cancels the work."""
+        """Render a video and answer when it is done. Closing the connection cancels the job."""
         job = await self._accept(request, waits=True)
-        done = await self._waiting.finished(job, request.receive)
+        done = await self._clients.finished(job, request.receive)
         if done is None:
             raise Gone
         return await self._outcome(done, caller_of(request))
 
     async def submit(self, request: Request, fal_webhook: str | None = None) -> Response:  # noqa: ARG002 - for OpenAPI
-        """Accept a request and answer at once; ask for its status, or name a webhook."""
+        """Accept a request and answer at once; its status can be asked for, or a webhook named."""
         job = await self._accept(request)
         position = self.engine.status(job).queue_position
         document = responses.submitted(job, position, caller_of(request).links)
@@ -210,12 +210,12 @@ class Contract:
         limit = request.query_params.get("fal_max_queue_length", "")
         waiting = self.engine.health().jobs_queued if limit.isdecimal() else 0
         if limit.isdecimal() and len(limit) < 10 and waiting >= int(limit):
-            raise QueueFull(f"expected less than {limit} jobs to wait, found {waiting}")
+            raise QueueFull(f"expected fewer than {limit} waiting jobs, found {waiting}")
 
     # Asking about it.
 
     async def status(self, request: Request, request_id: str, logs: str = "") -> Response:
-        """Say how a request is doing."""
+        """Return the status of a request."""
         return self.status_now(request_id, caller_of(request), wants_logs=logs.lower() in _TRUE)
 
     def status_now(self, request_id: str, caller: Caller, *, wants_logs: bool) -> Response:
@@ -225,10 +225,10 @@ class Contract:
             return JSONResponse({"status": "NOT_FOUND"}, 404)
         lines = self.logs.lines(job.id) if wants_logs else []
         status, document = self._status(job, lines, caller)
-        return Response(to_json(document), status, media_type="application/json")  # in half of JSONResponse's time
+        return Response(to_json(document), status, media_type="application/json")  # takes half of JSONResponse's time
 
     async def stream(self, request: Request, request_id: str, logs: str = "") -> Response:
-        """Tell every change as a server-sent event, with the log lines that are new, until the end."""
+        """Send every change of a request's status, with its new log lines, as server-sent events until it has ended."""
         try:
             job = self.engine.job(caller_of(request).job_id(request_id))
         except JobNotFound:
@@ -238,7 +238,7 @@ class Contract:
 
     async def _news(self, job: Job, caller: Caller, *, wants_logs: bool) -> AsyncIterator[str | None]:
         told, last = 0, None
-        with contextlib.suppress(StillreelError):  # the daemon stops, and the job is kept
+        with contextlib.suppress(StillreelError):  # the daemon is stopping; the job is kept
             async for newer in self.engine.updates(job.id, _LOOK_S):
                 lines = self.logs.lines(job.id)[told:] if wants_logs else []
                 told += len(lines)
@@ -253,7 +253,7 @@ class Contract:
         return responses.status(job, position, lines, caller.links)
 
     async def result(self, request: Request, request_id: str) -> Response:
-        """Return the video of a request that is done, or the error that it has ended in."""
+        """Return the video of a finished request, or the error that it ended with."""
         try:
             job = self.engine.job(caller_of(request).job_id(request_id))
         except JobNotFound:
@@ -263,7 +263,7 @@ class Contract:
         return await self._outcome(job, caller_of(request))
 
     async def cancel(self, request: Request, request_id: str) -> Response:
-        """Ask that a request end; one that runs ends as soon as its worker is stopped."""
+        """Cancel a request; one that is running ends as soon as its worker has been stopped."""
         try:
             job = self.engine.job(caller_of(request).job_id(request_id))
             if job.is_finished:
@@ -274,7 +274,7 @@ class Contract:
         return JSONResponse({"status": "CANCELLATION_REQUESTED"}, 202)
 
     def failed(self, fault: Fault) -> Response:
-        """Answer to a question that could not be answered."""
+        """Return the answer to a request that failed."""
         return self.faults.answer(fault)
 
     async def _outcome(self, job: Job, caller: Caller) -> Response:
@@ -288,9 +288,10 @@ class Contract:
 
 
 class Polled:
-    """Answers the one question that is asked all the time, ahead of the app; everything else goes on to it.
+    """Answers requests for a status itself, and passes all others on to the app.
 
-    Every client asks for the status ten times a second. The way to a route takes longer than the answer.
+    Every client asks for the status ten times a second, and finding the route takes longer than the answer;
+    `python -m benchmarks polling` measures it.
     """
 
     def __init__(self, app: ASGIApp, contract: Contract) -> None:
@@ -312,7 +313,7 @@ class Polled:
 
 
 class Failed(Exception):
-    """A request that is not accepted, with its body as far as that could be read."""
+    """A request that is not accepted, and its document if that could be read."""
 
     def __init__(self, fault: Fault, document: object) -> None:
         super().__init__(fault.message)

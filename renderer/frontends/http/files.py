@@ -1,6 +1,6 @@
-"""Files over HTTP: videos and uploads at names that cannot be guessed, from disk, whole or by range.
+"""Files over HTTP: videos and uploads under names that cannot be guessed, read from disk, whole or by range.
 
-A finished job's video goes to a client as a link, or inside the answer where sync_mode asks for that.
+The client of a finished job gets a link to its video, or the video within the answer if it asked for sync_mode.
 """
 
 import base64
@@ -25,7 +25,7 @@ from renderer.frontends.http.uploads import Uploads
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job
 
-_SHOWN: Final = re.compile(r"image/(png|jpe?g|webp|gif|bmp|tiff|avif)|video/mp4")  # svg and html may run scripts
+_SHOWN: Final = re.compile(r"image/(png|jpe?g|webp|gif|bmp|tiff|avif)|video/mp4")  # SVG and HTML could run scripts
 _HEADERS: Final = {
     "content-security-policy": "default-src 'none'; sandbox",
     "cross-origin-resource-policy": "cross-origin",
@@ -36,7 +36,7 @@ _DESCRIBED: Final[Described] = {
     200: {"content": {"*/*": {}}, "description": "The file: a video or an upload"},
     206: {"content": {"*/*": {}}, "description": "A part of it"},
     304: {"description": "It has not changed"},
-    404: {"description": "No such file, or its time is over"},
+    404: {"description": "No such file, or it has expired"},
     416: {"description": "It has no such part"},
 }
 
@@ -53,7 +53,7 @@ class Files:
         self.routes.add("HEAD", "/files/{token}/{name}", self.file)
 
     async def file(self, request: Request, token: str, name: str) -> Response:  # noqa: ARG002 - the token says it all
-        """Return a video or an uploaded file. Needs no key: nobody can guess the name."""
+        """Return a video or an uploaded file. No key is needed, because nobody can guess the name."""
         found = self._upload(token) if is_upload(token) else self._video(token)
         if found is None:
             return _gone()
@@ -87,7 +87,7 @@ class Files:
 
 
 def unless_known(request: Request, response: FileResponse) -> Response:
-    """Return the response, or a 304 to a client that has the file already (RFC 9110, 13.1.2)."""
+    """Return the response, or a 304 if the client already has the file (RFC 9110, 13.1.2)."""
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     if response.headers["etag"] not in known and "*" not in known:
         return response
@@ -96,24 +96,24 @@ def unless_known(request: Request, response: FileResponse) -> Response:
 
 
 def _gone() -> Response:
-    return error(404, "no such file, or its time is over", "not_found")
+    return error(404, "no such file, or it has expired", "not_found")
 
 
-_CHUNK_BYTES: Final = 3 * 256 * 1024  # a multiple of three, so that base64 needs no padding in between
+_CHUNK_BYTES: Final = 3 * 256 * 1024  # a multiple of three, so that base64 only needs padding at the end
 _PLACE: Final = "data:video/mp4;base64,"
 
 
 async def inline(job: Job, result: RenderResult) -> Response:
-    """Answer with the video as a data URI, read from disk as it is sent.
+    """Return an answer with the video as a data URI, which is read from disk while it is sent.
 
     Raises:
-        JobNotFound: the video is not there any more.
+        JobNotFound: the video has been removed.
     """
     try:
         file = await anyio.to_thread.run_sync((job.output / result.video.file_name).open, "rb")
         size_bytes = os.fstat(file.fileno()).st_size
     except OSError as error:
-        raise JobNotFound("the video was removed when its time was over", loc=("request_id",)) from error
+        raise JobNotFound("the video has expired and was removed", loc=("request_id",)) from error
     document = result.model_dump(mode="json")
     document["video"]["url"] = _PLACE
     before, place, after = json.dumps(document).partition(_PLACE)

@@ -1,11 +1,11 @@
-"""What every request passes before a route sees it: where it goes, where it comes from, and whose key it brings.
+"""What is checked of every request before a route sees it: its address, its origin and its key.
 
-Without keys the door is for this machine, and a browser on this machine runs pages of strangers. So where no key is
-needed, a page's origin must be this machine's or an allowed one (nothing else may even ask: a POST needs no preflight),
-and the Host header must be a name of this machine's or of the hosted service, which a name that was rebound to
-127.0.0.1 is not.
+Without keys only this machine may use the door, but a browser on this machine runs strangers' pages. So if no key is
+required, a page's origin must be this machine or an allowed one, even to send a request, since a POST needs no
+preflight. And the Host header must name this machine or an allowed host, because a stranger's name may have been
+rebound to 127.0.0.1.
 
-The outermost layer, in plain ASGI: status is polled ten times a second by every client.
+This is the outermost layer, and plain ASGI because every client asks for the status ten times a second.
 """
 
 import functools
@@ -51,15 +51,15 @@ _ALWAYS: Final = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", 
 
 
 class Gate:
-    """Wraps the app."""
+    """The layer around the app."""
 
     def __init__(
         self, app: ASGIApp, settings: HttpSettings, keys: KeyRing, tokens: Tokens, *, always_needs_key: bool
     ) -> None:
-        """Stand before an app.
+        """Wrap an app.
 
         Args:
-            always_needs_key: even if no key is there, because other machines can reach this door.
+            always_needs_key: require a key even if none exists, because other machines can reach this door.
         """
         self._app = app
         self._settings = settings
@@ -84,12 +84,12 @@ class Gate:
             await answer.short(500, error_body(FAILED, "internal_error"))
 
     def _admit(self, scope: Scope, headers: Mapping[str, str]) -> tuple[int, dict[str, Any] | None] | None:
-        """Set the scope up for the routes; return the status and the body of the answer if they are not to be asked."""
+        """Prepare the scope for the routes; return the status and body of the answer if the request is refused."""
         host = headers.get("host", "")
         if wrong := self._wrong_host(scope, host):
             return 400, error_body(wrong, "bad_request")
         if not self._may_ask(headers.get("origin")):
-            return 403, error_body("pages of this origin may not ask here (http.allow_origins)", "forbidden")
+            return 403, error_body("pages of this origin are not allowed (http.allow_origins)", "forbidden")
         if scope["method"] == "OPTIONS":
             return 204, None
         try:
@@ -101,14 +101,16 @@ class Gate:
         peer = scope["client"][0] if scope.get("client") else "unknown"
         client = address_of(peer, scope["headers"], self._settings)
         if self._needs_key and key is None and not _is_open(scope):
-            self._refusals.note(client, f"it brought {'no' if 'authorization' not in headers else 'a wrong'} API key")
-            return 401, error_body("expected Authorization: Key and a key of this server's", "unauthorized")
+            self._refusals.note(client, f"it sent {'no' if 'authorization' not in headers else 'a wrong'} API key")
+            return 401, error_body("expected Authorization: Key and one of this server's keys", "unauthorized")
         here = links(scope["scheme"], headers, self._settings, is_by_host=address.is_by_host)
         scope[CALLER] = Caller(f"http:{key or client}", key, here)
         return None
 
     def _wrong_host(self, scope: Scope, host: str) -> str | None:
-        if sum(name == b"host" for name, _ in scope["headers"]) > 1:  # RFC 9112, 3.2: a proxy may have read the other
+        if (
+            sum(name == b"host" for name, _ in scope["headers"]) > 1
+        ):  # RFC 9112, 3.2: a proxy may have used the other one
             return "expected one Host header"
         is_ours = is_host(host) and (self._needs_key or self._is_known(host_name(host)))
         return None if is_ours else "expected a Host header that names this server"
@@ -126,7 +128,7 @@ class Gate:
         return self._always_needs_key or bool(self._keys.keys)
 
     def _key(self, authorization: str, scope: Scope) -> str | None:
-        """Return the name of the key that a request brings, or of the key that its upload token was given for."""
+        """Return the name of the request's key, or of the key that its upload token was made for."""
         kind, _, secret = authorization.partition(" ")
         if kind.lower() not in {"key", "bearer"} or not secret:
             return None
@@ -145,12 +147,12 @@ class Gate:
             return True
         try:
             name = urlsplit(origin).hostname if "://" in origin else None
-        except ValueError:  # such as of a bracket that is not closed
+        except ValueError:  # such as a bracket that is not closed
             return False
         return name is not None and _is_this_machine(name.lower())
 
     def _cors(self, headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-        """Return the headers that let a page read the answer, with those that it wants to send."""
+        """Return the headers that let a page read the answer and send the headers that it asks for."""
         origin = headers.get("origin")
         if origin is None or not self._may_ask(origin):
             return []
@@ -171,7 +173,7 @@ class Gate:
 
 
 class _Answer:
-    """The way back, which puts headers on every answer."""
+    """Sends the answer, with these headers on every one."""
 
     def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
         self._send = send
@@ -187,15 +189,15 @@ class _Answer:
         await self._send(message)
 
     async def short(self, status: int, body: dict[str, Any] | None) -> None:
-        """Answer with a small document, or with none.
+        """Send a small document, or an empty body.
 
         Raises:
-            RuntimeError: another answer broke off; makes the server close the connection.
+            RuntimeError: another answer was interrupted; this makes the server close the connection.
         """
         if self._is_whole:
             return
         if self._has_begun:
-            raise RuntimeError("an answer broke off")
+            raise RuntimeError("an answer was interrupted")
         content = b"" if body is None else json.dumps(body).encode()
         headers = [(b"allow", _METHODS)] if body is None else [(b"content-type", b"application/json")]
         if body is not None:
@@ -207,7 +209,7 @@ class _Answer:
 
 
 def _is_open(scope: Scope) -> bool:
-    """Whether a request needs no key: what is public anyway, and files, whose names are the keys."""
+    """Whether a request needs no key: public routes, and files, whose names are secret."""
     path, method = scope["path"], scope["method"]
     if path.startswith(f"{_UPLOAD}/"):
         return bool(method == "PUT")

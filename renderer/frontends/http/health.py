@@ -1,4 +1,4 @@
-"""What others may know of the daemon: /livez, /readyz, /metrics, and the key that it signs webhooks with."""
+"""What others may know about the daemon: /livez, /readyz, /metrics, and the public key for its webhooks."""
 
 from typing import Final
 
@@ -20,7 +20,7 @@ _NUMBERS: Final[Described] = {200: {"content": {"text/plain": {}}, "description"
 
 
 class HealthRoutes:
-    """Answers to probes and scrapes."""
+    """Answers probes and scrapes."""
 
     def __init__(self, engine: Engine, signer: Signer) -> None:
         self._engine = engine
@@ -32,19 +32,19 @@ class HealthRoutes:
         self.routes.add("GET", "/.well-known/jwks.json", self.keys, {})
 
     async def live(self) -> Response:
-        """Answer as long as the daemon lives."""
+        """Answer while the daemon is running."""
         return JSONResponse({"live": True})
 
     async def ready(self) -> Response:
-        """Say whether a request would be accepted now."""
+        """Return whether a request would be accepted now."""
         health = self._engine.health()
         return JSONResponse(health.model_dump(mode="json"), 200 if health.ready else 503)
 
     async def keys(self) -> Response:
-        """Return the public key that webhooks are signed with."""
+        """Return the public key that verifies webhooks."""
         return JSONResponse(self._signer.key_set(), headers={"cache-control": "public, max-age=3600"})
 
     async def metrics(self) -> Response:
-        """Return what is counted, as Prometheus reads it."""
+        """Return the metrics in Prometheus' format."""
         text = await anyio.to_thread.run_sync(generate_latest, self._engine.metrics.registry)
         return Response(text, media_type=CONTENT_TYPE_LATEST)

@@ -1,7 +1,7 @@
 """API keys: made once, shown once, kept as hashes.
 
-A key is 256 random bits, so one round of SHA-256 is enough: a slow hash protects what people choose, and here there is
-nothing to guess. The file is read again when it changes, so that a key made or removed counts without a restart.
+A key is 256 random bits, so one round of SHA-256 is enough: a slow hash protects passwords that people choose, but
+nobody can guess these. The file is read again when it changes, so a key is valid or invalid without a restart.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,16 +26,16 @@ from renderer.errors import ConfigError
 log = logging.getLogger(__name__)
 
 FILE_NAME = "keys.json"
-CERT_NAME, KEY_NAME = "tls-cert.pem", "tls-key.pem"  # what `stillreel keys --tls` makes
+CERT_NAME, KEY_NAME = "tls-cert.pem", "tls-key.pem"  # made by `stillreel keys --tls`
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
-_PREFIX = "sr_"  # lets scanners for leaked secrets recognise one
-_SHORTEST = 32  # of a key that somebody else has made: its hash is quick, so it must not be guessed
-_LOOK_S = 0.1  # asked for three times by every request, and looking at the file takes longer than the rest
+_PREFIX = "sr_"  # scanners for leaked secrets recognise it
+_SHORTEST = 32  # of a key made elsewhere: its hash is quick, so it must be hard to guess
+_LOOK_S = 0.1  # every request asks three times, and checking the file takes longer than the rest
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as it is kept: whoever holds it is called `name`."""
+    """A key as it is kept; its holder is called `name`."""
 
     name: str
     sha256: str
@@ -43,16 +43,16 @@ class Key:
 
 
 class KeyRing:
-    """The keys in a data directory, and one that a file elsewhere holds."""
+    """The keys in a data directory, and one in a file elsewhere."""
 
     def __init__(self, data_dir: Path, key_file: Path | None = None) -> None:
-        """Read them.
+        """Read the keys.
 
         Args:
-            key_file: holds one key as it is sent, which its holder has chosen; read now and not again.
+            key_file: holds one key in plain text, made by its holder; read only now.
 
         Raises:
-            ConfigError: a file is there and cannot be read, or the key can be guessed.
+            ConfigError: a file cannot be read, or the key is too short.
         """
         self._given = (_given(key_file),) if key_file else ()
         self._file = data_dir / FILE_NAME
@@ -63,7 +63,7 @@ class KeyRing:
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """What was in the file a tenth of a second ago; what was there before if it cannot be read any more."""
+        """The keys, at most a tenth of a second old; if the file cannot be read any more, the last ones that could."""
         if time.monotonic() - self._looked_at < _LOOK_S:
             return self._keys
         self._looked_at = time.monotonic()
@@ -73,11 +73,13 @@ class KeyRing:
             try:
                 self._keys = self._read() + self._given
             except ConfigError as error:
-                log.warning("the API keys stay as they were: %s", error, extra={"action": "keys_unread"})
+                log.warning(
+                    "the API keys could not be read and stay as they were: %s", error, extra={"action": "keys_unread"}
+                )
         return self._keys
 
     def name_of(self, secret: str) -> str | None:
-        """Return whose key this is; takes as long for a wrong one as for a right one."""
+        """Return the name of a key, or None; this takes as long for a wrong key as for a right one."""
         given = _hash(secret)
         found = None
         for key in self.keys:
@@ -86,10 +88,10 @@ class KeyRing:
         return found
 
     def add(self, name: str) -> str:
-        """Make a key and return it; it cannot be read back later.
+        """Make a key and return it; it cannot be shown again.
 
         Raises:
-            ConfigError: the name is taken or is none.
+            ConfigError: the name is taken or not allowed.
         """
         if not _NAME.fullmatch(name):
             raise ConfigError(f"expected a name of letters, digits, '.', '_', '@' and '-', found {name[:80]!r}")
@@ -101,10 +103,10 @@ class KeyRing:
         return secret
 
     def remove(self, name: str) -> None:
-        """Remove a key; it is worth nothing from now on.
+        """Remove a key, which becomes invalid at once.
 
         Raises:
-            ConfigError: nobody has this name.
+            ConfigError: there is no key of this name.
         """
         with self._locked() as keys:
             left = [key for key in keys if key.name != name]
@@ -131,15 +133,12 @@ class KeyRing:
             raise ConfigError(f"{self._file}: expected API keys as `stillreel keys add` writes them") from error
 
     def _write(self, keys: list[Key]) -> None:
-        text = json.dumps(
-            {"keys": [{"name": k.name, "sha256": k.sha256, "made_at": k.made_at} for k in keys]}, indent=2
-        )
-        write_private(self._file, text.encode())
+        write_private(self._file, json.dumps({"keys": [asdict(key) for key in keys]}, indent=2).encode())
         self._state, self._keys = self._stat(), (*keys, *self._given)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[tuple[Key, ...]]:
-        """Keep other commands from writing in between."""
+        """Lend the keys, and keep other commands from writing in the meantime."""
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             handle = os.open(self._file.parent, os.O_RDONLY)
@@ -165,7 +164,7 @@ def _given(file: Path) -> Key:
 
 
 def write_private(file: Path, content: bytes) -> None:
-    """Put a file of the data directory in place.
+    """Write a file of the data directory.
 
     Raises:
         ConfigError: it cannot be written.
@@ -177,7 +176,7 @@ def write_private(file: Path, content: bytes) -> None:
 
 
 def secret_bytes(file: Path, size_bytes: int = 32) -> bytes:
-    """Return the secret that a file holds; made when it is asked for first.
+    """Return the secret in a file, which is made if it does not exist.
 
     Raises:
         ConfigError: it cannot be read or made.

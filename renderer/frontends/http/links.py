@@ -45,8 +45,8 @@ class Address:
     """Where a request goes.
 
     Attributes:
-        path: as the routes know it.
-        is_by_host: the Host header alone told run from queue, so links must rely on it as well.
+        path: the path of its route.
+        is_by_host: whether only the Host header told run from queue, so that links must rely on it as well.
     """
 
     path: str
@@ -54,10 +54,10 @@ class Address:
 
 
 def canonical(path: str, host: str) -> Address:
-    """Return the one path that the routes know for what `path` at `host` means there.
+    """Return the path of the route that `path` means at `host`.
 
     Args:
-        path: decoded; the whole id of the app, the long form and trailing slashes are understood.
+        path: decoded; the full id of the app, the long form and trailing slashes are understood.
     """
     parts = [part for part in path.split("/") if part]
     if parts[:1] in (["run"], ["queue"]) and parts[1:3] == _APP:
@@ -69,14 +69,14 @@ def canonical(path: str, host: str) -> Address:
 
 
 def proxied(target: str) -> tuple[Address, str]:
-    """Return the address and the query that the proxy route is asked to stand for; nothing is fetched.
+    """Return the address and the query that a request to the proxy route means; nothing is fetched.
 
     Raises:
-        ValueError: it is no http or https url.
+        ValueError: it is not an http or https url.
     """
     try:
         parts = urlsplit(target)
-    except ValueError as error:  # its words are of addresses within brackets
+    except ValueError as error:  # its message is about addresses in brackets
         raise ValueError("expected an http or https url") from error
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("expected an http or https url")
@@ -85,12 +85,12 @@ def proxied(target: str) -> tuple[Address, str]:
 
 
 def is_host(value: str) -> bool:
-    """Whether this is a host and perhaps a port, fit to be put into a link."""
+    """Whether this is a host, perhaps with a port, that can be put into a link."""
     return _HOST.fullmatch(value) is not None
 
 
 def host_name(value: str) -> str:
-    """Return a Host header's name, without port and brackets."""
+    """Return the name in a Host header, without port and brackets."""
     name = value.rpartition(":")[0] if re.search(r":[0-9]+$", value) else value
     return name.strip("[]").lower()
 
@@ -110,11 +110,11 @@ CALLER: Final = "stillreel.caller"  # the key in an ASGI scope
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Where this door is, as its caller sees it.
+    """The beginnings of links to this door, as its caller reaches it.
 
     Attributes:
         base: scheme, host and prefix, without a slash at the end.
-        queue: what stands before an app's name; the same as `base` where the host alone means the queue.
+        queue: the part before an app's name; the same as `base` if the host alone means the queue.
     """
 
     base: str
@@ -131,11 +131,11 @@ class Links:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks, as far as is known.
+    """Who sends a request.
 
     Attributes:
-        client: for taking turns: "http:" and the key's name, or the address that it asks from where no key is needed.
-        key: the key's name; None without one.
+        client: for taking turns: "http:" and the key's name, or the client's address if no key is required.
+        key: the key's name; None without a key.
     """
 
     client: str
@@ -144,7 +144,7 @@ class Caller:
 
     @property
     def owner(self) -> str:
-        """Whose jobs this client sees: those of its key, or those of all that need none."""
+        """Whose jobs this client may see: those of its key, or those of all clients without one."""
         return f"key.{self.key}" if self.key else ""
 
     def job_id(self, request_id: str) -> str:
@@ -152,16 +152,16 @@ class Caller:
 
 
 def caller_of(request: "Request") -> Caller:
-    """Return who asks, as the gate has found out."""
+    """Return who sent a request, as the gate has determined."""
     caller: Caller = request.scope[CALLER]
     return caller
 
 
 def address_of(peer: str, headers: Iterable[tuple[bytes, bytes]], settings: HttpSettings) -> str:
-    """Return the address that a request comes from: the peer's, or the one that a trusted proxy has seen.
+    """Return the address that a request comes from: the peer's, or the one that a trusted proxy reports.
 
-    A proxy adds its own peer at the end of X-Forwarded-For; what stands before that is whatever the client sent. A last
-    entry that is no address is the client's too, or the proxy's fault: then the proxy itself counts as the client.
+    A proxy appends its own peer to X-Forwarded-For; the entries before that are the client's own claims. If the last
+    entry is not an address, the proxy itself counts as the client.
     """
     if not settings.trust_proxy:
         return peer
@@ -178,7 +178,7 @@ def links(scheme: str, headers: Mapping[str, str], settings: HttpSettings, *, is
 
     Args:
         headers: by name in lower case.
-        is_by_host: the request's Host header told run from queue.
+        is_by_host: whether the request's Host header told run from queue.
     """
     if settings.public_url:
         base = settings.public_url.rstrip("/")
@@ -204,12 +204,12 @@ class Tokens:
         """Read the secret, or make it.
 
         Raises:
-            ConfigError: that is not possible.
+            ConfigError: it can be neither read nor made.
         """
         self._secret = secret_bytes(data_dir / "links.secret")
 
     def result(self, job: Job) -> str:
-        """Return the token of a job's video. A later job with the same id, once this one is forgotten, has another."""
+        """Return the token of a job's video; a later job that reuses the id has another one."""
         words = f"{job.id}\0{job.number}\0{job.accepted_at!r}"
         return f"{job.id}.{self._mac('result', words)}"
 
@@ -226,26 +226,26 @@ class Tokens:
         return job if hmac.compare_digest(token.encode("utf-8", "replace"), self.result(job).encode()) else None
 
     def new_upload(self) -> str:
-        """Return the token of a file that is going to be uploaded."""
+        """Return the token of a file that will be uploaded."""
         return secrets.token_urlsafe(24)
 
     def writable(self, upload: str) -> str:
-        """Return the token that lets its holder write an upload."""
+        """Return the token that allows writing an upload."""
         return f"{upload}.{self._mac('write', upload)}"
 
     def upload_of(self, token: str) -> str | None:
-        """Return the upload that a token lets its holder write."""
+        """Return the upload that a token allows writing, or None."""
         upload, _, mac = token.rpartition(".")
         return upload if is_upload(upload) and self._is_mac(mac, "write", upload) else None
 
     def for_uploads(self, key: str | None) -> tuple[str, datetime]:
-        """Return a token that stands for a key where files are uploaded, and when it ends."""
+        """Return a token that replaces a key for uploads, and when it expires."""
         ends = int(time.time()) + _LIFE_S
         words = f"{ends}.{key or ''}"
         return f"up.{self._mac('uploads', words)}.{words}", datetime.fromtimestamp(ends, UTC)
 
     def uploader(self, token: str) -> str | None:
-        """Return the key that such a token stands for; None if it is none, or its time is over."""
+        """Return the key that such a token replaces; None if it is not valid or has expired."""
         kind, _, rest = token.partition(".")
         mac, _, words = rest.partition(".")
         ends, _, key = words.partition(".")
@@ -262,5 +262,5 @@ class Tokens:
 
 
 def is_upload(token: str) -> bool:
-    """Whether this has the form of an upload's token, and so of a file's name."""
+    """Whether this has the form of an upload's token."""
     return _UPLOAD.fullmatch(token) is not None

@@ -1,6 +1,6 @@
-"""What the page is made of, and what it asks: its files, the jobs as they change, and what this daemon can do.
+"""The page's files and the routes that it uses: the jobs as they change, and what this daemon can do.
 
-The page comes with a policy that lets it load and ask nothing but this server.
+A content security policy lets the page contact only this server.
 """
 
 import asyncio
@@ -43,13 +43,13 @@ _HEADERS: Final = {"content-security-policy": _POLICY, "cache-control": "no-cach
 _LOOK_S: Final = 0.5
 _SHOWN: Final = 50
 _EXAMINED_S: Final = 60.0
-_BEGINNING_BYTES: Final = 16 * 1024  # of a file, to tell what it is
+_BEGINNING_BYTES: Final = 16 * 1024  # of a file, enough to recognise its format
 
 Findings = Sequence[dict[str, Any]]
 
 
 class Page:
-    """Answers to the page."""
+    """Answers the page."""
 
     def __init__(
         self, engine: Engine, about: About, logs: JobLogReader, examine: Callable[[], Findings], closing: asyncio.Event
@@ -58,7 +58,7 @@ class Page:
 
         Args:
             about: what does not change while the daemon runs.
-            examine: says what works on this machine; takes seconds, so it runs on a thread.
+            examine: returns what works on this machine; it takes seconds, so it runs on a thread.
         """
         self._engine = engine
         self._about = about
@@ -102,7 +102,7 @@ class Page:
         )
 
     async def job(self, request: Request, request_id: str) -> Response:
-        """Tell what was asked for, how it went, and what is noteworthy about the video."""
+        """Return a job's request, its log, and the warnings about its video."""
         try:
             job = self._engine.job(caller_of(request).job_id(request_id))
         except JobNotFound:
@@ -116,11 +116,11 @@ class Page:
         return JSONResponse(found.model_dump(mode="json"))
 
     async def about(self) -> Response:
-        """Say what the page may offer."""
+        """Return what the page may offer."""
         return JSONResponse(self._about.model_dump())
 
     async def recognise(self, request: Request) -> Response:
-        """Say what a file is by its first bytes, which are the body: so it need not be sent to be refused."""
+        """Return the format of a file whose first bytes are the body, so that it can be refused without an upload."""
         beginning = b"".join([chunk async for chunk in chunks(request, _BEGINNING_BYTES)])
         try:
             found = Recognised(format=recognise(beginning))
@@ -129,11 +129,11 @@ class Page:
         return JSONResponse(found.model_dump())
 
     async def health(self) -> Response:
-        """Say how the daemon stands."""
+        """Return the daemon's health."""
         return JSONResponse(self._engine.health().model_dump(mode="json"))
 
     async def doctor(self) -> Response:
-        """Say what works on this machine, and why not where it does not."""
+        """Return what works on this machine, and why other things do not."""
         async with self._examining:
             known = self._findings
             if known is None or time.monotonic() - known[0] > _EXAMINED_S:
@@ -141,7 +141,7 @@ class Page:
         return JSONResponse({"findings": [{**each, "found": _without_paths(each["found"])} for each in known[1]]})
 
     async def events(self, request: Request) -> Response:
-        """Tell the newest jobs at once, and whenever one changes, twice a second at most, as server-sent events."""
+        """Send the newest jobs at once and whenever one has changed, at most twice a second, as server-sent events."""
         return event_stream(self._changes(caller_of(request).owner))
 
     async def _changes(self, owner: str) -> AsyncIterator[str | None]:
@@ -153,7 +153,7 @@ class Page:
             await asyncio.sleep(_LOOK_S)
 
     def _newest(self, owner: str, otherwise: str) -> str:
-        """Return an owner's newest jobs as JSON; asked once for all who watch them."""
+        """Return an owner's newest jobs as JSON; all who watch them share one look-up."""
         now = time.monotonic()
         listed = self._listed.get(owner)
         if listed and now - listed[0] < _LOOK_S / 2:
@@ -174,7 +174,7 @@ def _of_query(fault: InvalidRequest) -> InvalidRequest:
 
 
 def _without_paths(words: str) -> str:
-    """Leave of a path what it ends in: where things lie on the server is not the page's business."""
+    """Shorten paths to their last part, because the page need not know where things are on the server."""
     return re.sub(r"(?:/[^\s/:]+)+/([^\s/:]+)", r"\1", words)
 
 

@@ -1,12 +1,12 @@
-"""From an HTTP request to the fields of a render request: the body, and what the hosted service puts elsewhere.
+"""From an HTTP request to the fields of a render request, some of which the hosted service puts into headers.
 
-The start deadline, the priority, the webhook and the id travel in headers and in the query there; here they are fields
-of the request, and one that the body has wins. A field that is not known is ignored, as there; but "frame" for
-"frames" makes a video of one frame, so the result says what was ignored.
+There the start deadline, the priority, the webhook and the id are sent in headers and in the query; here they are
+fields of the request, and a field in the body takes precedence. Unknown fields are ignored, as there. But "frame" in
+place of "frames" would make a video of a single frame, so the result says what was ignored.
 
-A body is read within a number of bytes and a pace. The Content-Type is not looked at: cURL's examples send JSON as a
-form. Bodies in memory are counted together, and one more than fits is refused: to let it wait would hold a connection,
-and clients come back by themselves.
+A body may have a limited size and must arrive at a minimum pace. Its Content-Type does not matter, because cURL's
+examples send JSON as a form. The bodies in memory share a limit, and a body that does not fit is refused: waiting would
+occupy a connection, and clients try again by themselves.
 """
 
 import asyncio
@@ -42,19 +42,19 @@ _IGNORED: Final = "field_ignored"
 def render_request(
     document: Any, request: Request, caller: Caller, max_images: int
 ) -> tuple[ImagesToVideoInput, tuple[ResultWarning, ...]]:
-    """Validate a body with what came beside it; return also what of the body was ignored.
+    """Return the validated request, and a warning for each field of the body that was ignored.
 
     Args:
-        max_images: more are not looked at.
+        max_images: the most images that are checked.
 
     Raises:
-        TooManyImages: there are more.
+        TooManyImages: there are more images.
         InvalidRequest: the first twenty faults are in `details`, with what was found.
     """
     if isinstance(document, dict):
         document = {**_beside(request, caller), **document}
     try:
-        # From attributes, as FastAPI does: so what is no object is a fault of the type that it is there.
+        # From attributes, as FastAPI does, so that a value that is not an object gets the same type of error as there.
         wanted = ImagesToVideoInput.model_validate(document, from_attributes=True, context=context_for(max_images))
     except ValidationError as error:
         raise _invalid(error) from error
@@ -73,7 +73,7 @@ def _beside(request: Request, caller: Caller) -> dict[str, Any]:
 
 
 def _id_of(idempotency_key: str | None, caller: Caller) -> str | None:
-    """Return an id for an idempotency key, which is any text, and unique for one client only."""
+    """Return a request_id for an idempotency key, which may be any text and is only unique for one client."""
     if not idempotency_key:
         return None
     words = f"{caller.client}\0{idempotency_key}".encode("utf-8", "surrogateescape")
@@ -81,7 +81,7 @@ def _id_of(idempotency_key: str | None, caller: Caller) -> str | None:
 
 
 def _ignored(document: Any) -> tuple[ResultWarning, ...]:
-    """Return a warning for each field that is not known here: the first few by name, the others by number."""
+    """Return warnings about unknown fields: the first ones by name, the others by their number."""
     unknown = _unknown(document)
     warnings = [
         ResultWarning(type=_IGNORED, message=f"no such field, so it was ignored{likely}", loc=loc)
@@ -94,7 +94,7 @@ def _ignored(document: Any) -> tuple[ResultWarning, ...]:
 
 
 def _unknown(document: Any) -> Iterator[tuple[Loc, str]]:
-    """Yield the places of fields that are not known, and for each what may be meant."""
+    """Yield the places of unknown fields, each with a suggestion of what may have been meant."""
     yield from _unknown_in(document, ImagesToVideoInput, ())
     for number, image in enumerate(document["images"]):
         yield from _unknown_in(image, ImageFrame, ("images", number))
@@ -107,7 +107,7 @@ def _unknown_in(fields: Mapping[str, Any], model: type[BaseModel], place: Loc) -
 
 
 def _invalid(error: ValidationError) -> InvalidRequest:
-    """Return the faults as the hosted service lists them: with pydantic's contexts, and what was found."""
+    """Return the faults as the hosted service lists them, with pydantic's contexts and what was found."""
     fault = invalid(error, ImagesToVideoInput)
     if isinstance(fault, TooManyImages):
         return fault
@@ -117,7 +117,7 @@ def _invalid(error: ValidationError) -> InvalidRequest:
 
 
 def _brief(words: str) -> str:
-    """Shorten words that quote what a client has sent."""
+    """Shorten a text that quotes what a client has sent."""
     return words if len(words) <= _WORDS_MAX else f"{words[:_WORDS_MAX]}…"
 
 
@@ -128,11 +128,11 @@ def _plain(context: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _PATIENCE_S: Final = 30.0
-_LEAST_RATE: Final = 16 * 1024  # bytes a second; whoever is slower only holds a connection
+_LEAST_RATE: Final = 16 * 1024  # bytes a second; a slower client only occupies a connection
 
 
 class Refused(StillreelError):
-    """A body that is not taken; `fault` says why."""
+    """A body that is refused; `fault` says why."""
 
     def __init__(self, kind: str, words: str) -> None:
         super().__init__(words)
@@ -143,19 +143,19 @@ class Refused(StillreelError):
 
 
 class Gone(Exception):
-    """The client hung up before its request was whole; nobody reads an answer."""
+    """The client closed its connection before its request was complete, so nobody reads an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body that was read: its document, None if it was empty, and how long its text was."""
+    """A body that was read: its document, or None if it was empty, and the length of its text."""
 
     document: Any
     size_bytes: int
 
 
 class Bodies:
-    """Reads bodies; all that are in memory at a time have room for two of the largest."""
+    """Reads bodies; those in memory at a time may add up to two of the largest."""
 
     def __init__(self, max_bytes: int, max_images: int) -> None:
         self._max_bytes = max_bytes
@@ -168,7 +168,7 @@ class Bodies:
 
         Raises:
             Refused: it is too large, too slow, or not JSON.
-            Gone: it did not come to its end.
+            Gone: it ended too early.
         """
         content = bytearray()
         counted = 0
@@ -176,7 +176,7 @@ class Bodies:
             async for chunk in chunks(request, self._max_bytes):
                 content += chunk
                 counted += self._hold(len(chunk))
-            # What is made of it counts too; half the room is kept for what comes in.
+            # The document counts too, but leaves half of the limit for bodies that are arriving.
             counted += self._hold(min(cost_bytes(len(content), self._most_values), self._max_bytes // 2))
             document = await read_aside(partial(_parse, content, self._most_values), len(content)) if content else None
             size_bytes = len(content)
@@ -193,11 +193,11 @@ class Bodies:
 
 
 async def chunks(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
-    """Yield a body as it comes.
+    """Yield a body as it arrives.
 
     Raises:
-        Refused: it is too large, or comes too slowly.
-        Gone: it did not come to its end.
+        Refused: it is too large or too slow.
+        Gone: it ended too early.
     """
     too_large = Refused("message_too_large", f"expected a body of up to {max_bytes} bytes")
     length = request.headers.get("content-length", "")
@@ -217,7 +217,7 @@ async def chunks(request: Request, max_bytes: int) -> AsyncIterator[bytes]:
                 raise too_large
             yield chunk
     except TimeoutError as error:
-        raise Refused("bad_request", "the body came too slowly") from error
+        raise Refused("bad_request", "the body arrived too slowly") from error
     except ClientDisconnect as error:
         raise Gone from error
 

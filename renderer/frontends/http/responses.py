@@ -1,8 +1,8 @@
-"""What the hosted service's clients read: status documents and error bodies; pure functions.
+"""What the hosted service's clients read: status documents, error bodies and events.
 
-A fault of the request is a 422 with a list, as FastAPI writes it; every other error is words and a type. The JavaScript
-client shows `message` only, and the Python client `detail` only, so that both are there. Clients retry 408, 409 and 429
-for a minute, so that none of them stands for what will last.
+A fault of the request is a 422 with a list, as FastAPI writes it; every other error is a sentence and a type. The
+JavaScript client shows only `message` and the Python client only `detail`, so both are present. Clients retry 408, 409
+and 429 for a minute, so these are not used for errors that will last.
 """
 
 import time
@@ -78,7 +78,7 @@ def event_stream(news: AsyncIterator[str | None], headers: Mapping[str, str] | N
 
 
 class Faults:
-    """Writes faults as bodies; knows the limits that jobs which were accepted may run into."""
+    """Writes faults as error bodies, with the limits that an accepted job may exceed."""
 
     def __init__(self, fetch: FetchSettings, pictures: PictureSettings) -> None:
         self._contexts: dict[str, dict[str, Any]] = {
@@ -90,7 +90,7 @@ class Faults:
         """Return the answer to a request that has failed.
 
         Args:
-            document: the request's body, for what was found at the fault; None if it is gone.
+            document: the request's body, to quote what was found at the fault; None if it is no longer known.
         """
         from starlette.responses import JSONResponse  # noqa: PLC0415 - as above
 
@@ -99,7 +99,7 @@ class Faults:
         if request_id is not None:
             headers[REQUEST_ID] = request_id
         if fault.type == "startup_timeout":
-            headers[_TIMEOUT_TYPE] = "user"  # tells clients not to try again
+            headers[_TIMEOUT_TYPE] = "user"  # this tells clients not to try again
         if fault.type in {"queue_full", "shutting_down", "storage_full"}:
             headers["retry-after"] = "1"
         return JSONResponse(body, status, headers)
@@ -138,7 +138,7 @@ def submitted(job: Job, position: int | None, links: Links) -> dict[str, Any]:
 
 
 def status(job: Job, position: int | None, logs: list[dict[str, Any]], links: Links) -> tuple[int, dict[str, Any]]:
-    """Return the HTTP status and the document that say how a job is doing."""
+    """Return the HTTP status and the document for a job's status."""
     word = WORDS[job.state]
     document: dict[str, Any] = {
         "status": word,
@@ -159,14 +159,14 @@ def status(job: Job, position: int | None, logs: list[dict[str, Any]], links: Li
 
 
 def linked(job: Job, result: RenderResult, tokens: Tokens, links: Links) -> dict[str, Any]:
-    """Return the result as a client reads it, with an url that it can fetch."""
+    """Return the result as the client gets it, with a url that it can fetch."""
     document = result.model_dump(mode="json")
     document["video"]["url"] = links.file(tokens.result(job), result.video.file_name)
     return document
 
 
 def shortened(value: Any) -> Any:
-    """Return what was found at a fault, unless it is long: a body of many megabytes must not come back as an error."""
+    """Return what was found at a fault, shortened: a body of many megabytes must not come back in an error."""
     if isinstance(value, str):
         return value if len(value) <= _INPUT_CHARACTERS else f"{value[:_INPUT_CHARACTERS]}…"
     if value is None or isinstance(value, bool):
@@ -177,15 +177,15 @@ def shortened(value: Any) -> Any:
 
 
 def at(document: object, loc: Loc) -> Any:
-    """Return what stands at a place in a document, None if nothing does."""
+    """Return the value at a place in a document, or None if there is none."""
     for part in loc:
         try:
-            document = document[part]  # type: ignore[index] # what cannot be indexed is told by the error
+            document = document[part]  # type: ignore[index] # the error shows what cannot be indexed
         except (LookupError, TypeError):
             return None
     return document
 
 
 def _bare(fault: Fault) -> str:
-    """Return the words without the place, which a body names on its own."""
+    """Return the message without the place, which the body names separately."""
     return fault.message.removeprefix(f"{dotted(fault.loc)}: ")

@@ -1,9 +1,6 @@
-"""The documents of the HTTP door under the names that the hosted service's OpenAPI gives them.
+"""The documents of the HTTP door, named as in the hosted service's OpenAPI document, and how routes are described.
 
-The request is protocol.schema's, with one difference that the hosted service's contract asks for: what is not known is
-ignored.
-
-What /openapi.json says of the hosted service's routes stands here as well.
+The request is that of protocol.schema, except that unknown fields are ignored, as the hosted service's contract says.
 """
 
 from typing import Any, Final, Literal
@@ -29,7 +26,7 @@ EXAMPLE: dict[str, Any] = {
 
 
 class ImagesToVideoInput(schema.RenderRequest):
-    """An ordered list of stills and how to show them. The first two fields are the hosted service's whole contract."""
+    """An ordered list of stills and how to show them. The hosted service's contract has only the first two fields."""
 
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [EXAMPLE]})
 
@@ -67,7 +64,7 @@ class LogLine(_Document):
 
 
 class QueueStatus(_Document):
-    """How a request is doing; `error` and `error_type` are there if it has failed."""
+    """The status of a request; `error` and `error_type` are present if it has failed."""
 
     status: schema.Status
     request_id: str
@@ -90,7 +87,7 @@ class Unknown(_Document):
 
 
 class FieldFault(_Document):
-    """One thing that is wrong with a request."""
+    """One fault of a request."""
 
     loc: list[str | int]
     msg: str
@@ -101,7 +98,7 @@ class FieldFault(_Document):
 
 
 class ValidationFault(_Document):
-    """A request whose fields are at fault; the first fault in words is in `message`."""
+    """A request whose fields are at fault; `message` describes the first fault."""
 
     detail: list[FieldFault]
     message: str
@@ -116,7 +113,7 @@ class Fault(_Document):
 
 
 class UploadRequest(_Document):
-    """The file that is going to be uploaded."""
+    """The file that will be uploaded."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -141,31 +138,31 @@ class Uploaded(_Document):
 
 
 class About(_Document):
-    """What the page offers, and refuses before it is sent."""
+    """What the page offers, and the limits that it checks before it sends anything."""
 
     max_image_bytes: int
     max_images: int
-    encoders: list[str] = Field(description="what `encoder` may be here")
+    encoders: list[str] = Field(description="the values of `encoder` that are possible here")
     zmq: list[str] = Field(description="the ZeroMQ endpoints")
-    zmq_needs_key: bool = Field(description="whether the first of them wants a CURVE key")
+    zmq_needs_key: bool = Field(description="whether the first of them requires a CURVE key")
     https: str | None = Field(None, description="the address that also speaks HTTPS")
 
 
 class Recognised(_Document):
-    """What a file is, by how it begins."""
+    """The format of a file, recognised by its first bytes."""
 
-    format: str | None = Field(None, description="absent: it is not read here")
-    message: str | None = Field(None, description="why it is not read here")
+    format: str | None = Field(None, description="absent if it cannot be read here")
+    message: str | None = Field(None, description="why it cannot be read here")
 
 
 class Details(_Document):
-    """One job, with what a person wants to know of it."""
+    """One job, with what a person wants to know about it."""
 
     job: schema.JobStatus
     request: dict[str, Any] | None = Field(
-        None, description="as it was sent, without secrets; of many stills the first only"
+        None, description="as it was sent, without secrets; if there are many stills, only the first of them"
     )
-    log: list[LogLine] = Field(description="the course of events")
+    log: list[LogLine] = Field(description="what has happened so far")
     warnings: list[schema.ResultWarning] = Field([], description="what its client might not expect of the video")
 
 
@@ -192,9 +189,9 @@ BYTES: Final = body_of("application/octet-stream", {"type": "string", "format": 
 
 _FAULT: Final = {"model": Fault}
 REFUSALS: Final[Described] = {
-    400: {**_FAULT, "description": "Not a request that could be read"},
-    401: {**_FAULT, "description": "No key of this server's"},
-    403: {**_FAULT, "description": "A page of this origin may not ask"},
+    400: {**_FAULT, "description": "The request cannot be read"},
+    401: {**_FAULT, "description": "The key is missing or not one of this server's"},
+    403: {**_FAULT, "description": "Pages of this origin are not allowed"},
     413: {**_FAULT, "description": "The body is too large"},
     422: {"model": ValidationFault, "description": "Fields are at fault"},
     500: {**_FAULT, "description": "The server is at fault"},
@@ -207,22 +204,22 @@ _ACCEPTING: Final[Described] = {
 }
 _ENDINGS: Final[Described] = {
     499: {**_FAULT, "description": "Cancelled by the client"},
-    504: {**_FAULT, "description": "Not begun in time, or took too long"},
-    404: {**_FAULT, "description": "Unknown, or forgotten since"},
+    504: {**_FAULT, "description": "It did not start in time, or took too long"},
+    404: {**_FAULT, "description": "Unknown, or forgotten by now"},
 }
-UNKNOWN: Final[Described] = {404: {"model": Unknown, "description": "Unknown, or forgotten since"}}
+UNKNOWN: Final[Described] = {404: {"model": Unknown, "description": "Unknown, or forgotten by now"}}
 
 RUN: Final[Described] = {200: {"model": ImagesToVideoOutput}, **_ACCEPTING, **_ENDINGS}
 SUBMIT: Final[Described] = {200: {"model": Submitted}, **_ACCEPTING}
 RESULT: Final[Described] = {200: {"model": ImagesToVideoOutput}, **REFUSALS, **_ENDINGS}
 STATUS: Final[Described] = {
     200: {"model": QueueStatus, "description": "Done"},
-    202: {"model": QueueStatus, "description": "Waits or runs"},
+    202: {"model": QueueStatus, "description": "Waiting or running"},
     **refused(400, 401, 403, 422),
     **UNKNOWN,
 }
 STREAM: Final[Described] = {
-    200: {"content": {"text/event-stream": {}}, "description": "Documents as /status answers with"},
+    200: {"content": {"text/event-stream": {}}, "description": "The documents that /status returns"},
     **refused(400, 401, 403, 422),
     **UNKNOWN,
 }

@@ -1,11 +1,11 @@
-"""The HTTP door on the daemon's loop: sockets, TLS, and who may reach them.
+"""The HTTP door's sockets on the daemon's loop, their TLS, and the limits on connections.
 
-Other machines get in only where both a key and TLS are there. Everything that can be wrong with that is found before
-the daemon says that it is ready.
+Other machines are only admitted with both a key and TLS. All mistakes in this are found before the daemon says that it
+is ready.
 
-Headers must come in time and not be endless. uvicorn limits neither with the fast parser: a client that sends one byte
-of a header now and then holds a connection for ever. Headers may follow a body as well (RFC 9112, 7.1.2), so what is
-neither body nor its framing is counted too.
+Headers must arrive in time and have a limited size. uvicorn limits neither with its fast parser, so a client could
+occupy a connection for ever by sending a byte of a header now and then. Headers may also follow a body (RFC 9112,
+7.1.2), so bytes that are neither body nor framing are counted too.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ log = logging.getLogger(__name__)
 
 
 _MAX_HEAD_BYTES: Final = 64 * 1024
-_FRAMING: Final = 8  # bytes for one of the body: chunks of one byte take six
+_FRAMING: Final = 8  # bytes for one byte of the body: a chunk of one byte takes six
 _MAX_EXTRA_BYTES: Final = 1024 * 1024
 _GATHERED_BYTES: Final = 16 * 1024
 
 
 class Config(uvicorn.Config):
-    """uvicorn's settings with one more."""
+    """uvicorn's settings and one more."""
 
     header_timeout_s = 10.0
 
@@ -102,9 +102,10 @@ class Connection(HttpToolsProtocol):
 
 
 class _Gathering:
-    """A transport that sends what is written in one turn of the loop at once.
+    """A transport that sends all that is written in one turn of the loop together.
 
-    uvicorn writes head and body apart. Each write wakes the client, which takes longer than a small answer does.
+    uvicorn writes the head and the body separately. Each write wakes the client, which takes longer than making a small
+    answer; `python -m benchmarks polling` measures it.
     """
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
@@ -139,12 +140,12 @@ class _Gathering:
 
 
 _BACKLOG: Final = 1024
-_KEEP_ALIVE_S: Final = 65  # longer than the poll of any client, and than most proxies keep theirs
+_KEEP_ALIVE_S: Final = 65  # longer than any client's polling interval, and than most proxies keep a connection
 _CLOSE_S: Final = 5
 
 
 class Server(uvicorn.Server):
-    """uvicorn on a loop that is not its own: signals are the daemon's."""
+    """uvicorn on the daemon's loop, where the daemon handles signals."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -152,13 +153,13 @@ class Server(uvicorn.Server):
 
 
 class Listeners:
-    """The open ports; bound at once, answering in `serve`."""
+    """The ports, which are bound at once and answered in `serve`."""
 
     def __init__(self, settings: HttpSettings, data_dir: Path, *, has_keys: bool) -> None:
-        """Bind what is asked for.
+        """Bind the addresses of the settings.
 
         Raises:
-            ConfigError: an address is malformed, taken or not safe; a certificate is missing or bad.
+            ConfigError: an address is malformed, in use or not safe, or a certificate is missing or cannot be used.
         """
         self._settings = settings
         self._sockets: list[tuple[socket.socket, tuple[Path, Path] | None]] = []
@@ -176,7 +177,7 @@ class Listeners:
 
     @property
     def addresses(self) -> list[str]:
-        """The urls of this door, with the ports that they really are."""
+        """The urls of this door, with the ports that were really bound."""
         return [_url(listener, "https" if pair else "http") for listener, pair in reversed(self._sockets)]
 
     async def serve(self, app: ASGIApp) -> None:
@@ -187,12 +188,12 @@ class Listeners:
                 serving.create_task(server.serve(sockets=[listener]))
 
     def close(self) -> None:
-        """Let `serve` come to its end: what is being answered has a few seconds for it."""
+        """Make `serve` end; answers that have begun have a few seconds."""
         for server in self._servers:
             server.should_exit = True
 
     def abandon(self) -> None:
-        """Close the ports that were never served."""
+        """Close the ports without having served them."""
         for listener, _ in self._sockets:
             listener.close()
 
@@ -201,11 +202,11 @@ class Listeners:
         if not _is_loopback(host):
             if not has_keys:
                 raise ConfigError(
-                    f"{setting}: {address} lets other machines in; make a key first: stillreel keys add NAME"
+                    f"{setting}: {address} is open to other machines; make a key first: stillreel keys add NAME"
                 )
             if pair is None and not self._settings.trust_proxy:
                 raise ConfigError(
-                    f"{setting}: {address} lets other machines in without TLS; use --https, or set http.trust_proxy "
+                    f"{setting}: {address} is open to other machines without TLS; use --https, or set http.trust_proxy "
                     "where a proxy in front ends TLS"
                 )
             self.is_open_to_others = True
@@ -237,7 +238,7 @@ class Listeners:
 
 
 def _pair(settings: HttpSettings, data_dir: Path) -> tuple[Path, Path]:
-    """Return certificate and key: those that are named, or those that `stillreel keys --tls` has made."""
+    """Return certificate and key: those of the settings, or those that `stillreel keys --tls` has made."""
     if settings.tls_cert is not None or settings.tls_key is not None:
         if settings.tls_cert is None or settings.tls_key is None:
             raise ConfigError("http.tls_cert, http.tls_key: expected both or none")
@@ -268,7 +269,7 @@ def _expect_pem(setting: str, path: Path, mark: bytes, what: str) -> None:
 
 
 def _tls_fault(error: Exception) -> str:
-    """Say in our words why a pair cannot be used; what else OpenSSL says of it, its place in a file, helps nobody."""
+    """Return in our words why a pair cannot be used; OpenSSL's own message would name a place in its source."""
     if not isinstance(error, ssl.SSLError):
         return "the key is protected by a password; expected one without"
     if error.reason == "KEY_VALUES_MISMATCH":
@@ -279,7 +280,7 @@ def _tls_fault(error: Exception) -> str:
 
 
 def _no_password() -> str:
-    """Stands in the way of OpenSSL's question on the terminal."""
+    """Keep OpenSSL from asking for a password on the terminal."""
     raise ValueError("the key is protected by a password")
 
 
@@ -300,8 +301,8 @@ def _parsed(setting: str, address: str) -> tuple[str, int]:
 def _listener(host: str, port: int) -> socket.socket:
     """Return an open port.
 
-    The protocol is named, because asyncio sends small packets at once only where it is: else every answer on a kept
-    connection waits 40 ms for an acknowledgement.
+    The protocol is named because asyncio only then sends small packets at once; otherwise every answer on a connection
+    that is kept open would wait 40 ms for an acknowledgement.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = Listener(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -1,7 +1,7 @@
-"""A self-signed certificate for this machine's own names, for clients that will speak nothing but https.
+"""A self-signed certificate for this machine's own names, for clients that only speak https.
 
-The hosted service's Python client is one. The pair is for loopback names only; a server that others reach has a
-certificate of its own.
+The hosted service's Python client is one of them. The pair is for loopback names only; a server that other machines
+reach needs a certificate of its own.
 """
 
 import datetime as dt
@@ -16,13 +16,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from renderer.frontends.http.keys import CERT_NAME, KEY_NAME, write_private
 
-_LIFE_DAYS: Final = 825  # Apple's clients refuse certificates that live longer
+_LIFE_DAYS: Final = 825  # Apple's clients refuse certificates that are valid for longer
 
 
 def make_pair(data_dir: Path) -> tuple[Path, Path]:
-    """Write a certificate and its key, in place of an older pair, and return where they are.
+    """Write a certificate and its key, which replace an older pair, and return their paths.
 
-    The certificate is its own root and may sign no other (CA:FALSE): trusting it trusts this key and nothing else.
+    The certificate is its own root and may not sign others (CA:FALSE), so whoever trusts it trusts only this key.
 
     Raises:
         ConfigError: they cannot be written.

@@ -1,17 +1,18 @@
-"""Files that clients have sent ahead of a request, each in a directory with a name that cannot be guessed.
+"""Files that clients upload before a request, each in a directory whose name cannot be guessed.
 
     uploads/TOKEN/content       the bytes
-    uploads/TOKEN/about.json    type, name and end of life
-    uploads/.coming-.../        one that is not whole yet
-    uploads/.going-.../         one that is being removed
+    uploads/TOKEN/about.json    type, name and time of expiry
+    uploads/.coming-.../        a file that is not complete yet
+    uploads/.going-.../         a file that is being removed
 
-A file appears with its directory, by one rename, and does not change any more: links to it may be cached, and a rename
-onto a directory with files in it fails. A request that names one gets it as an attachment by a second link to the
-file, whatever host stands in the url: nothing is asked of the network, and the job does not mind when the upload goes.
+A file appears together with its directory, by one rename, and never changes after that: links to it may be cached, and
+a rename onto a directory that contains files fails. A request that names an upload gets it as an attachment, through a
+second link to the file and whatever the host in the url is: nothing is fetched over the network, and the job keeps its
+picture when the upload expires.
 
 The official clients upload to routes of their own: the JavaScript client in two steps, the Python client with a token.
-Both send large files in parts. They begin to do so above the size that an image may have by default, so that parts are
-refused in words, and not supported.
+Both send large files in parts, but only above the size that an image may have by default, so uploads in parts are
+refused with an explanation.
 """
 
 import asyncio
@@ -58,7 +59,7 @@ _TYPE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,60}/[A-Za-z0-9][A-Za-z0-
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """What is known of an uploaded file."""
+    """What is known about an uploaded file."""
 
     content_type: str
     file_name: str
@@ -67,7 +68,7 @@ class Upload:
 
 
 class AlreadyThere(Exception):
-    """Another file was sent to this place before; files do not change."""
+    """Another file was uploaded to this place before, and files do not change."""
 
 
 class Uploads:
@@ -80,7 +81,7 @@ class Uploads:
         self._in_use: Counter[str] = Counter()
         self._arriving: set[str] = set()
         self._size_bytes = 0
-        self._sizes: dict[str, int] = {}  # by directory, of all that is kept, comes or goes
+        self._sizes: dict[str, int] = {}  # by directory, including files that are arriving or being removed
         for path in directory.iterdir():
             if about := self.about(path.name):
                 self._note_size(path.name, about.size_bytes)
@@ -89,14 +90,14 @@ class Uploads:
         return self._directory / token / "content"
 
     def about(self, token: str) -> Upload | None:
-        """Return what is known of an upload; None if there is none, or its time is over."""
+        """Return what is known about an upload; None if there is none or it has expired."""
         try:
             return self._read(token)
         except OSError:
             return None
 
     def _read(self, token: str) -> Upload | None:
-        """Do what `about` does, but raise OSError where it cannot be told."""
+        """Do the same as `about`, but raise OSError if the file cannot be read."""
         if not is_upload(token):
             return None
         try:
@@ -109,14 +110,14 @@ class Uploads:
     # Coming in.
 
     async def write(self, token: str, upload: Upload, content: AsyncIterator[bytes]) -> None:
-        """Keep a file; it appears when it is whole, and on disk. To send the same file again changes nothing.
+        """Store a file, which appears once it is complete and on disk. Uploading the same file again changes nothing.
 
         Args:
-            upload: its size is what is found; its life begins when it is whole.
+            upload: what the client says about it; its size is counted, and its lifetime begins when it is complete.
 
         Raises:
             AlreadyThere: another file has this token.
-            StorageFull, StoreFailed: the disk does not take it. Whatever `content` raises.
+            StorageFull, StoreFailed: it cannot be written. Exceptions of `content` are passed on.
         """
         coming = self._directory / f".coming-{secrets.token_hex(8)}"
         self._arriving.add(coming.name)
@@ -137,7 +138,7 @@ class Uploads:
             self._note_size(coming.name, 0)
 
     async def _receive(self, coming: Path, content: AsyncIterator[bytes]) -> int:
-        """Write down what comes, as long as there is room; return its size."""
+        """Write the content to a file while there is room, and return its size."""
         await asyncio.to_thread(coming.mkdir, mode=0o700)
         size_bytes = 0
         with open(coming / "content", "xb", opener=open_private) as file:  # noqa: ASYNC230 - Path.open has no opener
@@ -151,7 +152,7 @@ class Uploads:
         return size_bytes
 
     async def _settle(self, coming: Path, token: str) -> None:
-        """Give a file that is whole its name, unless one has it."""
+        """Give a complete file its name, unless another file has it."""
         place = self._directory / token
         if place.exists() and self._read(token) is None:
             await self._remove(token)
@@ -176,7 +177,7 @@ class Uploads:
             self._sizes[name] = size_bytes
 
     def wanted(self, content_type: str | None, file_name: str | None, life_s: float | None) -> Upload:
-        """Return what a client says of a file, as far as it is believed."""
+        """Return what a client says about a file, after checking it."""
         kind = (content_type or "").partition(";")[0].strip()
         ends_at = time.time() + min(self._settings.uploads_s, life_s or self._settings.uploads_s)
         return Upload(kind if _TYPE.fullmatch(kind) else "application/octet-stream", safe_name(file_name), ends_at, 0)
@@ -185,10 +186,10 @@ class Uploads:
 
     @contextlib.contextmanager
     def taken(self, request: ImagesToVideoInput, links: Links) -> Iterator[tuple[ImagesToVideoInput, list[Path]]]:
-        """Lend the request with the uploads that it names as attachments.
+        """Lend the request and its uploads, with the urls of uploads replaced by those of attachments.
 
         Raises:
-            FetchFailed: a url names a file of this door that is not there.
+            FetchFailed: a url names an upload that does not exist.
         """
         tokens: dict[str, str] = {}
         images = []
@@ -199,7 +200,7 @@ class Uploads:
                 continue
             if token not in tokens:
                 if self.about(token) is None:
-                    raise FetchFailed("no such file, or its time is over").at("images", index, "url")
+                    raise FetchFailed("no such file, or it has expired").at("images", index, "url")
                 tokens[token] = f"cid:{len(tokens)}"
             images.append(image.model_copy(update={"url": tokens[token]}))
         self._in_use.update(list(tokens))
@@ -210,10 +211,10 @@ class Uploads:
             )
         finally:
             self._in_use.subtract(list(tokens))
-            self._in_use += Counter()  # forgets those at zero
+            self._in_use += Counter()  # drops the counts of zero
 
     def _token(self, url: str, links: Links) -> str | None:
-        """Return the token of a url that names a file of this door; None for one that the fetcher is to read."""
+        """Return the token of a url that names an upload; None for a url that must be fetched."""
         if "/files/" not in url[:512]:
             return None
         try:
@@ -229,11 +230,11 @@ class Uploads:
     # Going.
 
     async def run(self) -> None:
-        """Remove what is too old, now and then, until cancelled; what fails is tried again."""
+        """Remove expired uploads once a minute until cancelled; what fails is tried again."""
         await repeatedly("sweeping the uploads", self.sweep, _SWEEP_S)
 
     async def sweep(self) -> None:
-        """Remove the uploads whose time is over, and what a daemon that was killed has left.
+        """Remove expired uploads, and the remains of a daemon that was killed.
 
         Raises:
             OSError: the directory cannot be read.
@@ -243,7 +244,7 @@ class Uploads:
                 await self._remove(name)
 
     async def _remove(self, name: str) -> None:
-        """Take an upload away, unless a request is just being given it; it is gone for everybody at once."""
+        """Remove an upload, unless a request is being given it; the rename makes it disappear at once."""
         if self._in_use[name] > 0:
             return
         going = self._directory / f".going-{secrets.token_hex(8)}"
@@ -255,14 +256,14 @@ class Uploads:
 
 
 def safe_name(name: str | None) -> str:
-    """Return the last part of a name, without what could harm in a path, a header or a page."""
+    """Return the last part of a name, without characters that could do harm in a path, a header or a page."""
     last = re.split(r"[/\\]", name or "")[-1]
     kept = "".join(letter for letter in last if letter.isprintable() and letter not in '"<>|:*?%#').strip(" .")
     return kept[-120:] or "file"
 
 
 async def _blocks(content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield the same in larger pieces: each is written on a thread."""
+    """Yield the same content in larger pieces, because each piece is written on a thread."""
     gathered = bytearray()
     async for chunk in content:
         gathered += chunk
@@ -288,13 +289,13 @@ def _taking(model: type[BaseModel] | None) -> Described:
 
 
 class Storage:
-    """Answers to the clients' uploads."""
+    """Answers uploads."""
 
     def __init__(self, uploads: Uploads, tokens: Tokens, bodies: Bodies, max_bytes: int) -> None:
         """Make the routes.
 
         Args:
-            max_bytes: of one file.
+            max_bytes: the largest file that is accepted.
         """
         self._uploads = uploads
         self._tokens = tokens
@@ -311,7 +312,7 @@ class Storage:
         add("PUT", "/files/upload/{token}/{name}", self.put, put, openapi_extra=BYTES)
 
     async def initiate(self, request: Request) -> Response:
-        """Say where a file is to be sent, and under which url it can be named then."""
+        """Return where to send a file, and the url that names it afterwards."""
         async with self._bodies.document(request) as body:
             try:
                 asked = schema.UploadRequest.model_validate({} if body.document is None else body.document)
@@ -322,7 +323,7 @@ class Storage:
         return JSONResponse({"upload_url": place, "file_url": links.file(token, name)})
 
     async def put(self, request: Request, token: str, name: str) -> Response:
-        """Take the bytes of a file that was announced; the url is the permission, for one file."""
+        """Receive a file that was announced; the url itself is the permission, for one file."""
         upload = self._tokens.upload_of(token)
         if upload is None:
             return error(404, "no such place to upload to", "not_found")
@@ -330,25 +331,25 @@ class Storage:
             await self._take(request, upload, name)
         except AlreadyThere:
             return error(
-                403, "another file was sent here before, and files do not change; ask for a new place", "forbidden"
+                403, "another file was uploaded here before, and files do not change; ask for a new place", "forbidden"
             )
         return JSONResponse({})
 
     async def token(self, request: Request) -> Response:
-        """Return a token to upload with."""
+        """Return a token for uploads."""
         caller = caller_of(request)
         token, ends = self._tokens.for_uploads(caller.key)
         answer = {"token": token, "token_type": "Bearer", "base_url": caller.links.base, "expires_at": ends.isoformat()}
         return JSONResponse(answer)
 
     async def upload(self, request: Request) -> Response:
-        """Take the bytes of a file, named by the header X-Fal-File-Name."""
+        """Receive a file; the header X-Fal-File-Name names it."""
         token = self._tokens.new_upload()
         name = await self._take(request, token, request.headers.get("x-fal-file-name"))
         return JSONResponse({"access_url": caller_of(request).links.file(token, name)})
 
     async def parts(self) -> Response:
-        """Refuse a file that comes in parts."""
+        """Refuse a file that is sent in parts."""
         return error(
             413,
             f"expected a file of up to {self._max_bytes} bytes; larger ones cannot be read anyway",
@@ -362,7 +363,7 @@ class Storage:
 
 
 def _life_s(request: Request) -> float | None:
-    """Return the seconds that the client wants the file to be kept, if it says so."""
+    """Return how many seconds the client wants the file to be kept, or None."""
     try:
         wanted = read_document(request.headers.get("x-fal-object-lifecycle", "{}"), _LIFECYCLE_VALUES)
         life_s = wanted.get("expiration_duration_seconds")

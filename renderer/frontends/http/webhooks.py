@@ -1,10 +1,10 @@
-"""Calls that say that a job is done, to whoever its request names, through whichever door it came.
+"""Webhooks: calls to the url that a request names, whichever door it came through, once its job has ended.
 
-A call that is not acknowledged is made again, after pauses that double, for about a day. What is to be called is in the
-store from before the job was accepted, so that neither a restart nor a kill loses one; a kill between a call and its
-note repeats the call, and receivers tell that by the request's id.
+A call that is not acknowledged is repeated, after pauses that double, for about a day. The url is in the store before
+the job is accepted, so neither a restart nor a kill loses a call. A kill right after a call repeats it, which receivers
+recognise by the request's id.
 
-They are signed with Ed25519, so that whoever is called can tell that it was us without a shared secret.
+Calls are signed with Ed25519, so receivers can verify them without a shared secret.
 """
 
 import asyncio
@@ -38,13 +38,13 @@ log = logging.getLogger(__name__)
 
 
 class Signer:
-    """Holds the key of a data directory; it is made when it is needed first."""
+    """Signs with the key in a data directory."""
 
     def __init__(self, data_dir: Path) -> None:
         """Read the key, or make it.
 
         Raises:
-            ConfigError: that is not possible.
+            ConfigError: it can be neither read nor made.
         """
         self._secret = secret_bytes(data_dir / "webhook.secret")
 
@@ -73,13 +73,13 @@ _FAULT_PAUSE_S: Final = 60.0
 
 
 class Webhooks:
-    """Makes the calls that are due; on the engine's loop."""
+    """Makes the calls that are due, on the engine's loop."""
 
     def __init__(self, settings: Settings, data_dir: Path, engine: Engine, hooks: HookStore) -> None:
         """Read the secrets of the data directory, or make them.
 
         Raises:
-            ConfigError: that is not possible.
+            ConfigError: it can be neither read nor made.
         """
         guard = Guard(settings.webhooks.allow_networks, setting="webhooks.allow_networks")
         self._settings = settings.webhooks
@@ -93,7 +93,7 @@ class Webhooks:
         self._calling: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Make calls until cancelled; what is under way then is made again by the next daemon."""
+        """Make calls until cancelled; the next daemon repeats those that are interrupted."""
         try:
             while True:
                 self._begin_due()
@@ -125,10 +125,10 @@ class Webhooks:
             try:
                 job, document = self._outcome(call)
             except JobNotFound:
-                self._give_up(call, call.tries, "the job was forgotten meanwhile")
+                self._give_up(call, call.tries, "the job has been forgotten in the meantime")
                 return
             await self._post(call, job, document)
-        except StillreelError as error:  # the store; what is due stays so
+        except StillreelError as error:  # of the store; the call stays due
             log.warning("webhooks: %s", error, extra={"job": call.job_id, "action": "webhook_failed"})
             await asyncio.sleep(1)
         except Exception:
@@ -147,7 +147,7 @@ class Webhooks:
             "x-fal-webhook-signature": self._signer.signature(job.request_id, user, timestamp, body),
         }
         try:
-            # Again, for the settings may have changed since it was accepted.
+            # It is checked again because the settings may have changed since the request was accepted.
             check_callee(call.hook.url, self._client.guard)
             await post(self._client, call.hook.url, headers, body, self._settings.timeout_s)
         except FetchFailed as refused:
@@ -178,7 +178,7 @@ class Webhooks:
         log.warning(words, calls, why, extra={"job": call.job_id, "action": "webhook_given_up"})
 
     def _outcome(self, call: Call) -> tuple[Job, dict[str, Any]]:
-        """Return the job of a call, and the document to send.
+        """Return the job that a call is about, and the document to send.
 
         Raises:
             JobNotFound: the job was forgotten.

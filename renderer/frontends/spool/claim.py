@@ -1,10 +1,10 @@
-"""Claims on the manifest directory: made, renewed, taken over and ended by renaming, whoever else works in it.
+"""Claims in the manifest directory, which are made and ended by renaming, whatever other daemons do there.
 
     incoming/NAME.json, incoming/NAME/  ->  active/ID/NAME/  ->  done/NAME/, failed/NAME/
 
-A rename has one winner: its source is gone for everybody else (rename(2)). The owner's file is there before the
-manifest is, so that no claim is ever without an owner. Taking over and ending change what another daemon may change
-too, and are done under a lock on the whole directory (flock(2), which a kill lets go of).
+Only one daemon can win a rename, because its source is gone for all others (rename(2)). The owner's file is written
+before the manifest is moved, so no claim is ever without an owner. Taking over and ending a claim could conflict with
+another daemon, so they are done under a lock on the whole directory (flock(2), which is released when a process dies).
 """
 
 import contextlib
@@ -40,13 +40,13 @@ _LOCK_TIMEOUT_S = 5.0
 
 
 class Claims:
-    """One daemon's dealings with the directory. Every method waits for the file system; any thread may call it."""
+    """What one daemon does in the directory. Every method waits for the file system; any thread may call it."""
 
     def __init__(self, directory: Path, daemon: str, lease_s: float) -> None:
         """Prepare the directory.
 
         Args:
-            daemon: names this daemon's data directory; its processes, one after the other, have it in common.
+            daemon: names this daemon's data directory, and so is the same for all of its processes.
 
         Raises:
             ConfigError: it cannot be used; the message says why.
@@ -61,14 +61,14 @@ class Claims:
     # Beginning.
 
     def waiting(self) -> list[Waiting]:
-        """Return what may be claimed, the oldest first."""
+        """Return the manifests that may be claimed, the oldest first."""
         return waiting(self.incoming)
 
     def claim(self, found: Waiting) -> Claim | None:
-        """Claim a manifest; None if it is gone, most often to another daemon.
+        """Claim a manifest; None if it has gone, usually to another daemon.
 
         Raises:
-            OSError: it cannot be claimed, and is where it was.
+            OSError: it cannot be claimed, and stays where it was.
         """
         source = self.incoming / found.entry
         if not os.path.lexists(source):
@@ -79,7 +79,7 @@ class Claims:
         try:
             self._sign(claim)
             if found.is_bundle:
-                os.rename(f"{source}/", claim.files)  # noqa: PTH104 - the slash: it must be a directory, not a link
+                os.rename(f"{source}/", claim.files)  # noqa: PTH104 - with the slash it must be a directory and not a link
             else:
                 claim.files.mkdir()
                 source.rename(claim.files / found.manifest)
@@ -93,11 +93,11 @@ class Claims:
         return claim
 
     def adopt(self) -> list[Claim]:
-        """Take up what an earlier process of this daemon has left."""
+        """Take back the claims of an earlier process of this daemon."""
         return self._take(lambda seen: seen.owner is not None and seen.owner.daemon == self._us.daemon)
 
     def take_over(self, most: int) -> list[Claim]:
-        """Take over up to so many claims whose owner is dead."""
+        """Take over claims whose owner is dead, at most this many."""
         now = self._now()
         return self._take(lambda seen: is_dead(seen, self._us, now, self._lease_s), most)
 
@@ -111,7 +111,7 @@ class Claims:
             try:
                 claim = self._take_if(directory, is_due)
             except FileNotFoundError:
-                continue  # it has ended meanwhile
+                continue  # it has ended in the meantime
             except OSError as error:
                 log.warning("claim %s cannot be taken over now: %s", directory.name, error.strerror)
                 continue
@@ -123,7 +123,7 @@ class Claims:
         if not is_due(look(directory)):
             return None
         with self._locked():
-            seen = look(directory)  # by now another daemon may have taken it
+            seen = look(directory)  # another daemon may have taken it since
             if not is_due(seen):
                 return None
             name = layout.content(directory)
@@ -147,7 +147,7 @@ class Claims:
     # Holding.
 
     def renew(self, claims: Sequence[Claim]) -> list[Claim]:
-        """Let others know that we are there, and return the claims that are not ours any more."""
+        """Show the others that we are alive, and return the claims that are no longer ours."""
         lost = []
         for claim in claims:
             try:
@@ -156,7 +156,7 @@ class Claims:
                 else:
                     lost.append(claim)
             except FileNotFoundError:
-                continue  # gone this moment: the next round tells why
+                continue  # it has just gone; the next round shows why
             except OSError as error:
                 log.warning("its claim cannot be renewed now: %s", error.strerror, extra={"job": claim.job_id})
         return lost
@@ -165,7 +165,7 @@ class Claims:
         """Return whether a claim is still ours.
 
         Raises:
-            OSError: it cannot be told now.
+            OSError: its owner's file cannot be read now.
         """
         try:
             found = look(claim.directory).owner
@@ -176,16 +176,16 @@ class Claims:
     # Ending.
 
     def finish(self, claim: Claim, ending: Ending, report: Callable[[Path], str]) -> Path | None:
-        """Move a claim to where it ends, with its report, and with its video if it is done.
+        """Move a claim to `done` or `failed`, with its report and, if it is done, its video.
 
         Args:
-            report: what to write, given the directory that it ends as.
+            report: returns the report's text for the directory that the claim is moved to.
 
         Returns:
-            That directory; None if the claim is not ours any more.
+            That directory; None if the claim is no longer ours.
 
         Raises:
-            OSError: it cannot be done now, and the claim is kept.
+            OSError: it cannot be moved now, and the claim is kept.
         """
         with self._locked():
             if not self.is_ours(claim):
@@ -193,12 +193,12 @@ class Claims:
             end = layout.free_name(self._directory / ending, claim.name)
             layout.fill(claim, ending, report(end)).rename(end)
             _clear(claim.directory)
-            with contextlib.suppress(OSError):  # it has moved; whether a power cut undoes that is all that is open
+            with contextlib.suppress(OSError):  # it has been moved; a power cut might only undo that
                 layout.sync(end.parent)
         return end
 
     def drop(self, claim: Claim) -> bool:
-        """End a claim whose manifest has vanished; False if it holds other files."""
+        """End a claim whose manifest has disappeared; return False if it holds other files."""
         with self._locked():
             if not self.is_ours(claim):
                 return True
@@ -216,14 +216,14 @@ class Claims:
     # The file system.
 
     def _now(self) -> float:
-        """Return the time by the clock that the claims' times come from, which may be a file server's."""
+        """Return the time of the clock that the claims' times come from, which may be a file server's."""
         with self._open_lock() as lock:
             os.utime(lock)
             return os.fstat(lock).st_mtime
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Be alone among those who take over and end; a holder that stands still is not waited for without end."""
+        """Exclude others from taking over and ending claims; a holder that hangs is not waited for without limit."""
         give_up_at = time.monotonic() + _LOCK_TIMEOUT_S
         with self._open_lock() as lock:
             while True:
@@ -246,7 +246,7 @@ class Claims:
 
 
 def _clear(directory: Path) -> None:
-    """Remove a claim that has ended; what cannot be removed holds no manifest, and goes when somebody takes it over."""
+    """Remove a claim that has ended; if that fails, it holds no manifest and is removed when somebody takes it over."""
     try:
         layout.clear(directory)
     except FileNotFoundError:

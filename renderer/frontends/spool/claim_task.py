@@ -1,8 +1,8 @@
-"""The way of one claim: read, submitted, waited for, and moved to `done` or `failed`.
+"""The work on one claim: its manifest is read and submitted, and the claim is moved to `done` or `failed`.
 
-Nothing but the manifest can make a manifest fail: a full queue, a full disk or a stopping daemon is waited for. Nothing
-here could be lost either: the claim is on disk and its job in the engine's store, so that a daemon that is started
-again finds both and walks the same way.
+A manifest only fails for reasons of its own: if the queue or the disk is full or the daemon is stopping, the task
+waits. Nothing is lost if the daemon dies, because the claim is on disk and its job is in the store, so the next daemon
+continues with both.
 """
 
 import asyncio
@@ -34,15 +34,15 @@ _T = TypeVar("_T")
 
 
 class _Lost(Exception):
-    """The claim is another daemon's by now."""
+    """Another daemon has taken the claim over."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpoolContext:
-    """What all claims of a daemon have in common.
+    """What all claims of a daemon share.
 
     Attributes:
-        turn: held from reading a manifest until its job is in the queue, so that they get there as they were claimed.
+        turn: held while a manifest is read and submitted, so that jobs are queued in the order of their claims.
     """
 
     claims: Claims
@@ -53,12 +53,12 @@ class SpoolContext:
 
 
 class ClaimTask:
-    """One claim and how far it has come; `run` it in a task of its own.
+    """One claim and its progress; `run` it in a task of its own.
 
     Attributes:
-        is_submitted: its job has its place in the queue.
-        is_settling: it is being moved, so that not finding it does not mean that it was lost.
-        is_over: it is not ours any more.
+        is_submitted: its job is in the queue.
+        is_settling: it is being moved, so it is not lost if it cannot be found.
+        is_over: it has ended, or is no longer ours.
     """
 
     def __init__(self, claim: Claim, spool: SpoolContext) -> None:
@@ -72,7 +72,7 @@ class ClaimTask:
         return not (self.is_settling or self.is_over)
 
     async def run(self) -> None:
-        """Bring the claim to its end, whatever its manifest holds."""
+        """Bring the claim to its end, whatever its manifest contains."""
         try:
             outcome = await self._outcome()
             if outcome:
@@ -83,20 +83,20 @@ class ClaimTask:
             log.exception("a claim could not be ended; the next start tries again", extra={"job": self.claim.job_id})
 
     def give_up(self) -> None:
-        """Leave the claim to the daemon that has it by now; no answer is due from here."""
+        """Leave the claim to the daemon that has taken it over."""
         self.is_over = True
-        self._tell(logging.WARNING, "lost", "another daemon has its manifest by now")
+        self._tell(logging.WARNING, "lost", "another daemon has taken its manifest over")
         try:
             self._spool.engine.cancel(self.claim.job_id)
         except JobNotFound:
-            pass  # it had not got so far
+            pass  # it was not submitted yet
         except StillreelError as error:
-            self._tell(logging.WARNING, "lost", "its job goes on for nothing: %s", error)
+            self._tell(logging.WARNING, "lost", "its job goes on although its result is not needed: %s", error)
 
-    # The stations.
+    # The steps.
 
     async def _outcome(self) -> RenderResult | Fault | None:
-        """Return what becomes of the manifest; None if there is none any more."""
+        """Return what the manifest comes to; None if it no longer exists."""
         try:
             async with self._spool.turn:
                 request = await self._patiently(self._take_in)
@@ -105,18 +105,18 @@ class ClaimTask:
                 return await self._result(request)
             if await self._patiently(self._drop):
                 return None
-            missing = InvalidRequest("expected manifest.json, found none: it has vanished", loc=("manifest",))
+            missing = InvalidRequest("expected manifest.json, but it has disappeared", loc=("manifest",))
             return missing.fault()
         except StillreelError as error:
             return error.fault()
         except _Lost:
             raise
         except Exception:
-            log.exception("a manifest failed for a reason nobody foresaw", extra={"job": self.claim.job_id})
+            log.exception("a manifest failed unexpectedly", extra={"job": self.claim.job_id})
             return Fault(type="internal_error", message="the server failed; its log says why")
 
     async def _take_in(self) -> RenderRequest | None:
-        """Read the manifest and submit its job; noted meanwhile, for a manifest may be a daemon's death."""
+        """Read the manifest and submit its job, with a note on disk meanwhile, as reading it may kill the daemon."""
         deaths = await asyncio.to_thread(layout.deaths, self.claim)
         if deaths >= _DEATHS_MAX:
             raise InvalidRequest(
@@ -145,7 +145,7 @@ class ClaimTask:
             if not await asyncio.to_thread(self._spool.claims.drop, self.claim):
                 return False
             self.is_over = True
-        self._tell(logging.INFO, "dropped", "%r vanished before it was read", self.claim.name)
+        self._tell(logging.INFO, "dropped", "%r disappeared before it was read", self.claim.name)
         return True
 
     async def _result(self, request: RenderRequest) -> RenderResult | Fault:
@@ -154,13 +154,15 @@ class ClaimTask:
                 job = await self._patiently(partial(self._spool.engine.finished, self.claim.job_id))
                 break
             except JobNotFound:
-                self._tell(logging.WARNING, "resubmitted", "its answer was forgotten before it was read; begun again")
+                self._tell(
+                    logging.WARNING, "resubmitted", "its result expired before it was read; it is rendered again"
+                )
                 await self._patiently(partial(self._submit, request))
         outcome = job.outcome
         if isinstance(outcome, Fault):
             return outcome
         if not await asyncio.to_thread(has_video, self.claim, outcome.video.file_size):
-            raise OutputFailed("the video vanished before it was handed over")
+            raise OutputFailed("the video disappeared before it was handed over")
         return outcome.model_copy(update={"request_id": request.request_id or self.claim.id})
 
     async def _submit(self, request: RenderRequest) -> Job:
@@ -174,7 +176,7 @@ class ClaimTask:
             return await self._spool.intake.accept(request, Door(CLIENT, claim.job_id, claim.base, claim.output))
 
     async def _end(self, outcome: RenderResult | Fault) -> None:
-        """Move the claim; a move that has begun is seen to its end, or nobody would know whether it was done."""
+        """Move the claim; a move that has begun is always finished, so that its outcome is known."""
         moving = asyncio.create_task(self._move(outcome))
         try:
             await asyncio.shield(moving)
@@ -194,10 +196,10 @@ class ClaimTask:
         if ending == "done":
             self._spool.engine.relocate(self.claim.job_id, end)
 
-    # What they have in common.
+    # Shared by the steps.
 
     async def _patiently(self, attempt: Callable[[], Awaitable[_T]]) -> _T:
-        """Try until nothing stands in the way that is not the manifest's fault."""
+        """Repeat an attempt until it is not hindered by anything but the manifest itself."""
         pause_s = _PAUSE_S
         while True:
             try:

@@ -1,7 +1,7 @@
 """The manifest directory: what is renamed into `incoming` is rendered, and ends in `done` or `failed`.
 
-One task looks for manifests, one renews our claims, and each claim has one that sees it through. No more is claimed
-than the queue takes, so that several daemons on one directory share the work, and what waits is anybody's.
+One task looks for manifests, one renews our claims, and every claim has a task of its own. No more manifests are
+claimed than fit into the queue, so several daemons can share a directory, and any of them may take what waits.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ _WATCH_PAUSE_S = 1.0
 
 
 class Spool:
-    """The door; on the engine's loop."""
+    """The door for manifests, on the engine's loop."""
 
     def __init__(
         self, settings: SpoolSettings, engine: Engine, intake: Intake, *, daemon_id: str, workers: int
@@ -38,7 +38,7 @@ class Spool:
         """Prepare the directory.
 
         Args:
-            daemon_id: names the data directory, for as long as that exists.
+            daemon_id: names the data directory, as long as that exists.
 
         Raises:
             ConfigError: the directory cannot be used.
@@ -53,30 +53,30 @@ class Spool:
         self._adopted: list[Claim] = []
         self._running: dict[ClaimTask, asyncio.Task[None]] = {}
         self._backlog: deque[Waiting] = deque()
-        self.unclaimed = 0  # manifests in `incoming`, as far as we have looked
+        self.unclaimed = 0  # manifests in `incoming` when it was last read
         self._refused: set[str] = set()
         self._has_news = True
         self._wake = asyncio.Event()
 
     @property
     def claims(self) -> int:
-        """How many manifests are ours at present."""
+        """How many manifests we have claimed."""
         return sum(not claimed.is_over for claimed in self._running)
 
     async def adopt(self) -> None:
-        """Take up the claims that an earlier process of this daemon held, and give up the jobs of those it has lost.
+        """Take back the claims of an earlier process of this daemon, and cancel the jobs of claims that it has lost.
 
-        Call it when the engine knows its jobs again and before it runs them.
+        Call this after the engine has read its jobs and before it runs them.
         """
         self._adopted = await asyncio.to_thread(self._claims.adopt)
         kept = {claim.job_id for claim in self._adopted}
         for job in self._engine.unfinished(CLIENT):
             if job.id not in kept:
-                log.warning("another daemon has its manifest by now", extra={"job": job.id, "action": "lost"})
+                log.warning("another daemon has taken its manifest over", extra={"job": job.id, "action": "lost"})
                 self._engine.cancel(job.id)
 
     async def serve(self) -> None:
-        """Claim, render and end manifests until cancelled; what is claimed then stays claimed for the next start."""
+        """Claim, render and end manifests until cancelled; claims that are held then are kept for the next start."""
         loop = asyncio.get_running_loop()
         look_s = min(self._settings.rescan_s, self._settings.lease_s)
         look_at = 0.0
@@ -103,12 +103,12 @@ class Spool:
     # Claiming.
 
     def _room(self) -> int:
-        """Return how many more claims our own limit and the queue allow, which claims on their way to it will fill."""
+        """Return how many more claims our limit and the queue allow, minus those that are not in the queue yet."""
         on_their_way = sum(not claimed.is_submitted and not claimed.is_over for claimed in self._running)
         return max(0, min(self._max_claims - self.claims, self._engine.room() - on_their_way))
 
     async def _look_again(self, tasks: asyncio.TaskGroup) -> None:
-        """Take nothing for granted: a notice may be lost, and a daemon's death gives none."""
+        """Look at everything again: a notice may be lost, and the death of a daemon causes none."""
         for claim in await asyncio.to_thread(self._claims.take_over, self._room()):
             log.warning("taken over: its owner is gone", extra={"job": claim.job_id, "action": "taken over"})
             self._begin(tasks, claim)
@@ -118,7 +118,7 @@ class Spool:
         while self._room() and (found := await self._next()):
             try:
                 claim = await asyncio.to_thread(self._claims.claim, found)
-            except PermissionError as error:  # others may be claimed still
+            except PermissionError as error:  # the others may still be claimed
                 if found.entry not in self._refused:
                     self._refused.add(found.entry)
                     log.warning("%r cannot be claimed: %s", found.entry, error.strerror, extra={"action": "refused"})
@@ -128,31 +128,31 @@ class Spool:
                 self._begin(tasks, claim)
 
     async def _next(self) -> Waiting | None:
-        """Return the oldest manifest that waits. The directory is read when there is news, not for every manifest."""
+        """Return the oldest waiting manifest. The directory is read when it has changed, not for every manifest."""
         if not self._backlog and self._has_news:
             await self._read_incoming()
         return self._backlog.popleft() if self._backlog else None
 
     async def _read_incoming(self) -> None:
-        self._has_news = False  # what comes while it is read is news again
+        self._has_news = False  # a manifest that arrives meanwhile sets it again
         found = await asyncio.to_thread(self._claims.waiting)
         self._backlog, self.unclaimed = deque(found), len(found)
         self._refused &= {waiting.entry for waiting in found}
 
     async def _watch(self) -> None:
-        """Hear of what comes into `incoming`; where that is not possible, looking again has to do."""
-        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it would tell of every change
+        """Watch `incoming` for arrivals; where that is not possible, it is only read again from time to time."""
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it would log every change
         incoming = self._claims.incoming
         while True:
             try:
                 async for _ in awatch(incoming, watch_filter=_is_arrival, debounce=_DEBOUNCE_MS, recursive=False):
                     self._hear()
-            except (OSError, RuntimeError, UnicodeError) as error:  # a limit on watches, or a path that is no UTF-8
-                words = "incoming cannot be watched and is looked at every %g s instead: %s"
+            except (OSError, RuntimeError, UnicodeError) as error:  # a limit on watches, or a path that is not UTF-8
+                words = "incoming cannot be watched and is read every %g s instead: %s"
                 log.warning(words, self._settings.rescan_s, error, extra={"action": "not watched"})
                 return
-            except ExceptionGroup as group:  # it has ended in its thread: a name that is no UTF-8 is enough
-                log.info("incoming is watched anew: %r", group.exceptions[0], extra={"action": "watched anew"})
+            except ExceptionGroup as group:  # it has failed in its thread, for example over a name that is not UTF-8
+                log.info("incoming is watched again: %r", group.exceptions[0], extra={"action": "watched anew"})
             await asyncio.sleep(_WATCH_PAUSE_S)
             self._hear()
 
@@ -187,4 +187,4 @@ class Spool:
 
 
 def _is_arrival(change: Change, _: str) -> bool:
-    return change is not Change.deleted  # which our own claims cause
+    return change is not Change.deleted  # our own claims cause deletions

@@ -1,7 +1,7 @@
-"""What waits in `incoming`, and reading a manifest that anybody may have put there.
+"""The manifests that wait in `incoming`, and how a manifest is read that anybody may have put there.
 
-A file is opened without following a link and without waiting, is asked what it is once it is open, and no more of it is
-read than the limit: a link could lead to the daemon's own secrets, a FIFO would never end, a device might never stop.
+A file is opened without following links and without blocking, its kind is checked once it is open, and no more is read
+than the limit: a link could lead to the daemon's secrets, and reading a FIFO or a device might never end.
 """
 
 import codecs
@@ -17,7 +17,7 @@ from renderer.errors import ConfigError, FileTooLarge, InvalidRequest
 from renderer.manifests.read import MANIFEST_SUFFIXES, fields_of
 
 MANIFEST_NAMES = tuple(f"manifest{suffix}" for suffix in MANIFEST_SUFFIXES)
-"""What a claimed manifest is called, by its format; where a bundle has several, the first counts."""
+"""The names of claimed manifests, by format; if a bundle has several, the first of them is read."""
 
 _IGNORED = (".tmp", ".part")
 _LOC = ("manifest",)
@@ -29,7 +29,7 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
-# The daemon is short of something for now; that is not the manifest's fault.
+# The daemon lacks something for now, which is not the manifest's fault.
 _OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT}
 
 
@@ -38,10 +38,10 @@ class Waiting:
     """A manifest in `incoming`.
 
     Attributes:
-        entry: what it is called there.
-        name: what its directory is called from now on.
-        is_bundle: it is a directory, with its manifest and its images.
-        manifest: what the manifest is called from now on.
+        entry: its name there.
+        name: the name of its directory once it is claimed.
+        is_bundle: whether it is a directory with the manifest and its images.
+        manifest: the name of the manifest once it is claimed.
     """
 
     entry: str
@@ -65,15 +65,15 @@ def waiting(incoming: Path) -> list[Waiting]:
                 manifest = _judge(entry)
                 if manifest:
                     found.append((entry.stat(follow_symlinks=False).st_mtime_ns, entry.name, manifest))
-            except OSError:  # gone, or closed to us: then it cannot be claimed either
+            except OSError:  # gone or not accessible, so it cannot be claimed either
                 continue
     return [manifest for _, _, manifest in sorted(found, key=lambda item: item[:2])]
 
 
 def _judge(entry: os.DirEntry[str]) -> Waiting | None:
-    """Tell a manifest from what only lies there: images, and directories that hold images or are being filled."""
+    """Return a manifest, or None for images, and for directories that hold images or are still being filled."""
     is_directory = entry.is_dir(follow_symlinks=False)
-    # A link to a directory moves as a file does, so that nothing is ever written through it.
+    # A link to a directory is claimed as a file is, so that nothing is ever written through it.
     bundle = Waiting(entry.name, entry.name, is_bundle=is_directory)
     for name in MANIFEST_NAMES:
         try:
@@ -81,10 +81,10 @@ def _judge(entry: os.DirEntry[str]) -> Waiting | None:
             return bundle
         except PermissionError:
             if is_directory:
-                return bundle  # whoever claims it will say that it may not
+                return bundle  # the attempt to claim it will report that
         except NotADirectoryError:
             break
-        except OSError:  # not this one
+        except OSError:  # it does not have this one
             continue
     name, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - as above
     if is_directory or suffix.lower() not in MANIFEST_SUFFIXES:
@@ -96,12 +96,12 @@ def read_fields(path: Path, max_bytes: int, max_images: int) -> dict[str, Any]:
     """Read a manifest's fields.
 
     Args:
-        max_images: how much it may hold follows from that.
+        max_images: limits how many values it may hold.
 
     Raises:
-        InvalidRequest, FileTooLarge: it is no manifest that could be read.
-        FileNotFoundError: it has vanished.
-        OSError: it could not be read now; try again.
+        InvalidRequest, FileTooLarge: it is not a manifest that can be read.
+        FileNotFoundError: it has disappeared.
+        OSError: it cannot be read now; try again.
     """
     try:
         text = _read_regular(path, max_bytes)
@@ -117,11 +117,11 @@ def read_fields(path: Path, max_bytes: int, max_images: int) -> dict[str, Any]:
 
 
 def _read_regular(path: Path, max_bytes: int) -> bytes:
-    _refuse_irregular(os.lstat(path))  # a device may act on being opened
+    _refuse_irregular(os.lstat(path))  # opening a device may have effects
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in {errno.ELOOP, errno.ENXIO}:  # exchanged since: a link, a socket
+        if error.errno in {errno.ELOOP, errno.ENXIO}:  # replaced in the meantime by a link or a socket
             _refuse_irregular(os.lstat(path))
         raise
     with open(handle, "rb") as file:  # noqa: PTH123 - a handle

@@ -1,4 +1,4 @@
-"""What the manifest directory and a claim in it hold, and how a claim is filled, cleared and given its last name.
+"""The files of the manifest directory and of a claim in it, and how a claim is filled, moved and removed.
 
     .lock
     incoming/   NAME.json, or NAME/ with its manifest.json; here and below also .jsonl, .ndjson, .csv, .ffconcat
@@ -7,14 +7,14 @@
     done/       NAME/ with the manifest, result.json and video.mp4
     failed/     NAME/ with the manifest and error.json
 
-Who put a bundle there may still reach into NAME, and could lead a write astray with a link. So the daemon makes its
-files beside NAME and renames them in: that replaces a link and does not follow it. Where even that is refused, because
-the bundle is closed or a directory has the file's name, the bundle goes one level down instead.
+Whoever put a bundle there may still change NAME, and could redirect a write with a link. So the daemon writes its files
+beside NAME and renames them into it, which replaces a link and does not follow it. If that is refused, because the
+bundle is not writable or a directory has the file's name, the bundle is moved one level down instead.
 
-owner.json says who holds a claim, so that others can tell whether it is still there. A process is named by its pid and
-its start, since pids are used again; the start is told by the kernel in ticks since a boot, and the boot's id makes it
-unlike any other boot's, and any other machine's of the same name (proc(5)). A daemon is named by its data directory,
-which outlives its processes and which only one process holds at a time.
+owner.json says who holds a claim, so that others can find out whether its owner is alive. A process is identified by
+its pid and its start time, because pids are reused. The kernel gives the start in ticks since the boot, and the boot's
+id distinguishes it from other boots and from other machines of the same name (proc(5)). A daemon is identified by its
+data directory, which outlives its processes and which only one process holds at a time.
 """
 
 import contextlib
@@ -65,7 +65,7 @@ class Owner(Holder):
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """What was found in a claim: its owner, None if that cannot be told, and when it was last heard of."""
+    """What was found in a claim: its owner, None if that cannot be read, and when it was last renewed."""
 
     owner: Owner | None
     heard_at: float
@@ -77,12 +77,13 @@ def this_process(daemon: str) -> Holder:
 
 
 def look(claim: Path) -> Sighting:
-    """Read a claim's owner.json; where there is none, the claim's own age stands for when it was heard of.
+    """Read a claim's owner.json; if there is none, the claim counts as renewed when it was made.
 
-    It is opened before its time is read: that makes a network file system ask its server.
+    The file is opened before its time is read, which makes a network file system ask its server.
 
     Raises:
-        OSError: it cannot be told; FileNotFoundError: the claim is gone.
+        FileNotFoundError: the claim is gone.
+        OSError: it cannot be read.
     """
     try:
         with (claim / OWNER_NAME).open("rb") as file:
@@ -96,20 +97,20 @@ def look(claim: Path) -> Sighting:
 
 
 def write(claim: Path, owner: Owner) -> None:
-    """Put owner.json in place. It is not synced: one that a power cut spoils is that of a dead daemon anyway."""
+    """Write owner.json. It is not synced, because after a power cut its owner is dead anyway."""
     part = claim / PART_NAME
     part.write_text(owner.model_dump_json(indent=2) + "\n", encoding="utf-8")
     part.replace(claim / OWNER_NAME)
 
 
 def is_dead(sighting: Sighting, us: Holder, now: float, lease_s: float) -> bool:
-    """Whether nobody will go on with a claim.
+    """Whether the owner of a claim is dead.
 
-    An earlier process of our own daemon has left the data directory, which we hold, so it is gone for certain. Of
-    others only time tells, unless their process can be seen: one that is stopped or swapped out goes on later.
+    An earlier process of our own daemon must be dead, because we hold its data directory. Others count as dead after a
+    time without renewal, unless their process is visible: one that is stopped or swapped out will continue later.
 
     Args:
-        now: the time by the clock that the claims' times come from.
+        now: the time of the clock that the claims' times come from.
     """
     owner = sighting.owner
     if owner and owner.daemon == us.daemon:
@@ -125,7 +126,7 @@ def _is_running(owner: Owner) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """Return what tells this process from all others with its pid; None if there is none, or it has ended."""
+    """Return what distinguishes a process from others with the same pid; None if it does not exist or has ended."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         # The second field is the program's name, which may hold spaces and brackets; the third is the state.
         fields = (_PROC / str(pid) / "stat").read_bytes().rpartition(b")")[2].split()
@@ -142,8 +143,8 @@ _REPORTS: dict[Ending, str] = {"done": "result.json", "failed": "error.json"}
 _PARTS = ("incoming", "active", "done", "failed")
 _OURS = {OWNER_NAME, VIDEO_NAME, *_REPORTS.values()}
 _REPORT_PART = ".report.part"
-_DEATHS = ".deaths"  # how often a daemon died while it read the manifest, with the one that reads it now
-_FOR_OTHERS = 0o666  # whoever shares the directory reads it, as far as the umask lets them
+_DEATHS = ".deaths"  # how often a daemon died while reading the manifest, including the one that reads it now
+_FOR_OTHERS = 0o666  # readable by all who share the directory, as far as the umask allows
 _WRAPPER = ".wrapper"
 _NAME_MAX_BYTES = 255
 _REFUSALS = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST}
@@ -151,14 +152,14 @@ _REFUSALS = {errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ENOTE
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A manifest that is ours.
+    """A manifest that we have claimed.
 
     Attributes:
         directory: active/ID.
-        name: of the directory in it that becomes done/NAME or failed/NAME.
-        job_id: the claim's id; a longer one where a daemon has taken the claim over, since its store may hold a job
-            that it gave up under the first.
-        is_bundle: its images came with it; else they stay in `incoming`.
+        name: the name of the directory in it that becomes done/NAME or failed/NAME.
+        job_id: the claim's id; a longer one if the claim was taken over, because the daemon's store may already hold a
+            cancelled job under the claim's id.
+        is_bundle: whether its images came with it; otherwise they stay in `incoming`.
     """
 
     directory: Path
@@ -176,26 +177,26 @@ class Claim:
 
     @property
     def manifest(self) -> Path:
-        """Where the manifest is, by the name that its format has."""
+        """The path of the manifest, whose name depends on its format."""
         found = (self.files / name for name in MANIFEST_NAMES if os.path.lexists(self.files / name))
         return next(found, self.files / MANIFEST_NAMES[0])
 
     @property
     def base(self) -> Path:
-        """Where the manifest's relative paths start."""
+        """The directory that the manifest's relative paths start from."""
         return self.files if self.is_bundle else self.directory.parent.parent / "incoming"
 
     @property
     def output(self) -> Path:
-        """The directory that its video is made in; nobody else's, not even that of an owner before."""
+        """The directory that its video is made in, which no earlier owner has used."""
         return self.directory / f".{self.job_id}"
 
 
 def prepare(directory: Path) -> None:
-    """Make the directory and its four parts.
+    """Create the directory and its four parts.
 
     Raises:
-        ConfigError: they cannot be made, are not writable, or lie on several file systems, which no rename crosses.
+        ConfigError: they cannot be created or written to, or are on several file systems, which a rename cannot cross.
     """
     try:
         for part in _PARTS:
@@ -211,12 +212,12 @@ def prepare(directory: Path) -> None:
 
 
 def held_name(name: str) -> str:
-    """Return what a manifest's directory is called while it is claimed; the daemon's own names are taken there."""
+    """Return the name of a manifest's directory while it is claimed, which must not be one of the daemon's own."""
     return f"{name}.2" if name in _OURS else name
 
 
 def content(directory: Path) -> str | None:
-    """Return the NAME that a claim holds; None if its owner died before there was one, or after."""
+    """Return the NAME in a claim; None if its owner died before it was there, or after it was moved."""
     wrapper = directory / _WRAPPER
     if wrapper.is_dir():  # its owner died in `fill`
         for path in wrapper.iterdir():
@@ -228,23 +229,23 @@ def content(directory: Path) -> str | None:
 
 
 def is_single(files: Path) -> bool:
-    """Whether nothing but a manifest came, judged by what is there."""
+    """Whether the claim holds nothing but a manifest."""
     with contextlib.suppress(OSError):
         return {path.name for path in files.iterdir()} <= {*MANIFEST_NAMES, *_OURS}
     return False
 
 
 def deaths(claim: Claim) -> int:
-    """Return how often a daemon has died while it read this manifest."""
+    """Return how often a daemon has died while reading this manifest."""
     with contextlib.suppress(FileNotFoundError, ValueError):
         return int((claim.directory / _DEATHS).read_text(encoding="ascii")[:4])
     return 0
 
 
 def note_deaths(claim: Claim, deaths: int) -> None:
-    """Write down how often a daemon would have died over this manifest if this one did now; 0 once it is read."""
+    """Record how many deaths it will have been if the daemon dies now; 0 once the manifest has been read."""
     note = claim.directory / _DEATHS
-    with contextlib.suppress(FileNotFoundError):  # the claim is gone, and whoever reads it sees that
+    with contextlib.suppress(FileNotFoundError):  # the claim is gone, as reading it will show
         if deaths:
             note.write_text(str(deaths), encoding="ascii")
         else:
@@ -252,7 +253,7 @@ def note_deaths(claim: Claim, deaths: int) -> None:
 
 
 def has_video(claim: Claim, size_bytes: int) -> bool:
-    """Whether the video is where it was made, or already where it goes: `fill` may not have come to its end."""
+    """Whether the video is where it was made or, if `fill` was interrupted, where it is moved to."""
     for directory in (claim.output, claim.files, claim.directory / _WRAPPER):
         with contextlib.suppress(OSError):
             if (directory / VIDEO_NAME).lstat().st_size == size_bytes:
@@ -261,10 +262,10 @@ def has_video(claim: Claim, size_bytes: int) -> bool:
 
 
 def fill(claim: Claim, ending: Ending, report: str) -> Path:
-    """Put the report and the video into NAME, and return the directory to move: NAME, or one around it.
+    """Put the report and the video into NAME, and return the directory to move, which is NAME or one around it.
 
     Raises:
-        OSError: it cannot be done now; it may be tried again.
+        OSError: it cannot be done now, and may be tried again.
     """
     wrapper = claim.directory / _WRAPPER
     if not wrapper.is_dir():
@@ -284,7 +285,7 @@ def fill(claim: Claim, ending: Ending, report: str) -> Path:
 
 def _put(claim: Claim, target: Path, ending: Ending, report: str) -> None:
     with _syncing(target):
-        for name in _REPORTS.values():  # of an earlier round: a failed bundle that was moved back to `incoming`
+        for name in _REPORTS.values():  # from an earlier run, if a failed bundle was moved back to `incoming`
             (target / name).unlink(missing_ok=True)
         disk.put(target / _REPORTS[ending], report.encode(), part=claim.directory / _REPORT_PART, mode=_FOR_OTHERS)
         if ending == "done":
@@ -293,16 +294,21 @@ def _put(claim: Claim, target: Path, ending: Ending, report: str) -> None:
 
 
 def clear(directory: Path) -> None:
-    """Remove a claim; what is in it and is not the daemon's own stays, and the claim with it."""
+    """Remove a claim, unless it contains files that are not the daemon's own."""
     for path in directory.glob(f".{directory.name}*"):
         shutil.rmtree(path, ignore_errors=True)
-    for name in (_REPORT_PART, _DEATHS, PART_NAME, OWNER_NAME):  # the owner last: a claim without one is nobody's
+    for name in (
+        _REPORT_PART,
+        _DEATHS,
+        PART_NAME,
+        OWNER_NAME,
+    ):  # the owner last, because a claim without one belongs to nobody
         (directory / name).unlink(missing_ok=True)
     directory.rmdir()
 
 
 def free_name(parent: Path, name: str) -> Path:
-    """Return parent/NAME, or NAME.2 and so on where that is taken, cut where a name would be too long."""
+    """Return parent/NAME, or NAME.2 and so on if that is taken; a name that would be too long is shortened."""
     return next(path for number in itertools.count(1) if _is_free(path := parent / _numbered(name, number)))
 
 
@@ -328,7 +334,7 @@ def sync(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _syncing(directory: Path) -> Iterator[None]:
-    """Sync a directory at the end of the block; one that cannot be opened for that fails before it."""
+    """Sync a directory at the end of the block; if it cannot be opened for that, fail before the block."""
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield

@@ -1,8 +1,8 @@
-"""CURVE keys: the daemon's pair, the public keys of its clients, and who may in.
+"""CURVE keys: the daemon's pair, the public keys of its clients, and the admission of clients by their keys.
 
-A folder of the data directory holds one file for the daemon and one for each client, by name. The daemon looks into it
-at each handshake, so that a key counts as soon as it is made; and ten times a second at most while messages come in, so
-that one which is removed is worth nothing any more, not even on a connection that is open.
+A folder in the data directory holds one file for the daemon and one for each client, by name. The daemon reads it at
+each handshake, so a key is valid as soon as it is made. While messages come in it also reads it, at most ten times a
+second, so a key that is removed becomes invalid even on a connection that is already open.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ from renderer.frontends.zmq.messages import opened
 
 log = logging.getLogger(__name__)
 
-USER: Final = "User-Id"  # a message's property that holds the public key of its sender
+USER: Final = "User-Id"  # the property of a message that holds its sender's public key
 _DOMAIN: Final = "stillreel"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _SUFFIX: Final = ".json"
 _LOOK_S: Final = 0.1
-_SETTLED_S: Final = 1.0  # a directory's time is coarse: two changes at once may leave the same one
+_SETTLED_S: Final = 1.0  # a directory's time is coarse, so that two changes in a row may leave the same time
 _HANDSHAKE_MS: Final = 10_000
 _FAILED: Final = (zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL, zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL)
 EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | _FAILED[0] | _FAILED[1]
@@ -53,7 +53,7 @@ class CurveRing:
 
     @property
     def is_made(self) -> bool:
-        """Whether the daemon has a pair, and so asks for keys."""
+        """Whether the daemon has a pair, and therefore requires keys."""
         return self._pair.exists()
 
     def pair(self) -> tuple[bytes, bytes]:
@@ -73,15 +73,15 @@ class CurveRing:
     # For the command line.
 
     def add(self, name: str) -> CurveKeys:
-        """Make a client's pair, and the daemon's if there is none; only the client's public key is kept.
+        """Make a client's pair, and the daemon's if it has none; only the client's public key is kept.
 
         Raises:
-            ConfigError: the name is taken or is none, or ZeroMQ has no CURVE here.
+            ConfigError: the name is taken or not allowed, or ZeroMQ was built without CURVE.
         """
         if not _NAME.fullmatch(name):
             raise ConfigError(f"expected a name of letters, digits, '.', '_', '@' and '-', found {name[:80]!r}")
         if not zmq.has("curve"):
-            raise ConfigError("this ZeroMQ was built without CURVE; the wheels of pyzmq have it")
+            raise ConfigError("ZeroMQ was built without CURVE on this machine; the wheels of pyzmq have it")
         try:
             for directory in (self._directory.parent, self._directory, self._clients):
                 directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -98,10 +98,10 @@ class CurveRing:
         return CurveKeys(server_key, public, secret)
 
     def remove(self, name: str) -> None:
-        """Remove a key; it is worth nothing from now on.
+        """Remove a key, which becomes invalid at once.
 
         Raises:
-            ConfigError: nobody has this name.
+            ConfigError: there is no key of this name.
         """
         try:
             self._file_of(name if _NAME.fullmatch(name) else "").unlink()
@@ -111,16 +111,16 @@ class CurveRing:
             raise ConfigError(f"{self._directory}: {error.strerror}") from error
 
     def listed(self) -> list[tuple[str, str]]:
-        """Return the names of the clients, and since when each has its key."""
+        """Return the clients' names, and when the key of each was made."""
         return [(name, str(document.get("made_at", ""))) for name, document in sorted(self._documents())]
 
     # For the daemon.
 
     def name_of(self, public_key: str, *, is_new: bool = False) -> str | None:
-        """Return whose key this is.
+        """Return the name of the client that has this key, or None.
 
         Args:
-            is_new: look at once, for a client that has just come.
+            is_new: read the folder now, for a client that has just connected.
         """
         now = time.monotonic()
         if is_new or now - self._looked_at >= _LOOK_S:
@@ -139,19 +139,23 @@ class CurveRing:
             self._names, self._state = {}, None
         except OSError as error:
             if not self._is_unread:
-                log.warning("the CURVE keys stay as they were: %s", error.strerror, extra={"action": "keys_unread"})
+                log.warning(
+                    "the CURVE keys could not be read and stay as they were: %s",
+                    error.strerror,
+                    extra={"action": "keys_unread"},
+                )
             self._is_unread = True
 
     def _documents(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield what is kept of each client, by name."""
+        """Yield the name and the file's content of each client."""
         for file in self._clients.glob(f"*{_SUFFIX}"):
             try:
                 found = json.loads(file.read_bytes())
                 key_of(found, "public_key")
-            except FileNotFoundError:  # removed since
+            except FileNotFoundError:  # removed in the meantime
                 continue
             except (OSError, ValueError):
-                words = "the CURVE key %r cannot be read, and lets nobody in"
+                words = "the CURVE key %r cannot be read and is ignored"
                 log.warning(words, file.stem, extra={"action": "keys_unread"})
                 continue
             yield file.stem, found
@@ -161,9 +165,9 @@ class CurveRing:
 
 
 class Admission(Authenticator):
-    """Answers ZeroMQ's question who may in, at each handshake (ZAP, https://rfc.zeromq.org/spec/27/), on the loop.
+    """Decides at each handshake whether a client is admitted (ZAP, https://rfc.zeromq.org/spec/27/); on the loop.
 
-    pyzmq's authenticator for asyncio keeps its task to itself, where nobody would see it end.
+    pyzmq's own authenticator for asyncio hides its task, so that nobody would notice if it ended.
     """
 
     def __init__(self, context: zmq.asyncio.Context, ring: CurveRing, refusals: Refusals) -> None:
@@ -186,7 +190,7 @@ class Admission(Authenticator):
         await super().handle_zap_message(msg)
 
     def callback(self, domain: str, key: bytes) -> bool:  # noqa: ARG002 - the authenticator names both
-        """Tell whether a key is known; what happens here must not end the task that asks."""
+        """Return whether a key is known; this must not raise, because that would end the task of `serve`."""
         is_known = self._ring.name_of(key.decode("ascii"), is_new=True) is not None
         if not is_known:
             self._refusals.note(self._address, "its CURVE key is not known here")
@@ -194,9 +198,9 @@ class Admission(Authenticator):
 
 
 class Handshakes:
-    """Notes who comes without a key, or with one for another daemon: of those ZeroMQ asks nobody.
+    """Records clients without a key, or with the key of another daemon, which ZeroMQ refuses without asking.
 
-    A failed handshake is told without a peer, and followed at once by the end of its connection.
+    ZeroMQ reports a failed handshake without the peer, and right after it the end of that connection.
     """
 
     def __init__(self, refusals: Refusals) -> None:
@@ -205,27 +209,27 @@ class Handshakes:
         self._has_failed = False
 
     def on_event(self, kind: int, descriptor: int) -> None:
-        """Take notice of what ZeroMQ says of a connection."""
+        """Record ZeroMQ's report of a connection."""
         if kind == zmq.EVENT_ACCEPTED:
             self._peers[descriptor] = _address_of(descriptor)
         elif kind == zmq.EVENT_DISCONNECTED:
             peer = self._peers.pop(descriptor, "")
             if self._has_failed:
-                self._refusals.note(peer, "it brought no CURVE key of this daemon's")
+                self._refusals.note(peer, "it has no CURVE key for this daemon")
         self._has_failed = kind in _FAILED
 
 
 def _address_of(descriptor: int) -> str:
-    """Return whom a connection of ZeroMQ's leads to; empty if it is gone again already."""
+    """Return the peer's address of one of ZeroMQ's connections; empty if the connection has ended already."""
     with opened(descriptor) as peer, contextlib.suppress(OSError):
         return str(peer.getpeername()[0]) if peer else ""
     return ""
 
 
 def ask_for_keys(door: zmq.asyncio.Socket, ring: CurveRing) -> None:
-    """Have a socket that is not bound yet take clients with keys only.
+    """Make a socket that is not bound yet accept only clients with keys.
 
-    Without somebody who answers in its domain ZeroMQ would let every key in, so that is enforced.
+    If no authenticator answers for its domain, ZeroMQ would accept every key, unless the domain is enforced.
 
     Raises:
         ConfigError: the daemon's pair cannot be read.
@@ -240,7 +244,7 @@ def ask_for_keys(door: zmq.asyncio.Socket, ring: CurveRing) -> None:
 
 
 def _write_new(file: Path, document: dict[str, Any]) -> bool:
-    """Put a file in place as a whole, unless there is one; return whether there was none."""
+    """Write a complete file unless it exists already; return whether it was written."""
     part = file.with_name(f".{file.name}.{os.getpid()}")
     disk.put(part, (json.dumps(document) + "\n").encode())
     try:

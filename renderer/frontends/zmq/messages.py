@@ -1,15 +1,15 @@
-"""Messages off a ZeroMQ socket, and connections whose message has no end.
+"""Messages from a ZeroMQ socket, the calls in them, and connections that send a message without end.
 
-A message is taken some frames at a time, and no more of them are kept than its answer needs.
+A message is received a number of frames at a time. ZeroMQ delivers a message once all its frames have arrived, however
+many there are, and receiving 200,000 at once would stop the loop for seconds. ZeroMQ only limits the size of a frame,
+so the frames and bytes of a message are counted here, and of a message that is too large only the frames that its
+answer needs are kept.
 
-ZeroMQ hands a message over when all its frames are there, however many they are, and taking 200,000 at once would stop
-the loop for seconds. Its own limit is one for a frame, so what a message may hold is counted here.
-
-A connection that sends too much of one message is cut off. ZeroMQ collects a message until its last frame is there,
-and limits each frame but neither their number nor their sum: a client could fill the memory with one message, and
-nobody would be asked. What has come in over a connection is known to the kernel (tcp(7), TCP_INFO), and each message
-tells the descriptor of its connection. What the kernel has taken in since the last message of a connection is of
-messages to come. Sockets of the file system have no such count, and are left to who may open them.
+A connection that sends too much of one message is closed. ZeroMQ collects a message until its last frame has arrived,
+and limits neither the number of frames nor their sum, so one message could fill the memory. The kernel counts the bytes
+received over a connection (tcp(7), TCP_INFO), and every message carries the descriptor of its connection: bytes that
+came after a connection's last message belong to messages that are not complete yet. Sockets in the file system have no
+such count; they are protected by their permissions.
 """
 
 import asyncio
@@ -36,17 +36,17 @@ log = logging.getLogger(__name__)
 
 
 _AT_A_TIME: Final = 200  # some milliseconds
-_TO_ANSWER: Final = 3  # who sent it, the delimiter, and the document with the id of the call
+_TO_ANSWER: Final = 3  # the sender's identity, the delimiter, and the document with the id of the call
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What was sent.
+    """What was received.
 
     Attributes:
-        frames: all of them, or those that the answer to one that is too large needs.
-        left_out: how many others there were.
-        left_out_bytes: what those held.
+        frames: all frames, or only those needed to answer a message that is too large.
+        left_out: the number of the other frames.
+        left_out_bytes: the size of the other frames.
     """
 
     frames: list[zmq.Frame]
@@ -57,18 +57,19 @@ class Message:
 async def receive(
     socket: zmq.asyncio.Socket, most_frames: int, most_bytes: int, on_first: Callable[[zmq.Frame], None]
 ) -> Message:
-    """Wait for a message and take it.
+    """Wait for a message and receive it.
 
     Args:
-        most_frames: and most_bytes: of a message that is kept as a whole.
-        on_first: called with the first frame, before the others are taken.
+        most_frames: the most frames of a message that is kept whole.
+        most_bytes: the most bytes of such a message.
+        on_first: called with the first frame, before the others are received.
 
     Raises:
         zmq.ZMQError: it could not be received.
     """
     frames = [await socket.recv(copy=False)]
     on_first(frames[0])
-    at_once: zmq.Socket[bytes] = zmq.Socket.shadow(socket)  # the frames that follow are there
+    at_once: zmq.Socket[bytes] = zmq.Socket.shadow(socket)  # the frames that follow have arrived
     count, size_bytes = 1, len(frames[0])
     while frames[-1].more:
         frame = at_once.recv(zmq.DONTWAIT, copy=False)
@@ -83,17 +84,17 @@ async def receive(
     return Message(kept, count - len(kept), size_bytes - sum(map(len, kept)))
 
 
-_FRAME_BYTES = 512  # what a frame takes beside its content
+_FRAME_BYTES = 512  # memory that a frame takes besides its content
 Reply = tuple[dict[str, Any], tuple[wire.Part, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Who sent a message, as far as its key tells.
+    """Who sent a message, as far as its key shows.
 
     Attributes:
-        name: of the key; None where none is needed.
-        is_welcome: tells whether the key still counts.
+        name: the name of the key; None if no key is required.
+        is_welcome: returns whether the key is still valid.
     """
 
     name: str | None = None
@@ -101,17 +102,17 @@ class Peer:
 
     @property
     def owner(self) -> str:
-        """Whose jobs it sees: those of its key, or those of all that need none."""
+        """Whose jobs it may see: those of its key, or those of all clients without one."""
         return f"curve.{self.name}" if self.name else ""
 
 
 @dataclass(frozen=True, slots=True)
 class MessageLimits:
-    """What one message may hold.
+    """The limits on one message.
 
     Attributes:
-        size_bytes: of all its frames.
-        images: and as many attachments.
+        size_bytes: the size of all its frames.
+        images: the number of images, and also of attachments.
     """
 
     size_bytes: int
@@ -119,17 +120,17 @@ class MessageLimits:
 
     @property
     def frames(self) -> int:
-        """With who sent it, the delimiter and the document."""
+        """The number of frames, with the identity, the delimiter and the document."""
         return self.images + 3
 
     @property
     def most(self) -> int:
-        """Values and names in its document."""
+        """The number of values and names in its document."""
         return most_values(self.images)
 
 
 class ZmqCall:
-    """A call, who sent it, and the answer's way back; what a client that went away does not take is dropped."""
+    """A call, its sender, and the way to answer it; answers to a client that has gone are dropped."""
 
     def __init__(
         self,
@@ -139,10 +140,10 @@ class ZmqCall:
         peer: Peer,
         limits: MessageLimits,
     ) -> None:
-        """Take a message as it came.
+        """Keep a message; `read` reads the call in it.
 
         Args:
-            let_go: called with a number of bytes when the message's memory is free again.
+            let_go: called with a number of bytes when the message's memory has been released.
         """
         envelope, self._body = wire.split_envelope([frame.buffer for frame in message.frames])
         self._envelope = [bytes(part) for part in envelope]
@@ -163,10 +164,10 @@ class ZmqCall:
         self.attachments: tuple[wire.Part, ...] = ()
 
     def read(self) -> None:
-        """Read the call; refuse what is too large, with the call's id if that much can be read. Any thread may do it.
+        """Read the call; any thread may do so.
 
         Raises:
-            WireError: it is none, or too large.
+            WireError: it is not a valid call, or too large; the error has the call's id if that can be read.
         """
         max_bytes, most_attachments = self._limits.size_bytes, self._limits.images
         is_too_large = wire.WireError(
@@ -185,7 +186,7 @@ class ZmqCall:
         self.id, self.method, self.params, self.attachments = call.id, call.method, call.params, call.attachments
 
     def let_go(self) -> None:
-        """Forget what the message held; harmless when repeated."""
+        """Release the message's memory; safe to call again."""
         self._body, self.params, self.attachments = [], {}, ()
         held, self.held_bytes = self.held_bytes, 0
         self._let_go(held)
@@ -202,7 +203,7 @@ class ZmqCall:
 
     async def _send(self, frames: list[wire.Part]) -> None:
         if not self.peer.is_welcome():
-            return  # its key was removed while it waited
+            return  # its key was removed in the meantime
         try:
             await self._socket.send_multipart([*self._envelope, *frames], copy=False)
         except zmq.ZMQError as error:
@@ -211,24 +212,24 @@ class ZmqCall:
 
 EVENTS: Final = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED
 _LOOK_S: Final = 0.1
-_BYTES_RECEIVED: Final = 128  # where linux/tcp.h has it in struct tcp_info, since Linux 4.1
-_KERNEL_BYTES: Final = 8 * 1024 * 1024  # more than a socket's own buffer holds
+_BYTES_RECEIVED: Final = 128  # its offset in struct tcp_info (linux/tcp.h), since Linux 4.1
+_KERNEL_BYTES: Final = 8 * 1024 * 1024  # more than a socket's receive buffer holds
 
 
 class Scales:
-    """The connections of one socket.
+    """The bytes that the connections of one socket have sent, by descriptor.
 
     Attributes:
-        is_waiting: nothing else is done than to wait for a message.
+        is_waiting: whether the socket's reader is waiting for a message.
     """
 
     def __init__(self, endpoint: str, max_bytes: int, pending: int) -> None:
-        """Remember the endpoint and its bounds.
+        """Begin without connections.
 
         Args:
-            endpoint: where it is bound.
-            max_bytes: what connections may send before a message comes to its end.
-            pending: messages that may be there whole, while none is taken.
+            endpoint: where the socket is bound.
+            max_bytes: how much a connection may send before its message is complete.
+            pending: how many complete messages of a connection may wait to be received.
         """
         self._max_bytes = max_bytes
         self._pending = pending
@@ -237,14 +238,14 @@ class Scales:
         self.is_waiting = self._is_still = False
 
     def on_event(self, kind: int, descriptor: int) -> None:
-        """Take notice of a connection that begins or ends."""
+        """Record that a connection has begun or ended."""
         if kind == zmq.EVENT_ACCEPTED:
             self._taken[descriptor] = 0
         elif kind & EVENTS:
             self._taken.pop(descriptor, None)
 
     def on_message(self, frame: zmq.Frame) -> None:
-        """Take notice of a message; what its connection has sent before is accounted for."""
+        """Record that a message has been received, which accounts for all that its connection has sent until now."""
         self.is_waiting = self._is_still = False
         try:
             descriptor = int(frame.get(zmq.SRCFD))
@@ -255,9 +256,9 @@ class Scales:
                 self._taken[descriptor] = _received(connection)
 
     async def run(self) -> None:
-        """Cut off who sends too much, until cancelled.
+        """Close connections that send too much, until cancelled.
 
-        Whoever has waited from one look to the next has taken all messages that are there whole.
+        If the reader waited from one check to the next, it has received all complete messages.
         """
         while True:
             await asyncio.sleep(_LOOK_S)
@@ -303,12 +304,12 @@ def _received(connection: socket.socket) -> int:
 
 
 def _cut(connection: socket.socket, limit: int) -> None:
-    """End a connection; ZeroMQ then forgets what it has of the message.
+    """Close a connection, so that ZeroMQ drops the incomplete message.
 
-    Without SO_LINGER the kernel says goodbye politely, and a sender whose window is closed waits a minute to hear it.
+    SO_LINGER makes the kernel reset it; otherwise a sender with a closed window would only learn of it after a minute.
     """
     with contextlib.suppress(OSError):
-        words = "%s was cut off: it sent more than %d bytes, and no message came to its end"
+        words = "%s was cut off: it sent more than %d bytes without completing a message"
         log.warning(words, connection.getpeername()[0], limit, extra={"action": "cut_off"})
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.shutdown(socket.SHUT_RDWR)

@@ -1,18 +1,19 @@
-"""The ZeroMQ door: ROUTERs on the daemon's loop, so that a plain REQ socket in any language can call.
+"""The ZeroMQ door: ROUTER sockets on the daemon's loop, which a plain REQ socket in any language can call.
 
-There is one for each endpoint, because a ZeroMQ socket either asks for CURVE keys or takes clients without. Once the
-daemon has a pair of keys, `server.bind` asks for them unless it is ipc, which the file system guards; `server.local` is
-for this machine and never asks. A message's key says whose jobs it may name, and counts until it is removed.
+Each endpoint has its own socket, because a ZeroMQ socket either requires CURVE keys or accepts clients without them.
+Once the daemon has a pair of keys, `server.bind` requires them, unless it is an ipc endpoint, which the file system
+protects; `server.local` is for this machine and never requires them. The key of a message says whose jobs it may name,
+and is valid until it is removed.
 
-Every message is handled in a task of its own; only this module's socket and the engine's state are shared, both on one
-loop. A message that is too large is read and refused, because ZeroMQ's own limit would hang up without a word; that
-limit stands at twice ours.
+Every message is handled in a task of its own; the tasks share only the socket and the engine's state, on one loop. A
+message that is too large is read and refused, because ZeroMQ's own limit would close the connection without an answer;
+that limit is twice ours.
 
-What clients can make the daemon hold is bounded. Coming in: a few messages for each connection, none of which may go
-on for ever (messages.py), and no more of them is taken while those at hand add up to more than one of the largest; a
-message is let go as soon as its job is stored, not when it ends. Going out: messages for each connection up to a mark,
-beyond which a ROUTER drops them (the client asks again); videos are mapped files, which cost address space and no
-memory. A peer that does not even answer ZeroMQ's own heartbeats is cut off.
+The memory that clients can make the daemon use is bounded. For incoming messages, each connection may have a few
+waiting, none may be endless (messages.py), and no more are received while those in memory add up to more than the
+largest one allowed; a message is released as soon as its job is stored. For outgoing messages, each connection has a
+limit beyond which a ROUTER drops them, and the client asks again; videos are mapped files, which use address space but
+no memory. A peer that does not answer ZeroMQ's heartbeats is disconnected.
 """
 
 import asyncio
@@ -62,30 +63,30 @@ from renderer.observe.descriptors import SPARE, are_short, say_short
 log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 1.0
-_LOOK_S = 1.0  # between looks at the descriptors, and after a socket that fails
+_LOOK_S = 1.0  # between checks of the descriptors, and after a socket has failed
 _LINGER_MS = 2000
-_PART_BYTES = 2 * 1024 * 1024  # of a video in one message: two seconds for a line of 8 Mbit/s
+_PART_BYTES = 2 * 1024 * 1024  # of a video in one message: two seconds on a line of 8 Mbit/s
 _MESSAGES_IN, _MESSAGES_OUT = 4, 1000  # for each connection
-_CONNECTIONS_WAITING = 1024  # 10,000 that connect at once find ZeroMQ's own 100 too few
+_CONNECTIONS_WAITING = 1024  # ZeroMQ's own 100 are too few when 10,000 clients connect at once
 _ANYBODY = Peer()
 _NOT_DONE = "the job is not done yet; ask for its status"
 _Params = TypeVar("_Params", bound=BaseModel)
 
 
 class ZmqServer:
-    """Answers JSON-RPC calls; protocol/wire.py says what they look like."""
+    """Answers JSON-RPC calls in the format of protocol/wire.py."""
 
     def __init__(
         self, settings: ServerSettings, engine: Engine, intake: Intake, ring: CurveRing, logs: JobLogReader
     ) -> None:
-        """Bind the sockets; on the loop.
+        """Bind the sockets; call this on the loop.
 
         Args:
-            ring: who may come from other machines.
-            logs: of the jobs.
+            ring: the keys of the clients on other machines.
+            logs: reads the logs of jobs.
 
         Raises:
-            ConfigError: an endpoint is malformed, taken, or lets others in while there are no keys.
+            ConfigError: an endpoint is malformed, in use, or open to other machines while there are no keys.
         """
         self._max_request_bytes = settings.max_request_bytes
         self._limits = MessageLimits(settings.max_request_bytes, intake.max_images)
@@ -141,7 +142,7 @@ class ZmqServer:
                 serving.create_task(self._admission.serve())
 
     async def _watch_connections(self, socket: zmq.asyncio.Socket) -> None:
-        """Tell who has an interest in it which connections begin, fail and end."""
+        """Pass on ZeroMQ's reports of connections that begin, fail and end."""
         on_events = [self._scales[socket].on_event]
         if socket is self._keyed:
             on_events.append(Handshakes(self._refusals).on_event)
@@ -151,7 +152,7 @@ class ZmqServer:
                 on_event(event["event"], event["value"])
 
     async def _look_after_descriptors(self) -> None:
-        """Close the doors to new connections while there is no descriptor for one: libzmq would try without end."""
+        """Accept no new connections while no descriptor is free, because libzmq would try again without a pause."""
         while True:
             await asyncio.sleep(_LOOK_S)
             if not are_short(1):
@@ -163,7 +164,7 @@ class ZmqServer:
             while shut:
                 await asyncio.sleep(_LOOK_S)
                 for socket, endpoint in [] if are_short(SPARE) else list(shut.items()):
-                    with contextlib.suppress(zmq.ZMQError):  # its place is not free yet
+                    with contextlib.suppress(zmq.ZMQError):  # the address is not free yet
                         socket.bind(endpoint)
                         del shut[socket]
 
@@ -178,7 +179,7 @@ class ZmqServer:
                 message = await receive(socket, self._limits.frames, self._max_request_bytes, scales.on_message)
             except zmq.ZMQError as error:
                 log.warning("a message could not be received: %s", error)
-                await asyncio.sleep(_LOOK_S)  # one that fails may fail on
+                await asyncio.sleep(_LOOK_S)  # it may keep failing
                 continue
             peer = self._peer(message.frames[0]) if socket is self._keyed else _ANYBODY
             if peer is None:
@@ -191,10 +192,10 @@ class ZmqServer:
             task.add_done_callback(self._tasks.discard)
 
     def _peer(self, frame: zmq.Frame) -> Peer | None:
-        """Return who sent a message; None for a key that does not count any more, which gets no answer."""
+        """Return who sent a message; None if its key is no longer valid, and then it gets no answer."""
         try:
             key = str(frame.get(USER))
-        except zmq.ZMQError:  # nobody has let this connection in
+        except zmq.ZMQError:  # this connection was never admitted
             return None
         name = self._ring.name_of(key)
         if name is None:
@@ -207,13 +208,13 @@ class ZmqServer:
         self._has_let_go.set()
 
     async def close(self, timeout_s: float = 2) -> None:
-        """Let the answers that are due go out, then end `serve` and close the sockets."""
+        """Wait for the answers that are due, then end `serve` and close the sockets."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=timeout_s)
         ending = {*self._tasks, *([self._serving] if self._serving else [])}
         for task in ending:
             task.cancel()
-        if ending:  # a socket that is closed under its reader makes that fail
+        if ending:  # closing a socket while it is being read makes the reader fail
             await asyncio.wait(ending, timeout=timeout_s)
         self._hang_up(_LINGER_MS)
 
@@ -228,7 +229,7 @@ class ZmqServer:
             self._bind("server.bind", settings.bind)
         else:
             raise ConfigError(
-                f"server.bind: {settings.bind} lets other machines in, and there are no CURVE keys yet; "
+                f"server.bind: {settings.bind} is open to other machines, and there are no CURVE keys yet; "
                 "make one first: stillreel keys curve NAME"
             )
         if settings.local is not None:
@@ -266,7 +267,7 @@ class ZmqServer:
         self._context.term()
 
     async def _handle(self, call: ZmqCall) -> None:
-        """Answer one message, whatever it holds."""
+        """Answer one message, whatever it contains."""
         try:
             await read_aside(call.read, call.document_bytes)
             method = self._methods.get(call.method)
@@ -325,7 +326,7 @@ class ZmqServer:
         if not job.is_finished:
             raise StillInProgress(_NOT_DONE)
         file_name = _made(job).video.file_name
-        if job.is_kept_elsewhere:  # others may shorten it, and the daemon would die of a mapped file that shrinks
+        if job.is_kept_elsewhere:  # others may shorten it, and the daemon would crash if a mapped file shrank
             raise JobNotFound("the video was put beside its manifest; fetch it there", loc=("request_id",))
         video = await asyncio.to_thread(_mapped, job.output / file_name)
         if wanted.offset > len(video):
@@ -362,7 +363,7 @@ class ZmqServer:
         return self._engine.job(own_id(call.peer.owner, _parse(RequestId, call.params).request_id))
 
     async def _outcome(self, job: Job) -> Reply:
-        """Answer with the result, and with sync_mode the video's bytes as the reply's attachment 0."""
+        """Return the result, and if sync_mode was asked for, the video as the answer's attachment 0."""
         result = _made(job)
         if not job.sync_mode:
             return result.model_dump(mode="json"), ()
@@ -372,7 +373,7 @@ class ZmqServer:
 
 
 class _Failed(StillreelError):
-    """A job that ended in a fault, on its way to the client."""
+    """The fault of a job that failed, raised on its way to the client."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault.message)
@@ -383,7 +384,7 @@ class _Failed(StillreelError):
 
 
 def _made(job: Job) -> RenderResult:
-    """Return what a job that has ended came to, or raise the fault that it ended in."""
+    """Return the result of a finished job, or raise the fault that it ended in."""
     outcome = job.outcome
     if isinstance(outcome, Fault):
         raise _Failed(outcome)
@@ -398,16 +399,16 @@ def _parse(model: type[_Params], params: dict[str, Any], context: dict[str, Any]
 
 
 def _mapped(path: Path) -> memoryview:
-    """Map a video into memory, so that a client that takes it slowly holds no copy.
+    """Map a video into memory, so that no copy is held for a client that reads it slowly.
 
     Raises:
-        JobNotFound: it is not there any more.
+        JobNotFound: the video has been removed.
     """
     try:
         with path.open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as error:
-        raise JobNotFound("the job's video was removed when its time was over", loc=("request_id",)) from error
+        raise JobNotFound("the job's video has expired and was removed", loc=("request_id",)) from error
 
 
 def _is_local(endpoint: str) -> bool:

@@ -146,7 +146,7 @@ def test_an_upload_in_two_steps_may_be_sent_again_and_does_not_change(served: Se
     for colour, status in (((200, 30, 30), 200), ((200, 30, 30), 200), ((1, 2, 3), 403)):
         answer = httpx.put(place["upload_url"], content=png(colour), headers={"content-type": "image/png"})
         assert answer.status_code == status
-    assert answer.json()["message"].startswith("another file was sent here before")
+    assert answer.json()["message"].startswith("another file was uploaded here before")
     assert httpx.get(place["file_url"]).content == png()
     assert served.http.post(RUN, json={"images": [{"url": place["file_url"]}]}).status_code == 200
 

@@ -123,7 +123,7 @@ def test_a_key_is_needed_from_the_moment_there_is_one(start: Start) -> None:
         for right in (f"Key {secret}", f"Bearer {secret}", f"key {secret}"):
             assert client.get("/api/jobs", headers={"authorization": right}).status_code == 200
         for why in ("no", "a wrong"):
-            assert daemon.words().count(f"refused 127.0.0.1: it brought {why} API key") == 1
+            assert daemon.words().count(f"refused 127.0.0.1: it sent {why} API key") == 1
         assert secret not in daemon.words()
         made = client.post(RUN, json=request(), headers={"authorization": f"Key {secret}"}).json()
         assert client.get(made["video"]["url"]).status_code == 200  # the name is the key
@@ -236,11 +236,11 @@ def refused_ports(data_dir: Path, **settings: object) -> str:
 def test_an_address_that_others_reach_needs_a_key_and_tls(start: Start, tmp_path: Path, tls_pair: Pair) -> None:
     certificate, key = tls_pair
     pair = ("--tls-cert", certificate, "--tls-key", key)
-    assert "http.tls_bind: 0.0.0.0:0 lets other machines in; make a key" in refusal(
+    assert "http.tls_bind: 0.0.0.0:0 is open to other machines; make a key" in refusal(
         start, "--https", "0.0.0.0:0", *pair
     )
     secret = KeyRing(tmp_path / "data").add("alice")
-    assert "http.bind: 0.0.0.0:0 lets other machines in without TLS" in refusal(start, "--http", "0.0.0.0:0")
+    assert "http.bind: 0.0.0.0:0 is open to other machines without TLS" in refusal(start, "--http", "0.0.0.0:0")
     daemon = start("--https", "0.0.0.0:0", *pair)
     url = f"https://127.0.0.1:{daemon.https.rpartition(':')[2]}/api/jobs"
     trust = ssl.create_default_context(cafile=str(certificate))

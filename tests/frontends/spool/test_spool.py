@@ -442,7 +442,7 @@ def test_what_was_rendered_when_the_daemon_died_is_not_rendered_again(start: Sta
     (own / "away").rename(own / "done")
     daemon = start("--spool", own)
     if where == "gone":
-        assert "the video vanished" in ended(own, "ready", "failed")["message"]
+        assert "the video disappeared" in ended(own, "ready", "failed")["message"]
     else:
         assert ended(own, "ready")["video"]["file_size"] == (own / "done" / "ready" / "video.mp4").stat().st_size
     assert "done in" not in daemon.words()
@@ -552,7 +552,7 @@ def test_a_claim_that_another_daemon_has_taken_is_let_go_and_its_job_cancelled(
     (claim / "theirs").rename(claim / "owner.json")
     daemon.wait_for(claim.name, "COMPLETED")
     assert daemon.client.status(claim.name).state == "cancelled"
-    wait_until(lambda: "another daemon has its manifest by now" in daemon.words(), "it is said")
+    wait_until(lambda: "another daemon has taken its manifest over" in daemon.words(), "it is said")
     assert owner_of(claim) == theirs
     assert names_in(own / "done") == names_in(own / "failed") == []
     put(own, "next", request())

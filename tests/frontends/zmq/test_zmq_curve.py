@@ -92,8 +92,8 @@ def test_a_key_for_another_daemon_gets_nowhere(directory: Path, daemon: DaemonPr
     file = curve_file(directory / "another", "carol")
     with asking(daemon, file, connect_timeout_s=0.7) as client, pytest.raises(Unreachable):
         client.health()
-    wait_until(lambda: "it brought no CURVE key of this daemon's" in daemon.words(), "the refusal is logged")
-    lines = [line for line in refusals(daemon) if "it brought no" in line]  # of eight attempts or so
+    wait_until(lambda: "it has no CURVE key for this daemon" in daemon.words(), "the refusal is logged")
+    lines = [line for line in refusals(daemon) if "it has no CURVE key" in line]  # of eight attempts or so
     assert sum(REFUSED in line for line in lines) <= 1
     assert sum("refused somebody: " in line for line in lines) <= 1  # gone before the daemon could look who it was
 

@@ -83,7 +83,7 @@ def test_a_client_on_another_machine_gets_its_video_with_its_key_alone(
         made = ask(str(key))
         assert (made.returncode, made.stdout.split()) == (0, ["3", "ftyp"]), made.stderr
         assert "KeyRefused" in ask("").stderr
-        assert re.search(f"refused ({THERE}|somebody): it brought no CURVE key", (tmp_path / "log").read_text())
+        assert re.search(f"refused ({THERE}|somebody): it has no CURVE key", (tmp_path / "log").read_text())
     finally:
         daemon.terminate()
         assert daemon.wait(15) == 0

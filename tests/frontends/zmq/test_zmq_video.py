@@ -115,5 +115,5 @@ def test_the_video_of_a_job_that_is_not_done_is_refused_with_why(daemon: DaemonP
 def test_a_video_that_was_removed_is_told(daemon: DaemonProcess) -> None:
     done = daemon.client.render(request(request_id="short"))
     Path(done.video.url.removeprefix("file://")).unlink()
-    with pytest.raises(RemoteError, match="removed when its time was over"):
+    with pytest.raises(RemoteError, match="has expired and was removed"):
         list(daemon.client.video("short"))
