@@ -1,14 +1,13 @@
-"""The command line: its commands by name, and what becomes of an error.
+"""The command line: its commands by name, and the exit code for an error.
 
-A command's module is imported when the command is run or its help is shown: `--version` and the questions to a daemon
-are done before what renders would be imported.
+A command's module is imported when the command is run or its help is shown, so `--version` and the commands that ask a
+daemon do not wait for the import of what renders.
 """
 
 import importlib
 import logging
 import os
 import sys
-from collections.abc import Iterator, MutableMapping
 from importlib.metadata import version as version_of
 from typing import Annotated, Any, Final, NoReturn
 
@@ -22,7 +21,7 @@ from renderer.cli.usage import FAILED, TRY_AGAIN, UNREACHABLE, USAGE
 from renderer.errors import CapacityError, ConfigError, DecodeTimedOut, StillreelError
 from renderer.observe import logs
 
-# Each module has an app, which either has the command or, under its own name, is the command.
+# Each module has an app, which contains the command or, if it has the command's name, is the command.
 _MODULES: Final = {
     "serve": "renderer.cli.serve",
     "render": "renderer.cli.render",
@@ -40,37 +39,12 @@ _MODULES: Final = {
     "store": "renderer.cli.store",
 }
 
-# Stills are worked on side by side, so threads inside the libraries only get in each other's way. NumPy's OpenBLAS,
-# which nothing here uses, spins one for each core while it is imported: two seconds of processor time on 16 cores.
+# Stills are processed in parallel, so threads within the libraries would only slow each other down. NumPy's OpenBLAS,
+# which nothing here uses, starts one for each core when it is imported: two seconds of processor time on 16 cores.
 _SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
 
 # pydantic looks for plugins in every distribution that is installed.
 _NO_PLUGINS = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
-
-
-class _Commands(MutableMapping[str, Any]):
-    """The commands by name, each made when it is first asked for."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, Any] = {}
-
-    def __getitem__(self, name: str) -> Any:
-        if name not in self._made:
-            group = get_group(importlib.import_module(_MODULES[name]).app)
-            self._made[name] = group if group.name == name else group.commands[name]
-        return self._made[name]
-
-    def __setitem__(self, name: str, command: Any) -> None:
-        self._made[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._made[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(_MODULES)
-
-    def __len__(self) -> int:
-        return len(_MODULES)
 
 
 class Commands(TyperGroup):
@@ -78,7 +52,14 @@ class Commands(TyperGroup):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.commands = _Commands()
+        self.commands: dict[str, Any] = dict.fromkeys(_MODULES)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Return a command by its name, or None; its module is imported when it is first asked for."""
+        if cmd_name in _MODULES and self.commands[cmd_name] is None:
+            group = get_group(importlib.import_module(_MODULES[cmd_name]).app)
+            self.commands[cmd_name] = group if group.name == cmd_name else group.commands[cmd_name]
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; the values of its options are checked on the way."""
@@ -95,7 +76,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command line and leave with one of the exit codes."""
+    """Run the command line and end with one of the exit codes."""
     for variable, value in {**_SINGLE_THREADED, **_NO_PLUGINS}.items():
         os.environ.setdefault(variable, value)  # read when the libraries are imported, here and in workers
     try:
@@ -110,7 +91,7 @@ def _fail(error: Exception) -> NoReturn:
     option = "--connect: " if isinstance(error, BadEndpoint) else "--curve: " if isinstance(error, BadCurveFile) else ""
     hint = "; start a daemon with: stillreel serve" if isinstance(error, Unreachable) else ""
     terminal.show_error(f"{option}{error}{hint}")
-    if isinstance(error, DecodeTimedOut):  # an orderly exit would wait for the thread that does not come back
+    if isinstance(error, DecodeTimedOut):  # an orderly exit would wait for the thread that hangs
         sys.stdout.flush()
         os._exit(_exit_code(error))
     sys.exit(_exit_code(error))
@@ -130,7 +111,7 @@ def _exit_code(error: Exception) -> int:
 
 @app.callback(invoke_without_command=True, epilog=usage.ALL)
 def _common(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and end.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log more; twice for everything.")] = 0,
 ) -> None:
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)

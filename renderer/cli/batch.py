@@ -9,7 +9,8 @@ import typer
 
 from renderer import config
 from renderer.cli import usage
-from renderer.cli.render import CanvasOption, Gaps, OnErrorOption, ScalingOption, assigned
+from renderer.cli.render import Assignments, CanvasOption, Gaps, OnErrorOption, ScalingOption, assigned
+from renderer.cli.usage import AsJson, ConfigFile
 from renderer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,27 +25,30 @@ app = typer.Typer()
 def batch(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Searched for .json, .jsonl and .csv manifests.")],
     *,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets the videos, in the same directories.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the videos go, in the same subdirectories.")],
     shard: Annotated[
         str | None,
-        typer.Option(metavar="I/N", help="Do part I of N, from 0 to N-1; auto or auto/N: a job array's variables say."),
+        typer.Option(
+            metavar="I/N",
+            help="Render part I of N, from 0 to N-1; auto or auto/N reads a job array's variables.",
+        ),
     ] = None,
     hold: Annotated[
         str | None,
-        typer.Option(metavar="FRAMES", help="Directories of images are videos too, each image held so: 24 or 1.5s."),
+        typer.Option(
+            metavar="FRAMES", help="Also make videos of directories of images, each image held for 24 frames or 1.5s."
+        ),
     ] = None,
     scaling: ScalingOption = None,
     canvas: CanvasOption = None,
     gaps: Gaps = None,
     on_error: OnErrorOption = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of every request, as fps=30.")
-    ] = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="Videos made at a time.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print counts and failures as JSON on stdout.")] = False,
-    config_file: Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")] = None,
+    assignments: Assignments = None,
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="How many videos to make at a time.")] = None,
+    as_json: AsJson = False,
+    config_file: ConfigFile = None,
 ) -> None:
-    """Render every manifest below a directory, without a daemon. What is finished already is left as it is."""
+    """Render every manifest below a directory, without a daemon. Videos that are finished already are skipped."""
     from rich.console import Console  # noqa: PLC0415 - the help of all commands stays quick
 
     from renderer.batch.display import summary, watching  # noqa: PLC0415 - as above
@@ -75,7 +79,7 @@ def batch(
 
 def _existing(directory: Path) -> Path:
     if not directory.is_dir():
-        raise ConfigError(f"{directory} is no directory")
+        raise ConfigError(f"expected a directory, found {directory}")
     return directory.absolute()
 
 
@@ -110,7 +114,7 @@ def _document(plan: "Plan", tally: "Tally") -> dict[str, Any]:
 
 
 def _exit_code(plan: "Plan", tally: "Tally") -> int:
-    """A shard may well be empty; a whole batch without anything to render is somebody's mistake."""
+    """Return the exit code; an empty shard is fine, but a whole batch with nothing to render is a mistake."""
     if tally.stopped:
         return usage.STOPPED
     return usage.FAILED if tally.failures or (tally.has_found_nothing and plan.shard.count == 1) else 0

@@ -1,7 +1,7 @@
 """The commands that ask a running daemon about its jobs.
 
-`submit -o` and `result -o` check where a video goes before the work, and write it once it is there. `jobs --watch` and
-`cancel --all` ask about many jobs and go on asking.
+`submit -o` and `result -o` check the video's place before the work begins, and fetch the video at the end. `jobs
+--watch` and `cancel --all` ask repeatedly about many jobs.
 """
 
 import os
@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from protocol.endpoint import DEFAULT_ENDPOINT as ENDPOINT
 from protocol.errors import RemoteError
 from protocol.schema import JobStatus, RenderResult, StateName
 from renderer.cli import terminal, usage
 from renderer.cli.output import Overwrite, refuse_manifest, written
+from renderer.cli.usage import AsJson
 from renderer.errors import ConfigError, OutputFailed
 
 if TYPE_CHECKING:
@@ -26,9 +28,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-ENDPOINT = "tcp://127.0.0.1:5590"
-
-# How long a daemon may be away: a short command leaves it to its caller to come again, one that waits goes on waiting.
+# How long a daemon may be unreachable: a short command soon gives up, and a command that waits keeps waiting.
 _SHORT_PATIENCE_S, LONG_PATIENCE_S = 10.0, 120.0
 
 Connect = Annotated[str, typer.Option(envvar="STILLREEL_CONNECT", help="The daemon's endpoint.")]
@@ -36,7 +36,6 @@ Curve = Annotated[
     Path | None,
     typer.Option(envvar="STILLREEL_CURVE", metavar="FILE", help="Your keys, from `stillreel keys curve`."),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
 RequestId = Annotated[str, typer.Argument(help="The job's request_id.")]
 FetchTo = Annotated[
     Path | None,
@@ -45,7 +44,7 @@ FetchTo = Annotated[
 
 
 class State(StrEnum):
-    """protocol.schema.StateName: typer makes no choices of a Literal in a list."""
+    """protocol.schema.StateName as an enumeration, because typer does not accept a Literal in a list."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -57,7 +56,7 @@ class State(StrEnum):
 
 @app.command(epilog=usage.CLIENT)
 def status(request_id: RequestId, connect: Connect = ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
-    """Say how a job is doing."""
+    """Show the status of a job."""
     with client_of(connect, curve) as client:
         terminal.show_status(client.status(request_id), as_json=as_json)
 
@@ -71,7 +70,7 @@ def result(
     curve: Curve = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a job that is done has made; -o fetches the video."""
+    """Show the result of a finished job; -o fetches the video."""
     with (
         place_to_fetch(output, overwrite=overwrite, as_json=as_json) as place,
         client_of(connect, curve) as client,
@@ -84,13 +83,13 @@ def result(
 def cancel(
     request_id: Annotated[str | None, typer.Argument(help="The job's request_id.", show_default=False)] = None,
     *,
-    every: Annotated[bool, typer.Option("--all", help="All jobs that are yours and have not ended.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All jobs of yours that have not ended.")] = False,
     is_sure: Annotated[bool, typer.Option("-y", help="Do not ask before --all.")] = False,
     connect: Connect = ENDPOINT,
     curve: Curve = None,
     as_json: AsJson = False,
 ) -> None:
-    """Ask that a job end, or with --all every job of yours: those of your key, or of all clients without one."""
+    """Cancel a job, or with --all every job of yours: those of your key, or those of all clients without one."""
     if every == (request_id is not None):
         raise ConfigError("expected the job's request_id or --all, and not both: stillreel cancel ID")
     with client_of(connect, curve) as client:
@@ -102,24 +101,24 @@ def cancel(
 
 @app.command("logs", epilog=usage.CLIENT)
 def course(request_id: RequestId, connect: Connect = ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
-    """Tell the course of a job: what became of it, and what one might not expect of its video."""
+    """Show the log of a job: what happened to it, and what you might not expect of its video."""
     with client_of(connect, curve) as client:
         terminal.show_log(client.logs(request_id), as_json=as_json)
 
 
 @app.command(epilog=usage.CLIENT)
 def retry(request_id: RequestId, connect: Connect = ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
-    """Ask again, as a new job, for what a job that failed, expired or was cancelled was asked for."""
+    """Submit a job that failed, expired or was cancelled again, as a new job."""
     with client_of(connect, curve) as client:
         terminal.show_status(client.retry(request_id), as_json=as_json)
 
 
 @app.command(epilog=usage.CLIENT)
 def jobs(
-    state: Annotated[list[State] | None, typer.Option(help="Only those in this state; may be repeated.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="The newest so many.")] = 100,
+    state: Annotated[list[State] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many jobs to list at most, the newest.")] = 100,
     *,
-    watched: Annotated[bool, typer.Option("--watch", help="Go on showing them until Ctrl-C.")] = False,
+    watched: Annotated[bool, typer.Option("--watch", help="Keep showing them until Ctrl-C.")] = False,
     connect: Connect = ENDPOINT,
     curve: Curve = None,
     as_json: AsJson = False,
@@ -137,7 +136,7 @@ def client_of(endpoint: str, curve: Path | None, patience_s: float = _SHORT_PATI
     """Return a client of the daemon at an endpoint.
 
     Raises:
-        ConfigError: a variable of the environment begins as stillreel's do and is none of them.
+        ConfigError: an environment variable begins with STILLREEL_ but is unknown.
     """
     from protocol.client import Client  # noqa: PLC0415 - asyncio and zmq take as long as all else
 
@@ -153,10 +152,10 @@ def client_of(endpoint: str, curve: Path | None, patience_s: float = _SHORT_PATI
 def place_to_fetch(
     output: Path | None, *, overwrite: bool | None, as_json: bool, manifest: Path | None = None
 ) -> Iterator[Path | None]:
-    """Lend the place that the video is to be fetched to; None where nobody asks for it.
+    """Lend the path that the video will be fetched to; None if it was not asked for.
 
     Raises:
-        ConfigError: no video can be put there.
+        ConfigError: the video cannot be written there.
     """
     if output is None:
         yield None
@@ -170,10 +169,10 @@ def place_to_fetch(
 
 
 def fetched(client: "Client", made: RenderResult, request_id: str, place: Path | None) -> RenderResult:
-    """Fetch the video if there is a place for it, and return the result with the url that it then has.
+    """Fetch the video if it was asked for, and return the result with the url of the file.
 
     Raises:
-        OutputFailed: it cannot be written.
+        OutputFailed: the file cannot be written.
     """
     if place is None:
         return made
@@ -189,12 +188,12 @@ def fetched(client: "Client", made: RenderResult, request_id: str, place: Path |
 
 
 _LOOK_S = 1.0
-_MOST = 1000  # that one answer lists
+_MOST = 1000  # jobs that one answer can list
 _UNFINISHED: tuple[StateName, ...] = ("queued", "running")
 
 
 def watch(client: "Client", states: list[StateName], limit: int, *, as_json: bool) -> None:
-    """Show the jobs until Ctrl-C: drawn anew on a terminal, elsewhere a line for every job that is new or has moved."""
+    """Show the jobs until Ctrl-C: redrawn on a terminal, elsewhere a line for every job that is new or has changed."""
     try:
         with terminal.jobs_display(as_json=as_json) as show:
             while True:
@@ -205,13 +204,10 @@ def watch(client: "Client", states: list[StateName], limit: int, *, as_json: boo
 
 
 def cancel_all(client: "Client", *, is_sure: bool) -> list[JobStatus]:
-    """Cancel the client's jobs that have not ended, once a person has agreed; scripts, which cannot answer, go on.
-
-    Returns:
-        What became of each.
+    """Cancel the client's jobs that have not ended, after asking on a terminal, and return their statuses.
 
     Raises:
-        ConfigError: the person does not agree.
+        ConfigError: the answer was no.
     """
     unfinished = client.jobs(_UNFINISHED, _MOST)
     if unfinished and not is_sure and sys.stdin.isatty() and sys.stderr.isatty():
@@ -229,7 +225,7 @@ def cancel_all(client: "Client", *, is_sure: bool) -> list[JobStatus]:
 
 
 def _cancelled(client: "Client", request_id: str) -> JobStatus | None:
-    """Cancel a job; None if the daemon has forgotten it by now."""
+    """Cancel a job; return None if the daemon no longer knows it."""
     try:
         return client.cancel(request_id)
     except RemoteError as error:

@@ -1,7 +1,7 @@
-"""What works on this machine and, where something does not, why: `stillreel doctor`.
+"""What works on this machine, and why other things do not: `stillreel doctor`.
 
-`python -m renderer.cli.doctor` reads settings as JSON from stdin and prints the findings as JSON: a daemon asks
-so, for it has none of the libraries that are tried here (observe/examination.py).
+`python -m renderer.cli.doctor` reads settings as JSON from stdin and prints the findings as JSON. A daemon runs it,
+because it does not import the libraries that are tried here (observe/examination.py).
 """
 
 import json
@@ -32,7 +32,7 @@ from renderer.pipeline import render
 from renderer.processes import answer
 from renderer.work import NvencDevice, NvencFindings
 
-# A grey PGM of two by two pixels: the smallest picture that goes all the way through.
+# A grey PGM of two by two pixels: the smallest picture that can be rendered.
 _TINY_PICTURE = "data:image/x-portable-graymap;base64,UDUgMiAyIDI1NQqAgICA"
 _HELD = "decode to what they repeat"
 
@@ -42,7 +42,7 @@ class Finding:
     """One thing that was tried.
 
     Attributes:
-        is_needed: without it nothing can be rendered.
+        is_needed: whether nothing can be rendered without it.
     """
 
     what: str
@@ -52,7 +52,7 @@ class Finding:
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """Try everything; a thing that fails is a finding, never an error."""
+    """Try everything; what does not work is a finding and never an error."""
     limits, engine = settings.limits, settings.engine
     findings = find(settings.nvenc)
     return [
@@ -94,7 +94,7 @@ def _tried(what: str, attempt: Callable[[], str]) -> Finding:
 
 
 def _optional(what: str, refused: str | None, found: str) -> Finding:
-    """Return a finding about something that one can do without; `found` is said where it works."""
+    """Return a finding about something optional; `found` describes it if it works."""
     return Finding(what, refused is None, refused or found, is_needed=False)
 
 
@@ -124,7 +124,7 @@ def _render_tiny(settings: Settings) -> str:
 
 
 def _gpus(settings: Settings, findings: NvencFindings) -> list[Finding]:
-    """One row for the encoder, one for each GPU, and one for what is held of its pictures."""
+    """Return one finding for the encoder, one for each GPU, and one for held pictures."""
     encoding = [device for device in findings.devices if device.limits]
     found = findings.refusal or f"{len(encoding)} of {len(findings.devices)} GPUs encode"
     driver = f"; driver {findings.driver}" if findings.driver else ""
@@ -149,7 +149,7 @@ def _encodes(device: NvencDevice) -> str:
 
 
 def _pinned_memory(findings: NvencFindings) -> Finding:
-    """Lock a page for the first device that encodes; where none does, frames are plain and need not be otherwise."""
+    """Try to lock memory for the first GPU that encodes; without a GPU, frames are in plain memory."""
     why_not = findings.refusal
     if why_not is None:
         encoding = [device.uuid for device in findings.candidates]

@@ -1,4 +1,4 @@
-"""The command `stillreel health`: it asks a daemon over ZeroMQ, or at its HTTP door, which needs no key for that."""
+"""The command `stillreel health`, which asks a daemon over ZeroMQ or at its HTTP door, where this needs no key."""
 
 import ssl
 import urllib.error
@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 import typer
 from pydantic import ValidationError
 
+from protocol.endpoint import DEFAULT_ENDPOINT as ENDPOINT
 from protocol.errors import Unreachable
 from protocol.schema import Health
 from renderer.cli import terminal, usage
-from renderer.cli.client import ENDPOINT, AsJson, Connect, Curve, client_of
+from renderer.cli.client import Connect, Curve, client_of
+from renderer.cli.usage import AsJson
 from renderer.errors import ConfigError
 
 app = typer.Typer()
@@ -29,7 +31,7 @@ def health(
     curve: Curve = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say in one line whether a daemon would take a job now, and end with 0 if it would, with 4 if not."""
+    """Say in one line whether a daemon would accept a job now; the exit code is 0 if it would, and 4 if not."""
     if http is not None:
         found = health_over_http(http)
     else:
@@ -45,10 +47,10 @@ _MOST_BYTES = 1 << 20
 
 
 def health_over_http(address: str) -> Health:
-    """Ask `/readyz` below an address; no proxy is used, and a certificate is trusted as SSL_CERT_FILE says.
+    """Ask `/readyz` below an address, without a proxy; SSL_CERT_FILE names further certificates to trust.
 
     Raises:
-        ConfigError: it is no address.
+        ConfigError: it is not an http or https address.
         Unreachable: no daemon answers there.
     """
     if not _is_url(address):
@@ -58,7 +60,7 @@ def health_over_http(address: str) -> Health:
     try:
         return Health.model_validate_json(_body(urllib.request.build_opener(*handlers), url))
     except ValidationError as error:
-        raise Unreachable(f"what answers at {url} is no stillreel daemon") from error
+        raise Unreachable(f"what answers at {url} is not a stillreel daemon") from error
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise Unreachable(f"no answer from {url}: {_why(reason)}") from error
@@ -68,14 +70,14 @@ def _is_url(address: str) -> bool:
     try:
         parts = urlsplit(address)
         return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a bracket that is not closed, or a port that is none
+    except ValueError:  # a bracket that is not closed, or an invalid port
         return False
 
 
 def _why(reason: object) -> str:
-    """Say in our words what came between."""
+    """Return in our words why there was no answer."""
     if isinstance(reason, ssl.SSLCertVerificationError):
-        return "its certificate is not trusted; SSL_CERT_FILE names one that is to be"
+        return "its certificate is not trusted; SSL_CERT_FILE may name one that is"
     if isinstance(reason, ssl.SSLError):
         return "it does not speak TLS as it should"
     if isinstance(reason, TimeoutError):
@@ -84,7 +86,7 @@ def _why(reason: object) -> str:
 
 
 def _body(opener: urllib.request.OpenerDirector, url: str) -> bytes:
-    """Return what is answered; a daemon that is not ready answers 503, with the same document."""
+    """Return the body of the answer; a daemon that is not ready answers 503, with the same document."""
     try:
         with opener.open(url, timeout=_ANSWER_S) as answer:
             return bytes(answer.read(_MOST_BYTES))

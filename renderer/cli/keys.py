@@ -1,26 +1,29 @@
 """The command `stillreel keys`: API keys for the HTTP door, CURVE keys for ZeroMQ, and a certificate for https here.
 
-A running daemon sees at once which keys there are.
+A running daemon notices at once when keys are added or removed.
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from renderer import config
 from renderer.cli import usage
+from renderer.cli.usage import ConfigFile, DataDir
 from renderer.disk import absolute, put
 from renderer.errors import ConfigError
+
+if TYPE_CHECKING:
+    from renderer.frontends.http.keys import KeyRing
+    from renderer.frontends.zmq.curve import CurveRing
 
 app = typer.Typer(
     name="keys", help="API keys for HTTP, CURVE keys for ZeroMQ, and a certificate for https on this machine."
 )
 
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the daemon keeps its files.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
-IsCurve = Annotated[bool, typer.Option("--curve", help="CURVE keys in place of API keys.")]
-Name = Annotated[str, typer.Argument(help="Who is to hold the key; for logs and for taking turns.")]
+IsCurve = Annotated[bool, typer.Option("--curve", help="Use the CURVE keys instead of the API keys.")]
+Name = Annotated[str, typer.Argument(help="The key's holder, as it appears in logs; holders take turns.")]
 
 
 @app.callback(invoke_without_command=True, epilog=usage.KEYS)
@@ -30,7 +33,7 @@ def keys(
     data_dir: DataDir = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Add, list and remove keys. Once there is an API key, every HTTP request needs one; CURVE keys likewise."""
+    """Add, list and remove keys. Once there is an API key, every HTTP request needs one; so it is with CURVE keys."""
     if tls:
         from renderer.frontends.http.tls import make_pair  # noqa: PLC0415 - cryptography takes 50 ms
 
@@ -43,7 +46,7 @@ def keys(
 
 @app.command(epilog=usage.KEYS)
 def add(name: Name, data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
-    """Make a key and print it, once: only its hash is kept."""
+    """Make an API key and print it. It cannot be shown again, because only its hash is kept."""
     from renderer.frontends.http.keys import KeyRing  # noqa: PLC0415 - the other commands stay quick
 
     typer.echo(KeyRing(_directory(data_dir, config_file)).add(name))
@@ -51,16 +54,16 @@ def add(name: Name, data_dir: DataDir = None, config_file: ConfigFile = None) ->
 
 @app.command(epilog=usage.KEYS)
 def curve(name: Name, data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
-    """Make a CURVE key and write it to NAME.curve here, once: the daemon keeps its public half only.
+    """Make a CURVE key and write it to NAME.curve here. The daemon only keeps its public half.
 
-    A daemon that runs takes it at once, unless it is the first: the daemon must be started anew to ask for keys.
+    A running daemon accepts it at once. Only for the first key must the daemon be restarted, to require keys at all.
     """
     from renderer.frontends.zmq.curve import CurveRing  # noqa: PLC0415 - as above
 
     ring, file = CurveRing(_directory(data_dir, config_file)), Path(f"{name}.curve")
     was_made = ring.is_made
     if file.exists():
-        raise ConfigError(f"{file} is here already; move it away first")
+        raise ConfigError(f"{file} exists already; move it away first")
     keys = ring.add(name)
     try:
         put(file, keys.to_text().encode())
@@ -69,35 +72,30 @@ def curve(name: Name, data_dir: DataDir = None, config_file: ConfigFile = None) 
         raise ConfigError(f"{file}: {error.strerror}") from error
     typer.echo(file)
     if not was_made:
-        typer.echo("the first CURVE key: a daemon that runs must be started anew to ask for it", err=True)
+        typer.echo("this is the first CURVE key: a daemon that is running must be restarted to require keys", err=True)
 
 
 @app.command(name="list", epilog=usage.KEYS)
 def list_(is_curve: IsCurve = False, data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
-    """Say who holds keys, and since when."""
-    if is_curve:
-        from renderer.frontends.zmq.curve import CurveRing  # noqa: PLC0415 - as above
-
-        for holder, made_at in CurveRing(_directory(data_dir, config_file)).listed():
-            typer.echo(f"{holder}\t{made_at}")
-        return
-    from renderer.frontends.http.keys import KeyRing  # noqa: PLC0415 - as above
-
-    for key in KeyRing(_directory(data_dir, config_file)).keys:
-        typer.echo(f"{key.name}\t{key.made_at}")
+    """List the holders of keys, and when their keys were made."""
+    for holder, made_at in _ring(data_dir, config_file, is_curve=is_curve).listed():
+        typer.echo(f"{holder}\t{made_at}")
 
 
 @app.command(epilog=usage.KEYS)
 def remove(name: Name, is_curve: IsCurve = False, data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
-    """Make a key worthless, at once."""
+    """Remove a key, which becomes invalid at once."""
+    _ring(data_dir, config_file, is_curve=is_curve).remove(name)
+
+
+def _ring(data_dir: Path | None, config_file: Path | None, *, is_curve: bool) -> "CurveRing | KeyRing":
     if is_curve:
         from renderer.frontends.zmq.curve import CurveRing  # noqa: PLC0415 - as above
 
-        CurveRing(_directory(data_dir, config_file)).remove(name)
-        return
+        return CurveRing(_directory(data_dir, config_file))
     from renderer.frontends.http.keys import KeyRing  # noqa: PLC0415 - as above
 
-    KeyRing(_directory(data_dir, config_file)).remove(name)
+    return KeyRing(_directory(data_dir, config_file))
 
 
 def _directory(data_dir: Path | None, config_file: Path | None) -> Path:

@@ -1,4 +1,4 @@
-"""Where a video goes: what is checked and asked before the work, and what goes to stdout after it."""
+"""Where a video goes: what is checked and asked before it is made, and writing it to stdout afterwards."""
 
 import os
 import shutil
@@ -15,13 +15,13 @@ from renderer.errors import ConfigError, OutputFailed
 
 Overwrite = Annotated[
     bool | None,
-    typer.Option("-y/-n", help="Replace an existing video, or never; else a terminal is asked, a script replaces."),
+    typer.Option("-y/-n", help="Replace an existing video, or never; by default a terminal asks, a script replaces."),
 ]
 
 
 @contextmanager
 def written(output: Path, *, overwrite: bool | None, as_json: bool) -> Iterator[Path]:
-    """Lend the place that the video is to be rendered to, after all is checked that can be before the work."""
+    """Lend the path that the video will be written to, after all checks that are possible before the work."""
     if str(output) != "-":
         place_for(output)
         may_replace(output, overwrite=overwrite)
@@ -31,7 +31,7 @@ def written(output: Path, *, overwrite: bool | None, as_json: bool) -> Iterator[
         raise ConfigError("-o - writes the video to stdout, where --json would write as well")
     if sys.stdout.isatty():
         raise ConfigError("-o - writes the video to stdout, which is a terminal; expected a pipe or a file")
-    # A whole file with its index in front, which every reader of a pipe takes; it is known when all is rendered.
+    # The index, which stands in front so that every reader of a pipe can use it, is only known once all is rendered.
     with scratch_dir() as scratch:
         place = scratch / "stdout.mp4"
         yield place
@@ -39,10 +39,10 @@ def written(output: Path, *, overwrite: bool | None, as_json: bool) -> Iterator[
 
 
 def may_replace(output: Path, *, overwrite: bool | None) -> None:
-    """Ask a person whether a file may be replaced; scripts, which cannot answer, replace it unless they say `-n`.
+    """Ask on a terminal whether a file may be replaced; a script replaces it unless it says `-n`.
 
     Raises:
-        ConfigError: it may not.
+        ConfigError: the file may not be replaced.
     """
     if overwrite or not output.exists():
         return
@@ -57,7 +57,7 @@ def _copy_to_stdout(video: Path) -> None:
             shutil.copyfileobj(file, sys.stdout.buffer)
         sys.stdout.buffer.flush()
     except BrokenPipeError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes stdout again when it exits
         raise OutputFailed("-o -: stdout was closed before the whole video was written") from error
     except OSError as error:
         raise OutputFailed(f"-o -: the video cannot be written to stdout: {error.strerror}") from error

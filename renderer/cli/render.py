@@ -1,50 +1,17 @@
-"""The command `stillreel render`, and the arguments that it shares with `submit`: a manifest, or images as they lie."""
+"""The command `stillreel render`, and the arguments that it shares with `submit`: a manifest, or images."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from protocol.schema import RenderResult
+from protocol.schema import CanvasChoice, GapRule, OnError, RenderResult, Scaling
 from renderer.cli import terminal, usage
 from renderer.cli.output import Overwrite, refuse_manifest, written
+from renderer.cli.usage import AsJson, ConfigFile
 from renderer.errors import ConfigError, JobError
 from renderer.manifests.sources import Asked, Wishes, ask, parse_hold
 from renderer.manifests.still import naming_its_files, parse_overrides, warning_with_files
-
-
-class ScalingName(StrEnum):
-    """protocol.schema.Scaling, as choices of an option."""
-
-    AUTO = "auto"
-    LANCZOS = "lanczos"
-    AREA = "area"
-    NEAREST = "nearest"
-
-
-class CanvasName(StrEnum):
-    """protocol.schema.CanvasChoice, as choices of an option."""
-
-    FIRST = "first"
-    LARGEST = "largest"
-
-
-class OnErrorName(StrEnum):
-    """protocol.schema.OnError, as choices of an option."""
-
-    FAIL = "fail"
-    SKIP = "skip"
-    HOLD = "hold"
-
-
-class GapsName(StrEnum):
-    """protocol.schema.GapRule, as choices of an option."""
-
-    CLOSE = "close"
-    HOLD = "hold"
-    FAIL = "fail"
-
 
 app = typer.Typer()
 
@@ -57,36 +24,36 @@ Sources = Annotated[
     ),
 ]
 Hold = Annotated[
-    str | None, typer.Option(metavar="FRAMES", help="How long each image is shown: 24 or 1.5s; else for one frame.")
+    str | None, typer.Option(metavar="FRAMES", help="How long each image is shown: 24 or 1.5s; one frame by default.")
 ]
 Fps = Annotated[str | None, typer.Option(metavar="RATE", help="Frames per second: 30, 23.976, 30000/1001.")]
 ScalingOption = Annotated[
-    ScalingName | None, typer.Option("--scaling", help="How images are scaled; nearest keeps pixel art sharp.")
+    Scaling | None, typer.Option("--scaling", help="How images are scaled; nearest keeps pixel art sharp.")
 ]
 CanvasOption = Annotated[
-    CanvasName | None, typer.Option("--canvas", help="Whose size the video has: the first image's or the largest's.")
+    CanvasChoice | None,
+    typer.Option("--canvas", help="Which image sets the video's size: the first or the largest."),
 ]
 OnErrorOption = Annotated[
-    OnErrorName | None,
+    OnError | None,
     typer.Option(
         "--on-error",
-        help="An image that cannot be had: the job fails, it is left out, or the one before is held for its time.",
+        help="If an image cannot be read: the job fails, it is left out, or the one before is held for its time.",
     ),
 ]
 Gaps = Annotated[
-    GapsName | None,
+    GapRule | None,
     typer.Option(
         "--gaps",
-        help="A number missing from the names: the images around it follow one another, the one before is held for its "
-        "time, or the job fails.",
+        help="If a number is missing from the names: close the gap, hold the image before it for its time, or fail.",
     ),
 ]
 Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the request, as crf=18.")
+    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the request, such as crf=18.")
 ]
-Start = Annotated[int | None, typer.Option(metavar="NUMBER", help="A pattern's first number; else the lowest there.")]
+Start = Annotated[int | None, typer.Option(metavar="NUMBER", help="A pattern's first number; by default the lowest.")]
 KeepOrder = Annotated[
-    bool, typer.Option("--keep-order", help="Leave images as typed, even in alphabetical order, as a shell's * is.")
+    bool, typer.Option("--keep-order", help="Keep the order as typed, even if it is alphabetical, as from a shell's *.")
 ]
 
 
@@ -98,7 +65,7 @@ def asked(
     *,
     keep_order: bool,
 ) -> Asked:
-    """Read what was typed."""
+    """Return the request that was typed."""
     return ask(
         sources,
         Wishes(
@@ -111,7 +78,7 @@ def asked(
 
 
 def assigned(assignments: list[str] | None, **options: str | None) -> list[str]:
-    """Return what `--set` says and what options of the fields' own names say, which win."""
+    """Return what `--set` says, and what the options for single fields say, which take precedence."""
     return [*(assignments or ()), *(f"{name}={value}" for name, value in options.items() if value)]
 
 
@@ -132,10 +99,10 @@ def render(
     gaps: Gaps = None,
     keep_order: KeepOrder = False,
     overwrite: Overwrite = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")] = False,
-    config_file: Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")] = None,
+    as_json: AsJson = False,
+    config_file: ConfigFile = None,
 ) -> None:
-    """Render images or a manifest here, without a daemon. Any file that you can read may be in it."""
+    """Render images or a manifest here, without a daemon. It may name any file that you can read."""
     from renderer import config  # noqa: PLC0415 - `submit`, which shares this module's options, stays quick
     from renderer import render as render_here  # noqa: PLC0415 - as above
 
@@ -157,7 +124,7 @@ def render(
 
 
 def with_warnings(result: RenderResult, found: Asked) -> RenderResult:
-    """Add to a result what was noticed before its request was made, and name the files that it warns of."""
+    """Add the warnings about what was typed to a result, and name the files that warnings are about."""
     warnings = warning_with_files(result.warnings, found.fields)
     return result.model_copy(update={"warnings": (*found.warnings, *warnings)})
 

@@ -1,4 +1,4 @@
-"""The commands `stillreel serve` and `stillreel doctor`: the daemon, and what it would find on this machine."""
+"""The commands `stillreel serve` and `stillreel doctor`: the daemon, and a check of what works on this machine."""
 
 import json
 import logging
@@ -10,40 +10,43 @@ import typer
 
 from renderer import config
 from renderer.cli import terminal, usage
+from renderer.cli.usage import AsJson, ConfigFile
 from renderer.disk import absolute
 from renderer.observe import logs
 
 app = typer.Typer()
 
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
-
 
 @app.command(epilog=usage.SERVE)
 def serve(
     *,
-    bind: Annotated[str | None, typer.Option(help="ZeroMQ endpoint; asks for CURVE keys once some are made.")] = None,
+    bind: Annotated[str | None, typer.Option(help="ZeroMQ endpoint; requires CURVE keys once there are some.")] = None,
     local: Annotated[
-        str | None, typer.Option(metavar="ENDPOINT", help="One more, loopback or ipc, that never asks for keys.")
+        str | None, typer.Option(metavar="ENDPOINT", help="A second one, loopback or ipc, that never requires keys.")
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the daemon keeps its files.")] = None,
     allow_root: Annotated[list[Path] | None, typer.Option(help="Directory that requests may read from.")] = None,
     allow_http: Annotated[
-        bool | None, typer.Option("--allow-http/--no-allow-http", help="Requests may name http(s) URLs; so by default.")
+        bool | None,
+        typer.Option("--allow-http/--no-allow-http", help="Requests may name http(s) URLs, as by default."),
     ] = None,
     allow_network: Annotated[
-        list[str] | None, typer.Option(metavar="CIDR", help="Network that http(s) URLs may reach though not public.")
+        list[str] | None,
+        typer.Option(metavar="CIDR", help="Network that is not public but that http(s) URLs may reach."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Jobs rendered at once.")] = None,
-    spool: Annotated[Path | None, typer.Option(metavar="DIR", help="Directory that manifests are dropped in.")] = None,
-    http: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Speak HTTP here, the page included.")] = None,
-    https: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Speak HTTPS here.")] = None,
-    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Its certificate; else keys --tls's.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="How many jobs to render at the same time.")] = None,
+    spool: Annotated[Path | None, typer.Option(metavar="DIR", help="Directory into which manifests are moved.")] = None,
+    http: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Serve HTTP and the page here.")] = None,
+    https: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Serve HTTPS here.")] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its certificate; else that of keys --tls.")
+    ] = None,
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key.")] = None,
     metrics: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Loopback address for Prometheus.")] = None,
-    log_format: Annotated[str | None, typer.Option(metavar="text|json", help="How the log is written.")] = None,
+    log_format: Annotated[str | None, typer.Option(metavar="text|json", help="The format of the log.")] = None,
     config_file: ConfigFile = None,
 ) -> None:
-    """Run the daemon; a line on stdout says when it is ready. SIGTERM or SIGHUP drains, a second one stops at once."""
+    """Run the daemon; a line on stdout says when it is ready. SIGTERM or SIGHUP drains it, a second one stops it."""
     from renderer.daemon import serve as serve_until_stopped  # noqa: PLC0415 - the help of all commands stays quick
 
     settings = config.load(
@@ -66,11 +69,8 @@ def serve(
 
 
 @app.command(epilog=usage.DOCTOR)
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")] = False,
-    config_file: ConfigFile = None,
-) -> None:
-    """Say what works on this machine, and why not where it does not."""
+def doctor(as_json: AsJson = False, config_file: ConfigFile = None) -> None:
+    """Show what works on this machine, and why other things do not."""
     from renderer.cli.doctor import examine  # noqa: PLC0415 - the help of all commands stays quick
 
     findings = examine(config.load(config_file))

@@ -1,6 +1,6 @@
-"""The command `stillreel store`: look at the store and its files, back them up, restore them, take up what is unknown.
+"""The command `stillreel store`: check the store and its files, back them up, restore them, and adopt unknown videos.
 
-`check` and `backup` may be run while the daemon works, the others when it does not.
+`check` and `backup` may be run while the daemon is running, the others only while it is not.
 """
 
 import time
@@ -11,6 +11,7 @@ import typer
 
 from renderer import config
 from renderer.cli import usage
+from renderer.cli.usage import ConfigFile, DataDir
 from renderer.config import Settings
 from renderer.errors import ConfigError
 from renderer.jobs.data_dir import STORE_NAME, data_dir, held
@@ -22,14 +23,12 @@ app = typer.Typer(
     epilog=usage.STORE,
 )
 
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the daemon keeps its files.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
 Backup = Annotated[Path, typer.Argument(help="The backup: a tar archive.")]
 
 
 @app.command(epilog=usage.STORE_CHECK)
 def check(directory: DataDir = None, config_file: ConfigFile = None) -> None:
-    """Say what the store knows, what is missing and what belongs to no job."""
+    """Show what the store knows, which files are missing, and which videos belong to no job."""
     from renderer.jobs.archive import examine  # noqa: PLC0415 - the client commands stay quick
 
     found = examine(_existing(_settings(directory, config_file)))
@@ -52,7 +51,7 @@ def check(directory: DataDir = None, config_file: ConfigFile = None) -> None:
 
 @app.command(epilog=usage.STORE)
 def backup(file: Backup, directory: DataDir = None, config_file: ConfigFile = None) -> None:
-    """Write the store and all that belongs to it into one file; a daemon may be at work meanwhile."""
+    """Write the store and all files that belong to it into one archive; the daemon may be running."""
     from renderer.jobs.archive import back_up  # noqa: PLC0415 - as above
 
     settings = _settings(directory, config_file)
@@ -62,7 +61,7 @@ def backup(file: Backup, directory: DataDir = None, config_file: ConfigFile = No
 
 @app.command(epilog=usage.STORE)
 def restore(file: Backup, directory: DataDir = None, config_file: ConfigFile = None) -> None:
-    """Lay a backup out in a data directory that knows no jobs."""
+    """Restore a backup into a data directory that has no jobs."""
     from renderer.jobs.archive import restore as lay_out  # noqa: PLC0415 - as above
 
     with held(data_dir(_settings(directory, config_file).server)) as data:
@@ -72,7 +71,7 @@ def restore(file: Backup, directory: DataDir = None, config_file: ConfigFile = N
 
 @app.command(epilog=usage.STORE)
 def adopt(directory: DataDir = None, config_file: ConfigFile = None) -> None:
-    """Make a finished job of each video that belongs to none, so that it is served, and removed when its time is up."""
+    """Make a finished job of each video that has none, so that it can be fetched and expires like others."""
     from renderer.jobs.adoption import adopt as take_up  # noqa: PLC0415 - as above
 
     with held(_existing(_settings(directory, config_file))) as data:
@@ -86,7 +85,7 @@ def adopt(directory: DataDir = None, config_file: ConfigFile = None) -> None:
 
 @app.command(epilog=usage.STORE)
 def clear(directory: DataDir = None, config_file: ConfigFile = None) -> None:
-    """Remove the videos that belong to no job of the store."""
+    """Remove the videos that belong to no job."""
     from renderer.jobs.adoption import clear as remove  # noqa: PLC0415 - as above
 
     with held(_existing(_settings(directory, config_file))) as data:

@@ -7,12 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from protocol.endpoint import DEFAULT_ENDPOINT as ENDPOINT
 from protocol.errors import Unreachable
 from renderer.cli import terminal, usage
 from renderer.cli.client import (
-    ENDPOINT,
     LONG_PATIENCE_S,
-    AsJson,
     Connect,
     Curve,
     FetchTo,
@@ -36,6 +35,7 @@ from renderer.cli.render import (
     assigned,
     with_warnings,
 )
+from renderer.cli.usage import AsJson
 from renderer.errors import ConfigError
 
 app = typer.Typer()
@@ -54,14 +54,14 @@ def submit(
     start: Start = None,
     gaps: Gaps = None,
     keep_order: KeepOrder = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for the end and show progress.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended and show its progress.")] = False,
     output: FetchTo = None,
     overwrite: Overwrite = None,
     connect: Connect = ENDPOINT,
     curve: Curve = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give images or a manifest to a running daemon; local files go by absolute path and must lie under its roots."""
+    """Send images or a manifest to a running daemon, which must be allowed to read the local files in it."""
     if output is not None and not wait:
         raise ConfigError("expected --wait with -o; without it, fetch the video later: stillreel result ID -o FILE")
     fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error)
@@ -82,14 +82,14 @@ def submit(
             with terminal.progress_bar(quiet=as_json) as show:
                 rendered = client.render(request, progress=show)
         except (KeyboardInterrupt, Unreachable):
-            terminal.show_note(f"the job goes on if it was accepted: stillreel status {request['request_id']}")
+            terminal.show_note(f"the job continues if it was accepted: stillreel status {request['request_id']}")
             raise
         made = fetched(client, with_warnings(rendered, found), request["request_id"], place)
     terminal.show_result(made, as_json=as_json, on_stderr=str(output) == "-")
 
 
 def _absolute(request: dict[str, Any], base: Path) -> dict[str, Any]:
-    """Name local files so that the daemon, which runs elsewhere, finds them; all else is left to its checks."""
+    """Make the paths of local files absolute, so that the daemon finds them; it checks the rest of the request."""
     images = request.get("images")
     if not isinstance(images, list):
         return request

@@ -1,14 +1,13 @@
 """What the command line shows: a progress bar, the table of jobs, and the lines for a status, a result and an error.
 
-Results go to stdout, words and bars to stderr, so that a pipe gets the answer only. Text that comes from elsewhere is
-escaped, because an error may quote a file's name and a terminal obeys what it reads.
+Results go to stdout, messages and bars to stderr, so that a pipe only gets the answer. Text from elsewhere is escaped,
+because an error may quote a file's name, and a terminal would obey control characters in it.
 
-What draws (rich) is imported where it draws: a command that answers in plain lines need not wait for it.
+The library that draws (rich) is imported where it is used, so commands that print plain lines need not wait for it.
 """
 
 import contextlib
 import functools
-import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import typer
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from protocol.schema import Health, JobStatus, LogLine, Progress, RenderResult, ResultWarning
 from renderer.observe.redaction import printable
@@ -60,7 +60,7 @@ def show_error(message: str) -> None:
 
 
 def show_note(message: str) -> None:
-    """Print one line on stderr that is no error."""
+    """Print one line on stderr that is not an error."""
     typer.echo(printable(message), err=True)
 
 
@@ -106,7 +106,7 @@ def _bar(err: "Console") -> Iterator[ShowProgress]:
 
 
 def show_status(seen: JobStatus, *, as_json: bool) -> None:
-    """Print where a job is, and on stderr what it failed of."""
+    """Print a job's status, and on stderr the error of one that failed."""
     if as_json:
         _show_json(seen)
         return
@@ -116,18 +116,18 @@ def show_status(seen: JobStatus, *, as_json: bool) -> None:
 
 
 def show_cancelled(seen: Sequence[JobStatus], *, as_json: bool) -> None:
-    """Print a line for every job that was told to end; that they were cancelled is no error here."""
+    """Print a line for every job that was cancelled, which is not an error here."""
     if as_json:
-        typer.echo(json.dumps([job.model_dump(mode="json") for job in seen], indent=2))
+        _show_json(seen)
         return
     for job in seen:
         typer.echo(status_line(job))
     if not seen:
-        show_note("no job of yours has still to end")
+        show_note("none of your jobs is waiting or running")
 
 
 def status_line(seen: JobStatus) -> str:
-    """Return where a job is, in one line."""
+    """Return a job's status in one line."""
     parts = [state_name(seen)]
     if seen.queue_position is not None:
         parts.append(f"{seen.queue_position} ahead")
@@ -138,19 +138,19 @@ def status_line(seen: JobStatus) -> str:
 
 
 def _coded(progress: Progress) -> str:
-    """Return how many frames are coded, of how many; stills that were fed say little, as encoders hold frames back."""
+    """Return how many of the frames are coded; the stills say less, because encoders hold frames back."""
     return str(progress.frames) if progress.stage == "done" else f"{progress.frames_done}/{progress.frames}"
 
 
 def state_name(seen: JobStatus) -> str:
-    """Return the finer state, or what the coarse one tells of it if the daemon is of an earlier version."""
+    """Return the precise state, or what can be derived of it if the daemon is of an earlier version."""
     if seen.state is not None:
         return seen.state
     return "failed" if seen.error else _BARE_STATES[seen.status]
 
 
 def show_result(made: RenderResult, *, as_json: bool, on_stderr: bool = False) -> None:
-    """Print what came out, on stderr where stdout has the video itself; what one might not expect goes there too."""
+    """Print a result, on stderr if stdout has the video itself; warnings always go to stderr."""
     show_warnings(made.warnings)
     if as_json:
         _show_json(made)
@@ -166,7 +166,7 @@ def show_result(made: RenderResult, *, as_json: bool, on_stderr: bool = False) -
 
 
 def show_warnings(warnings: Iterable[ResultWarning]) -> None:
-    """Print on stderr what one might not expect of a video."""
+    """Print the warnings about a video on stderr."""
     for warning in warnings:
         _say("warning:", "yellow", str(warning))
 
@@ -174,16 +174,16 @@ def show_warnings(warnings: Iterable[ResultWarning]) -> None:
 def show_log(lines: Sequence[LogLine], *, as_json: bool) -> None:
     """Print a line per event."""
     if as_json:
-        typer.echo(json.dumps([line.model_dump(mode="json") for line in lines], indent=2))
+        _show_json(lines)
         return
     for line in lines:
         typer.echo(printable(f"{line.timestamp} {line.level:<5} {line.message}"))
     if not lines:
-        show_note("nothing is kept of the job's log")
+        show_note("the job's log is empty or was removed")
 
 
 def show_health(seen: Health, *, as_json: bool) -> None:
-    """Print whether a job would be taken now, and why not."""
+    """Print whether a job would be accepted now, or why not."""
     if as_json:
         _show_json(seen)
     elif seen.ready:
@@ -196,7 +196,7 @@ def show_health(seen: Health, *, as_json: bool) -> None:
 def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:
     """Print a line per job."""
     if as_json:
-        typer.echo(json.dumps([job.model_dump(mode="json") for job in jobs], indent=2))
+        _show_json(jobs)
         return
     from rich.console import Console  # noqa: PLC0415 - drawn with only now
 
@@ -207,22 +207,22 @@ def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def jobs_display(*, as_json: bool) -> Iterator[Callable[[Sequence[JobStatus]], None]]:
-    """Lend what shows the jobs as they are by now: drawn anew on a terminal, elsewhere a line for each change."""
+    """Lend a function that shows jobs: redrawn on a terminal, elsewhere a line for each change."""
     from rich.console import Console, Group  # noqa: PLC0415 - drawn with only now
     from rich.live import Live  # noqa: PLC0415 - as above
 
     out = Console()
     if as_json or not out.is_terminal:
-        told: dict[str, str] = {}
+        printed: dict[str, str] = {}
 
-        def tell(jobs: Sequence[JobStatus]) -> None:
+        def show(jobs: Sequence[JobStatus]) -> None:
             lines = {job.request_id: job.model_dump_json() if as_json else _change_line(job) for job in jobs}
-            for line in (line for name, line in lines.items() if told.get(name) != line):
+            for line in (line for name, line in lines.items() if printed.get(name) != line):
                 typer.echo(line)
-            told.clear()
-            told.update(lines)
+            printed.clear()
+            printed.update(lines)
 
-        yield tell
+        yield show
         return
     with Live(console=out, auto_refresh=False) as live:
 
@@ -241,10 +241,10 @@ def _change_line(job: JobStatus) -> str:
 
 
 def job_lines(jobs: Sequence[JobStatus], now: datetime, width: int | None) -> "list[Text]":
-    """Return a heading and a line per job; an error stands at its end, or below where it would not fit.
+    """Return a heading and a line per job, with an error at its end, or below it if it would not fit.
 
     Args:
-        width: columns of the terminal; None where nobody looks and every job is to be one line.
+        width: columns of the terminal; None if every job must be on one line.
     """
     from rich.text import Text  # noqa: PLC0415 - drawn with only now
 
@@ -297,7 +297,7 @@ def span_words(span: timedelta | None) -> str:
 
 
 def show_findings(findings: Iterable[tuple[bool, str, str]]) -> None:
-    """Print what `doctor` tried: whether it works, its name, and what was found."""
+    """Print what `doctor` has tried: whether it works, its name, and what was found."""
     from rich.console import Console  # noqa: PLC0415 - drawn with only now
     from rich.table import Table  # noqa: PLC0415 - as above
     from rich.text import Text  # noqa: PLC0415 - as above
@@ -308,5 +308,5 @@ def show_findings(findings: Iterable[tuple[bool, str, str]]) -> None:
     Console().print(table)
 
 
-def _show_json(value: BaseModel) -> None:
-    typer.echo(value.model_dump_json(indent=2))
+def _show_json(value: BaseModel | Sequence[BaseModel]) -> None:
+    typer.echo(to_json(value, indent=2))

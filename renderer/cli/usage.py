@@ -1,9 +1,16 @@
-"""How commands refuse an option's value, and the exit codes that they leave with.
+"""What the commands share: some options, the words for a wrong value of an option, and the exit codes.
 
-Exit codes mean the same everywhere; a line of each command's help names those that it can leave with.
+Exit codes mean the same everywhere; a line of each command's help names those that it can end with.
 """
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the daemon keeps its files.")]
 
 
 def in_our_words(error: typer.BadParameter) -> str:
@@ -19,7 +26,7 @@ def in_our_words(error: typer.BadParameter) -> str:
 
 
 DONE, FAILED, USAGE, UNREACHABLE, TRY_AGAIN = range(5)
-STOPPED = 130  # as shells say that Ctrl-C has ended something
+STOPPED = 130  # the code that shells use when Ctrl-C has ended something
 
 _USAGE = f"{USAGE} usage or configuration"
 _STOPPED = f"{STOPPED} stopped by Ctrl-C"

@@ -256,7 +256,7 @@ def test_wrong_options_are_refused_before_anything_is_rendered(
 
 
 def test_directories_that_cannot_be_used_are_refused(tree: Tree, run: RunBatch, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="missing is no directory"):
+    with pytest.raises(ConfigError, match="expected a directory, found"):
         run(directory=tmp_path / "missing")
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"--out .*file: "):

@@ -94,7 +94,7 @@ def test_an_endpoint_that_is_no_address_ends_with_2(cli: Cli, command: list[str]
 def test_an_answer_that_cannot_be_read_is_told_in_one_line(serve: Serve, cli: Cli) -> None:
     server = serve(lambda server, call: server.answer(call, {"request_id": 7}))
     line = failed(cli("status", "a", "--connect", server.endpoint), 1)
-    assert "no JobStatus: request_id: " in line
+    assert "not a valid JobStatus: request_id: " in line
     assert "; progress: expected a value, found none" in line
 
 
@@ -157,7 +157,7 @@ def test_health_says_in_a_line_and_by_the_exit_code_whether_a_job_would_be_taken
 def test_health_of_something_else_ends_with_3_and_of_no_address_with_2(
     cli: Cli, door: Callable[[int, str], str]
 ) -> None:
-    assert "is no stillreel daemon; start" in failed(cli("health", "--http", door(200, "hello")), 3)
+    assert "is not a stillreel daemon; start" in failed(cli("health", "--http", door(200, "hello")), 3)
     assert "/readyz: Connection refused; start" in failed(cli("health", "--http", "http://127.0.0.1:9"), 3)
     assert failed(cli("health", "--http", "127.0.0.1:8480"), 2).startswith(
         "error: expected the address of an HTTP door"

@@ -78,6 +78,10 @@ class KeyRing:
                 )
         return self._keys
 
+    def listed(self) -> list[tuple[str, str]]:
+        """Return the names of the keys, and when each was made."""
+        return [(key.name, key.made_at) for key in self.keys]
+
     def name_of(self, secret: str) -> str | None:
         """Return the name of a key, or None; this takes as long for a wrong key as for a right one."""
         given = _hash(secret)

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,7 +112,7 @@ def daemon(spool: Path, name: str = "ours", host: str | None = None) -> Claims:
     """A daemon in this process; `host` makes it one on another machine, whose process cannot be seen from here."""
     claims = Claims(spool, name, LEASE_S)
     if host:
-        claims._us = replace(claims._us, host=host)
+        claims._us = claims._us.model_copy(update={"host": host})
     return claims
 
 
