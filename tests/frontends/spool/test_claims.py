@@ -142,6 +142,7 @@ def test_a_manifest_is_a_json_file_or_a_directory_with_a_manifest_and_nothing_el
     os.mkfifo(claims.incoming / "pipe")
     assert sorted((found.entry, found.name, found.is_bundle) for found in claims.waiting()) == [
         ("bundle", "bundle", True),
+        ("d.JSON", "d", False),
         ("odd.json", "odd.json", True),
         ("single.json", "single", False),
     ]
