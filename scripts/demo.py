@@ -37,7 +37,6 @@ def main() -> None:
     request = make_request(OUT / "demo")
     with daemon(OUT / "demo") as endpoint, Client(endpoint) as client:
         result = render(client, request)
-    shutil.copyfile(Path(result.video.url.removeprefix("file://")), OUT / "demo.mp4")
     contact_sheet(OUT / "demo.mp4", OUT / "demo.png", [image.frames for image in request.images])
     show(result)
 
@@ -111,7 +110,7 @@ def render(client: Client, request: RenderRequest) -> Rendered:
 
         result = client.render(request, progress=follow)
         bar.update(task, total=result.frames, completed=result.frames)
-    kept = OUT / "demo" / "rendered.mp4"
+    kept = OUT / "demo.mp4"
     shutil.copyfile(Path(result.video.url.removeprefix("file://")), kept)  # the daemon's directory goes with it
     return result.model_copy(update={"video": result.video.model_copy(update={"url": kept.absolute().as_uri()})})
 
