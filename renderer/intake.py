@@ -157,9 +157,9 @@ def _refuse_what_is_not_there(request: RenderRequest, origin: Origin) -> None:
 
 
 def refuse_missing_gpu(request: RenderRequest, gpus: NvencFindings | None) -> None:
-    """Refuse a request that names nvenc where no GPU encodes it, with the probe's reason."""
+    """Refuse a request that names nvenc where no GPU can encode it, with the probe's reason."""
     if request.encoder == "nvenc" and gpus:
-        if gpus.refusal:
+        if gpus.refusal and not gpus.refused:
             raise NotSupported(gpus.refusal, loc=("encoder",))
         _refuse_canvas(request, canvas_limits("nvenc", gpus), "the GPU's encoder ends there; libx264 goes further")
 

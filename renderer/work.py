@@ -113,6 +113,8 @@ class NvencLimits:
     height_max: int
     engines: int
     most_b_pictures: int
+    counts_references: bool = True
+    """It can be told how many reference pictures a picture may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,7 @@ class NvencDevice:
         uuid: as CUDA_VISIBLE_DEVICES takes it, such as "GPU-1f2e...": it names the device to every process alike.
         reason: why it cannot encode; None if it has just encoded a picture.
         is_busy: it has an encoder, but others held all its sessions.
-        has_engine: False where the driver says that the card has no H.264 encoder at all.
+        has_engine: False where the card is known to have no H.264 encoder at all.
         limits: None unless it works.
     """
 
@@ -152,6 +154,11 @@ class NvencFindings:
     def candidates(self) -> tuple[NvencDevice, ...]:
         """The devices that encode, or would if one of their sessions were free."""
         return tuple(device for device in self.devices if device.reason is None or device.is_busy)
+
+    @property
+    def refused(self) -> tuple[NvencDevice, ...]:
+        """The devices that did not encode when they were probed but may later: their cards have an encoder."""
+        return tuple(device for device in self.devices if device not in self.candidates and device.has_engine)
 
     @property
     def refusal(self) -> str | None:

@@ -125,8 +125,11 @@ def test_what_is_above_a_limit_or_not_there_is_refused_at_its_field(job_of, imag
 
 def test_nvenc_by_name_is_refused_with_the_probes_reason() -> None:
     request = RenderRequest.model_validate({"images": [{"url": "a"}], "encoder": "nvenc"})
+    h100 = NvencDevice("GPU-1", "H100", "H100 has none", has_engine=False)
     with pytest.raises(NotSupported, match="encoder: H100 has none"):
-        refuse_missing_gpu(request, NvencFindings("570", (NvencDevice("GPU-1", "H100", "H100 has none"),)))
+        refuse_missing_gpu(request, NvencFindings("570", (h100,)))
+    withheld = NvencDevice("GPU-1", "L4", "L4: the driver refuses")
+    refuse_missing_gpu(request, NvencFindings("570", (withheld,)))  # a worker asks it again
     refuse_missing_gpu(request, NvencFindings("570", (NvencDevice("GPU-2", "L4"),)))
     refuse_missing_gpu(request, None)
     refuse_missing_gpu(request.model_copy(update={"encoder": "auto"}), NvencFindings(reason="there is no driver"))

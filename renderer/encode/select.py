@@ -11,9 +11,10 @@ from renderer.encode.base import Encoder
 from renderer.encode.nvenc.breaker import Breaker
 from renderer.encode.nvenc.cache import keeper
 from renderer.encode.nvenc.encoder import NvencEncoder
+from renderer.encode.nvenc.findings import nvenc_refusal
 from renderer.encode.nvenc.locks import state_dir
 from renderer.encode.nvenc.options import refusal_of
-from renderer.encode.nvenc.probe import findings_here, try_device
+from renderer.encode.nvenc.probe import findings_here, recalled, try_device
 from renderer.encode.nvenc.session import Opening
 from renderer.encode.stream import StreamSettings
 from renderer.encode.x264 import X264Encoder
@@ -76,7 +77,8 @@ def choose(asked: EncoderName, canvas: Canvas, crf: int, settings: RenderSetting
         if asked == "nvenc":
             raise
         return libx264(error.message)
-    in_sight = tuple(device.uuid for device in findings.candidates)
+    # The wheel asks the first device in sight what all can do, so one that encodes must come first.
+    in_sight = tuple(dict.fromkeys(each.uuid for each in (*devices, *findings.candidates, *findings.refused)))
     opening = Opening(
         settings.nvenc, devices, in_sight, lambda device, words: _breaker(settings.nvenc).trip(device.uuid, words)
     )
@@ -94,20 +96,22 @@ def _fit_devices(canvas: Canvas, crf: int, findings: NvencFindings, settings: Nv
     Raises:
         NotSupported: no device can; the message says why.
     """
-    if refused := findings.refusal:
-        raise NotSupported(refused, loc=("encoder",))
+    devices = findings.candidates + findings.refused
+    if not devices:
+        raise NotSupported(findings.refusal or "", loc=("encoder",))
     try:
         breaker = _breaker(settings)
     except DeviceFailed as error:
         raise NotSupported(error.message, loc=("encoder",)) from error
     reasons: dict[str, None] = {}
     fit = []
-    for device in findings.candidates:
-        reason = refusal_of(canvas, crf, device.limits) or breaker.refusal(device)
+    for device in devices:
+        known = recalled(settings, findings.driver, device)
+        reason = refusal_of(canvas, crf, known.limits) or breaker.refusal(device)
         if reason:
             reasons[reason] = None
         else:
-            fit.append(device)
+            fit.append(known)
     if not fit:
         raise NotSupported("; ".join(reasons), loc=("encoder",))
     return tuple(fit)
@@ -123,4 +127,8 @@ def _breaker(settings: NvencSettings) -> Breaker:
 
 def _still_failing(settings: NvencSettings, device: NvencDevice) -> str | None:
     found = try_device(settings, device.uuid, device.name)
-    return None if found.is_busy else found.reason
+    if found.is_busy:
+        return None
+    if device.reason and not found.reason and settings.hold_pictures:
+        return nvenc_refusal(settings, device.uuid)  # it could not be tested when the other devices were
+    return found.reason

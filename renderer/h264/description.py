@@ -1,5 +1,8 @@
 """Writes into an SPS what an encoder left out: colours, the shape of samples, and that no picture is out of order.
 
+Where the messages that time every picture (D.2.2, D.2.3) have been taken out of a stream, its SPS may not announce them
+either: the buffer that a decoder at a certain bit rate has (HRD), and how a display shows fields (pic_struct).
+
 Players guess what a stream does not state, and guess by its height. So the SPS of every encoder says the same as
 libx264's does (E.2.1): video_format 5 (unspecified), limited range, and code point 1, BT.709, for all three of Table
 E-3, E-4 and E-5; samples are square, and chroma lies on its left luma column, as `pictures.compose` puts it. The rest
@@ -7,9 +10,11 @@ of the SPS stays as its encoder wrote it.
 """
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Final
 
 from renderer.h264.bits import BitReader, BitWriter, escape, unescape
+from renderer.h264.levels import least_level
 from renderer.h264.parameter_sets import (
     SQUARE,
     Colour,
@@ -18,34 +23,42 @@ from renderer.h264.parameter_sets import (
     read_aspect,
     read_chroma_location,
     read_colour,
+    read_over_buffering,
     read_over_clock,
     read_over_overscan,
 )
 
 BT709: Final = Colour(is_full_range=False, primaries=1, transfer=1, matrix=1)
 
+_LEVEL_POSITION: Final = 24  # after the NAL unit's header, profile_idc and the constraint flags
 _UNSPECIFIED_FORMAT: Final = 5
 _LEFT: Final = 0
 _NO_LIMIT: Final = 0
 _LONGEST_VECTOR: Final = 15  # log2_max_mv_length: what holds where nothing is said
 
 
-def described(sps_nal: bytes, *, is_reordered: bool) -> bytes:
+def described(sps_nal: bytes, fps: Fraction | None = None, *, is_reordered: bool, is_timed: bool = True) -> bytes:
     """Return the SPS with colours and the shape of samples stated.
 
     Args:
         sps_nal: with its emulation prevention bytes, as in the stream.
+        fps: rate of the pictures that are shown; a level that is too low for it is raised.
         is_reordered: there may be B pictures; otherwise an SPS without bitstream_restriction gets one, so that players
             need not wait for a picture that could come late.
+        is_timed: there may be messages that time every picture.
 
     Raises:
         InvalidStream: it is not an SPS.
     """
     sps = parse_sps(sps_nal)
-    if sps.vui and _tells_all(sps.vui) and (is_reordered or sps.vui.num_reorder_frames is not None):
+    level_idc = max(sps.level_idc, least_level(sps, fps)) if fps else sps.level_idc
+    if sps.vui and _is_finished(sps.vui, is_reordered=is_reordered, is_timed=is_timed) and level_idc == sps.level_idc:
         return sps_nal
     unescaped = unescape(sps_nal)
     source, written = BitReader(unescaped), BitWriter()
+    _copy(source, written, _LEVEL_POSITION)
+    source.u(8)
+    written.u(8, level_idc)
     _copy(source, written, sps.vui_position)
     has_vui = source.flag()
     written.flag(True)
@@ -63,7 +76,7 @@ def described(sps_nal: bytes, *, is_reordered: bool) -> bytes:
     for _ in ("top field", "bottom field"):
         written.ue(_LEFT)
     if has_vui:
-        _copy_over(source, written, read_over_clock)
+        _copy_clock(source, written, is_timed=is_timed)
     else:
         written.u(4, 0)  # timing, both HRDs, pic_struct
     is_restricted = has_vui and source.flag()
@@ -76,8 +89,10 @@ def described(sps_nal: bytes, *, is_reordered: bool) -> bytes:
     return escape(written.to_bytes())
 
 
-def _tells_all(vui: Vui) -> bool:
-    return (vui.aspect_ratio_idc, vui.colour, vui.chroma_location) == (SQUARE, BT709, (_LEFT, _LEFT))
+def _is_finished(vui: Vui, *, is_reordered: bool, is_timed: bool) -> bool:
+    tells_all = (vui.aspect_ratio_idc, vui.colour, vui.chroma_location) == (SQUARE, BT709, (_LEFT, _LEFT))
+    tells_order = is_reordered or vui.num_reorder_frames is not None
+    return tells_all and tells_order and (is_timed or not vui.needs_picture_timing)
 
 
 def _payload_bits(unescaped: bytes) -> int:
@@ -97,6 +112,15 @@ def _copy_over(source: BitReader, written: BitWriter, read_over: Callable[[BitRe
     read_over(source)
     end, source.position = source.position, start
     _copy(source, written, end)
+
+
+def _copy_clock(source: BitReader, written: BitWriter, *, is_timed: bool) -> None:
+    _copy_over(source, written, read_over_clock)
+    if is_timed:
+        _copy_over(source, written, read_over_buffering)
+    else:
+        read_over_buffering(source)
+        written.u(3, 0)  # both HRDs, pic_struct
 
 
 def _write_colour(written: BitWriter) -> None:

@@ -5,27 +5,10 @@ rank of a picture within its IDR period, since nothing is presented across an ID
 number of the access unit less `num_reorder_frames`, and so never later than pts.
 """
 
-from typing import Final
-
 from renderer.h264.bits import InvalidStream, NalType, UnsupportedStream, nal_type, split_nals, unescape
+from renderer.h264.levels import most_kept
 from renderer.h264.parameter_sets import Sps
 from renderer.h264.syntax import ParameterSets, SliceHeader
-
-# Table A-1: MaxDpbMbs of level_idc 9 (which is 1b) to 62.
-_MAX_DPB_MBS: Final = {
-    **dict.fromkeys((9, 10), 396),
-    **dict.fromkeys((12, 13, 20), 2376),
-    **dict.fromkeys((22, 30), 8100),
-    **dict.fromkeys((40, 41), 32768),
-    **dict.fromkeys((51, 52), 184_320),
-    **dict.fromkeys((60, 61, 62), 696_320),
-    11: 900,
-    21: 4752,
-    31: 18000,
-    32: 20480,
-    42: 34816,
-    50: 110_400,
-}
 
 
 def num_reorder_frames(sps: Sps) -> int:
@@ -37,7 +20,7 @@ def num_reorder_frames(sps: Sps) -> int:
         return 0
     if sps.vui is not None and sps.vui.num_reorder_frames is not None:
         return sps.vui.num_reorder_frames
-    return min(_MAX_DPB_MBS.get(sps.level_idc, max(_MAX_DPB_MBS.values())) // sps.frame.size_in_mbs, 16)
+    return most_kept(sps)
 
 
 class PresentationOrder:

@@ -47,7 +47,8 @@ def read_vui(bits: BitReader) -> Vui:
     read_over_overscan(bits)
     colour = read_colour(bits)
     chroma_location = read_chroma_location(bits)
-    needs_picture_timing = read_over_clock(bits)
+    read_over_clock(bits)
+    needs_picture_timing = read_over_buffering(bits)
     num_reorder_frames = _num_reorder_frames(bits) if bits.flag() else None
     return Vui(aspect_ratio_idc, chroma_location, colour, needs_picture_timing, num_reorder_frames)
 
@@ -71,10 +72,14 @@ def read_over_overscan(bits: BitReader) -> None:
         bits.flag()  # overscan_appropriate_flag
 
 
-def read_over_clock(bits: BitReader) -> bool:
-    """Read on from the chroma location to bitstream_restriction_flag; say whether pictures need their timing."""
+def read_over_clock(bits: BitReader) -> None:
+    """Read num_units_in_tick, time_scale and fixed_frame_rate_flag, if there are any."""
     if bits.flag():
-        bits.u(65)  # num_units_in_tick, time_scale, fixed_frame_rate_flag
+        bits.u(65)
+
+
+def read_over_buffering(bits: BitReader) -> bool:
+    """Read on from the clock to bitstream_restriction_flag; say whether pictures need their timing."""
     has_hrd = _has_hrd(bits)
     has_pic_struct = bits.flag()
     return has_hrd or has_pic_struct

@@ -16,7 +16,8 @@ from renderer.encode.x264 import X264Encoder
 from renderer.geometry import Canvas
 from renderer.h264.bits import BitWriter, NalType, escape, nal_type, split_nals
 from renderer.h264.description import BT709, described
-from renderer.h264.parameter_sets import Colour, parse_sps
+from renderer.h264.levels import least_level
+from renderer.h264.parameter_sets import Colour, FrameShape, parse_sps
 
 REORDERED = (False, True)
 
@@ -154,3 +155,48 @@ def test_an_sps_of_libx264_is_told_the_shape_of_samples_alone(is_reordered: bool
 
 def test_an_unspecified_colour_is_not_bt709() -> None:
     assert Colour() != BT709
+
+
+# Of NVENC: Main profile, level 3.1, 848x464 at 30 fps, with an HRD and pic_struct.
+TIMED = bytes.fromhex("674d401f965281a877602d4080805000003e80000ea60e000005b8d0001e848bbcb828")
+
+
+def test_an_sps_announces_no_timing_messages_where_they_were_taken_out() -> None:
+    before, after = parse_sps(TIMED), parse_sps(described(TIMED, is_reordered=True, is_timed=False))
+    assert before.vui is not None
+    assert after.vui is not None
+    assert before.vui.needs_picture_timing
+    assert not after.vui.needs_picture_timing
+    assert described(TIMED, is_reordered=True, is_timed=False) == described(
+        described(TIMED, is_reordered=True), is_reordered=True, is_timed=False
+    )
+    kept = parse_sps(described(TIMED, is_reordered=True)).vui
+    assert kept is not None
+    assert kept.needs_picture_timing
+
+
+@pytest.mark.parametrize(
+    ("fps", "level_idc"), [(1, 31), (30, 31), (70, 31), (71, 32), (140, 32), (141, 40), (12_000, 62)]
+)
+def test_a_level_that_is_too_low_for_the_rate_is_raised(fps: int, level_idc: int) -> None:
+    assert parse_sps(described(TIMED, Fraction(fps), is_reordered=True)).level_idc == level_idc
+
+
+@pytest.mark.parametrize(
+    ("size", "fps", "references", "level_idc"),
+    [
+        ((192, 128), 24, 1, 11),
+        ((1280, 720), 30, 3, 31),
+        ((1280, 720), 60, 3, 32),
+        ((1920, 1080), 30, 4, 40),
+        ((1920, 1080), 30, 5, 50),
+        ((1920, 1080), 60, 4, 42),
+        ((3840, 2160), 30, 1, 51),
+        ((4096, 16), 24, 1, 40),  # no longer than the root of eight times the largest picture
+    ],
+)
+def test_the_least_level_is_that_of_table_a_1(size, fps: int, references: int, level_idc: int) -> None:
+    width, height = (-(-side // 16) for side in size)
+    frame = FrameShape(width, height, is_progressive=True, crop=(0, 0, 0, 0))
+    sps = replace(parse_sps(TIMED), frame=frame, max_num_ref_frames=references)
+    assert least_level(sps, Fraction(fps)) == level_idc

@@ -2,7 +2,10 @@
 
 One file for each device that failed tells when, how often in a row and why. Once the pause is over, whoever locks the
 file first lets the device encode a picture, as the probe does; meanwhile, and while it fails, jobs go elsewhere. The
-pause doubles with every failure, up to half a day of the default.
+pause doubles with every failure; with the default of a minute it ends at half a day.
+
+A device that refused the probe already is left alone and tried like any other. The probe's findings are not asked for
+again while a daemon runs, so the file of such a device stays when it encodes after all, and tells of no failure.
 """
 
 import fcntl
@@ -46,6 +49,9 @@ class Breaker:
 
     def refusal(self, device: NvencDevice) -> str | None:
         """Return why the device is not to be used now, after trying it if its pause is over."""
+        if device.reason and not device.is_busy and not self._path(device.uuid).exists():
+            self.trip(device.uuid, device.reason)
+            return f"{device.reason}; the GPU is tried again in {self.retry_after_s:.0f} s"
         failed_s, failures, reason = self._read(device.uuid)
         if not failures:
             return None
@@ -67,7 +73,7 @@ class Breaker:
             still = self.try_device(device)
             if still is None:
                 log.info("%s encodes again", device.uuid, extra={"action": "recovered"})
-                path.unlink(missing_ok=True)
+                self._forget(device)
             else:
                 self.trip(device.uuid, still)
             return still
@@ -75,6 +81,12 @@ class Breaker:
             return f"{reason}; the GPU is being tried again"
         finally:
             os.close(file)
+
+    def _forget(self, device: NvencDevice) -> None:
+        if device.reason:
+            self._write(device.uuid, 0, "")
+        else:
+            self._path(device.uuid).unlink(missing_ok=True)
 
     def _pause_s(self, failures: int) -> float:
         return float(self.retry_after_s * 2 ** min(failures - 1, _MOST_DOUBLINGS))

@@ -4,6 +4,8 @@ The wheel copies a page-locked frame by DMA and does not wait for it. So a frame
 has come out, which is three pictures later, more with B pictures; the pipeline keeps it from reuse that long.
 
 What comes out is made to tell what libx264's streams tell: the colours in the SPS, and an SPS and PPS before every IDR.
+The wheel asks for messages that time every picture (SEI: buffering period and picture timing), and there is no option
+against it. They are left out, with what the SPS says of them; else no picture could be held.
 """
 
 import contextlib
@@ -19,7 +21,6 @@ from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.errors import DeviceFailed, EncodeFailed
 from renderer.h264.bits import NalType, UnsupportedStream, join_nals, nal_type, split_nals
 from renderer.h264.description import described
-from renderer.h264.repeat import is_idr
 from renderer.pictures.memory import FrameStock, pinned_memory
 
 log = logging.getLogger(__name__)
@@ -39,8 +40,7 @@ class NvencEncoder(Encoder):
         """
         self._stream = stream
         self._keep_s = opening.settings.keep_session_s
-        most_b_pictures = min(device.limits.most_b_pictures if device.limits else 0 for device in opening.devices)
-        shape = session_shape(stream, most_b_pictures)
+        shape = session_shape(stream, opening.devices)
         self._is_reordered = shape.is_reordered
         self._session: Session | None = keeper().take(shape, opening.devices) or opening.open(shape)
         self._device = self._session.device
@@ -117,24 +117,20 @@ class NvencEncoder(Encoder):
             self._first_stamp = packet["timestamp"]
         self._inside.discard(packet["timestamp"] - self._first_stamp)
         self._units_out += 1
-        data = bytes(packet["data"])
-        if not is_idr(data):
-            if self._units_out == 1:
-                raise self._failure("began the stream with a picture that is no IDR")
-            return AccessUnit(data, is_idr=False)
-        return AccessUnit(self._told(data), is_idr=True)
-
-    def _told(self, data: bytes) -> bytes:
-        """Describe the colours in the SPS, which every IDR must bring."""
-        nals = split_nals(data)
-        if not {nal_type(nal) for nal in nals} >= _PARAMETER_SETS:
+        nals = [nal for nal in split_nals(packet["data"]) if nal_type(nal) != NalType.SEI]
+        types = {nal_type(nal) for nal in nals}
+        is_idr = NalType.IDR_SLICE in types
+        if self._units_out == 1 and not is_idr:
+            raise self._failure("began the stream with a picture that is no IDR")
+        if is_idr and not types >= _PARAMETER_SETS:
             raise self._failure("coded an IDR picture without its parameter sets")
-        return join_nals([self._sps(nal) if nal_type(nal) == NalType.SPS else nal for nal in nals])
+        data = join_nals([self._sps(nal) if nal_type(nal) == NalType.SPS else nal for nal in nals])
+        return AccessUnit(data, is_idr)
 
     def _sps(self, nal: bytes) -> bytes:
         if nal not in self._described:
             try:
-                self._described[nal] = described(nal, is_reordered=self._is_reordered)
+                self._described[nal] = described(nal, self._stream.fps, is_reordered=self._is_reordered, is_timed=False)
             except UnsupportedStream as error:
                 raise self._failure(f"wrote an SPS that cannot be read: {error}") from error
         return self._described[nal]

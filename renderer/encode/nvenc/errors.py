@@ -37,7 +37,10 @@ _NAMES: Final = (
     "NV_ENC_ERR_NEED_MORE_OUTPUT",
 )
 
+# What opening a session gives where the card has no engine, and where the driver withholds it.
 NO_ENGINE: Final = frozenset({1, 2})
+# The chips GA100 and GH100 have decoders only, so their cards, and these alone, need not be asked twice.
+_CARDS_WITHOUT_ENGINE: Final = re.compile(r"\b(?:A30|A100X?|A800|H20|H100|H200|H800|GH200)\b")
 # What opening one session too many gives: 21 by newer drivers, 10 by older ones.
 ALL_SESSIONS_TAKEN: Final = frozenset({10, 21})
 
@@ -46,6 +49,11 @@ def error_code(error: Exception) -> int | None:
     """Return the NVENC code that the wheel's exception tells, if it tells one."""
     told = re.search(r"Error code : (\d+)", str(error))
     return int(told[1]) if told else None
+
+
+def has_engine(card: str) -> bool:
+    """Say whether a card of this name may have an NVENC engine."""
+    return _CARDS_WITHOUT_ENGINE.search(card) is None
 
 
 def code_name(code: int | None) -> str:

@@ -5,6 +5,7 @@ Neither the daemon nor `doctor` imports NVIDIA's wheel or an array for it.
 
 import json
 import logging
+import os
 import subprocess
 import sys
 from typing import Final
@@ -19,15 +20,19 @@ log = logging.getLogger(__name__)
 _SELFTEST: Final = "renderer.encode.nvenc.selftest"
 
 
-def nvenc_refusal(settings: NvencSettings) -> str | None:
+def nvenc_refusal(settings: NvencSettings, uuid: str | None = None) -> str | None:
     """Return why pictures of the GPU's encoder cannot be held, or None if they can.
 
     The devices are probed if they are not known; that there is one is for the caller to know.
+
+    Args:
+        uuid: of the only device to be tested; None for the least busy of all.
     """
+    seen = {"CUDA_VISIBLE_DEVICES": uuid} if uuid else {}
     command = [sys.executable, "-m", _SELFTEST]
     try:
         limit_s = 2 * settings.probe_timeout_s + settings.session_timeout_s
-        done = answer(command, timeout_s=limit_s, told=settings.model_dump_json())
+        done = answer(command, timeout_s=limit_s, told=settings.model_dump_json(), environment={**os.environ, **seen})
     except subprocess.TimeoutExpired:
         return "the self-test of held pictures did not end"
     if done.returncode:

@@ -17,12 +17,14 @@
 
 The 3 is what libx264 itself adds to crf: on six photographs, held, its mean quantiser at crf 12 to 28 was crf + offset
 + 1.5 to 2.8 at 1080p and + 4.0 to 5.2 at 640x480 (measured). Equal quantisers give about equal pictures in any encoder.
-crf 0, lossless, is left to libx264. The plan's offsets differ from still to still; NVENC takes one quantiser for a
-stream, so their median holds for all. Tuning is always high_quality; look-ahead is off, as it would keep frames back.
+crf 0, lossless, is left to libx264, and so are canvases that a device does not take. The plan's offsets differ from
+still to still; NVENC takes one quantiser for a stream, so their median holds for all. Tuning is always high_quality;
+look-ahead is off, as it would keep frames back.
 
 PyNvVideoCodec turns options into strings and ignores those that it does not know, so each one here is known to it:
-`gop` -1 is endless, `constqp` is in the order P, B, I, `cq` sets the bit rate free, `fps` as a fraction stays exact and
-`gpu_id` is the only spelling that names the session's device. The profile cannot be chosen; it is High.
+`gop` -1 is endless, `constqp` is in the order P, B, I, `cq` sets the bit rate free, `fps` as a fraction stays exact,
+`numrefl0` limits how many pictures a picture may refer to, and `gpu_id` is the only spelling that names the session's
+device. The profile cannot be chosen; it is High.
 """
 
 import statistics
@@ -46,8 +48,12 @@ _PRESETS: Final[dict[Preset, tuple[str, int]]] = {
     "slower": ("P6", 2),
     "veryslow": ("P7", 2),
 }
-# H.264 on NVENC ends at 4096 a side; recent cards take nothing below 145x49.
-_LIMITS_OF_ANY_CARD: Final = NvencLimits(145, 4096, 49, 4096, engines=1, most_b_pictures=0)
+# H.264 on NVENC ends at 4096 a side; recent cards take nothing below 145x49 (seen by others on driver 595).
+LEAST_WIDTH: Final = 145
+LEAST_HEIGHT: Final = 49
+_LIMITS_OF_ANY_CARD: Final = NvencLimits(
+    LEAST_WIDTH, 4096, LEAST_HEIGHT, 4096, engines=1, most_b_pictures=0, counts_references=False
+)
 _STEPS_ABOVE_CRF: Final = 3
 _INTRA_STEPS: Final = 3
 _QUANTISERS: Final = (1, 51)
@@ -96,14 +102,13 @@ def refusal_of(canvas: Canvas, crf: int, limits: NvencLimits | None) -> str | No
     return None
 
 
-def session_shape(stream: StreamSettings, most_b_pictures: int) -> SessionShape:
-    """Translate a stream's settings.
-
-    Args:
-        most_b_pictures: what the device can do.
-    """
+def session_shape(stream: StreamSettings, devices: Iterable[NvencDevice]) -> SessionShape:
+    """Translate a stream's settings into what all of these devices can do."""
+    limits = [device.limits or _LIMITS_OF_ANY_CARD for device in devices]
     preset, b_pictures = _PRESETS[stream.preset]
-    b_pictures = 0 if stream.held or stream.keyframe_interval == 1 else min(b_pictures, most_b_pictures)
+    b_pictures = min([b_pictures, *(each.most_b_pictures for each in limits)])
+    if stream.held or stream.keyframe_interval == 1:
+        b_pictures = 0
     options = {
         "codec": "h264",
         "preset": preset,
@@ -112,6 +117,10 @@ def session_shape(stream: StreamSettings, most_b_pictures: int) -> SessionShape:
         "bf": str(b_pictures),
         **(_held_options(stream.crf, stream.held) if stream.held else _coded_options(stream)),
     }
+    if stream.held and all(each.counts_references for each in limits):
+        # Else the second P picture after an IDR has two references, and the third three. A card that cannot be told
+        # has one anyway.
+        options["numrefl0"] = "1"
     width, height = stream.canvas.width, stream.canvas.height
     return SessionShape(width, height, tuple(sorted(options.items())), is_reordered=b_pictures > 0)
 
@@ -122,11 +131,11 @@ def _coded_options(stream: StreamSettings) -> dict[str, str]:
 
 
 def _held_options(crf: int, held: HeldCoding) -> dict[str, str]:
-    """The plan forces the IDR pictures; one reference, so that repeats push none out that is needed."""
+    """The plan forces the IDR pictures."""
     wanted = crf + statistics.median(held.quantiser_offsets) + _STEPS_ABOVE_CRF
     inter = _clamped(wanted)
     intra = inter if held.is_all_idr else _clamped(wanted - _INTRA_STEPS)
-    return {"rc": "constqp", "constqp": f"{inter},{inter},{intra}", "gop": "-1", "idrperiod": "-1", "numrefl0": "1"}
+    return {"rc": "constqp", "constqp": f"{inter},{inter},{intra}", "gop": "-1", "idrperiod": "-1"}
 
 
 def _clamped(quantiser: float) -> int:

@@ -1,8 +1,10 @@
 """Which GPU of this machine encodes H.264, and why the others do not.
 
 A GPU is not an encoder: H100, H200 and A100 have decoders and no encoder. So each device encodes a picture before it
-is believed, in a child process with a time limit (`encode.probing` says why), and the answer is kept by driver and
-device: a new driver or another card is asked again. Answers that pass, such as sessions all taken, are not kept.
+is believed, in a child process with a time limit (`nvenc.probe_child` says why), and the answer is kept by driver and
+device: a new driver or another card is asked again. Answers that may change are not kept, such as that all sessions
+are taken. The driver refuses with one and the same code where a card has no engine and where a container was not given
+the encoder, so only a card that is known by its name is told to have none; any other is asked again later.
 """
 
 import contextlib
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +28,8 @@ from typing import Any, Final
 from renderer.config import NvencSettings
 from renderer.disk import put
 from renderer.encode.nvenc import probe_child
-from renderer.encode.nvenc.errors import ALL_SESSIONS_TAKEN, NO_ENGINE, code_name
+from renderer.encode.nvenc.errors import ALL_SESSIONS_TAKEN, NO_ENGINE, code_name, has_engine
+from renderer.encode.nvenc.options import LEAST_HEIGHT, LEAST_WIDTH
 from renderer.h264.bits import NalType, nal_type, split_nals
 from renderer.processes import answer
 from renderer.work import NvencDevice, NvencFindings, NvencLimits
@@ -77,14 +80,19 @@ def try_device(settings: NvencSettings, uuid: str, name: str) -> NvencDevice:
     nals = {nal_type(nal) for nal in split_nals(bytes.fromhex(answer["stream"]))}
     if not nals >= _PICTURE_NALS:
         return NvencDevice(uuid, name, f"{name}: what it encoded is no H.264 picture with its parameter sets")
-    return NvencDevice(uuid, name, limits=NvencLimits(**answer["limits"]))
+    limits = NvencLimits(**answer["limits"])
+    # Recent cards tell less and then take nothing below these sides.
+    width, height = max(limits.width_min, LEAST_WIDTH), max(limits.height_min, LEAST_HEIGHT)
+    return NvencDevice(uuid, name, limits=replace(limits, width_min=width, height_min=height))
 
 
 def _refusal_of(uuid: str, name: str, code: int | None) -> NvencDevice:
     called = code_name(code)
+    if code in NO_ENGINE and not has_engine(name):
+        return NvencDevice(uuid, name, f"{name} has decoders but no NVENC engine: {called}", has_engine=False)
     if code in NO_ENGINE:
-        why = f"{name} has no H.264 encoder (as H100, H200 and A100 have none): {called}"
-        return NvencDevice(uuid, name, why, has_engine=False)
+        why = "the driver refuses to encode here; in a container, NVIDIA_DRIVER_CAPABILITIES must name video"
+        return NvencDevice(uuid, name, f"{name}: {why}: {called}")
     if code in ALL_SESSIONS_TAKEN:
         return NvencDevice(uuid, name, f"{name}: other programs use all its encode sessions: {called}", is_busy=True)
     return NvencDevice(uuid, name, f"{name}: encoding a picture failed: {called}")
@@ -95,6 +103,12 @@ def wheel_refusal(system: str, machine: str, *, is_installed: bool) -> str | Non
     if (system, machine) not in _BUILDS:
         return f"{_WHEEL} has no build for {system} on {machine}"
     return None if is_installed else f"{_WHEEL} is not installed"
+
+
+def recalled(settings: NvencSettings, driver: str, device: NvencDevice) -> NvencDevice:
+    """Return the device with its limits, if it told none when it was probed and has encoded since."""
+    known = None if device.limits else _Cache(settings, driver).get(device.uuid)
+    return known if known and known.limits else device
 
 
 def _found(cache: "_Cache", settings: NvencSettings, listed: dict[str, str]) -> NvencDevice:
@@ -174,8 +188,8 @@ class _Cache:
             told = self._read()[uuid]
             if told["limits"] is None:
                 return NvencDevice(uuid, str(told["name"]), str(told["reason"]), has_engine=False)
-            limits = NvencLimits(**{name: int(value) for name, value in told["limits"].items()})
-            return NvencDevice(uuid, str(told["name"]), limits=limits)
+            limits: dict[str, Any] = {name: int(value) for name, value in told["limits"].items()}
+            return NvencDevice(uuid, str(told["name"]), limits=NvencLimits(**limits))
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
 

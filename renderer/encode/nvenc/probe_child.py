@@ -25,6 +25,7 @@ _CAPABILITIES = {
     "height_max": "height_max",
     "engines": "num_encoder_engines",
     "most_b_pictures": "num_max_bframes",
+    "counts_references": "support_multiple_ref_frames",
 }
 
 
