@@ -114,3 +114,15 @@ def pinned(*, buffers: int) -> list[int]:
     for address in addresses:
         lib.cuMemFreeHost(address)
     return shades(packets)
+
+
+def stream(
+    *, frames: int, size: Sequence[int] = (320, 240), fps: str = "25", idrs: Sequence[int] = (), **options: str
+) -> str:
+    """Return a stream of grey pictures, in hexadecimal digits."""
+    width, height = size
+    told = {"preset": "P4", "tuning_info": "high_quality", "bf": "0", "gop": "-1", "rc": "constqp", **options}
+    context = {"cudacontext": _primary_context(), "cudastream": 0}
+    engine = codec.CreateEncoder(width, height, "NV12", True, codec="h264", fps=fps, **context, **told)
+    pictures = (np.full((height * 3 // 2, width), 40 + 7 * number % 150, np.uint8) for number in range(frames))
+    return b"".join(packet["data"] for packet in encode(engine, pictures, idrs)).hex()

@@ -106,7 +106,16 @@ API int cuDeviceGet(CUdevice *device, int i) { ON_DEVICE(i); *device = i; return
 API int cuDeviceGetName(char *name, int size, CUdevice device)
 {
     ON_DEVICE(device);
-    snprintf(name, (size_t)size, "software stand-in %d", visible[device]);
+    const char *chosen = getenv("STANDIN_NAME");
+    if (chosen && *chosen) snprintf(name, (size_t)size, "%s", chosen);
+    else snprintf(name, (size_t)size, "software stand-in %d", visible[device]);
+    return OK;
+}
+
+API int cuDeviceComputeCapability(int *major, int *minor, CUdevice device)
+{
+    ON_DEVICE(device);
+    *major = 8, *minor = 9;
     return OK;
 }
 
@@ -238,6 +247,23 @@ API int cuEventCreate(CUevent *e, unsigned flags) { IN_CONTEXT(); *e = malloc(1)
 API int cuEventDestroy_v2(CUevent e) { READY(); free(e); return OK; }
 API int cuEventRecord(CUevent e, CUstream s) { READY(); return OK; }
 API int cuEventSynchronize(CUevent e) { READY(); cuda_finish_copies(); return OK; }
+
+/* ---- what ffmpeg looks up before it begins, and never calls to encode ------------------------- */
+
+#define ABSENT(name) API int name(void) { ENTER(); return NOT_SUPPORTED; }
+ABSENT(cuCtxSetLimit) ABSENT(cuMemAllocManaged) ABSENT(cuMemsetD8Async) ABSENT(cuMemcpy) ABSENT(cuMemcpyAsync)
+ABSENT(cuMemcpyHtoDAsync_v2) ABSENT(cuMemcpyDtoD_v2) ABSENT(cuMemcpyDtoDAsync_v2) ABSENT(cuDevicePrimaryCtxRelease)
+ABSENT(cuDevicePrimaryCtxSetFlags) ABSENT(cuDevicePrimaryCtxGetState) ABSENT(cuDevicePrimaryCtxReset)
+ABSENT(cuStreamQuery) ABSENT(cuStreamAddCallback) ABSENT(cuEventQuery) ABSENT(cuLaunchKernel)
+ABSENT(cuLinkCreate) ABSENT(cuLinkAddData) ABSENT(cuLinkComplete) ABSENT(cuLinkDestroy) ABSENT(cuModuleLoadData)
+ABSENT(cuModuleUnload) ABSENT(cuModuleGetFunction) ABSENT(cuModuleGetGlobal) ABSENT(cuTexObjectCreate)
+ABSENT(cuTexObjectDestroy) ABSENT(cuGLGetDevices_v2) ABSENT(cuGraphicsGLRegisterImage)
+ABSENT(cuGraphicsUnregisterResource) ABSENT(cuGraphicsMapResources) ABSENT(cuGraphicsUnmapResources)
+ABSENT(cuGraphicsSubResourceGetMappedArray) ABSENT(cuGraphicsResourceGetMappedPointer_v2) ABSENT(cuArrayCreate_v2)
+ABSENT(cuArray3DCreate_v2) ABSENT(cuArrayDestroy) ABSENT(cuArray3DGetDescriptor_v2) ABSENT(cuArrayGetPlane)
+ABSENT(cuCtxGetStreamPriorityRange) ABSENT(cuStreamCreateWithPriority) ABSENT(cuLaunchHostFunc)
+ABSENT(cuMemsetD16Async) ABSENT(cuMemsetD32Async) ABSENT(cuMemsetD2D8Async) ABSENT(cuMemsetD2D16Async)
+ABSENT(cuMemsetD2D32Async) ABSENT(cuDeviceGetPCIBusId) ABSENT(cuDeviceGetByPCIBusId) ABSENT(cuDeviceGetLuid)
 
 /* ---- symbol look-up: cuda-bindings asks for every function by its plain name ---------------- */
 

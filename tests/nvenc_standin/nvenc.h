@@ -12,7 +12,7 @@ enum { QUEUE = 256, MIN_WIDTH = 145, MIN_HEIGHT = 49, MAX_SIDE = 4096 };
 typedef struct Surface {                /* a registered input buffer */
     uint8_t *data;
     uint32_t width, height, pitch, format;
-    int mapped;
+    int mapped, is_own;                 /* is_own: made by nvEncCreateInputBuffer, in the host's memory */
 } Surface;
 
 typedef struct Bitstream {              /* an output buffer */
@@ -40,7 +40,10 @@ typedef struct Session {
     NV_ENC_CONFIG config;
     Picture pictures[QUEUE];
     uint32_t submitted, encoded, packets, gop;
-    int only_p;                         /* x264 may use B-frames, but none is wanted */
+    int profile;                        /* profile_idc */
+    struct { int frame_num_bits, poc_type, poc_bits, init_qp; uint32_t l0, l1; } own;   /* as x264 has it */
+    uint32_t frame_num, idrs, idr_packet, slices;
+    int64_t idr_pts;
     uint8_t headers[1024];              /* SPS and PPS */
     size_t header_size;
     int seat;                           /* see nvenc_seats.c */
@@ -62,6 +65,14 @@ void nvenc_leave_seat(int seat);
 NVENCSTATUS nvenc_open_x264(Session *s, const NV_ENC_INITIALIZE_PARAMS *init);
 void nvenc_set_rate_control(x264_param_t *p, const NV_ENC_RC_PARAMS *r);
 
+/* ---- nvenc_bitstream.c ----------------------------------------------------------------------- */
+
+void nvenc_read_headers(Session *s, const uint8_t *nal, size_t size);   /* x264's SPS or PPS */
+void nvenc_write_headers(Session *s);
+/* scratch has room for the largest NAL unit twice, and to for all, each grown by a half and 64 bytes. */
+size_t nvenc_write_picture(Session *s, const x264_nal_t *nals, int count, const x264_picture_t *out,
+                           uint8_t *scratch, uint8_t *to);
+
 /* ---- entry points: nvenc_session.c puts them into the list that clients get ------------------- */
 
 NVENCSTATUS nvEncInitializeEncoder(void *e, NV_ENC_INITIALIZE_PARAMS *p);
@@ -70,6 +81,10 @@ NVENCSTATUS nvEncRegisterResource(void *e, NV_ENC_REGISTER_RESOURCE *r);
 NVENCSTATUS nvEncUnregisterResource(void *e, void *r);
 NVENCSTATUS nvEncMapInputResource(void *e, NV_ENC_MAP_INPUT_RESOURCE *m);
 NVENCSTATUS nvEncUnmapInputResource(void *e, void *mapped);
+NVENCSTATUS nvEncCreateInputBuffer(void *e, NV_ENC_CREATE_INPUT_BUFFER *b);
+NVENCSTATUS nvEncDestroyInputBuffer(void *e, void *buffer);
+NVENCSTATUS nvEncLockInputBuffer(void *e, NV_ENC_LOCK_INPUT_BUFFER *l);
+NVENCSTATUS nvEncUnlockInputBuffer(void *e, void *buffer);
 NVENCSTATUS nvEncCreateBitstreamBuffer(void *e, NV_ENC_CREATE_BITSTREAM_BUFFER *b);
 NVENCSTATUS nvEncDestroyBitstreamBuffer(void *e, void *buffer);
 NVENCSTATUS nvEncEncodePicture(void *e, NV_ENC_PIC_PARAMS *p);

@@ -28,6 +28,18 @@ void nvenc_set_rate_control(x264_param_t *p, const NV_ENC_RC_PARAMS *r)
     p->rc.i_vbv_buffer_size = max && !buffer ? max : buffer;
 }
 
+/* What cards never write, x264 may not do: nvenc_bitstream.c could not leave it out. */
+static void play_a_card(x264_param_t *p, const NV_ENC_CONFIG *c)
+{
+    p->b_repeat_headers = 0;            /* emit() puts them in */
+    p->b_annexb = 1;
+    p->b_cabac = c->encodeCodecConfig.h264Config.entropyCodingMode != NV_ENC_H264_ENTROPY_CODING_MODE_CAVLC;
+    p->analyse.i_weighted_pred = X264_WEIGHTP_NONE;
+    p->analyse.b_weighted_bipred = 0;
+    p->analyse.b_psy = 0;               /* it would move the quantiser of chroma, in the PPS */
+    p->analyse.i_direct_mv_pred = X264_DIRECT_PRED_TEMPORAL;
+}
+
 static NVENCSTATUS configure(Session *s, const NV_ENC_INITIALIZE_PARAMS *init)
 {
     x264_param_t *p = &s->param;
@@ -51,39 +63,24 @@ static NVENCSTATUS configure(Session *s, const NV_ENC_INITIALIZE_PARAMS *init)
     uint32_t idr = h->idrPeriod ? h->idrPeriod : s->gop;
     p->i_keyint_max = idr < X264_KEYINT_MAX_INFINITE ? (int)idr : X264_KEYINT_MAX_INFINITE;
     p->i_scenecut_threshold = 0;
-    /* x264 writes POC type 0 only where B-frames are possible */
-    s->only_p = !bframes && knob("STANDIN_POC_TYPE", 2) == 0;
-    p->i_bframe = s->only_p ? 1 : bframes;
+    p->i_bframe = bframes;
     p->i_bframe_adaptive = X264_B_ADAPT_NONE;
     p->i_bframe_pyramid = X264_B_PYRAMID_NONE;
-    p->i_frame_reference = p->i_dpb_size = (int)knob("STANDIN_REFS", 1);
-    p->b_repeat_headers = 0;            /* emit() puts them in */
-    p->b_annexb = 1;
+    if (h->numRefL0 && !knob("STANDIN_MANY_REFS", 1))
+        return nvenc_fail(s, NV_ENC_ERR_UNSUPPORTED_PARAM, "this card cannot be told its references");
+    p->i_frame_reference = h->numRefL0 ? (int)h->numRefL0 : knob("STANDIN_MANY_REFS", 1) ? 3 : 1;
+    p->i_frame_reference = (int)knob("STANDIN_L0", p->i_frame_reference);
+    if (h->maxNumRefFrames && (int)h->maxNumRefFrames < p->i_frame_reference)
+        p->i_frame_reference = (int)h->maxNumRefFrames;
+    p->i_slice_count = (int)knob("STANDIN_SLICES", h->sliceMode == 3 ? h->sliceModeData : 0);
+    play_a_card(p, c);
     nvenc_set_rate_control(p, &c->rcParams);
-    if (x264_param_apply_profile(p, p->i_csp == X264_CSP_I444 ? "high444" : "high") < 0)
+    const char *profile = p->i_csp == X264_CSP_I444 ? "high444"
+                        : nvenc_same(c->profileGUID, NV_ENC_H264_PROFILE_BASELINE_GUID) ? "baseline"
+                        : nvenc_same(c->profileGUID, NV_ENC_H264_PROFILE_MAIN_GUID) ? "main" : "high";
+    if (x264_param_apply_profile(p, profile) < 0)
         return nvenc_fail(s, NV_ENC_ERR_INVALID_PARAM, "x264 refuses the profile");
     return NV_ENC_SUCCESS;
-}
-
-static int bit(const uint8_t *data, size_t i) { return data[i / 8] >> (7 - i % 8) & 1; }
-
-static void set_bit(uint8_t *data, size_t i, int value)
-{
-    data[i / 8] = (uint8_t)((data[i / 8] & ~(0x80 >> i % 8)) | value << (7 - i % 8));
-}
-
-/* Where B-frames are possible x264's SPS ends in max_num_reorder_frames = 1 (bits 010), then
- * max_dec_frame_buffering, then the stop bit. Where none ever comes: say 0 (bit 1) instead. */
-static size_t announce_no_reordering(uint8_t *sps, size_t size, unsigned frame_buffering)
-{
-    size_t end = size * 8, length = 2;  /* of what follows: an exp-Golomb code and the stop bit */
-    for (unsigned code = frame_buffering + 1; code > 1; code /= 2) length += 2;
-    while (!bit(sps, end - 1)) end--;
-    size_t at = end - length - 3;
-    if (bit(sps, at) || !bit(sps, at + 1) || bit(sps, at + 2)) return size;
-    set_bit(sps, at++, 1);
-    for (; at < end; at++) set_bit(sps, at, at + 2 < end ? bit(sps, at + 2) : 0);
-    return (end - 2 + 7) / 8;
 }
 
 NVENCSTATUS nvenc_open_x264(Session *s, const NV_ENC_INITIALIZE_PARAMS *init)
@@ -97,18 +94,10 @@ NVENCSTATUS nvenc_open_x264(Session *s, const NV_ENC_INITIALIZE_PARAMS *init)
         return nvenc_fail(s, NV_ENC_ERR_INVALID_PARAM, "x264 refuses the parameters");
     x264_encoder_parameters(s->x264, &s->param);
     x264_encoder_headers(s->x264, &nal, &count);
-    s->header_size = 0;
-    for (int i = 0; i < count; i++) {
-        uint8_t *to = s->headers + s->header_size;
-        size_t size = (size_t)nal[i].i_payload;
-        if (nal[i].i_type != NAL_SPS && nal[i].i_type != NAL_PPS) continue;
-        memcpy(to, nal[i].p_payload, size);
-        if (nal[i].i_type == NAL_SPS && s->only_p && s->param.i_bframe) {
-            int refs = s->param.i_frame_reference > 2 ? s->param.i_frame_reference : 2;
-            size = announce_no_reordering(to, size, (unsigned)refs);
-        }
-        s->header_size += size;
-    }
+    for (int i = 0; i < count; i++)
+        if (nal[i].i_type == NAL_SPS || nal[i].i_type == NAL_PPS)
+            nvenc_read_headers(s, nal[i].p_payload, (size_t)nal[i].i_payload);
+    nvenc_write_headers(s);
     return NV_ENC_SUCCESS;
 }
 

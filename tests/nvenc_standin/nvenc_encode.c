@@ -25,7 +25,7 @@ NVENCSTATUS nvEncRegisterResource(void *e, NV_ENC_REGISTER_RESOURCE *r)
     if (!cuda_device_memory(r->resourceToRegister, size))
         return nvenc_fail(e, NV_ENC_ERR_RESOURCE_REGISTER_FAILED, "not device memory, or not enough");
     Surface *surface = malloc(sizeof *surface);
-    *surface = (Surface){r->resourceToRegister, r->width, r->height, r->pitch, r->bufferFormat, 0};
+    *surface = (Surface){r->resourceToRegister, r->width, r->height, r->pitch, r->bufferFormat, 0, 0};
     r->registeredResource = surface;
     return NV_ENC_SUCCESS;
 }
@@ -49,6 +49,45 @@ NVENCSTATUS nvEncUnmapInputResource(void *e, void *mapped)
     Surface *surface = mapped;
     if (!surface->mapped) return nvenc_fail(e, NV_ENC_ERR_RESOURCE_NOT_MAPPED, "not mapped");
     surface->mapped = 0;
+    return NV_ENC_SUCCESS;
+}
+
+/* Input that the client writes itself, without CUDA; ffmpeg does. */
+NVENCSTATUS nvEncCreateInputBuffer(void *e, NV_ENC_CREATE_INPUT_BUFFER *b)
+{
+    ENTER();
+    uint32_t pitch = (b->width + 511) / 512 * 512;
+    size_t size = surface_size(b->bufferFmt, pitch, b->height);
+    if (!size) return nvenc_fail(e, NV_ENC_ERR_UNIMPLEMENTED, "unknown format of input");
+    Surface *surface = malloc(sizeof *surface);
+    *surface = (Surface){calloc(1, size), b->width, b->height, pitch, b->bufferFmt, 1, 1};
+    b->inputBuffer = surface;
+    return NV_ENC_SUCCESS;
+}
+
+NVENCSTATUS nvEncDestroyInputBuffer(void *e, void *buffer)
+{
+    ENTER();
+    free(((Surface *)buffer)->data);
+    free(buffer);
+    return NV_ENC_SUCCESS;
+}
+
+NVENCSTATUS nvEncLockInputBuffer(void *e, NV_ENC_LOCK_INPUT_BUFFER *l)
+{
+    ENTER();
+    Surface *surface = l->inputBuffer;
+    if (!surface->mapped) return nvenc_fail(e, NV_ENC_ERR_LOCK_BUSY, "already locked");
+    surface->mapped = 0;
+    l->bufferDataPtr = surface->data;
+    l->pitch = surface->pitch;
+    return NV_ENC_SUCCESS;
+}
+
+NVENCSTATUS nvEncUnlockInputBuffer(void *e, void *buffer)
+{
+    ENTER();
+    ((Surface *)buffer)->mapped = 1;
     return NV_ENC_SUCCESS;
 }
 
@@ -90,7 +129,7 @@ static void rgb_to_i420(const Surface *from, int width, int height, x264_image_t
         }
 }
 
-static void emit(Session *s, const x264_nal_t *nal, size_t size, const x264_picture_t *out)
+static void emit(Session *s, const x264_nal_t *nals, int count, size_t size, const x264_picture_t *out)
 {
     const Picture *p = out->opaque;
     Bitstream *b = s->pictures[s->packets % QUEUE].output;
@@ -98,11 +137,12 @@ static void emit(Session *s, const x264_nal_t *nal, size_t size, const x264_pict
     int idr = out->i_type == X264_TYPE_IDR;
     int headers = (p->flags & NV_ENC_PIC_FLAG_OUTPUT_SPSPPS) ||
                   (idr && (!s->packets || h->repeatSPSPPS));
-    size_t before = headers ? s->header_size : 0;
-    if (b->room < before + size) b->data = realloc(b->data, b->room = 2 * (before + size));
+    size_t before = headers ? s->header_size : 0, most = before + size * 3 / 2 + 64 * ((size_t)count + 1);
+    uint8_t *scratch = malloc(2 * most);
+    if (b->room < most) b->data = realloc(b->data, b->room = most);
     memcpy(b->data, s->headers, before);
-    memcpy(b->data + before, nal[0].p_payload, size);
-    b->size = before + size;
+    b->size = before + nvenc_write_picture(s, nals, count, out, scratch, b->data + before);
+    free(scratch);
     b->type = idr ? NV_ENC_PIC_TYPE_IDR
             : out->i_type == X264_TYPE_I ? NV_ENC_PIC_TYPE_I
             : IS_X264_TYPE_B(out->i_type) ? NV_ENC_PIC_TYPE_B : NV_ENC_PIC_TYPE_P;
@@ -137,8 +177,7 @@ static NVENCSTATUS encode(Session *s, Picture *p)
     int intra = p->flags & NV_ENC_PIC_FLAG_FORCEINTRA ||
                 (s->gop < (uint32_t)s->param.i_keyint_max && p->index % s->gop == 0);
     in.i_type = p->flags & NV_ENC_PIC_FLAG_FORCEIDR ? X264_TYPE_IDR
-              : intra ? X264_TYPE_I
-              : s->only_p ? X264_TYPE_P : X264_TYPE_AUTO;
+              : intra ? X264_TYPE_I : X264_TYPE_AUTO;
     in.i_pts = p->index;
     in.extra_sei = p->sei;
     in.opaque = p;
@@ -146,7 +185,7 @@ static NVENCSTATUS encode(Session *s, Picture *p)
     free(planes);
     if (size < 0) return nvenc_fail(s, NV_ENC_ERR_GENERIC, "x264 failed");
     if (!size) return NV_ENC_ERR_NEED_MORE_INPUT;
-    emit(s, nal, (size_t)size, &out);
+    emit(s, nal, count, (size_t)size, &out);
     return NV_ENC_SUCCESS;
 }
 
@@ -168,7 +207,7 @@ static NVENCSTATUS flush(Session *s)
         x264_nal_t *nal;
         int count, size = x264_encoder_encode(s->x264, &nal, &count, NULL, &out);
         if (size < 0) return nvenc_fail(s, NV_ENC_ERR_GENERIC, "x264 failed");
-        if (size) emit(s, nal, (size_t)size, &out);
+        if (size) emit(s, nal, count, (size_t)size, &out);
     }
     return NV_ENC_SUCCESS;
 }
@@ -203,7 +242,7 @@ NVENCSTATUS nvEncEncodePicture(void *e, NV_ENC_PIC_PARAMS *p)
     if (!f || !b) return nvenc_fail(s, NV_ENC_ERR_INVALID_PTR, "no input or no output buffer");
     if (!f->mapped) return nvenc_fail(s, NV_ENC_ERR_RESOURCE_NOT_MAPPED, "input not mapped");
     if ((int)f->width < s->param.i_width || (int)f->height < s->param.i_height ||
-        !cuda_device_memory(f->data, surface_size(f->format, f->pitch, f->height)))
+        (!f->is_own && !cuda_device_memory(f->data, surface_size(f->format, f->pitch, f->height))))
         return nvenc_fail(s, NV_ENC_ERR_INVALID_PARAM, "input too small, or its memory freed");
     if (s->submitted - s->packets == QUEUE)
         return nvenc_fail(s, NV_ENC_ERR_NOT_ENOUGH_BUFFER, "too many pictures pending");
@@ -229,7 +268,7 @@ NVENCSTATUS nvEncLockBitstream(void *e, NV_ENC_LOCK_BITSTREAM *l)
     l->pictureStruct = NV_ENC_PIC_STRUCT_FRAME;
     l->outputTimeStamp = b->timestamp;
     l->frameIdx = b->index;
-    l->numSlices = 1;
+    l->numSlices = s->slices;
     l->hwEncodeStatus = 2;
     return NV_ENC_SUCCESS;
 }

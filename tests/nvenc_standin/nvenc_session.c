@@ -58,8 +58,8 @@ static NVENCSTATUS nvEncGetEncodeCaps(void *e, GUID codec, NV_ENC_CAPS_PARAM *p,
     case NV_ENC_CAPS_SUPPORTED_RATECONTROL_MODES: *value = 7; break;
     case NV_ENC_CAPS_LEVEL_MIN: *value = 10; break;
     case NV_ENC_CAPS_LEVEL_MAX: *value = 62; break;
-    case NV_ENC_CAPS_WIDTH_MIN: *value = MIN_WIDTH; break;
-    case NV_ENC_CAPS_HEIGHT_MIN: *value = MIN_HEIGHT; break;
+    case NV_ENC_CAPS_WIDTH_MIN: *value = (int)knob("STANDIN_LEAST_SIDE", MIN_WIDTH); break;
+    case NV_ENC_CAPS_HEIGHT_MIN: *value = (int)knob("STANDIN_LEAST_SIDE", MIN_HEIGHT); break;
     case NV_ENC_CAPS_WIDTH_MAX: case NV_ENC_CAPS_HEIGHT_MAX: *value = MAX_SIDE; break;
     case NV_ENC_CAPS_MB_NUM_MAX: *value = 65536; break;
     case NV_ENC_CAPS_MB_PER_SEC_MAX: *value = 1966080; break;
@@ -68,8 +68,9 @@ static NVENCSTATUS nvEncGetEncodeCaps(void *e, GUID codec, NV_ENC_CAPS_PARAM *p,
     case NV_ENC_CAPS_SUPPORT_ADAPTIVE_TRANSFORM: case NV_ENC_CAPS_SUPPORT_DYN_BITRATE_CHANGE:
     case NV_ENC_CAPS_SUPPORT_DYN_RES_CHANGE: case NV_ENC_CAPS_SUPPORT_CUSTOM_VBV_BUF_SIZE:
     case NV_ENC_CAPS_SUPPORT_YUV444_ENCODE: case NV_ENC_CAPS_SUPPORT_LOOKAHEAD:
-    case NV_ENC_CAPS_SUPPORT_TEMPORAL_AQ: case NV_ENC_CAPS_SUPPORT_MULTIPLE_REF_FRAMES:
+    case NV_ENC_CAPS_SUPPORT_TEMPORAL_AQ:
         *value = 1; break;
+    case NV_ENC_CAPS_SUPPORT_MULTIPLE_REF_FRAMES: *value = (int)knob("STANDIN_MANY_REFS", 1); break;
     default: *value = 0;
     }
     return NV_ENC_SUCCESS;
@@ -98,6 +99,16 @@ static NVENCSTATUS nvEncGetEncodePresetConfigEx(
     return NV_ENC_SUCCESS;
 }
 
+static NVENCSTATUS nvEncGetEncodeGUIDCount(void *e, uint32_t *count) { ENTER(); *count = 1; return 0; }
+
+static NVENCSTATUS nvEncGetEncodeGUIDs(void *e, GUID *out, uint32_t room, uint32_t *count)
+{
+    ENTER();
+    *count = room ? 1 : 0;
+    if (room) *out = NV_ENC_CODEC_H264_GUID;
+    return NV_ENC_SUCCESS;
+}
+
 static const char *nvEncGetLastErrorString(void *e) { return e ? ((Session *)e)->error : ""; }
 static NVENCSTATUS unimplemented(void) { ENTER(); return NV_ENC_ERR_UNIMPLEMENTED; }
 
@@ -117,6 +128,8 @@ API NVENCSTATUS NvEncodeAPICreateInstance(NV_ENCODE_API_FUNCTION_LIST *list)
     for (void **f = (void **)&list->nvEncOpenEncodeSession; f < (void **)list->reserved2; f++)
         *f = (void *)unimplemented;
 #define SET(name) list->name = name;
+    SET(nvEncGetEncodeGUIDCount) SET(nvEncGetEncodeGUIDs)
+    SET(nvEncCreateInputBuffer) SET(nvEncDestroyInputBuffer) SET(nvEncLockInputBuffer) SET(nvEncUnlockInputBuffer)
     SET(nvEncOpenEncodeSessionEx) SET(nvEncDestroyEncoder) SET(nvEncGetEncodeCaps)
     SET(nvEncGetEncodePresetConfigEx) SET(nvEncInitializeEncoder) SET(nvEncReconfigureEncoder)
     SET(nvEncGetSequenceParams) SET(nvEncRegisterResource) SET(nvEncUnregisterResource)

@@ -27,7 +27,7 @@ def test_a_driver_that_is_too_old_stops_the_import(standin: Standin) -> None:
 
 @pytest.mark.parametrize(
     ("knobs", "expected"),
-    [({}, (2, 1)), ({"poc_type": 0}, (0, 2)), ({"refs": 4}, (2, 4)), ({"poc_type": 0, "refs": 4}, (0, 4))],
+    [({}, (2, 3)), ({"poc_type": 0}, (0, 3)), ({"refs": 4}, (2, 4)), ({"poc_type": 0, "refs": 1, "l0": 1}, (0, 1))],
     ids=str,
 )
 def test_picture_order_and_references_are_as_asked(standin: Standin, knobs, expected) -> None:

@@ -70,8 +70,8 @@ def psnr_between_encoders(*, directory: str, holds: list[int], crfs: list[int]) 
     images = []
     for number, hold in enumerate(holds):
         path = Path(directory) / f"detail-{number}.png"
-        coarse = noise.integers(0, 256, (40, 60, 3), np.uint8)
-        Image.fromarray(coarse).resize((480, 320), Image.Resampling.BICUBIC).save(path)
+        coarse = noise.integers(0, 256, (24, 36, 3), np.uint8)
+        Image.fromarray(coarse).resize((288, 192), Image.Resampling.BICUBIC).save(path)
         images.append({"url": str(path), "frames": hold})
     return [_psnr(Path(directory), {"images": images, "fps": 24, "crf": crf}) for crf in crfs]
 
@@ -100,6 +100,15 @@ def recovered_second(*, directory: str, stills: list[Still]) -> list[Any]:
     found.append(rendered(directory=directory, stills=stills, nvenc={"keep_session_s": 0}))
     held.release()
     return [[one["encoder"], one["reason"]] for one in found]
+
+
+def withheld(*, directory: str, stills: list[Still]) -> list[dict[str, Any]]:
+    """Render while the driver refuses, after it does no more, and once again."""
+    asked = {"directory": directory, "stills": stills}
+    found = [rendered(**asked, nvenc={"retry_after_s": 3600, "keep_session_s": 0})]
+    del os.environ["STANDIN_NO_ENCODER"]
+    nvenc = {"retry_after_s": 1e-6, "keep_session_s": 0}
+    return found + [rendered(**asked, nvenc=nvenc, name=f"video-{number}") for number in range(2)]
 
 
 def stuck(*, directory: str, stills: list[Still], nvenc: dict[str, Any]) -> None:
@@ -135,6 +144,7 @@ def seen(video: Path) -> dict[str, Any]:
         packets = [packet for packet in container.demux(stream) if packet.size]
         context = stream.codec_context
         rate = str(stream.average_rate)
+        level = context.extradata[3]  # AVCLevelIndication (ISO/IEC 14496-15, 5.3.3.1.2)
         tags = [context.color_primaries, context.color_trc, context.colorspace, context.color_range]
     with av.open(str(video)) as container:
         shades = [round(float(frame.to_ndarray()[: frame.height].mean())) for frame in container.decode(video=0)]
@@ -145,4 +155,5 @@ def seen(video: Path) -> dict[str, Any]:
         "tags": [int(tag) for tag in tags],
         "size": [context.width, context.height],
         "rate": rate,
+        "level": level,
     }

@@ -1,6 +1,7 @@
 """A device that failed is left alone, then tried again by one."""
 
 import fcntl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,11 @@ class Machine:
         self.now_s = 1000.0
         self.fault: str | None = None
         self.tries = 0
+        self.device = DEVICE
         self.breaker = Breaker(directory, 60, self.attempt, lambda: self.now_s)
 
     def attempt(self, device: NvencDevice) -> str | None:
-        assert device == DEVICE
+        assert device == self.device
         self.tries += 1
         return self.fault
 
@@ -85,6 +87,22 @@ def test_a_clock_that_was_set_back_does_not_shut_the_device_out(machine: Machine
     machine.breaker.trip("GPU-1", "L4 failed")
     machine.now_s -= 10_000
     assert machine.breaker.refusal(DEVICE) is None
+
+
+def test_a_device_that_refused_the_probe_is_tried_after_the_pause_and_then_used(machine: Machine) -> None:
+    refused = replace(DEVICE, reason="L4: the driver refuses")
+    machine.device = refused
+    assert machine.breaker.refusal(refused) == "L4: the driver refuses; the GPU is tried again in 60 s"
+    machine.now_s += 59
+    assert machine.breaker.refusal(refused) == "L4: the driver refuses; the GPU is tried again in 1 s"
+    assert machine.tries == 0
+    machine.now_s += 2
+    assert [machine.breaker.refusal(refused) for _ in range(3)] == [None] * 3
+    assert machine.tries == 1
+
+
+def test_a_device_whose_sessions_were_taken_is_not_left_alone(machine: Machine) -> None:
+    assert machine.breaker.refusal(replace(DEVICE, reason="L4: all taken", is_busy=True)) is None
 
 
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"at_s": "x"}', "\0"], ids=repr)

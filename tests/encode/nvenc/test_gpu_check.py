@@ -27,12 +27,14 @@ def checked(environment: dict[str, str], tmp_path: Path, not_kept: str = "") -> 
         SCRIPT,
         "--videos",
         "360p",
+        "--seconds",
+        "3000",
         "--out",
         tmp_path / "check.json",
         *(["--keep"] if not_kept else []),
     ]
     kept = set(KEPT.iterdir())
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert (done.returncode, done.stderr) == ((1, f"not kept: {not_kept}\n") if not_kept else (0, ""))
     assert set(KEPT.iterdir()) == kept
     document = json.loads(done.stdout)
@@ -50,8 +52,10 @@ def test_a_machine_without_a_gpu_is_told_so(tmp_path: Path) -> None:
     assert document["summary"][-1] == f"auto encodes with libx264, because {document['nvenc']}"
 
 
+@pytest.mark.timeout(300)
 def test_over_the_stand_in_no_speed_is_told(standin: Standin, tmp_path: Path) -> None:
-    document = checked(standin(gpus=2, no_engine_on=1), tmp_path, "this is the software stand-in of the tests, no GPU")
+    knobs = {"gpus": 2, "no_engine_on": 1, "nvenc_api": 209}
+    document = checked(standin(**knobs), tmp_path, "this is the software stand-in of the tests, no GPU")
     assert document["is_standin"]
     assert document["videos"]["auto"]["encoder"] == "nvenc"
     assert [video["is_whole"] for video in document["videos"].values()] == [True, True]
@@ -63,6 +67,23 @@ def test_over_the_stand_in_no_speed_is_told(standin: Standin, tmp_path: Path) ->
     for gpu in document["gpus"]:  # the stand-in has no decoder
         assert set(gpu["decode"]) == {"nvenc", "libx264"}
         assert all(decoded["error"] for decoded in gpu["decode"].values())
+    assert "streams" not in document["gpus"][1]
+    answers_of_an_engine(document["gpus"][0])
+    assert any("3 references in the SPS, up to 1 of a picture, IDR ids [0, 1]" in line for line in document["summary"])
+
+
+def answers_of_an_engine(gpu: dict[str, Any]) -> None:
+    held, coded, free = gpu["streams"].values()
+    assert (held["poc_type"], held["idr_pic_ids"], held["tells_colours"]) == (2, [0, 1], False)
+    assert max(held["references_of_pictures"]) == 1
+    assert max(free["references_of_pictures"]) == 3
+    assert (coded["poc_type"], coded["references_in_sps"]) == (0, 4)
+    for videos in gpu["quality"].values():
+        assert all(0.9 < videos[encoder]["ssim"] <= 1 and videos[encoder]["size_bytes"] for encoder in videos)
+        assert list(videos) == ["nvenc", "libx264"]
+    presets = ["P1", "P3", "P5", "P7"]
+    assert {preset: one["all_coded"] for preset, one in gpu["rates"].items()} == dict.fromkeys(presets, True)
+    assert [one["both_encode"] for one in gpu["slideshow"].values()] == [True] * 4
 
 
 def test_a_gpu_without_an_encoder_falls_back_and_may_still_judge(standin: Standin, tmp_path: Path) -> None:

@@ -55,6 +55,9 @@ def test_many_jobs_share_two_sessions(start_gpu: StartGpu, standin: Standin) -> 
         results = list(clients.map(render, range(count)))
     assert [result.frames for result in results] == [1 + number % 7 for number in range(count)]
     assert {(result.encoder, result.fallback_reason) for result in results} == {("nvenc", None)}
+    assert daemon.client.render(request(still(frames=30), **SIZE, encoder="nvenc")).encoder == "nvenc"
+    assert (daemon.client.health().encoder, daemon.client.health().encoder_reason) == ("nvenc", None)
+    assert "PyNvVideoCodec" not in Path(f"/proc/{daemon.child.pid}/maps").read_text()
     assert daemon.stop() == 0
     journal = standin.journal()
     assert most_open(journal) == 2
@@ -94,17 +97,12 @@ def test_a_device_that_fails_costs_one_job_its_start(start_gpu: StartGpu, standi
 
 
 def test_nvenc_by_name_is_refused_at_once_with_the_probes_reason(start_gpu: StartGpu) -> None:
-    daemon = start_gpu(1, {"no_encoder": 1})
-    with pytest.raises(RemoteError, match=r"has no H\.264 encoder .*NV_ENC_ERR_UNSUPPORTED_DEVICE \(2\)") as refused:
+    daemon = start_gpu(1, {"no_encoder": 1, "name": "NVIDIA H100 PCIe"})
+    with pytest.raises(
+        RemoteError, match=r"has decoders but no NVENC engine: NV_ENC_ERR_UNSUPPORTED_DEVICE \(2\)"
+    ) as refused:
         daemon.client.submit(request(still(), **SIZE, encoder="nvenc"))
     assert (refused.value.kind.name, refused.value.loc) == ("not_supported", ("encoder",))
     health = daemon.client.health()
     assert health.encoder == "libx264"
     assert "NV_ENC_ERR_UNSUPPORTED_DEVICE (2)" in health.encoder_reason
-
-
-def test_nvenc_by_name_is_used_and_health_says_so(start_gpu: StartGpu) -> None:
-    daemon = start_gpu(1)
-    assert daemon.client.render(request(still(frames=30), **SIZE, encoder="nvenc")).encoder == "nvenc"
-    assert (daemon.client.health().encoder, daemon.client.health().encoder_reason) == ("nvenc", None)
-    assert "PyNvVideoCodec" not in Path(f"/proc/{daemon.child.pid}/maps").read_text()

@@ -12,14 +12,18 @@ from renderer.encode.nvenc.errors import code_name, error_code
 from renderer.encode.nvenc.options import refusal_of, session_shape
 from renderer.encode.stream import HeldCoding, StreamSettings
 from renderer.geometry import Canvas
-from renderer.work import NvencLimits
+from renderer.work import NvencDevice, NvencLimits
 
 STREAM = StreamSettings(Canvas(640, 480), Fraction(30000, 1001), crf=20, preset="veryfast", keyframe_interval=299)
 LIMITS = NvencLimits(145, 4096, 49, 4096, engines=1, most_b_pictures=4)
 
 
-def options(stream: StreamSettings, most_b_pictures: int = 4) -> dict[str, str]:
-    return dict(session_shape(stream, most_b_pictures).options)
+def device(**limits: int) -> NvencDevice:
+    return NvencDevice("GPU-1", "L4", limits=replace(LIMITS, **limits))
+
+
+def options(stream: StreamSettings, **limits: int) -> dict[str, str]:
+    return dict(session_shape(stream, [device(**limits)]).options)
 
 
 def held(*is_idr: bool, offsets: tuple[float, ...] = ()) -> StreamSettings:
@@ -44,6 +48,14 @@ def test_held_pictures_have_one_reference_no_b_pictures_and_no_idr_but_the_plans
     found = options(held(True, False, True))
     assert (found["bf"], found["gop"], found["numrefl0"], found["rc"]) == ("0", "-1", "1", "constqp")
     assert found["constqp"] == "23,23,20"
+
+
+def test_all_devices_that_may_be_taken_must_be_able_to_count_references() -> None:
+    stream = held(True, False)
+    assert "numrefl0" not in options(stream, counts_references=0)
+    both = session_shape(stream, [device(), device(counts_references=0)])
+    assert "numrefl0" not in dict(both.options)
+    assert "numrefl0" not in options(STREAM)
 
 
 @pytest.mark.parametrize(
@@ -85,12 +97,13 @@ def test_the_documented_table_is_the_one_in_use() -> None:
 def test_b_pictures_need_a_device_that_codes_them_and_a_gop() -> None:
     assert options(STREAM, most_b_pictures=0)["bf"] == "0"
     assert options(replace(STREAM, keyframe_interval=1))["bf"] == "0"
-    assert not session_shape(STREAM, 0).is_reordered
+    assert not session_shape(STREAM, [device(), device(most_b_pictures=0)]).is_reordered
+    assert not session_shape(STREAM, [NvencDevice("GPU-1", "L4", is_busy=True)]).is_reordered
 
 
 def test_only_a_fixed_quantiser_has_no_memory() -> None:
-    assert session_shape(STREAM, 4).has_memory
-    assert not session_shape(held(True), 4).has_memory
+    assert session_shape(STREAM, [device()]).has_memory
+    assert not session_shape(held(True), [device()]).has_memory
 
 
 @pytest.mark.parametrize(

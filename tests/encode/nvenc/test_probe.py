@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,18 +13,21 @@ import pytest
 
 from renderer.config import NvencSettings
 from renderer.encode.nvenc import probe, probe_child
-from renderer.work import NvencDevice, NvencFindings
+from renderer.encode.nvenc.errors import has_engine
+from renderer.work import NvencDevice, NvencFindings, NvencLimits
 from tests.nvenc_standin.process import Standin
 
 CHILDREN = "tests.encode.nvenc.nvenc_children"
+A100 = "NVIDIA A100-SXM4-80GB"
 
 
 def cache_file(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "stillreel" / "nvenc.json"
 
 
-def test_a_device_that_encodes_is_found_with_its_limits(standin: Standin) -> None:
+def test_a_device_that_encodes_is_found_with_its_limits_by_a_process_that_stays_clean(standin: Standin) -> None:
     found = standin.ask(CHILDREN, "found")
+    assert (found["imported"], found["is_environment_same"], found["maps_driver"]) == ([], True, False)
     assert found["refusal"] is None
     assert found["driver"] == "CUDA 12.8"
     (device,) = found["devices"]
@@ -32,18 +36,20 @@ def test_a_device_that_encodes_is_found_with_its_limits(standin: Standin) -> Non
     assert (device["limits"]["width_min"], device["limits"]["height_max"]) == (145, 4096)
 
 
-def test_the_process_that_asks_stays_clean(standin: Standin) -> None:
-    found = standin.ask(CHILDREN, "found")
-    assert (found["imported"], found["is_environment_same"], found["maps_driver"]) == ([], True, False)
-
-
 @pytest.mark.parametrize(
     ("knobs", "reason"),
     [
         ({"gpus": 0}, r"the NVIDIA driver finds no usable GPU: CUDA_ERROR_NO_DEVICE \(100\)"),
         ({"fail": "cuInit=999"}, r"finds no usable GPU: CUDA_ERROR_UNKNOWN \(999\)"),
         ({"nvenc_api": 177}, r"driver is too old: expected NVENC API 12\.1 or newer, found 11\.1"),
-        ({"no_encoder": 1}, r"software stand-in 0 has no H\.264 encoder .*: NV_ENC_ERR_UNSUPPORTED_DEVICE \(2\)"),
+        (
+            {"no_encoder": 1, "name": "NVIDIA H100 80GB HBM3"},
+            r"NVIDIA H100 80GB HBM3 has decoders but no NVENC engine: NV_ENC_ERR_UNSUPPORTED_DEVICE \(2\)",
+        ),
+        (
+            {"no_encoder": 1, "name": "NVIDIA L4"},
+            r"NVIDIA L4: the driver refuses .*CAPABILITIES must name video: .*\(2\)",
+        ),
         ({"fail": "nvEncInitializeEncoder=8"}, r"encoding a picture failed: NV_ENC_ERR_INVALID_PARAM \(8\)"),
         ({"fail": "nvEncLockBitstream=20"}, r"encoding a picture failed: NV_ENC_ERR_GENERIC \(20\)"),
     ],
@@ -65,10 +71,8 @@ def test_a_device_whose_sessions_are_taken_is_busy_and_asked_again(standin: Stan
 
 
 def test_a_driver_that_hangs_is_given_up(standin: Standin) -> None:
-    found = standin.ask(CHILDREN, "found", knobs={"hang": "cuInit"}, probe_timeout_s=1)
-    assert found["refusal"] == "the NVIDIA driver could not be asked: did not end within 1 s"
-    found = standin.ask(CHILDREN, "found", knobs={"hang": "nvEncOpenEncodeSessionEx"}, probe_timeout_s=2)
-    assert found["refusal"] == "software stand-in 0: the probe did not end within 2 s"
+    found = standin.ask(CHILDREN, "found", knobs={"hang": "cuInit"}, probe_timeout_s=0.1)
+    assert found["refusal"] == "the NVIDIA driver could not be asked: did not end within 0.1 s"
 
 
 def test_a_machine_without_a_driver_says_so() -> None:
@@ -104,33 +108,71 @@ def test_processes_that_ask_together_ask_once(standin: Standin) -> None:
 
 
 def test_a_card_without_an_engine_is_not_asked_again(standin: Standin) -> None:
-    first = standin.ask(CHILDREN, "found", knobs={"no_encoder": 1})
-    assert standin.ask(CHILDREN, "found") == first
+    first = standin.ask(CHILDREN, "found", knobs={"no_encoder": 1, "name": A100})
+    assert standin.ask(CHILDREN, "found", knobs={"name": A100}) == first
+    assert standin.ask(CHILDREN, "found", knobs={"name": A100, "cuda": 13000})["refusal"] is None  # another driver
 
 
-def test_another_driver_is_asked_again(standin: Standin) -> None:
+def test_a_card_that_is_refused_and_may_have_an_engine_is_asked_again(standin: Standin) -> None:
     standin.ask(CHILDREN, "found", knobs={"no_encoder": 1})
-    assert standin.ask(CHILDREN, "found", knobs={"cuda": 13000})["refusal"] is None
+    assert standin.ask(CHILDREN, "found")["refusal"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "may_encode"),
+    [
+        (A100, False),
+        ("NVIDIA H100 NVL", False),
+        ("NVIDIA H200", False),
+        ("NVIDIA GH200 480GB", False),
+        ("Tesla T4", True),
+        ("NVIDIA A10", True),
+        ("NVIDIA RTX A1000", True),
+        ("NVIDIA GeForce RTX 5090", True),
+    ],
+)
+def test_cards_without_an_engine_are_known_by_name(name: str, may_encode: bool) -> None:
+    assert has_engine(name) is may_encode
 
 
 @pytest.mark.usefixtures("known")
-@pytest.mark.parametrize("damage", ["", "{", "[]", '{"made_by": 1}', "\0\0"], ids=repr)
-def test_a_damaged_cache_is_an_empty_one(standin: Standin, tmp_path: Path, damage: str) -> None:
-    cache_file(tmp_path).write_text(damage)
+def test_a_damaged_cache_is_an_empty_one_and_written_anew(standin: Standin, tmp_path: Path) -> None:
+    cache_file(tmp_path).write_text("{")
     assert standin.ask(CHILDREN, "found")["refusal"] is None
     assert json.loads(cache_file(tmp_path).read_text())["devices"]
 
 
-@pytest.mark.usefixtures("known")
+@pytest.fixture
+def recalled(found_once, tmp_path: Path) -> Callable[[str], NvencLimits | None]:
+    """Return a function from the text of a cache file to the limits that it tells of the one device."""
+    directory, found = found_once
+    (device,) = found["devices"]
+    kept = (directory / "stillreel" / "nvenc.json").read_text()
+
+    def recall(text: str | None = None, **entries: object) -> NvencLimits | None:
+        document = json.loads(kept)
+        document["devices"][device["uuid"]] = entries.get("entry", document["devices"][device["uuid"]])
+        (tmp_path / "nvenc.json").write_text(json.dumps(document) if text is None else text)
+        bare = NvencDevice(device["uuid"], device["name"])
+        return probe.recalled(NvencSettings(cache_dir=tmp_path), found["driver"], bare).limits
+
+    return recall
+
+
+def test_a_whole_cache_tells_limits(recalled) -> None:
+    assert recalled() == NvencLimits(145, 4096, 49, 4096, engines=1, most_b_pictures=4)
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"made_by": 1}', "\0\0"], ids=repr)
+def test_a_damaged_cache_tells_nothing(recalled, damage: str) -> None:
+    assert recalled(damage) is None
+
+
 @pytest.mark.parametrize(
     "entry", [None, 7, {}, {"name": "x", "limits": {"width": 1}}, {"name": "x", "limits": [1]}], ids=repr
 )
-def test_a_damaged_entry_is_asked_again(standin: Standin, found_once, tmp_path: Path, entry: object) -> None:
-    (device,) = found_once[1]["devices"]
-    kept = json.loads(cache_file(tmp_path).read_text())
-    kept["devices"][device["uuid"]] = entry
-    cache_file(tmp_path).write_text(json.dumps(kept))
-    assert standin.ask(CHILDREN, "found")["devices"] == [device]
+def test_a_damaged_entry_tells_nothing(recalled, entry: object) -> None:
+    assert recalled(entry=entry) is None
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(standin: Standin, tmp_path: Path) -> None:
