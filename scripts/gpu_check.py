@@ -1,11 +1,15 @@
 """What the GPUs of this machine do with stillreel, as one JSON document: `python scripts/gpu_check.py`.
 
-For each GPU: does it encode, and why not; how fast page-locked and pageable frames reach it; whether its encoder makes
-the video that was asked for, held pictures included; and whether its decoder, which is nobody's code of ours, shows
-every frame of our files as libavcodec does. Cards without an encoder, such as H100, have a decoder and can judge.
+For each GPU: does it encode, and why not; how fast page-locked and pageable frames reach it; and whether its decoder,
+which is nobody's code of ours, shows every frame of our files as libavcodec does. Cards without an encoder, such as
+H100, have a decoder and can judge.
 
-Every part runs in a child process with a time limit: a driver that crashes costs one answer. Over the stand-in driver
-of the tests no speed is told, for it would be none.
+For a GPU that encodes, also what nobody has told of a card yet: the parameter sets and slice headers that it writes
+under our options; how near to the stills its pictures come beside libx264's at the same crf; how many distinct pictures
+it codes in a second, by preset and by sessions at once; and how long a slideshow takes beside ffmpeg's own NVENC.
+
+Every part runs in a child process with a time limit, and all of them have three minutes: a driver that crashes or is
+slow costs one answer. Over the stand-in driver of the tests no speed is told, for it would be none.
 """
 
 import argparse
@@ -26,9 +30,10 @@ from pathlib import Path
 from typing import Any
 
 import av
+import gpu_engine
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from gpu_engine import SIZES, is_standin, still
 
 from protocol.schema import RenderRequest
 from renderer.config import VERSION, FetchSettings, NvencSettings, RenderSettings, RequestLimits
@@ -40,8 +45,6 @@ from renderer.pipeline import render
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "benchmarks" / "results" / "gpu"
-PART_TIMEOUT_S = 240
-SIZES = {"360p": (640, 360), "1080p": (1920, 1080), "2160p": (3840, 2160)}
 UPLOADED = ("1080p", "2160p")
 COPIES = 200
 # Holds past the sixteen that the shortest frame_num counts, and one that gets a sync sample in its middle.
@@ -57,13 +60,14 @@ def main() -> None:
         "--keep", action="store_true", help=f"write it to {KEPT.relative_to(ROOT)} too, if there is a GPU"
     )
     parser.add_argument("--videos", choices=SIZES, default="1080p", help="size of the videos that are made and decoded")
+    parser.add_argument("--seconds", type=float, default=175, help="for all parts together; what is left is not asked")
     parser.add_argument("--part", nargs=2, metavar=("NAME", "JSON"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.part:
         name, told = arguments.part
         print(json.dumps(PARTS[name](**json.loads(told))))
         return
-    document = check(arguments.videos)
+    document = check(arguments.videos, arguments.seconds)
     text = json.dumps(document, indent=2)
     print(text)
     if arguments.out:
@@ -87,18 +91,24 @@ def kept_file(document: dict[str, Any]) -> Path:
     return KEPT / f"{cards}-{document['size']}-{document['taken'].partition('T')[0]}.json"
 
 
-def check(size: str) -> dict[str, Any]:
-    """Ask everything there is to ask, with videos of this size."""
+def check(size: str, seconds: float) -> dict[str, Any]:
+    """Ask everything there is to ask, with videos of this size, each part for a third of the time at most."""
+    ends = time.monotonic() + seconds
     with tempfile.TemporaryDirectory(prefix="stillreel-") as directory:
+        part = functools.partial(_part, ends=ends, limit_s=seconds / 3)
         settings = NvencSettings(cache_dir=Path(directory), keep_session_s=0)
         findings = find(settings)
-        videos = {name: part("video", directory=directory, size=size, encoder=name) for name in ("auto", "libx264")}
+        videos = {"auto": part("video", directory=directory, size=size, encoder="auto")}
+        if videos["auto"].get("encoder") != "libx264":
+            videos["libx264"] = part("video", directory=directory, size=size, encoder="libx264")
+        told: dict[str, Any] = {"directory": directory, "size": size}
         paths = {video["encoder"]: video.pop("path") for video in videos.values() if "path" in video}
         gpus = [
             {
                 **asdict(device),
                 "upload": part("upload", uuid=device.uuid),
                 "decode": {name: part("decode", uuid=device.uuid, video=path) for name, path in paths.items()},
+                **({name: part(name, uuid=device.uuid, **told) for name in gpu_engine.PARTS} if device.limits else {}),
             }
             for device in findings.devices
         ]
@@ -130,19 +140,22 @@ def summary(document: dict[str, Any]) -> list[str]:
         for name, decoded in gpu["decode"].items():
             verdict = decoded.get("error") or ("every frame is equal" if decoded["is_equal"] else "FRAMES DIFFER")
             lines.append(f"{gpu['name']} decodes the {name} video: {verdict}")
+        if "streams" in gpu:
+            lines += gpu_engine.summary(gpu)
     return lines
 
 
-def part(name: str, **told: Any) -> dict[str, Any]:
+def _part(name: str, *, ends: float, limit_s: float, **told: Any) -> dict[str, Any]:
     """Run one part in a child; whatever happens to it is an answer."""
+    left_s = min(limit_s, ends - time.monotonic())
+    if left_s < 1:
+        return {"error": "not asked: the time of all parts was over"}
     command = [sys.executable, __file__, "--part", name, json.dumps(told)]
     environment = {**os.environ, **({"CUDA_VISIBLE_DEVICES": told["uuid"]} if "uuid" in told else {})}
     try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=PART_TIMEOUT_S, env=environment, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, timeout=left_s, env=environment, check=False)
     except subprocess.TimeoutExpired:
-        return {"error": f"did not end within {PART_TIMEOUT_S} s"}
+        return {"error": f"did not end within {left_s:.0f} s"}
     try:
         return dict(json.loads(done.stdout.splitlines()[-1]))
     except (IndexError, ValueError):
@@ -154,20 +167,13 @@ def part(name: str, **told: Any) -> dict[str, Any]:
 
 
 def standin() -> dict[str, Any]:
-    return {"is_standin": _is_standin()}
-
-
-def _is_standin() -> bool:
-    try:
-        return hasattr(ctypes.CDLL("libcuda.so.1"), "standin_counter")
-    except OSError:
-        return False
+    return {"is_standin": is_standin()}
 
 
 def video(*, directory: str, size: str, encoder: str) -> dict[str, Any]:
     """Render stills full of detail with held pictures, and look at the file."""
     output = Path(directory) / f"{encoder}.mp4"
-    images = [{"url": str(_still(Path(directory), size, number)), "frames": hold} for number, hold in enumerate(HOLDS)]
+    images = [{"url": str(still(Path(directory), size, number)), "frames": hold} for number, hold in enumerate(HOLDS)]
     request = RenderRequest.model_validate({"images": images, "fps": 24, "encoder": encoder})
     job = render_job(request, RequestLimits(), FetchSettings(), Origin(any_path=True))
     settings = RenderSettings(nvenc=NvencSettings(cache_dir=Path(directory), keep_session_s=0))
@@ -187,22 +193,14 @@ def video(*, directory: str, size: str, encoder: str) -> dict[str, Any]:
         "is_whole": decoded == report.facts.frames == sum(HOLDS),
         "size_bytes": report.facts.size_bytes,
     }
-    return answer if _is_standin() else {**answer, "timings_s": report.timings}
-
-
-def _still(directory: Path, size: str, number: int) -> Path:
-    path = directory / f"{number}.png"
-    if not path.exists():
-        coarse = np.random.default_rng(number).integers(0, 256, (68, 120, 3), np.uint8)
-        Image.fromarray(coarse).resize(SIZES[size], Image.Resampling.BICUBIC).save(path, compress_level=1)
-    return path
+    return answer if is_standin() else {**answer, "timings_s": report.timings}
 
 
 def upload(*, uuid: str) -> dict[str, Any]:
     """Copy frames to the device from both kinds of memory."""
     from cuda.bindings import driver  # noqa: PLC0415 - only where there is a driver
 
-    if _is_standin():
+    if is_standin():
         return {"error": "not measured: this is the stand-in"}
     try:
         gpu = open_gpu(uuid)
@@ -268,6 +266,7 @@ PARTS: dict[str, Callable[..., dict[str, Any]]] = {
     "video": video,
     "upload": upload,
     "decode": decode,
+    **gpu_engine.PARTS,
 }
 
 if __name__ == "__main__":

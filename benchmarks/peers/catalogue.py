@@ -1,13 +1,31 @@
 """All peers by name, ours first: the others are put in proportion to it."""
 
 import sys
+from functools import partial
 
 from benchmarks.peers import daemon, ffmpeg, gpu
 from benchmarks.peers.base import Peer, Task, script
+from benchmarks.workloads import PRESET
 
 
 def _render(task: Task) -> list[str]:
     return [sys.executable, "-m", "renderer", "render", str(task.manifest), "-o", str(task.output), "--json"]
+
+
+def _nvenc_pair(ours: str = PRESET, theirs: str = gpu.PRESETS[PRESET], suffix: str = "") -> tuple[Peer, Peer]:
+    """stillreel and ffmpeg on one card, with one preset."""
+    title = f"NVENC {theirs.upper()}"
+    return (
+        Peer(
+            f"stillreel-nvenc{suffix}", f"stillreel render, {title}", partial(gpu.render_nvenc, preset=ours), gpu.no_gpu
+        ),
+        Peer(
+            f"concat-nvenc{suffix}",
+            f"ffmpeg concat, {title}",
+            partial(ffmpeg.concat_nvenc, preset=theirs),
+            ffmpeg.no_nvenc,
+        ),
+    )
 
 
 OURS = "stillreel"
@@ -26,7 +44,7 @@ PEERS: dict[str, Peer] = {
         Peer("imageio", "imageio-ffmpeg", script("imageio_writer")),
         Peer("pyav", "PyAV", script("pyav_loop")),
         Peer("opencv", "OpenCV VideoWriter", script("opencv_writer")),
-        Peer("stillreel-nvenc", "stillreel render, NVENC", gpu.render_nvenc, gpu.no_gpu),
-        Peer("concat-nvenc", "ffmpeg concat, NVENC", ffmpeg.concat_nvenc, ffmpeg.no_nvenc),
+        *_nvenc_pair(),
+        *(peer for ours, theirs in gpu.PRESETS.items() for peer in _nvenc_pair(ours, theirs, f"-{theirs}")),
     )
 }

@@ -9,8 +9,11 @@ from benchmarks.peers.base import Task
 from benchmarks.workloads import CRF, PRESET
 
 _X264 = ("-c:v", "libx264", "-preset", PRESET, "-crf", str(CRF), "-pix_fmt", "yuv420p")
-# The middle preset; constant quality, the number that NVENC's documentation calls the counterpart of CRF.
-_NVENC = ("-c:v", "h264_nvenc", "-preset", "p4", "-rc", "vbr", "-cq", str(CRF), "-pix_fmt", "yuv420p")
+
+
+def _nvenc(preset: str) -> tuple[str, ...]:
+    """Constant quality, by the number that NVENC's documentation calls the counterpart of CRF."""
+    return ("-c:v", "h264_nvenc", "-preset", preset, "-rc", "vbr", "-cq", str(CRF), "-pix_fmt", "yuv420p")
 
 
 def concat(task: Task, encoder: tuple[str, ...] = _X264) -> list[str]:
@@ -50,8 +53,8 @@ def floor(task: Task) -> list[str]:
     return [*_start(task), "-framerate", rate, "-i", _numbered(task), *_end(task, (*_X264, "-g", "1"))]
 
 
-def concat_nvenc(task: Task) -> list[str]:
-    return concat(task, _NVENC)
+def concat_nvenc(task: Task, preset: str) -> list[str]:
+    return concat(task, _nvenc(preset))
 
 
 def holds_differ(task: Task) -> str | None:
@@ -64,7 +67,7 @@ def no_nvenc(task: Task) -> str | None:
     if refused := gpu.refusal():
         return refused
     probe = [*(task.ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "error"), "-f", "lavfi"]
-    probe += ["-i", "color=gray:s=640x360:d=0.2", *_NVENC, "-f", "null", "-"]
+    probe += ["-i", "color=gray:s=640x360:d=0.2", *_nvenc("p1"), "-f", "null", "-"]
     done = subprocess.run(probe, capture_output=True, text=True, timeout=60, check=False)
     words = done.stderr.strip().splitlines()
     return None if done.returncode == 0 else f"h264_nvenc: {words[0].partition('] ')[2] if words else 'it fails'}"

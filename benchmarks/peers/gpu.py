@@ -16,10 +16,15 @@ from renderer.encode.nvenc.probe import findings_here
 STANDIN = "this is the software stand-in of the tests, no GPU: there is no speed to tell"
 
 
-def render_nvenc(task: Task) -> list[str]:
+# stillreel's presets and the names that NVENC has for what they become (renderer/encode/nvenc/options.py).
+PRESETS = {"ultrafast": "p1", "veryfast": "p3", "slow": "p5", "veryslow": "p7"}
+
+
+def render_nvenc(task: Task, preset: str) -> list[str]:
     """Render with `encoder` set to nvenc, which fails sooner than it falls back."""
     manifest = task.folder / "nvenc.json"
-    manifest.write_text(json.dumps({**task.work.request(), "encoder": "nvenc"}), encoding="utf-8")
+    asked = {**task.work.request(), "encoder": "nvenc", "preset": preset}
+    manifest.write_text(json.dumps(asked), encoding="utf-8")
     return [sys.executable, "-m", "renderer", "render", str(manifest), "-o", str(task.output), "--json"]
 
 
