@@ -27,10 +27,13 @@ from renderer.encode.nvenc.encoder import NvencEncoder
 from renderer.encode.nvenc.findings import with_gpus_tested
 from renderer.encode.nvenc.locks import state_dir, waiting_for_a_session
 from renderer.encode.nvenc.session import Opening
+from renderer.encode.plan import PlannedStill, StreamPlan
 from renderer.encode.selftest import refusal
+from renderer.encode.sequence import HeldSequence
 from renderer.encode.stream import AccessUnit, HeldCoding, StreamSettings
 from renderer.errors import StillreelError
 from renderer.geometry import Canvas
+from renderer.h264.repeat import NeedsIdr
 from renderer.pictures.cuda import CudaFailed, open_gpu
 from renderer.pictures.memory import FramePool, Lease, pinned_memory
 
@@ -247,3 +250,37 @@ def examined() -> dict[str, dict[str, Any]]:
 def tested() -> list[Any]:
     settings, findings = with_gpus_tested(Settings())
     return [settings.nvenc.hold_pictures, settings.nvenc.hold_pictures_refusal, findings.refusal]
+
+
+def held_streams(
+    *, shapes: dict[str, dict[str, Any]], size: list[int], holds: list[int], idrs: list[bool]
+) -> dict[str, list[str]]:
+    """Return the coded and the held stream of every shape, in hexadecimal digits."""
+    told = opening()
+    found = {}
+    for name, knobs in shapes.items():
+        chosen = {f"STANDIN_{knob}": str(value) for knob, value in knobs.items()}
+        os.environ.update(chosen)
+        try:
+            found[name] = _held_stream(told, Canvas(*size), holds, idrs)
+        except NeedsIdr:
+            found[name] = _held_stream(told, Canvas(*size), holds, [True] * len(idrs))
+        for knob in chosen:
+            del os.environ[knob]
+    return found
+
+
+def _held_stream(told: Opening, canvas: Canvas, holds: list[int], idrs: list[bool]) -> list[str]:
+    plan = StreamPlan(tuple(PlannedStill(hold, is_idr) for hold, is_idr in zip(holds, idrs, strict=True)))
+    stream = replace(_STREAM, canvas=canvas, held=HeldCoding(tuple(idrs), (0.0,) * len(idrs)))
+    noise = np.random.default_rng(3)
+    with NvencEncoder(stream, told) as encoder:
+        units = []
+        for _ in holds:
+            frame = np.full(canvas.nv12_shape, 128, np.uint8)
+            frame[: canvas.height] = noise.integers(16, 236, (canvas.height, canvas.width), np.uint8)
+            units += encoder.encode(frame)
+        units += encoder.flush()
+    sequence = HeldSequence(plan)
+    held = [sample.data for unit in units for sample in sequence.push(unit)]
+    return [b"".join(parts).hex() for parts in ([unit.data for unit in units], held)]
