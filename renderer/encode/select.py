@@ -106,12 +106,11 @@ def _fit_devices(canvas: Canvas, crf: int, findings: NvencFindings, settings: Nv
     reasons: dict[str, None] = {}
     fit = []
     for device in devices:
-        known = recalled(settings, findings.driver, device)
-        reason = refusal_of(canvas, crf, known.limits) or breaker.refusal(device)
+        reason = refusal_of(canvas, crf, device.limits) or breaker.refusal(device)
         if reason:
             reasons[reason] = None
         else:
-            fit.append(known)
+            fit.append(recalled(settings, findings.driver, device))
     if not fit:
         raise NotSupported("; ".join(reasons), loc=("encoder",))
     return tuple(fit)

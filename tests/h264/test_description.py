@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from renderer.config import EncodeSettings
@@ -107,6 +107,7 @@ vuis = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(write_vui=MAYBE | vuis, references=st.integers(0, 4), is_reordered=st.booleans())
 def test_colours_are_told_and_all_else_stays(write_vui, references: int, is_reordered: bool) -> None:
     before = sps_nal(write_vui, references=references)
@@ -119,6 +120,7 @@ def test_colours_are_told_and_all_else_stays(write_vui, references: int, is_reor
     assert new.vui.needs_picture_timing == (old.vui.needs_picture_timing if old.vui else False)
 
 
+@settings(deadline=None)
 @given(write_vui=vuis)
 def test_what_stands_around_the_colours_is_copied_bit_by_bit(write_vui) -> None:
     """Twice described is once described, and the VUI that already says all is the one that comes out."""
