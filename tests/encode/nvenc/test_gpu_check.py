@@ -14,6 +14,8 @@ from renderer.config import NvencSettings
 from renderer.encode.nvenc.probe import find
 from tests.nvenc_standin.process import Standin
 
+pytestmark = pytest.mark.timeout(300)  # each run of the script is a dozen processes
+
 ROOT = Path(__file__).parents[3]
 SCRIPT = ROOT / "scripts" / "gpu_check.py"
 KEPT = ROOT / "benchmarks" / "results" / "gpu"
@@ -52,7 +54,6 @@ def test_a_machine_without_a_gpu_is_told_so(tmp_path: Path) -> None:
     assert document["summary"][-1] == f"auto encodes with libx264, because {document['nvenc']}"
 
 
-@pytest.mark.timeout(300)
 def test_over_the_stand_in_no_speed_is_told(standin: Standin, tmp_path: Path) -> None:
     knobs = {"gpus": 2, "no_engine_on": 1, "nvenc_api": 209}
     document = checked(standin(**knobs), tmp_path, "this is the software stand-in of the tests, no GPU")
@@ -93,7 +94,8 @@ def test_a_gpu_without_an_encoder_falls_back_and_may_still_judge(standin: Standi
     assert list(document["gpus"][0]["decode"]) == ["libx264"]
 
 
-def test_a_gpus_document_is_kept_by_card_and_day() -> None:
+def test_a_gpus_document_is_kept_by_card_and_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
     script = runpy.run_path(str(SCRIPT))
     gpus = [{"name": "NVIDIA L4"}, {"name": "NVIDIA L4"}, {"name": "NVIDIA A10"}]
     document = {"is_standin": False, "gpus": gpus, "taken": "2026-01-02T03:04:05Z", "size": "1080p"}
