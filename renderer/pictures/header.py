@@ -47,6 +47,8 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     """
     name = recognise(data)
     with parsing(name):
+        if name == "WebP":
+            check_pixels(_webp_canvas(data), max_pixels)
         header = _PARSERS[name](data)
     check_pixels(header.size, max_pixels)
     _ = header.decoder  # refuses a kind that nobody reads
@@ -108,6 +110,23 @@ def _check_jpeg(data: bytes) -> None:
             return
         is_bare = marker in (0x01, 0xFF) or 0xD0 <= marker <= 0xD8
         place += 1 if marker == 0xFF else 2 if is_bare else 2 + struct.unpack_from(">H", data, place + 2)[0]
+
+
+def _webp_canvas(data: bytes) -> Size:
+    """Read how large a WebP says it is: libwebp allocates the canvas twice as soon as Pillow opens the file.
+
+    RFC 9649, 2.7 (VP8X), 3.4 (VP8L); RFC 6386, 9.1 (VP8).
+    """
+    match data[12:16]:
+        case b"VP8X":
+            low, high = data[24:27], data[27:30]
+            return Size(1 + int.from_bytes(low, "little"), 1 + int.from_bytes(high, "little"))
+        case b"VP8L":
+            sides = int.from_bytes(data[21:25], "little")
+            return Size(1 + (sides & 0x3FFF), 1 + (sides >> 14 & 0x3FFF))
+        case _:
+            width, height = struct.unpack_from("<HH", data, 26)
+            return Size(width & 0x3FFF, height & 0x3FFF)
 
 
 def _webp(data: bytes) -> Header:

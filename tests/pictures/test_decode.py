@@ -1,8 +1,9 @@
 import io
 import logging
+import resource
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from PIL import Image
 from renderer.errors import DecodeFailed, ImageTooLarge, JobError, UnsupportedFormat
 from renderer.geometry import Size
 from renderer.pictures.decode import Picture, decode, read_size
+from renderer.processes import allocated_bytes
 
 Array = npt.NDArray[Any]
 
@@ -548,6 +550,32 @@ def test_the_limit_is_named_with_what_was_found() -> None:
     with pytest.raises(ImageTooLarge, match="at most 10000000 pixels, found 30000x30000"):
         read_size(png_of(30000, 30000), MAX_PIXELS)
     assert read_size(png_of(30000, 30000), 900_000_000) == Size(30000, 30000)
+
+
+@pytest.fixture
+def little_memory() -> Iterator[None]:
+    """Leave this process 64 MiB to allocate, as a worker's limit leaves it some."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (allocated_bytes() + (64 << 20), before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_DATA, before)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "body", "size"),
+    [
+        (b"VP8X", b"\x02\0\0\0" + b"\xff\xff\xff" + b"\x2c\0\0", "16777216x45"),
+        (b"VP8L", b"\x2f" + (16000 - 1 | (15000 - 1) << 14).to_bytes(4, "little"), "16000x15000"),
+        (b"VP8 ", b"\x10\0\0\x9d\x01\x2a" + struct.pack("<HH", 16000, 15000 | 1 << 14), "16000x15000"),
+    ],
+)
+def test_a_webp_is_measured_before_libwebp_makes_room_for_it(
+    chunk: bytes, body: bytes, size: str, little_memory: None
+) -> None:
+    rest = body.ljust(500, b"\0")
+    data = b"RIFF" + struct.pack("<I", len(rest) + 12) + b"WEBP" + chunk + struct.pack("<I", len(rest)) + rest
+    with pytest.raises(ImageTooLarge, match=f"found {size} "):
+        opened(data)
 
 
 @pytest.mark.parametrize(
