@@ -267,7 +267,7 @@ def bmp() -> Iterator[Sample]:
         line = bytes((64, 3 * double)) + b"\0\0"  # the padding of the plain rows is coded too
         yield Sample(f"bmp rle {bits} padded", bmp_file(info, line * HEIGHT, entries), colours[index * 0 + 3])
         line = bytes((200, 3 * double)) + b"\0\0"
-        yield Sample(f"bmp rle {bits} far too long", bmp_file(info, line * HEIGHT, entries), None)
+        yield Sample(f"bmp rle {bits} too long", bmp_file(info, line * HEIGHT, entries), colours[index * 0 + 3])
         short = bytes((20, 3 * double)) + b"\0\0"
         some = np.where(np.arange(WIDTH) < 20, 3, 0)[None].repeat(HEIGHT, 0)
         yield Sample(f"bmp rle {bits} short lines", bmp_file(info, short * HEIGHT, entries), colours[some])
