@@ -177,7 +177,10 @@ def _from_units(data: bytes, file: _File, size: Size) -> npt.NDArray[np.uint8]:
 
 
 def _rationals(values: tuple[Any, ...]) -> tuple[float, ...]:
-    return tuple(above / (below or 1) for above, below in zip(values[::2], values[1::2], strict=False))
+    """Return fractions as numbers; none, as if nothing were said, where one is over 0."""
+    if 0 in values[1::2]:
+        return ()
+    return tuple(above / below for above, below in zip(values[::2], values[1::2], strict=False))
 
 
 def _inverted(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -219,6 +219,9 @@ def tiff_ycc(rgb: Array) -> Iterator[Sample]:
         more.append((532, 5, tuple(part for level in levels for part in (level, 1))))
         name = f"tiff ycbcr weights {weights[0]}{' limited' if limited else ''}"
         yield Sample(name, tiff_by_hand([body], more=more, **plain), as_shown(blocks, 255))
+    body = zlib.compress(ycc_units(blocks, 2, 2))
+    nothing = [(529, 5, (1, 0) * 3), halved]
+    yield Sample("tiff ycbcr weights of nothing", tiff_by_hand([body], more=nothing, **plain), as_shown(blocks, 255))
     yield Sample("tiff ycbcr thirds", tiff_by_hand([body], more=[(530, 3, (3, 1))], **plain), None)
 
 
