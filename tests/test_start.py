@@ -120,7 +120,7 @@ def test_an_ffmpeg_that_hangs_is_tried_once_within_its_time_and_ended(refused: R
     began = time.monotonic()
     limits = {"STILLREEL_ENCODE__FFMPEG": str(ffmpeg), "STILLREEL_ENCODE__PROBE_TIMEOUT_S": "0.5", MARK: str(tmp_path)}
     assert refused(env=limits) == f"error: encode.ffmpeg: {ffmpeg} does not end within 0.5 s; it said nothing"
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60  # the program would sleep for 77 s
     assert marked(str(tmp_path)) == []
     assert (tmp_path / "tries").exists() == (confinement.refusal() is not None), (
         "only one that is not confined can write"
@@ -130,7 +130,7 @@ def test_an_ffmpeg_that_hangs_is_tried_once_within_its_time_and_ended(refused: R
 def test_sigterm_ends_a_start_that_waits_for_an_ffmpeg_that_hangs(command: list[str], tmp_path: Path) -> None:
     environment = {**os.environ, "STILLREEL_ENCODE__FFMPEG": str(script(tmp_path, "sleep 77")), MARK: str(tmp_path)}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as child:
-        wait_until(lambda: any(each.name() == "sleep" for each in marked(str(tmp_path))), "the encoder hangs", 30)
+        wait_until(lambda: any(each.name() == "sleep" for each in marked(str(tmp_path))), "the encoder hangs")
         child.send_signal(signal.SIGTERM)
         _, words = child.communicate(timeout=10)
         assert (child.returncode, words) == (128 + signal.SIGTERM, "")
