@@ -105,11 +105,13 @@ def render(
     """Render images or a manifest here, without a daemon. It may name any file that you can read."""
     from renderer import config  # noqa: PLC0415 - `submit`, which shares this module's options, stays quick
     from renderer import render as render_here  # noqa: PLC0415 - as above
+    from renderer.pictures.memory import keep_freed_memory  # noqa: PLC0415 - as above
 
     if output is None:
         raise ConfigError(f"expected -o and a name for the video: {_typed(sources)}")
     settings = config.load(config_file)
     terminal.keep_stdout()
+    keep_freed_memory()
     with written(output, overwrite=overwrite, as_json=as_json) as place:
         fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error)
         found = asked(sources, hold, fields, start, keep_order=keep_order)

@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import platform
 import re
+import resource
 import shutil
 import socket
 import subprocess
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import OpenEXR
 import pytest
@@ -318,3 +321,20 @@ def test_the_console_script_is_installed() -> None:
     script = shutil.which("stillreel", path=Path(sys.executable).parent)
     assert script is not None
     assert subprocess.run([script, "--version"], capture_output=True, check=True, timeout=30).stdout
+
+
+def page_faults(directory: Path, stills: int) -> int:
+    """Render as many stills, and return how often the process was given a page."""
+    command = [*COMMAND, "render", *(f"{number}.jpg" for number in range(stills)), "-o", f"{stills}.mp4"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+    subprocess.run(command, cwd=directory, stdout=subprocess.DEVNULL, check=True, timeout=60)
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's malloc can be told what to keep")
+def test_a_still_is_put_where_the_last_one_was(tmp_path: Path) -> None:
+    for number in range(50):
+        pixels = np.random.default_rng(number).integers(0, 255, (72, 128, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"{number}.jpg"), cv2.resize(pixels, (1280, 720)))
+    more = page_faults(tmp_path, 50) - page_faults(tmp_path, 2)
+    assert more < 48 * 1280 * 720 * 3 / resource.getpagesize()  # the pixels of each; a still needs three times as much
