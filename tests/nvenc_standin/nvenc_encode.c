@@ -9,7 +9,7 @@
 static size_t surface_size(uint32_t format, size_t pitch, size_t height)
 {
     switch (format) {
-    case NV_ENC_BUFFER_FORMAT_NV12: return pitch * height * 3 / 2;
+    case NV_ENC_BUFFER_FORMAT_NV12: case NV_ENC_BUFFER_FORMAT_YV12: return pitch * height * 3 / 2;
     case NV_ENC_BUFFER_FORMAT_YUV444: return pitch * height * 3;
     case NV_ENC_BUFFER_FORMAT_ARGB: case NV_ENC_BUFFER_FORMAT_ABGR: return pitch * height;
     }
@@ -164,6 +164,9 @@ static NVENCSTATUS encode(Session *s, Picture *p)
     x264_picture_init(&in);
     if (f->format == NV_ENC_BUFFER_FORMAT_NV12) {
         in.img = (x264_image_t){X264_CSP_NV12, 2, {pitch, pitch}, {f->data, second}};
+    } else if (f->format == NV_ENC_BUFFER_FORMAT_YV12) {
+        uint8_t *third = second + (size_t)f->pitch * f->height / 4;
+        in.img = (x264_image_t){X264_CSP_YV12, 3, {pitch, pitch / 2, pitch / 2}, {f->data, second, third}};
     } else if (f->format == NV_ENC_BUFFER_FORMAT_YUV444) {
         uint8_t *third = second + (size_t)f->pitch * f->height;
         in.img = (x264_image_t){X264_CSP_I444, 3, {pitch, pitch, pitch}, {f->data, second, third}};

@@ -180,7 +180,7 @@ SIDES = (320, 192)
 @pytest.mark.parametrize(
     "options",
     [
-        ["-bf", "0"],
+        ["-bf", "0", "-pix_fmt", "yuv420p"],
         ["-bf", "3", "-g", "12"],
         ["-profile:v", "main", "-rc", "vbr", "-bf", "2"],
         ["-profile:v", "baseline", "-bf", "0"],
