@@ -19,6 +19,7 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
+import certifi
 import pytest
 from PIL import Image
 from typer.main import get_command
@@ -125,16 +126,16 @@ def request(place: Place, code: str) -> None:
 
 
 def settings(place: Place, code: str) -> None:
-    """Load it; files of the reader's are one that exists."""
+    """Load it; files of the reader's are one that exists, and has certificates."""
     file = place.directory / "stillreel.toml"
-    file.write_text(re.sub(r'"/[^"]*"', f'"{file}"', code))
+    file.write_text(re.sub(r'"/[^"]*"', f'"{certifi.where()}"', code))
     assert config.load(file, {}) != config.Settings()
 
 
 def usage(_: Place, code: str) -> None:
     """Compare it with the command: options that are there, and those that must be given outside of brackets."""
     words = code.split()
-    parameters = get_command(app).commands[words[1]].params  # type: ignore[attr-defined] # a group's
+    parameters = get_command(app).get_command(None, words[1]).params  # type: ignore[attr-defined] # a group's
     known = {name for parameter in parameters for name in parameter.opts if name.startswith("--")}
     assert set(re.findall(r"--[a-z-]+", code)) <= known
     must = {parameter.opts[0] for parameter in parameters if parameter.required and parameter.opts[0].startswith("--")}

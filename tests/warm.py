@@ -81,10 +81,7 @@ def begin(
     Args:
         prefix: a command that it is the argument of.
     """
-    if not prefix and all(
-        name.startswith(_READ_LATE) or os.environ.get(name) == environment.get(name)
-        for name in os.environ.keys() | environment.keys()
-    ):
+    if not prefix and _parent().can_be_under(environment):
         return _parent().become(arguments, environment, (stdin, stdout, stderr), cwd or Path.cwd())
     command = [*prefix, sys.executable, "-m", "renderer", *arguments]
     return subprocess.Popen(command, env=environment, stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd)
@@ -161,6 +158,7 @@ class _Parent:
         """Start it; it imports for a second."""
         self._directory = tempfile.TemporaryDirectory(prefix="sr-")
         self._address = str(Path(self._directory.name, "warm"))
+        self._environment = dict(os.environ)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.warm", self._address, " " * _ROOM],
             cwd=Path(__file__).parents[1],
@@ -175,6 +173,13 @@ class _Parent:
         assert self._process.stderr is not None
         if self._process.stdout.readline() != b"ready\n":
             raise AssertionError(self._process.stderr.read().decode())
+
+    def can_be_under(self, environment: Mapping[str, str]) -> bool:
+        """Whether this process would have begun no different under an environment."""
+        return all(
+            name.startswith(_READ_LATE) or self._environment.get(name) == environment.get(name)
+            for name in self._environment.keys() | environment.keys()
+        )
 
     def become(
         self, arguments: Sequence[str], environment: Mapping[str, str], files: Sequence[int | IO[Any] | None], cwd: Path

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -100,10 +101,10 @@ def test_watched_jobs_are_drawn_anew_on_a_terminal_until_ctrl_c(daemon: DaemonPr
     assert terminal.words.count("request_id") > 1
 
 
-def commands(command: object, *names: str) -> Iterator[tuple[str, ...]]:
+def commands(command: Any, *names: str) -> Iterator[tuple[str, ...]]:
     yield names
-    for name, each in getattr(command, "commands", {}).items():
-        yield from commands(each, *names, name)
+    for name in getattr(command, "commands", {}):
+        yield from commands(command.get_command(None, name), *names, name)
 
 
 @pytest.mark.parametrize("names", list(commands(get_command(app))), ids=lambda names: " ".join(names) or "stillreel")
