@@ -1,4 +1,4 @@
-// How images come in: dropped anywhere on the page, pasted, or chosen; and, in the same tab, back after a reload.
+// How images are added: dropped anywhere on the page, pasted or chosen, and restored after a reload of the same tab.
 //
 // What was uploaded is remembered for as long as the tab lives, so a page that is loaded again in mid-render still
 // shows the stills that are being rendered.
@@ -53,7 +53,7 @@ function setUpDrop() {
   });
 }
 
-/** Take files in their order; what cannot be read or is too much stays out, and is told. */
+/** Add files in their order; those that cannot be read or are too many are left out and listed. */
 function add(files) {
   const wasEmpty = !reel.stills.length;
   leftOut = [];
@@ -70,7 +70,7 @@ function add(files) {
     byId("bench").focus({ preventScroll: true });
 }
 
-/** Why a file is not taken, as far as can be told without reading it; empty if it is. */
+/** Why a file is not taken, as far as is known without reading it, or an empty text. */
 function faultOf({ type, size }) {
   if (type && !type.startsWith("image/") && type !== "application/octet-stream") return `not a picture (${type})`;
   if (!size) return "an empty file";
@@ -78,7 +78,7 @@ function faultOf({ type, size }) {
     return `${fileSize(size)}, and this daemon takes up to ${fileSize(about.max_image_bytes)}`;
   }
   return reel.stills.length >= about.max_images
-    ? `one too many: this daemon takes up to ${plural(about.max_images, "still")}`
+    ? `too many stills: this daemon takes up to ${plural(about.max_images, "still")}`
     : "";
 }
 
@@ -88,7 +88,7 @@ async function measure(still) {
   if (!seen || !FAMILIAR.test(still.file.type)) {
     const words = await refusalOf(still.file).catch((error) => {
       if (!(error instanceof Refused)) throw error;
-      return ""; // it is said when the still is rendered
+      return ""; // the fault is shown when the still is rendered
     });
     if (words) return leave(still, words);
   }

@@ -6,10 +6,10 @@
 const APP = "fal-ai/ffmpeg-api";
 const KEY = "stillreel.key";
 const LONGEST_PAUSE_MS = 10000;
-const SILENCE_MS = 40000; // the daemon says something every 16 s at least; a line that says less is dead
+const SILENCE_MS = 40000; // the daemon sends something every 16 s at least, so a silent connection is dead
 const BEGINNING_BYTES = 8192; // of a file, by which the daemon tells what it is
 
-/** An answer that is no success. `faults` are [{loc, msg, type}], loc as in ["images", 3, "url"]. */
+/** An answer that reports an error. `faults` are [{loc, msg, type}], loc as in ["images", 3, "url"]. */
 export class Refused extends Error {
   constructor(status, words, faults = []) {
     super(words);
@@ -51,7 +51,7 @@ async function ask(path, options = {}) {
       throw new Refused(0, "The daemon does not answer. Is it still running?");
     }
     if (response.status !== 401) return response;
-    if (key === currentKey()) await nextKey(); // else one came while this was under way
+    if (key === currentKey()) await nextKey(); // otherwise a key was entered while this request was under way
   }
 }
 
@@ -95,13 +95,13 @@ export const submit = (request) => json(`queue/${APP}/images-to-video`, post(req
 export const status = (id) => json(`queue/${APP}/requests/${encodeURIComponent(id)}/status`);
 export const result = (id) => json(`queue/${APP}/requests/${encodeURIComponent(id)}`);
 
-/** Ask a job to end; one that has ended already is no error. */
+/** Ask a job to end; it is not an error if it has ended already. */
 export async function cancel(id) {
   const response = await ask(`queue/${APP}/requests/${encodeURIComponent(id)}/cancel`, { method: "PUT" });
   if (!response.ok && response.status !== 400) throw refusal(response.status, await response.json().catch(() => null));
 }
 
-/** Why the daemon does not read a file, by how it begins; empty if it does. */
+/** Why the daemon cannot read a file, judged by its first bytes, or an empty text. */
 export async function refusalOf(file) {
   let beginning;
   try {

@@ -1,4 +1,4 @@
-// The same request as code: four tabs, always as the page stands, and a button that copies.
+// The same request as code: four tabs that follow the page, and a button that copies.
 
 import { about, offers, reachable } from "./about.js";
 import { currentKey, keys } from "./api.js";

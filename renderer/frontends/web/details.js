@@ -14,7 +14,7 @@ export function details(id) {
       element.replaceChildren(...parts(await api.details(id)).filter(Boolean));
     } catch (error) {
       if (!(error instanceof api.Refused)) throw error;
-      element.replaceChildren(make("p", { class: "fault" }, error.status === 404 ? "It is forgotten." : error.message));
+      element.replaceChildren(make("p", { class: "fault" }, error.status === 404 ? "The daemon no longer knows this job." : error.message));
     }
   };
   const toggle = () => {
@@ -32,12 +32,12 @@ function parts({ job, request, log, warnings: found }) {
   return [
     make("p", { class: "soft" }, `Job ${job.request_id}`),
     found.length ? make("ul", { class: "warnings", tabindex: "0", "aria-label": "Warnings" }, ...warnings({ warnings: found })) : null,
-    make("h3", {}, "Course"),
-    make("ol", { class: "course" }, ...(lines.length ? lines : [make("li", {}, "Nothing is written down.")])),
+    make("h3", {}, "What happened"),
+    make("ol", { class: "course" }, ...(lines.length ? lines : [make("li", {}, "The log of this job is empty.")])),
     make("h3", {}, "Request"),
     request
       ? make("pre", { tabindex: "0", role: "region", "aria-label": `Request of ${job.request_id}` }, text(named(request, job.request_id)))
-      : make("p", { class: "soft" }, "It is not kept."),
+      : make("p", { class: "soft" }, "The request was not kept."),
   ];
 }
 

@@ -85,7 +85,7 @@ function scrollNearEdge(event, list) {
   if (by) (isLong ? list : window).scrollBy({ top: by, behavior: "instant" });
 }
 
-/** The click that follows a drag is none. */
+/** Ignore the click that a browser sends after a drag. */
 function swallowClick() {
   const swallow = (event) => {
     event.stopPropagation();

@@ -34,7 +34,7 @@ class Feed extends EventTarget {
     return this.jobs.find((job) => job.request_id === id);
   }
 
-  /** A job, however many came after it; undefined if the daemon does not know it any more. */
+  /** A job, even if it is not among the newest; undefined if the daemon no longer knows it. */
   async find(id) {
     await this.#first;
     try {

@@ -1,4 +1,4 @@
-// Sizes and rectangles, as renderer/geometry.py chooses them: the preview shows where each still will stand.
+// Sizes and rectangles, as renderer/geometry.py chooses them: the preview shows where each still will be.
 
 const evenUp = (side) => Math.max(2, side + (side % 2));
 
@@ -16,7 +16,7 @@ const asWide = (still, width) => ({ width, height: evenNear((width * still.heigh
 const asHigh = (still, height) => ({ width: evenNear((height * still.width) / still.height), height });
 
 /**
- * The size of the video: what was asked for, else the first still's; odd sides grow by one.
+ * The size of the video: the size that was asked for, or else that of the first still; odd sides grow by one.
  *
  * @param first {width, height} after orientation; width, height: numbers, or null for none.
  */
@@ -27,7 +27,7 @@ export function canvasFor(first, width, height) {
   return { width: evenUp(first.width), height: evenUp(first.height) };
 }
 
-/** Where a still stands: {crop: [x, y, width, height] in the still, box: [x, y, width, height] on the canvas}. */
+/** Where a still is placed: {crop: [x, y, width, height] in the still, box: [x, y, width, height] on the canvas}. */
 export function place(still, canvas, fit) {
   const whole = [0, 0, still.width, still.height];
   const isWithinOne = (side, of) => side === of || side === of - 1;

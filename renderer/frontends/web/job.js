@@ -12,7 +12,7 @@ const WORDS = {
   done: "Done",
   failed: "Failed",
   cancelled: "Cancelled",
-  expired: "Given up",
+  expired: "Expired",
 };
 const ID_SHOWN = 12;
 
@@ -46,7 +46,7 @@ export function row(id, isOwn) {
     "Details",
   );
   const shownId = id.length > ID_SHOWN ? `${id.slice(0, 8)}…` : id;
-  const own = isOwn ? make("span", { class: "own" }, "from here") : null;
+  const own = isOwn ? make("span", { class: "own" }, "from this browser") : null;
   const element = make(
     "li",
     { class: "job" },
@@ -77,13 +77,13 @@ export function refresh({ element, state, what, bar, encoder, when, words, stop,
   when.title = job.accepted_at ? `accepted ${new Date(job.accepted_at).toLocaleString()}` : "";
   stop.hidden = !isUnderWay;
   show.hidden = name !== "done";
-  // What a failed Show has said about a job that is done stays.
+  // Keep the message of a "Show" that failed, although the job itself is done.
   if (name !== "done") setText(words, name === "failed" ? reason(job) : again(job));
   words.hidden = !words.textContent;
 }
 
 const reason = ({ error }) => (error ? faultSentences(error).join(" ") : "No reason was given.");
-const again = ({ attempts }) => (attempts > 1 ? `Begun ${attempts} times.` : "");
+const again = ({ attempts }) => (attempts > 1 ? `Started ${attempts} times.` : "");
 const share = ({ progress }) => (progress?.frames ? progress.frames_done / progress.frames : 0);
 
 function amount({ progress, queue_position: ahead }, name) {
@@ -105,7 +105,7 @@ async function cancel(id, button) {
   button.disabled = true;
   try {
     await api.cancel(id);
-    announce("The job is asked to stop.");
+    announce("The job has been asked to stop.");
   } catch (error) {
     announce(error.message);
   }

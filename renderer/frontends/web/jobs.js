@@ -8,7 +8,7 @@ const SHOWN_AT_FIRST = 8;
 const NOTES = {
   connecting: "Connecting.",
   lost: "The daemon does not answer; trying again.",
-  locked: "The daemon wants a key first.",
+  locked: "The daemon needs a key first.",
 };
 const rows = new Map(); // request id -> {element, and the parts that change}
 let isShowingAll = false;
@@ -17,7 +17,7 @@ export function setUpJobs() {
   byId("all-jobs").addEventListener("click", showAll);
   feed.addEventListener("jobs", update);
   feed.addEventListener("link", update);
-  setInterval(update, 1000); // how long a job has been running moves by itself
+  setInterval(update, 1000); // the time that a job has been running for changes without an event
 }
 
 function showAll() {

@@ -31,7 +31,7 @@ async function showHealth() {
 async function examine() {
   const button = byId("examine");
   button.disabled = true;
-  setText(byId("machine-note"), "Looking at what works here.");
+  setText(byId("machine-note"), "Checking what works on this machine.");
   try {
     const found = await doctor();
     const findings = Array.isArray(found) ? found : found.findings;
@@ -39,7 +39,7 @@ async function examine() {
     const broken = findings.filter((each) => !each.works && each.is_needed).map((each) => each.what);
     setText(
       byId("machine-note"),
-      broken.length ? `Nothing can be rendered without ${broken.join(" and ")}.` : "All that is needed works.",
+      broken.length ? `Nothing can be rendered without ${broken.join(" and ")}.` : "Everything that is needed works.",
     );
   } catch (error) {
     setText(byId("machine-note"), error.message);
@@ -48,7 +48,7 @@ async function examine() {
 }
 
 function finding({ what, works, found, is_needed: isNeeded }) {
-  const verdict = works ? "works" : isNeeded ? "does not work, and is needed" : "not here, and not needed";
+  const verdict = works ? "works" : isNeeded ? "does not work, and is needed" : "missing, but not needed";
   return make(
     "li",
     { class: "finding", "data-verdict": works ? "works" : isNeeded ? "broken" : "absent" },

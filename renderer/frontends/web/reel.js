@@ -99,7 +99,7 @@ class Reel extends EventTarget {
     this.#tell("selection");
   }
 
-  /** Move stills, which stay in their order, to another place: the first of them; returns whether they moved. */
+  /** Move stills, in their order, so that the first is at another place; returns whether they moved. */
   move(keys, to) {
     const chosen = new Set(keys);
     const moving = this.stills.filter(({ key }) => chosen.has(key));
@@ -108,7 +108,7 @@ class Reel extends EventTarget {
     return this.#arrange(order);
   }
 
-  /** Sort the stills that are chosen, on their places, or all if there are not two of them; returns whether any moved. */
+  /** Sort the selected stills within their places, or all if fewer than two are selected; returns whether any moved. */
   sort(by) {
     const few = new Set(this.selected.size > 1 ? this.chosen : this.stills);
     const next = sorted([...few], by).values();
@@ -133,7 +133,7 @@ class Reel extends EventTarget {
     this.#arrange([]);
   }
 
-  /** Take out a still that should not have come in: no step back leads to it. */
+  /** Remove a still that should not have been added; undo does not bring it back. */
   discard(key) {
     const isOther = (still) => still.key !== key;
     this.#past = this.#past.map((was) => ({ ...was, stills: was.stills.filter(isOther) }));
@@ -141,7 +141,7 @@ class Reel extends EventTarget {
     this.#tell("stills");
   }
 
-  /** Hold the stills that are chosen, or all if none is. */
+  /** Set the hold of the selected stills, or of all stills if none is selected. */
   hold(amount, unit) {
     const held = this.selected.size ? this.chosen : this.stills;
     this.#remember(held.map((still) => ({ still, amount: still.amount, unit: still.unit })));

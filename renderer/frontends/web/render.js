@@ -13,11 +13,11 @@ import { markSetting, settingAtFault } from "./settings.js";
 import { showFirstFault } from "./stills.js";
 import { showing, showResult } from "./video.js";
 
-const GONE = "The daemon does not know this job any more: render again.";
-const AWAY = "The daemon does not answer; the job is looked for again as soon as it does";
+const GONE = "The daemon no longer knows this job. Render again.";
+const AWAY = "The daemon does not answer; the page will look for the job again as soon as it does";
 
 const UNFINISHED = new Set(["IN_QUEUE", "IN_PROGRESS"]);
-const ENDINGS = { cancelled: "Cancelled.", expired: "Given up: it did not start in time." };
+const ENDINGS = { cancelled: "Cancelled.", expired: "Expired: it did not start in time." };
 const LOOK_MS = 2000;
 
 let current = null; // {id, urls, isSent, isCancelled} from the press of the button until the job has ended
@@ -44,10 +44,10 @@ function update() {
   noteChange();
 }
 
-/** What the daemon would be asked now, as text; only what was uploaded has a place in it. */
+/** The request that would be sent now, as text; stills that were not uploaded yet have no url in it. */
 const asked = () => JSON.stringify(reel.request(({ url }) => url));
 
-/** "Done" goes when what was rendered is not what is there any more, and comes back when it is again. */
+/** Hide "Done" when the stills or settings differ from what was rendered, and show it when they are the same again. */
 function noteChange() {
   if (!rendered) return;
   const isStale = rendered.asked !== asked();
@@ -66,7 +66,7 @@ async function start() {
   reel.setFaults(new Map());
   const field = settingAtFault();
   if (field || reel.timeline.faults.size) {
-    announce("Something is not right yet: see the words beside it.");
+    announce("Some fields need attention: see the messages beside them.");
     return field ? field.focus() : showFirstFault();
   }
   current = { id: newId(), urls: [], isSent: false, isCancelled: false };
@@ -83,7 +83,7 @@ async function start() {
   }
 }
 
-/** Take what was there when the button was pressed all the way to the daemon; the page may change meanwhile. */
+/** Send the stills and settings of the moment when the button was pressed; the page may change meanwhile. */
 async function submit(run, stills, request) {
   await uploadAll(stills, run, showProgress);
   if (run.isCancelled) return end("Cancelled.");
@@ -105,7 +105,7 @@ async function submit(run, stills, request) {
   if (current === run) announce("The job was accepted.");
 }
 
-/** Whether a request was refused because what was uploaded is not there any more: uploads are kept for some time only. */
+/** Whether a request was refused because an upload has expired: the daemon keeps uploads for a limited time. */
 const isForgotten = ({ faults = [] }) =>
   faults.some(({ loc, type }) => loc[0] === "images" && type === "file_download_error");
 
@@ -120,7 +120,7 @@ async function resume() {
   follow(job);
 }
 
-/** A job that the feed does not show any more, because many came after it or the daemon lost it, is asked for. */
+/** Ask for a job that the feed no longer shows, because many came after it or the daemon lost it. */
 async function lookElsewhere() {
   if (!current?.isSent || !feed.isUp || feed.get(current.id)) return;
   const run = current;
@@ -130,7 +130,7 @@ async function lookElsewhere() {
     if (job) follow(job);
     else fail(GONE, [], run.urls);
   } catch (error) {
-    if (!(error instanceof api.Refused)) throw error; // it is looked for again
+    if (!(error instanceof api.Refused)) throw error; // the page looks for it again later
   }
 }
 
@@ -162,7 +162,7 @@ async function finish(run) {
 
 function phase({ status, queue_position: ahead, progress }) {
   if (status === "IN_QUEUE") return [ahead ? `Waiting, ${plural(ahead, "job")} ahead` : "Waiting to start", 0];
-  const { frames_done: coded = 0, frames } = progress; // stills that were fed say little of what is left to do
+  const { frames_done: coded = 0, frames } = progress; // the number of stills that were handed over says little about the work that is left
   return [`Rendering, ${coded} of ${plural(frames, "frame")}`, coded / frames];
 }
 
@@ -186,7 +186,7 @@ function end(words, isDone = false) {
   if (words) announce(words);
 }
 
-/** Put each fault beside what it is about; what is the matter on the whole stands by the button. */
+/** Show each fault beside the field or still that it is about, and a summary beside the button. */
 function fail(message, faults, urls) {
   end("");
   const beside = new Map(reel.stills.filter(({ fault }) => fault).map(({ key, fault }) => [key, fault]));
@@ -194,7 +194,7 @@ function fail(message, faults, urls) {
     const stills = loc[0] === "images" ? reel.stills.filter(({ url }) => url && url === urls[loc[1]]) : [];
     for (const still of stills) {
       beside.set(still.key, sentence(msg, false));
-      still.url = null; // sent anew next time: it may be what was stored that is at fault
+      still.url = null; // upload it again next time: the stored copy may be at fault
     }
     if (loc[0] !== "images") markSetting(loc[0], sentence(msg));
   }

@@ -1,4 +1,4 @@
-// What a daemon says of stills and fields, for people: stills by their numbers, and once what is so of several.
+// The daemon's messages about stills and fields, for people: stills have numbers, and equal messages are joined.
 
 import { sentence } from "./dom.js";
 

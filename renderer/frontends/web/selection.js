@@ -26,7 +26,7 @@ const keys = (stills) => stills.map(({ key }) => key);
 /** A card and, if it is one of the chosen, all of them. */
 export const group = (key) => (reel.selected.has(key) ? keys(reel.chosen) : [key]);
 
-/** Choose a still or let go of it; `isRange`: and all between it and the last. */
+/** Select a still or clear its selection; with `isRange`, all stills between it and the last one as well. */
 export function choose(key, isChosen, isRange) {
   const from = reel.index(last);
   const to = reel.index(key);
@@ -43,7 +43,7 @@ export function duplicate(wanted) {
   told(`${plural(copies.length, "still")} duplicated.`);
 }
 
-/** Remove stills; what removes one says its name. */
+/** Remove stills; the message names the still if it is a single one. */
 export function remove(wanted) {
   const [first] = wanted;
   const words = wanted.length === 1 ? reel.stills[reel.index(first)].name : plural(wanted.length, "still");
@@ -65,7 +65,7 @@ function moveTo(event) {
   const field = byId("place");
   const place = Number(field.value);
   const isPlace = /^[0-9]{1,6}$/.test(field.value.trim()) && place >= 1 && place <= reel.stills.length;
-  markFault(field, byId("place-fault"), isPlace ? "" : `A place from 1 to ${reel.stills.length}.`);
+  markFault(field, byId("place-fault"), isPlace ? "" : `Enter a place from 1 to ${reel.stills.length}.`);
   if (!isPlace) return field.focus();
   if (reel.move(keys(reel.chosen), place - 1)) told(`${plural(reel.selected.size, "still")} moved to place ${place}.`);
 }

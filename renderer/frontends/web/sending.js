@@ -42,7 +42,7 @@ export async function uploadAll(stills, run, show) {
   if (faults.size) throw new api.Refused(0, `${plural(faults.size, "image")} could not be uploaded.`);
 }
 
-/** Upload one; returns what is wrong with it, empty if nothing is. */
+/** Upload one file; returns what is wrong with it, or an empty text. */
 async function upload(still) {
   try {
     still.url = await api.upload(still.file, still.name);

@@ -36,14 +36,14 @@ export function setUpSettings() {
   for (const [name, value] of Object.entries(reel.settings)) {
     const field = form.elements[name];
     if (field) field.value = value;
-    if (field && !field.value) field.value = value; // a kept value that is no option any more
+    if (field && !field.value) field.value = value; // a stored value may no longer be one of the options
   }
   byId("background-text").value = reel.settings.background;
   for (const what of ["stills", "settings"]) reel.addEventListener(what, update);
   update();
 }
 
-/** Offer the encoders that are here; one that was chosen elsewhere and is not here gives way. */
+/** Offer the encoders that this daemon has; a stored choice that it does not have is replaced. */
 function offerEncoders() {
   const field = byId("encoder");
   const names = about.encoders ?? [...new Set(["auto", reel.settings.encoder])];
@@ -65,7 +65,7 @@ function change(field) {
 function changeBackground(field) {
   const text = field.value.trim();
   const isColour = /^#?[0-9a-f]{6}$/i.test(text);
-  markFault(field, byId("background-fault"), isColour ? "" : "Six hexadecimal digits, such as #1c1b1a.");
+  markFault(field, byId("background-fault"), isColour ? "" : "Enter six hexadecimal digits, such as #1c1b1a.");
   if (!isColour) return;
   reel.set("background", `#${text.replace("#", "").toLowerCase()}`);
   byId("background").value = reel.settings.background;
@@ -99,7 +99,7 @@ function showRate() {
 function showSize() {
   const { settings, canvas } = reel;
   const isKnown = settings.size === "first" && reel.stills.some((still) => still.width);
-  setText(byId("size-first"), `As the first still${isKnown ? `, ${canvas.width} × ${canvas.height}` : ""}`);
+  setText(byId("size-first"), `Same as the first still${isKnown ? `, ${canvas.width} × ${canvas.height}` : ""}`);
   byId("sides").hidden = settings.size !== "custom";
   byId("width").placeholder = settings.height ? String(canvas.width) : "width";
   byId("height").placeholder = settings.width ? String(canvas.height) : "height";
@@ -120,7 +120,7 @@ function sideFault(side) {
   const { size, [side]: text } = reel.settings;
   if (size !== "custom" || !text.trim()) return "";
   const isSide = /^[0-9]{1,6}$/.test(text.trim()) && Number(text) >= 2 && Number(text) <= MAX_SIDE;
-  return isSide ? "" : `Sides from 2 to ${MAX_SIDE}; one may be left empty.`;
+  return isSide ? "" : `Enter sides from 2 to ${MAX_SIDE}; you may leave one empty.`;
 }
 
 /** The first field that cannot be sent as it is; null if all can. */

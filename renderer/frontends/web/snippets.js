@@ -1,4 +1,4 @@
-// The request as programs for four clients. Each runs as it stands beside the image files, under their own names.
+// The request as programs for four clients. Each runs unchanged in the directory of the image files.
 //
 // cURL and JavaScript upload; fal_client's own upload goes to the hosted service whatever its settings say, so there
 // the bytes travel in the request; over ZeroMQ they are attachments.

@@ -45,7 +45,7 @@ function clear() {
   byId("choose").focus();
 }
 
-/** Put a card, and those that are chosen with it, behind the others that stand before it in the list. */
+/** Put a card, and the other selected ones, after the cards that precede it in the list. */
 function drop(element, list) {
   const moving = group(keyOf(element));
   const before = [...list.children].slice(0, [...list.children].indexOf(element));
@@ -96,7 +96,7 @@ function update(list, show) {
   document.body.classList.toggle("is-empty", !stills.length);
 }
 
-/** Bring the first still with words beside it into view. */
+/** Bring the first still with a fault into view. */
 export function showFirstFault() {
   const first = reel.stills.find((still, at) => still.fault || reel.timeline.faults.has(at));
   if (first) cards.get(first.key).thumb.focus();

@@ -46,7 +46,7 @@ function nearest({ n, d }) {
   return 2n * by * last.d <= d ? { n: p1, d: q1 } : last;
 }
 
-/** The exact rate that a text means, or null if it means none: "23.976" is 24000/1001. */
+/** The exact rate that a text stands for, or null if it is not a rate: "23.976" is 24000/1001. */
 export function frameRate(text) {
   const written = String(text).trim();
   if (!FPS_TEXT.test(written)) return null;
@@ -82,13 +82,14 @@ function plain(amount) {
 
 export const holdSeconds = (amount) => Number(plain(amount));
 
-/** What is wrong with one hold as it was typed, in words; empty if nothing is. */
+/** What is wrong with one hold as it was typed, in words, or an empty text. */
 function holdFault(amount, unit) {
   const text = String(amount).trim();
-  if (!text) return unit === "frames" ? "Say how many frames." : "Say how many seconds.";
-  if (unit === "frames") return /^0*[1-9][0-9]{0,6}$/.test(text) ? "" : "A whole number of frames, 1 or more.";
+  if (!text) return unit === "frames" ? "Enter a number of frames." : "Enter a number of seconds.";
+  if (unit === "frames") return /^0*[1-9][0-9]{0,6}$/.test(text) ? "" : "Enter a whole number of frames, 1 or more.";
   const value = plain(text);
-  return SECONDS_TEXT.test(value) && decimal(value).n > 0n ? "" : "Seconds, such as 2.5, or minutes, such as 1:30.";
+  const isPositive = SECONDS_TEXT.test(value) && decimal(value).n > 0n;
+  return isPositive ? "" : "Enter seconds, such as 2.5, or minutes, such as 1:30.";
 }
 
 /**
@@ -113,7 +114,7 @@ export function layOut(holds, rate) {
     }
     const start = end;
     end = Number((2n * total.n + total.d) / (2n * total.d));
-    if (!wrong && end <= start) faults.set(index, `Too short for a frame at ${shortRate(rate)} fps.`);
+    if (!wrong && end <= start) faults.set(index, `Too short to show a frame at ${shortRate(rate)} fps.`);
     lengths.push(end - start);
     ends.push(end);
   });
@@ -131,7 +132,7 @@ export function stillAt(ends, frame) {
   return low;
 }
 
-/** Seconds of so many frames, exact where six decimals can say it, else rounded and marked with "≈". */
+/** The seconds that a number of frames takes: exact if six decimals suffice, else rounded and marked with "≈". */
 export function seconds(frames, rate) {
   const exact = ratio(BigInt(frames) * rate.d, rate.n);
   const micros = (2n * exact.n * 1000000n + exact.d) / (2n * exact.d);

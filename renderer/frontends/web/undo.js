@@ -1,6 +1,6 @@
-// A word about what was just done to the stills, with a way back: the button here, or Ctrl+Z.
+// A message about the last change to the stills, and a way to undo it: the button here, or Ctrl+Z.
 //
-// It stays until something else is done or it is closed, because a message that goes by itself is missed by some.
+// It stays until the next change or until it is closed, because some people miss a message that disappears by itself.
 
 import { announce, byId, setText } from "./dom.js";
 import { reel } from "./reel.js";
@@ -31,7 +31,7 @@ function undo() {
   close();
 }
 
-/** Take the bar away; a focus that it had goes to the stills. */
+/** Hide the bar; if it had the focus, the stills get it. */
 function close() {
   const hadFocus = byId("undo-bar").contains(document.activeElement);
   byId("undo-bar").hidden = true;

@@ -1,4 +1,4 @@
-// A finished video: it plays, it can be saved, and what is known about it stands beside it.
+// A finished video: it can be played and saved, and the facts about it are shown beside it.
 
 import { announce, byId, fileSize, make, plural, took } from "./dom.js";
 import { sentences } from "./said.js";
@@ -12,7 +12,7 @@ export function here(url) {
   return pathname + search;
 }
 
-/** What the player can load: a job with sync_mode brings its bytes along, and data: is no source of media here. */
+/** A URL that the player can load: a job with sync_mode has its video in a data: URL, which the page may not play. */
 function source(url) {
   if (!url.startsWith("data:")) return here(url);
   const [head, base64] = url.split(",");
@@ -47,7 +47,7 @@ export function showResult(id, result, { isNew = true } = {}) {
   panel.hidden = false;
   if (!isNew) return;
   panel.scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "nearest" });
-  announce(`The video is there: ${plural(result.frames, "frame")}, ${result.duration} seconds.`);
+  announce(`The video is ready: ${plural(result.frames, "frame")}, ${result.duration} seconds.`);
 }
 
 /** What a result warns of, as items of a list. */

@@ -101,7 +101,7 @@ def test_a_fault_takes_the_focus_and_is_told(page):
     page.locator("#render").focus()
     page.keyboard.press("Enter")
     assert is_focused(page, ".still:nth-child(1) .thumb")
-    page.locator("#said", has_text="Something is not right yet").wait_for(state="attached")
+    page.locator("#said", has_text="Some fields need attention").wait_for(state="attached")
 
 
 def violations(page: Any) -> list[str]:

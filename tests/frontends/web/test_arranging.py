@@ -39,7 +39,7 @@ def test_stills_are_sorted_as_people_count_or_by_date_and_each_step_is_undone(pa
     assert names(page) == ["img1.png", "img2.png", "img10.png"]
     page.get_by_role("button", name="Reverse the order").click()
     assert names(page) == ["img10.png", "img2.png", "img1.png"]
-    page.get_by_role("button", name="Sort by the date of the file").click()
+    page.get_by_role("button", name="Sort by file date").click()
     assert names(page) == ["img10.png", "img1.png", "img2.png"]
     for before in (["img10.png", "img2.png", "img1.png"], ["img1.png", "img2.png", "img10.png"], list(DAYS_MS)):
         page.keyboard.press("Control+Z")
@@ -76,7 +76,7 @@ def test_many_stills_are_chosen_and_moved_copied_held_and_removed_together(page)
     assert names(page) == ["a.png", "e.png", "b.png", "c.png", "d.png"]
     page.locator("#place").fill("9")
     page.keyboard.press("Enter")
-    assert page.locator("#place-fault").text_content() == "A place from 1 to 5."
+    assert page.locator("#place-fault").text_content() == "Enter a place from 1 to 5."
 
     page.locator(".still:nth-child(4) .thumb").focus()
     page.keyboard.press("ArrowLeft")

@@ -102,7 +102,7 @@ def test_a_daemon_that_is_gone_is_told_in_words_and_its_job_is_found_again(start
     daemon.close()
 
     unjudged.locator("#lost", has_text="The daemon does not answer").wait_for()
-    unjudged.locator("#stage-words", has_text="the job is looked for again").wait_for()
+    unjudged.locator("#stage-words", has_text="the page will look for the job again").wait_for()
     unjudged.locator("#jobs-note", has_text="does not answer").wait_for()
     assert unjudged.locator("#health").text_content() == "No answer"
     start("--http", daemon.http.removeprefix("http://").rstrip("/"), "--workers", "1")

@@ -31,7 +31,7 @@ def test_with_the_key_everything_works_until_the_tab_is_closed(page, fresh):
 
 def test_a_wrong_key_is_told_as_such_and_asked_for_again(page, fresh):
     assert page.locator("#health").text_content() == "A key is needed"
-    assert page.locator("#jobs-note").text_content() == "The daemon wants a key first."
+    assert page.locator("#jobs-note").text_content() == "The daemon needs a key first."
     give(page, "sr_wrong")
     page.locator("#key-note", has_text="does not know this key").wait_for()
     give(page, "sr_schlüssel…")

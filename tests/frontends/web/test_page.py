@@ -190,7 +190,7 @@ def test_what_cannot_be_sent_is_said_beside_the_field(page, fresh):
     three(page)
     page.get_by_label("Hold of green.png", exact=True).fill("0")
     page.locator("#render").click()
-    assert page.locator(".still .fault:visible").all_text_contents() == ["A whole number of frames, 1 or more."]
+    assert page.locator(".still .fault:visible").all_text_contents() == ["Enter a whole number of frames, 1 or more."]
     page.get_by_label("Hold of green.png", exact=True).fill("3")
     page.locator("#fps").fill("500")
     page.locator("#render").click()
@@ -203,7 +203,7 @@ def test_what_the_machine_can_do_is_told(page):
     page.wait_for_selector(".finding")
     told = page.locator(".finding-what").all_text_contents()
     assert any(text.startswith("libx264: works") for text in told)
-    assert page.locator("#machine-note").text_content() == "All that is needed works."
+    assert page.locator("#machine-note").text_content() == "Everything that is needed works."
 
 
 def test_settings_are_kept_in_the_browser(page):
