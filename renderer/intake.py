@@ -1,8 +1,8 @@
-"""What every request goes through to become work: schema, limits, sources, units.
+"""The checks that every request passes before it becomes a job: schema, limits and sources.
 
-Everything that can be known without reading a picture is checked here, so that a request that must fail does so at
-once, whichever door it came through. A url that may not be read is told with the images that are missing or damaged:
-the worker that opens those names it too, unless the request fails for another reason or no image is left to open.
+Everything that can be checked without reading a picture is checked here, so that a request that must fail does so at
+once, whichever door it came through. A url that may not be read is usually reported later, by the worker, together with
+the images that are missing or damaged; it is reported here only if the request fails anyway or if no image may be read.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ _WEBHOOK_URL = re.compile(r"(?i:https?)://[!-\"$-.0->A-\[\]-~]+(?:[/?#][!-\[\]-~
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request comes from, which decides what it may read."""
+    """Where a request comes from, which decides which files it may read."""
 
     attachments: tuple[Attachment, ...] = ()
     base: Path | None = None
@@ -56,10 +56,10 @@ def parse_request(params: Mapping[str, Any], max_images: int | None = None) -> R
     """Validate a request's fields.
 
     Args:
-        max_images: more are not looked at.
+        max_images: a request with more images is refused before any of them is checked.
 
     Raises:
-        InvalidRequest: all faults are its message, and the first its place; they are in `details`.
+        InvalidRequest: its message and its `details` have all faults, and its `loc` is that of the first.
     """
     try:
         return RenderRequest.model_validate(params, context=context_for(max_images) if max_images else None)
@@ -68,7 +68,7 @@ def parse_request(params: Mapping[str, Any], max_images: int | None = None) -> R
 
 
 def invalid(error: ValidationError, model: type[BaseModel]) -> InvalidRequest:
-    """Turn pydantic's findings into our error; every one keeps pydantic's own type."""
+    """Turn pydantic's errors into ours; each keeps the type that pydantic gave it."""
     wrongs = wrongs_in(error, model)
     first, named = wrongs[0], wrongs[:MAX_FAULTS]
     if (first.loc, first.type) == (("images",), "too_long"):
@@ -89,7 +89,7 @@ def render_job(
     """Check a request against the limits and make it a job.
 
     Raises:
-        JobError: which field is at fault, what was expected and what was found; all other faults are in `others`.
+        JobError: it names the field at fault, what was expected and what was found; all other faults are in `others`.
     """
     origin = origin or Origin()
     if len(request.images) > limits.max_images:
@@ -125,8 +125,8 @@ def _noting(faults: list[JobError]) -> Iterator[None]:
 def _of_sources(request: RenderRequest, fetcher: Fetcher, *, may_wait: bool) -> JobError | None:
     """Look for sources that cannot be read, without reading them.
 
-    Those that may be done without are left to the worker, and if they may wait, so are those beside which others may be
-    at fault.
+    Sources that the video can do without are left to the worker. If `may_wait`, so are all others, unless no image can
+    be read at all: the worker may find further faults and report all of them together.
     """
     faults: dict[str, JobError] = {}
     for url in dict.fromkeys(image.url for image in request.images):
@@ -147,7 +147,7 @@ def _of_sources(request: RenderRequest, fetcher: Fetcher, *, may_wait: bool) -> 
 def _refuse_what_is_not_there(request: RenderRequest, origin: Origin) -> None:
     if request.webhook_url is not None:
         if origin.callees is None:
-            raise NotSupported("only a daemon calls back; leave it out", loc=("webhook_url",))
+            raise NotSupported("only a daemon can call a webhook; leave this field out", loc=("webhook_url",))
         if len(request.webhook_url) > _URL_MAX or not _WEBHOOK_URL.fullmatch(request.webhook_url):
             raise InvalidRequest("expected an http or https url without a user", loc=("webhook_url",))
         try:
@@ -161,7 +161,9 @@ def refuse_missing_gpu(request: RenderRequest, gpus: NvencFindings | None) -> No
     if request.encoder == "nvenc" and gpus:
         if gpus.refusal and not gpus.refused:
             raise NotSupported(gpus.refusal, loc=("encoder",))
-        _refuse_canvas(request, canvas_limits("nvenc", gpus), "the GPU's encoder ends there; libx264 goes further")
+        _refuse_canvas(
+            request, canvas_limits("nvenc", gpus), "this is the limit of the GPU's encoder; libx264 allows more"
+        )
 
 
 def _check_length(line: Timeline, limits: RequestLimits) -> None:
@@ -189,11 +191,11 @@ def _check_sides(request: RenderRequest, limits: RequestLimits) -> None:
                 loc=(name,),
                 context={"le": limits.max_canvas_side},
             )
-    _refuse_canvas(request, canvas_limits("libx264", None), "H.264 has no level for more")
+    _refuse_canvas(request, canvas_limits("libx264", None), "no level of H.264 allows more")
 
 
 def _refuse_canvas(request: RenderRequest, limits: CanvasLimits, why: str) -> None:
-    """Refuse sides that no video can have, by name."""
+    """Refuse a width or height that no video can have, and name the field."""
     for name, most in (("width", limits.width), ("height", limits.height)):
         side = getattr(request, name)
         if side is not None and side > most:
@@ -201,4 +203,4 @@ def _refuse_canvas(request: RenderRequest, limits: CanvasLimits, why: str) -> No
     width, height = request.width, request.height
     if width and height and not limits.allow(Size(width, height)):
         most = limits.longest_beside(height)
-        raise NotSupported(f"expected up to {most} beside a height of {height}, found {width}: {why}", loc=("width",))
+        raise NotSupported(f"expected up to {most} with a height of {height}, found {width}: {why}", loc=("width",))

@@ -116,7 +116,7 @@ def test_the_limits_themselves_are_allowed(job_of) -> None:
         ([{"url": "a", "frames": 11}], {"fps": 1}, LimitExceeded, "images: expected up to 10 s in all, found 11.000 s"),
         ([{"url": "a"}], {"width": 642}, LimitExceeded, "width: expected up to 640, found 642"),
         ([{"url": "a"}], {"height": 641}, LimitExceeded, "height: expected up to 640, found 641"),
-        ([{"url": "a"}], {"webhook_url": "http://a/"}, NotSupported, "webhook_url: only a daemon calls back"),
+        ([{"url": "a"}], {"webhook_url": "http://a/"}, NotSupported, "webhook_url: only a daemon can call a webhook"),
     ],
 )
 def test_what_is_above_a_limit_or_not_there_is_refused_at_its_field(job_of, images, fields, kind, words: str) -> None:
@@ -138,8 +138,8 @@ def test_nvenc_by_name_is_refused_with_the_probes_reason() -> None:
 @pytest.mark.parametrize(
     ("sides", "words"),
     [
-        ((8192, 8192), "width: expected up to 4352 beside a height of 8192, found 8192: H.264 has no level for more"),
-        ((8192, 4353), "width: expected up to 8160 beside a height of 4353, found 8192: H.264 has no level for more"),
+        ((8192, 8192), "width: expected up to 4352 with a height of 8192, found 8192: no level of H.264 allows more"),
+        ((8192, 4353), "width: expected up to 8160 with a height of 4353, found 8192: no level of H.264 allows more"),
     ],
 )
 def test_sides_that_no_level_has_together_are_refused_by_name(fetch: FetchSettings, sides, words: str) -> None:
@@ -159,7 +159,8 @@ def test_a_side_that_the_gpus_encoder_has_not_is_refused_where_it_is_named(name:
     small, large = (NvencLimits(145, side, 49, side, engines=1, most_b_pictures=0) for side in (4096, 8192))
     cards = [NvencDevice(f"GPU-{limits.width_max}", "L4", limits=limits) for limits in (small, large)]
     request = RenderRequest.model_validate({**fields, "encoder": "nvenc"})
-    with pytest.raises(NotSupported, match=f"^{name}: expected up to 4096, found 4098: the GPU's encoder ends there"):
+    words = f"^{name}: expected up to 4096, found 4098: this is the limit of the GPU's encoder"
+    with pytest.raises(NotSupported, match=words):
         refuse_missing_gpu(request, NvencFindings("570", (cards[0],)))
     refuse_missing_gpu(request, NvencFindings("570", tuple(cards)))
     refuse_missing_gpu(request.model_copy(update={"encoder": "auto"}), NvencFindings("570", (cards[0],)))

@@ -214,7 +214,7 @@ def test_a_worker_that_is_killed_in_the_self_test_has_shown_nothing(
 
 @pytest.mark.parametrize(
     ("stops", "verdict"),
-    [(1, None), (9, "the self-test of held pictures failed: its worker stood still")],
+    [(1, None), (9, "the self-test of held pictures failed: its worker stopped working")],
     ids=["once", "always"],
 )
 def test_a_worker_that_is_stopped_in_the_self_test_holds_nobody_up_for_long(

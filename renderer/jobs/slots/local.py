@@ -1,11 +1,11 @@
-"""A slot on this machine: a worker process, and the watch over the attempt that runs in it.
+"""A slot on this machine: a worker process, and the watchdog of the attempt that runs in it.
 
-What an attempt is stopped for is decided by whoever stops it; the process is gone before the attempt is over.
+The caller that stops an attempt decides how the attempt ends, and the process is gone before `run` returns.
 
-A worker that says nothing is given up, but not while it works, however slowly. What takes processor time is alive, be
-it the worker or the encoder that it waits for; the limit on a job's time ends what works without end. One that was
-stopped, or waits for what does not come, is not alive. But where the daemon stood still itself, as in a container that
-was paused, silence says nothing.
+A worker that reports no progress is killed, but not while it works, however slowly. It counts as alive while it, or the
+encoder that it waits for, uses processor time; the limit on a job's time ends work that would go on for ever. A worker
+that was stopped by a signal, or that waits in vain, does not count as alive. Silence proves nothing, however, if the
+daemon itself was stopped for a while, as in a container that was paused.
 """
 
 import asyncio
@@ -30,18 +30,18 @@ from renderer.work import RenderReport
 
 log = logging.getLogger(__name__)
 
-_TAKERS = 2  # workers that a job is offered to in one attempt
+_TAKERS = 2  # how many workers a job is offered to in one attempt
 _TRIAL_S: Final = 60.0  # for a self-test that takes a fifth of a second on a machine with nothing else to do
-_LOOK_S = 1.0  # between looks at whether there still is a worker
-_LEAST_WORK: Final = 0.01  # of a core; clocks that tick now and then take less
-_STOOD_STILL_S: Final = 5.0  # that a look may be late on a machine that is merely busy
-# What a fault in native code ends a process by; what kills one from outside is no image's fault.
+_LOOK_S = 1.0  # between two checks that the worker still exists
+_LEAST_WORK: Final = 0.01  # of a core; an idle process with a timer uses less
+_STOOD_STILL_S: Final = 5.0  # how late a check may be on a machine that is merely busy
+# The signals by which a fault in native code ends a process; a kill from outside is not the fault of an image.
 _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
 
 
 @dataclass(frozen=True, slots=True)
 class _Unclear:
-    """Several images were inside decoders, and which of them is at fault cannot be told."""
+    """Several images were being decoded, and it is not known which of them is at fault."""
 
 
 def local_slots(
@@ -51,14 +51,14 @@ def local_slots(
     metrics: Metrics | None = None,
     worker_log: WorkerLog | None = None,
 ) -> OpenSlot:
-    """Return what opens slots on this machine, whose workers use no other files than they need where Linux sees to it.
+    """Return a function that opens slots on this machine; where Linux can confine them, workers reach only some files.
 
     Args:
-        reach: the files that they need.
+        reach: gives the files that a worker needs.
     """
     confined: Reach | None = reach if settings.confine_workers else None
     if confined and (refused := confinement.refusal()):
-        log.info("workers reach all files that the daemon does: %s", refused, extra={"action": "confine"})
+        log.info("workers can reach all files that the daemon can: %s", refused, extra={"action": "confine"})
         confined = None
     return lambda address: LocalSlot(settings, address, metrics=metrics, worker_log=worker_log, reach=confined)
 
@@ -86,12 +86,12 @@ class LocalSlot:
     async def run(self, task: RenderTask) -> Ending:
         """Run one attempt to its end.
 
-        A worker that died while it was idle is found out only now. The job has no part in that, and gets another. An
-        image whose decoder crashes or hangs ends the job in a fault. Where it is not clear which image that is, the
-        job is begun once more and decodes one image at a time: the one that is inside then is it.
+        The death of an idle worker is noticed only now; the job did not cause it and gets another worker. An image
+        whose decoder crashes or hangs ends the job with a fault. If it is not clear which image that was, the job is
+        started once more and decodes one image at a time, so that only one image can be at fault.
         """
         self._verdict = None
-        # Of a job that ended early; what becomes of it must not be laid to this one.
+        # A job that ended early may still be decoding; a crash of that must not be blamed on this job.
         is_busy = bool(self._worker.marks.inside())
         if not await asyncio.to_thread(self._worker.suits, task) or is_busy:
             await asyncio.to_thread(self._worker.stop)
@@ -102,9 +102,7 @@ class LocalSlot:
             pictures = task.settings.pictures.model_copy(update={"decoding_threads": 1})
             settings = task.settings.model_copy(update={"pictures": pictures})
             ending = self._verdict or await self._offer(replace(task, settings=settings))
-        return (
-            AttemptLost("it could not be told which image stops its worker") if isinstance(ending, _Unclear) else ending
-        )
+        return AttemptLost("it is not known which image stops its worker") if isinstance(ending, _Unclear) else ending
 
     async def _offer(self, task: RenderTask) -> Ending | _Unclear:
         for _ in range(_TAKERS):
@@ -112,17 +110,17 @@ class LocalSlot:
             if ending is not None:
                 return ending
             await self.prepare()
-            if self._verdict is not None:  # told to stop meanwhile
+            if self._verdict is not None:  # `stop` was called meanwhile
                 return self._verdict
-        return AttemptLost("its worker was lost before it had begun")
+        return AttemptLost("its worker was lost before it started the job")
 
     async def held_pictures_refusal(self, settings: EncodeSettings) -> str | None:
         """Return why pictures cannot be held, or None if a worker has shown that they can.
 
-        A worker that is killed from outside, or stopped, has shown nothing, so the test is begun again with another, as
-        a job is. All jobs wait for the verdict.
+        A worker that is killed or stopped from outside proves nothing, so another worker repeats the test, as it would
+        repeat a job. All jobs wait for the verdict.
         """
-        lost = AttemptLost("it was not begun")
+        lost = AttemptLost("it was not started")
         for _ in range(self._settings.attempts):
             await self.prepare()
             verdict = await self._try_held_pictures(settings)
@@ -137,11 +135,11 @@ class LocalSlot:
         trial = asyncio.wrap_future(self._worker.try_held_pictures(settings, _TRIAL_S))
         watchdog, wait_s = Watchdog(self._worker, settings.probe_timeout_s), 0.0
         try:
-            while not trial.done() and not self._worker.is_broken:  # its pool may have missed the test
+            while not trial.done() and not self._worker.is_broken:  # its pool may have lost the test
                 watchdog.look(wait_s)
                 wait_s = min(watchdog.left_s(), _LOOK_S)
                 if wait_s <= 0:
-                    return AttemptLost("its worker stood still")
+                    return AttemptLost("its worker stopped working")
                 await asyncio.wait([trial], timeout=wait_s)
             return trial.result()
         except TimeoutError:
@@ -154,24 +152,27 @@ class LocalSlot:
             trial.cancel()
 
     async def prepare(self) -> None:
-        """Make sure that there is a worker that has not grown; where none can be started, try until one can.
+        """Make sure that there is a worker with enough memory left; if none can be started, try until one can.
 
-        What decoders keep of their pictures for ever would fail jobs in the end, by the limit on a worker's memory.
+        Memory that decoders never give back would in the end make jobs fail at the limit on a worker's memory.
         """
         if not self._worker.is_broken and await asyncio.to_thread(self._worker.has_grown):
-            log.info("a worker is replaced: it keeps too much of the memory of its jobs", extra={"action": "worker"})
+            log.info(
+                "a worker is replaced because it keeps too much of the memory that its jobs used",
+                extra={"action": "worker"},
+            )
             self._metrics.worker_restarted("grown")
             await asyncio.to_thread(self._worker.stop)
         while self._worker.is_broken and not self._worker.is_closed:
             try:
                 await asyncio.to_thread(self._worker.restart)
-            except Exception as error:  # noqa: BLE001 - whatever the system and Pebble run short of
-                words = str(error) or f"the server that they are forked from has ended ({type(error).__name__})"
-                log.error("no worker can be started: %s", words, extra={"action": "worker"})  # noqa: TRY400 - says it
+            except Exception as error:  # noqa: BLE001 - the system or Pebble may lack any kind of resource
+                words = str(error) or f"the server that workers are forked from has ended ({type(error).__name__})"
+                log.error("no worker can be started: %s", words, extra={"action": "worker"})  # noqa: TRY400 - in words
                 await asyncio.sleep(_LOOK_S)
 
     async def _try(self, task: RenderTask) -> Ending | _Unclear | None:
-        """Run one attempt; return None if no worker has taken it."""
+        """Run one attempt; return None if the worker did not take it."""
         self._watchdog = Watchdog(self._worker, self._settings.progress_timeout_s)
         ending: Ending | _Unclear | None
         try:
@@ -184,7 +185,7 @@ class LocalSlot:
                 self.stop(AttemptLost("the daemon stopped", "drain"))
                 raise
             ending = self._verdict
-            if isinstance(ending, _Unclear):  # the job goes on, and may be told to stop
+            if isinstance(ending, _Unclear):  # the job is started once more, and `stop` may be called again
                 self._verdict = None
         except TimeoutError:
             self._reason = "timeout"
@@ -192,7 +193,7 @@ class LocalSlot:
         except ProcessExpired as error:
             self._reason = "died"
             ending = self._verdict or self._after_death(error.exitcode, task)
-        except Exception:  # noqa: BLE001 - whatever Pebble says of a pool whose worker died while it was idle
+        except Exception:  # noqa: BLE001 - Pebble raises various errors if the worker of a pool died while it was idle
             self._reason = "died"
             ending = self._verdict
         finally:
@@ -209,10 +210,10 @@ class LocalSlot:
         """End the attempt that runs; `run` then returns the verdict, unless the attempt has ended already.
 
         Args:
-            reason: the word for it in the metrics.
+            reason: the value of the label `reason` in the metrics.
         """
         if self._attempt is None:
-            self._verdict = verdict  # a worker is being replaced, and the next one need not begin
+            self._verdict = verdict  # a worker is being replaced; the next one does not start the job
         elif not self._attempt.done():
             self._verdict, self._reason = verdict, reason
             self._attempt.cancel()
@@ -233,12 +234,12 @@ class LocalSlot:
                 return
             inside = self._worker.marks.inside()
             if inside and inside[0].since_s - watchdog.lost_s > decode_limit_s:
-                # One that holds the interpreter's lock keeps its neighbours inside, so several say nothing.
+                # A decoder that holds the interpreter's lock also delays the others, so several prove nothing.
                 is_clear = len(inside) == 1
                 fault = inside[0].timed_out(decode_limit_s).fault()
                 self.stop(fault if is_clear else _Unclear(), "stalled")
                 return
-            if self._worker.is_broken:  # its pool may have missed the job, and would never answer
+            if self._worker.is_broken:  # its pool may have lost the job, and would never answer
                 self._reason = "died"
                 attempt.cancel()
                 return
@@ -246,7 +247,7 @@ class LocalSlot:
             await asyncio.wait([attempt], timeout=wait_s)
 
     def _after_death(self, code: int | None, task: RenderTask) -> Ending | _Unclear:
-        """Tell whose fault it is that the worker has died."""
+        """Decide why the worker has died: by the fault of an image, of an unknown image, or of no image at all."""
         lost = AttemptLost(_death(code))
         inside = self._worker.marks.inside()
         if code is None or -code not in _CRASHES or not inside:
@@ -254,7 +255,7 @@ class LocalSlot:
         thread = self._worker.crashed_thread()
         if thread is not None:
             return next((decoding.crashed(-code).fault() for decoding in inside if decoding.thread == thread), lost)
-        # No stack was left to tell it by, or the thread was a library's own.
+        # The crash left no stack that names a thread, or the thread belongs to a library.
         is_alone = task.settings.pictures.decoding_threads == 1
         return inside[0].crashed(-code).fault() if is_alone else _Unclear()
 
@@ -269,10 +270,10 @@ def _death(code: int | None) -> str:
 
 
 class Watched(Protocol):
-    """A worker as the kernel sees it."""
+    """What the kernel knows about a worker."""
 
     def worked_s(self) -> float:
-        """Return the processor time that it and whatever it has begun took so far."""
+        """Return the processor time that it and its child processes have used so far."""
 
     def is_stopped(self) -> bool:
         """Say whether a signal has stopped it."""
@@ -282,7 +283,7 @@ class Watchdog:
     """Watches one attempt.
 
     Attributes:
-        lost_s: time in which the worker could do nothing, because it was stopped or all stood still.
+        lost_s: time in which the worker could not work, because it or the whole machine was stopped.
     """
 
     def __init__(self, worker: Watched, limit_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -290,7 +291,7 @@ class Watchdog:
         self._half_s = limit_s / 2
         self._clock = clock
         self._heard_at = self._looked_at = clock()
-        self._worked_s: float | None = None  # at a look half-way to the limit
+        self._worked_s: float | None = None  # processor time at half of the limit
         self.lost_s = 0.0
 
     def heard(self) -> None:
@@ -299,7 +300,7 @@ class Watchdog:
         self._worked_s = None
 
     def look(self, planned_s: float) -> None:
-        """Note how things are now, `planned_s` after the last look if nothing has come between."""
+        """Notice time in which the worker could not work; the last call should have been `planned_s` ago."""
         now = self._clock()
         passed_s, self._looked_at = now - self._looked_at, now
         late_s = passed_s - planned_s
@@ -310,7 +311,7 @@ class Watchdog:
             self.lost_s += passed_s
 
     def left_s(self) -> float:
-        """Return when to ask again; 0 where neither progress nor work was seen for the whole limit."""
+        """Return after how long to ask again; 0 if there was neither progress nor work for the whole limit."""
         silent_s = self._clock() - self._heard_at
         if silent_s < self._half_s:
             return self._half_s - silent_s

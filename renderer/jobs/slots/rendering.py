@@ -1,7 +1,7 @@
-"""What runs in a worker process: it gives up what it does not need, and renders one job after another.
+"""The code of a worker process: it gives up the rights that it does not need, and renders one job after another.
 
-Only the fork server imports this (fork_server.py), and workers have it from there; the daemon calls these functions by
-their names (worker.py).
+Only the fork server imports this module (fork_server.py), and workers inherit it from there; the daemon calls the
+functions by their names (worker.py).
 """
 
 import contextlib
@@ -34,50 +34,51 @@ from renderer.work import RenderReport
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-_OOM_SCORE = 300  # before the daemon, after the encoders
-_imported_by = os.getpid()  # the fork server, which all its workers have this from
+_OOM_SCORE = 300  # when memory runs out, workers are killed before the daemon and after the encoders
+_imported_by = os.getpid()  # the fork server; workers inherit this number
 
 _report_progress: Callable[[str, Progress], None] = lambda _job_id, _progress: None  # noqa: E731 - replaced by begin()
 
 _marks = Marks()
-_lifeline: Connection  # must not be closed
+_lifeline: Connection  # kept here because it must stay open
 
 
 def begin(terms: Terms, pipes: tuple[Connection, Connection], cells: "ctypes.Array[Cell]") -> None:
     """Prepare a new worker process.
 
     Args:
-        pipes: the lifeline, and where to say what libraries say.
+        pipes: the lifeline, and the pipe for what libraries write to stderr.
     """
     global _report_progress, _marks, _lifeline  # noqa: PLW0603 - one process, one worker
     settings = terms.settings
     _lifeline, words = pipes
     configure_worker(terms.log, turn_to(words))
     _marks = Marks(cells)
-    # Names the thread that a fault has happened on. Pebble replaces a process at once, so what the last one left stays.
+    # faulthandler names the thread of a crash here. The file is appended to, because Pebble replaces a process at once
+    # and the report of the last one has to stay.
     report = os.open(terms.crash_report, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     faulthandler.enable(report, all_threads=True)
-    os.setsid()  # so that whatever this process begins can be found when it is dead
+    os.setsid()  # so that the children of this process can be found after its death
     os.write(report, f"process {os.getpid()} {_limit_memory(settings.worker_memory_bytes)}\n".encode("ascii"))
     first_to_kill(_OOM_SCORE)
-    os.nice(settings.worker_nice)  # a daemon that waits for a core behind its own workers answers nobody in time
+    os.nice(settings.worker_nice)  # so that the daemon gets a core before its own workers, and answers in time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which drains
     signal.signal(signal.SIGTERM, lambda *_: _end())
     tie(_lifeline.fileno(), os.getpid())
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the fork server has one thread
         if _imported_by not in (os.getpid(), os.getppid()):
-            _end()  # it has died before that
+            _end()  # the fork server died before the call above
     limit_process(settings.worker_file_bytes)
     if settings.overwrite_memory:
         overwrite_memory()
     if terms.roots is not None:
-        _confine(terms.roots, terms.temporary)  # before there is another thread, which would not be confined
+        _confine(terms.roots, terms.temporary)  # before another thread starts, which would not be confined
     _report_progress = ProgressSender(terms.progress_address)
 
 
 def _limit_memory(size_bytes: int) -> int:
-    """Limit what this process may allocate from now on; return what it may, which an operator's limit makes less."""
+    """Limit the memory that this process may still allocate; return the limit, which the operator's own may lower."""
     if sys.platform != "linux":
         return size_bytes
     before = allocated_bytes()  # the libraries alone map 270 MiB, most of it never touched
@@ -88,16 +89,16 @@ def _limit_memory(size_bytes: int) -> int:
 
 
 def _confine(roots: Roots, temporary: Path) -> None:
-    """Take away all files but these and the temporary ones."""
+    """Deny this process all files but these and its temporary ones."""
     tempfile.tempdir = str(temporary)
     try:
         confine(roots | Roots(change=find(temporary)))
     except OSError as error:
-        log.warning("a worker reaches all files that the daemon does: %s", error.strerror, extra={"action": "confine"})
+        log.warning("a worker can reach all files that the daemon can: %s", error.strerror, extra={"action": "confine"})
 
 
 def _end() -> None:
-    """End at once; whatever is to be given back is given back to the kernel."""
+    """End this process at once; the kernel frees everything that it holds."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -117,13 +118,13 @@ def run(task: RenderTask) -> RenderReport | Fault:
         except MemoryError:
             return Fault(type="internal_error", message="the job needs more memory than a worker may take")
         except Exception:
-            log.exception("the job failed for a reason nobody foresaw")
+            log.exception("the job failed with an unexpected error")
             return Fault(type="internal_error", message="the renderer failed; the server's log says why")
 
 
 @contextlib.contextmanager
 def _umask(task: RenderTask) -> Iterator[None]:
-    """Close what a job makes to others, if its task says so; a worker has one job at a time."""
+    """Make the files of a job unreadable to other users if its task is private; a worker has one job at a time."""
     before = os.umask(0o077)
     try:
         if not task.is_private:

@@ -1,15 +1,15 @@
 """The worker: a child process that renders, so that a decoder that crashes, hangs or eats memory costs one job.
 
 Pebble runs it and enforces the job's time limit. Each slot of the engine has a pool of one: Pebble's workers share
-locked pipes, and a worker that is killed while it holds a lock would take its neighbours along. Workers are forked
-from a server process that has imported OpenCV and libav already, so a new one is there in milliseconds.
+locked pipes, and a worker that is killed while it holds a lock would block the others. Workers are forked from a server
+process that has already imported OpenCV and libav, so a new one is ready in milliseconds.
 
-A worker holds one end of a pipe, its lifeline, whose other end only the daemon has: when the daemon goes, however it
-goes, so does the worker, and its ffmpeg with it (processes.py). It goes with the fork server too, since without that
-nobody would learn of its end.
+A worker holds one end of a pipe, its lifeline, and only the daemon has the other end: when the daemon ends, in any way,
+the worker ends too, and its ffmpeg with it (processes.py). The worker also ends with the fork server, because without
+that server nobody would learn that a worker has ended.
 
-What runs in the process is in rendering.py. Its functions are called by their names: the daemon imports none of them,
-for they bring the decoders along.
+The code that runs in the process is in rendering.py. Its functions are called by name, because importing them would
+load the decoders into the daemon.
 """
 
 import multiprocessing
@@ -39,19 +39,21 @@ from renderer.work import RenderReport
 
 _RENDERING: Final = "renderer.jobs.slots.rendering"
 _HELD_PICTURES: Final = "renderer.encode.selftest:x264_refusal"
-_LAST_WORDS_S = 1.0  # a process that a library has begun may hold the pipe open
+_LAST_WORDS_S = 1.0  # a process that a library has started may hold the pipe open
 _JOBS_PER_PROCESS = 500  # a fresh process now and then, against leaks in native code
-# The share of what a worker may allocate that jobs may leave taken; photographs of 48 megapixels left 70 MiB, once.
-# Page-locked frames, which the next job uses again, should not count, being shared with the driver: not measured.
+# The share of a worker's memory limit that may still be in use after a job. Photographs of 48 megapixels left 70 MiB,
+# which did not grow. Page-locked frames, which the next job uses again, should not count, since they are shared with
+# the driver; this was not measured.
 _MOST_KEPT: Final = 0.25
 
 
-Reach = Callable[[RenderTask | None], Roots]  # what a worker may use for a task, as it is now; None for one to come
+# The files that a worker may use for a task, as they are now; None stands for a task that is not known yet.
+Reach = Callable[[RenderTask | None], Roots]
 
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What every process of a worker is told when it begins.
+    """The settings that every process of a worker gets when it starts.
 
     Attributes:
         temporary: the directory for its temporary files.
@@ -66,7 +68,7 @@ class Terms:
 
 
 class Worker:
-    """One worker process and the way to it."""
+    """One worker process, and how to start, use and stop it."""
 
     def __init__(
         self,
@@ -79,8 +81,8 @@ class Worker:
 
         Args:
             progress_address: name of the datagram socket that progress is sent to.
-            settings: what a job may allocate, and how far it gives way to the daemon.
-            reach: the files that it may use; None for all that this user may.
+            settings: among other things the memory limit of a job and the niceness of the process.
+            reach: the files that it may use; None means all files that this user may use.
         """
         self._cells = multiprocessing.get_context("forkserver").RawArray(Cell, MOST_THREADS)
         self.marks = Marks(self._cells)
@@ -97,7 +99,7 @@ class Worker:
         self._pool: ProcessPool | None = None
 
     def run(self, task: RenderTask, timeout_s: float) -> "Future[RenderReport | Fault]":
-        """Begin a job.
+        """Start a job.
 
         The future ends with a report, with a fault if the job failed, with TimeoutError when the time is up, or with
         another exception when the process died. After either exception, or a cancel, call `stop()`.
@@ -115,7 +117,7 @@ class Worker:
         return future
 
     def try_held_pictures(self, settings: EncodeSettings, timeout_s: float) -> "Future[str | None]":
-        """Begin the self-test of held pictures; the future ends as that of `run` does, or with the test's verdict.
+        """Start the self-test of held pictures; the future has the test's verdict, or fails as that of `run` does.
 
         Raises:
             RuntimeError: there is no process.
@@ -126,10 +128,10 @@ class Worker:
         return verdict
 
     def suits(self, task: RenderTask) -> bool:
-        """Whether the process may use what this task needs, as it lies now; the next one that is started may.
+        """Whether the process may use the files that this task needs; if not, the next process that is started may.
 
-        What a process may use is decided once and for the files that were there, and no name counts then: a directory
-        that was mounted or made anew since is out of its reach.
+        A process may use the files that existed when it started, and names do not count then: a directory that was
+        mounted or created later under an allowed name is out of its reach.
         """
         if self._reach is None:
             return True
@@ -143,7 +145,7 @@ class Worker:
         return int(found[1], 16) if found else None
 
     def worked_s(self) -> float:
-        """Return the processor time that the process and whatever it has begun took so far."""
+        """Return the processor time that the process and its child processes have used so far."""
         return session_ticks(self._processes()[-1:]) / TICKS_PER_S
 
     def is_stopped(self) -> bool:
@@ -151,7 +153,7 @@ class Worker:
         return any(map(is_stopped, self._processes()[-1:]))
 
     def has_grown(self) -> bool:
-        """Say whether so much of what jobs took was not given back that the next one might have too little."""
+        """Say whether earlier jobs left so much memory in use that the next one might have too little."""
         begun = self._begun()
         room = room_for_data(begun[-1][0]) if begun else None
         return room is not None and room < (1 - _MOST_KEPT) * begun[-1][1]
@@ -169,11 +171,11 @@ class Worker:
     def restart(self) -> None:
         """Make sure that no process is left, and start one unless closed.
 
-        Blocks for as long as that takes: the first one waits until the fork server has imported all it needs, which
-        takes seconds where the processor has other work.
+        Blocks until that is done: the first start waits until the fork server has imported its modules, which takes
+        seconds on a busy machine.
 
         Raises:
-            OSError, BrokenProcessPool: none can be started now.
+            OSError, BrokenProcessPool: no process can be started now.
         """
         with self._lock:
             self._kill()
@@ -200,21 +202,21 @@ class Worker:
         ours.close()
         self._pool.join()
         self._end_encoders()
-        theirs.close()  # not before: Pebble may be starting a process that is to be given it
+        theirs.close()  # not earlier: Pebble may be starting a process that gets this end
         self._words.close()
         self._said.wait(_LAST_WORDS_S)
 
     def _end_encoders(self) -> None:
-        """End what processes that are gone have left; one that was killed outright ends nothing itself."""
+        """End the child processes of workers that are gone; a worker that was killed could not end them itself."""
         for pid in self._processes():
             end_session(pid)
 
     def _processes(self) -> list[int]:
-        """Return the numbers of the processes that there were since the last start; that of now comes last."""
+        """Return the process ids of all workers since the last start; the current one comes last."""
         return [pid for pid, _ in self._begun()]
 
     def _begun(self) -> list[tuple[int, int]]:
-        """Return the processes likewise, each with the bytes that it could allocate when it was ready."""
+        """Return the same process ids, each with the bytes that the process could allocate when it was ready."""
         try:
             report = self._crash_report.read_text(encoding="ascii", errors="replace")
         except FileNotFoundError:  # closed
@@ -224,7 +226,7 @@ class Worker:
 
     def _start(self) -> ProcessPool:
         if not _is_somewhere():
-            os.chdir("/")  # no process can be begun in a directory that was removed, and no path starts there any more
+            os.chdir("/")  # no process can be started in a directory that was removed, and no path is relative to it
         self.marks.clear()
         self._crash_report.write_bytes(b"")
         if self._reach and self._terms.roots is None:
@@ -246,7 +248,7 @@ class Worker:
 
 
 def _is_somewhere() -> bool:
-    """Whether the current directory is still there."""
+    """Whether the current directory still exists."""
     try:
         os.getcwd()  # noqa: PTH109 - no path is wanted
     except FileNotFoundError:
@@ -255,7 +257,7 @@ def _is_somewhere() -> bool:
 
 
 def _ready() -> None:
-    """Do nothing, so that the process starts before the first job comes."""
+    """Do nothing: this first task only makes the process start before the first job comes."""
 
 
 def call(name: str, *arguments: Any) -> Any:
