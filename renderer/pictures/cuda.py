@@ -1,11 +1,11 @@
 """The CUDA driver in this process: devices by UUID, their primary contexts, and page-locked memory.
 
-Through cuda-bindings, which calls libcuda.so.1 and needs no toolkit. Everything is opened at first use and once: a
-process that renders with libx264 never touches the driver. Nothing here may run before a fork, for CUDA does not
-survive one.
+It is called through cuda-bindings, which uses libcuda.so.1 and needs no toolkit. Everything is opened once, at first
+use: a process that renders with libx264 never calls the driver. Nothing here may run before a fork, because CUDA does
+not survive one.
 
-The first initialisation sees only the devices that encode. PyNvVideoCodec 2.2.4 asks device 0 for capabilities
-whichever is meant, so on a machine whose first card has no encoder it would refuse the second one's too.
+The first initialisation sees only the devices that encode. PyNvVideoCodec 2.2.4 always asks device 0 for capabilities,
+so on a machine whose first card has no encoder it would refuse the second card as well.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _opening = threading.Lock()
 
 
 class CudaFailed(Exception):
-    """The driver refused; the words name its error."""
+    """The driver refused; the message names its error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class Gpu:
     context: int
 
     def make_current(self) -> None:
-        """Let this thread's next calls go to this device."""
+        """Direct the next calls of this thread to this device."""
         _call("cuCtxSetCurrent", _driver().CUcontext(self.context))
 
     def synchronize(self) -> None:
-        """Wait until everything that was begun on this device is done."""
+        """Wait until this device has finished all work that it was given."""
         self.make_current()
         _call("cuCtxSynchronize")
 
@@ -53,11 +53,11 @@ def open_gpu(uuid: str, encoding: Sequence[str] = ()) -> Gpu:
     """Return a device.
 
     Args:
-        uuid: as `renderer.work` has it.
+        uuid: the device's UUID, in the form that `renderer.work` uses.
         encoding: the devices that encode; others are hidden from this process if nobody has initialised CUDA in it yet.
 
     Raises:
-        CudaFailed: there is no driver, it refuses, or the device is not in sight.
+        CudaFailed: there is no driver, it refuses, or this process cannot see the device.
     """
     with _opening:
         return _open_gpu(uuid, tuple(encoding))
@@ -97,9 +97,9 @@ def _open_gpu(uuid: str, encoding: tuple[str, ...]) -> Gpu:
         device = _call("cuDeviceGet", index)
         if _uuid_text(bytes(_call("cuDeviceGetUuid", device).bytes)) == uuid:
             gpu = Gpu(uuid, index, int(_call("cuDevicePrimaryCtxRetain", device)))
-            Finalize(None, _release, (device,), exitpriority=10)  # after all that lives in the context
+            Finalize(None, _release, (device,), exitpriority=10)  # after everything that uses the context
             return gpu
-    raise CudaFailed(f"{uuid} is not in sight of this process")
+    raise CudaFailed(f"{uuid} is not visible to this process")
 
 
 def _release(device: Any) -> None:
@@ -138,11 +138,11 @@ def _call(name: str, *arguments: object) -> Any:
     """Call the driver and return its result, if it has one.
 
     Raises:
-        CudaFailed: with the name of its error.
+        CudaFailed: the driver refused; the message has the name of its error.
     """
     try:
         status, *results = getattr(_driver(), name)(*arguments)
-    except RuntimeError as error:  # what cuda-bindings raises where libcuda.so.1, or a function in it, is not found
+    except RuntimeError as error:  # cuda-bindings raises this if libcuda.so.1, or a function in it, is not found
         raise CudaFailed(f"{name}: {error}") from error
     if int(status):
         raise CudaFailed(f"{name}: {status.name} ({int(status)})")

@@ -29,7 +29,7 @@ def test_where_pages_cannot_be_locked_the_pool_is_plain(standin: Standin) -> Non
 
 
 def test_a_device_that_is_not_there_is_named(standin: Standin) -> None:
-    assert standin.ask(CHILDREN, "gpu_out_of_sight", uuid="GPU-none") == "GPU-none is not in sight of this process"
+    assert standin.ask(CHILDREN, "gpu_out_of_sight", uuid="GPU-none") == "GPU-none is not visible to this process"
 
 
 def test_a_driver_that_refuses_is_named(standin: Standin) -> None:

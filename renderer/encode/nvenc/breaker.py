@@ -1,11 +1,11 @@
-"""A device that failed is left alone for a while, by all processes, then tried by one of them.
+"""A circuit breaker: a device that failed is not used by any process for a while, and then one process tries it again.
 
-One file for each device that failed tells when, how often in a row and why. Once the pause is over, whoever locks the
-file first lets the device encode a picture, as the probe does; meanwhile, and while it fails, jobs go elsewhere. The
-pause doubles with every failure; with the default of a minute it ends at half a day.
+Each device that failed has a file that records when it failed, how often in a row and why. Once the pause is over, the
+process that locks the file first lets the device encode a picture, as the probe does; until it succeeds, jobs go to
+other encoders. The pause doubles with every failure; it starts at a minute by default and ends at 8.5 hours.
 
-A device that refused the probe already is left alone and tried like any other. The probe's findings are not asked for
-again while a daemon runs, so the file of such a device stays when it encodes after all, and tells of no failure.
+A device that already failed the probe is treated in the same way. A daemon keeps the findings of its probe for as long
+as it runs, so the file of such a device is kept when the device encodes after all, and then records no failures.
 """
 
 import fcntl
@@ -32,7 +32,7 @@ class Breaker:
 
     Attributes:
         retry_after_s: pause after the first failure.
-        try_device: says why a device still does not encode, or None.
+        try_device: lets a device encode a picture, and returns why it does not encode, or None.
         now_s: the wall clock, which all processes share.
     """
 
@@ -42,9 +42,9 @@ class Breaker:
     now_s: Callable[[], float] = time.time
 
     def trip(self, uuid: str, reason: str) -> None:
-        """Leave a device alone from now on."""
+        """Record a failure: the device is not used until its pause is over."""
         failures = self._read(uuid)[1] + 1
-        log.warning("%s is left alone for %g s: %s", uuid, self._pause_s(failures), reason, extra={"action": "tripped"})
+        log.warning("%s is not used for %g s: %s", uuid, self._pause_s(failures), reason, extra={"action": "tripped"})
         self._write(uuid, failures, reason)
 
     def refusal(self, device: NvencDevice) -> str | None:
@@ -65,7 +65,7 @@ class Breaker:
         try:
             file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            return None  # another process has just found it well
+            return None  # another process has just tried it, and it encodes
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not _is_there(file, path):
@@ -95,7 +95,7 @@ class Breaker:
         return self.directory / f"{uuid}.failed"
 
     def _read(self, uuid: str) -> tuple[float, int, str]:
-        """Return when the device failed, how often in a row, and why; a damaged file tells of no failure."""
+        """Return when the device failed, how often in a row, and why; a damaged file counts as no failure."""
         try:
             told = json.loads(self._path(uuid).read_text(encoding="utf-8"))
             return float(told["at_s"]), int(told["failures"]), str(told["reason"])
@@ -107,11 +107,11 @@ class Breaker:
         try:
             put(self._path(uuid), told.encode())
         except OSError as error:
-            log.warning("a device's failure cannot be written down: %s", error.strerror, extra={"action": "tripped"})
+            log.warning("a device's failure cannot be recorded: %s", error.strerror, extra={"action": "tripped"})
 
 
 def _is_there(file: int, path: Path) -> bool:
-    """Whether an open file is the one of this name, not one that was replaced or removed since."""
+    """Whether an open file still has this name, so that it was neither replaced nor removed."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""The last session of this process, kept a moment for the next job of the same shape.
+"""The last session of this process, which is kept for a moment for the next job of the same shape.
 
-Opening a session takes the driver longer than encoding a dozen stills. But sessions are few: one that nobody uses goes
-back as soon as somebody waits for one, and after a moment in any case.
+The driver needs more time to open a session than to encode a dozen stills. But sessions are few: an idle one is closed
+as soon as another process waits for one, and after a moment in any case.
 """
 
 import functools
@@ -41,7 +41,7 @@ class SessionCache:
         return None
 
     def put(self, session: Session, keep_s: float) -> None:
-        """Keep a session that has finished its stream, or close it if it is wanted elsewhere or cannot serve again."""
+        """Keep a session that has finished its stream, or close it if another process needs it or it cannot go on."""
         if self._is_off or not keep_s or session.shape.has_memory or session.is_wanted():
             session.close()
             return
@@ -52,13 +52,13 @@ class SessionCache:
         threading.Thread(target=self._watch, args=(session, keep_s), name="kept session", daemon=True).start()
 
     def stop_keeping(self) -> None:
-        """A kept session failed where a fresh one might not: from now on each job opens its own."""
+        """Stop keeping sessions: one that was kept has failed, so from now on each job opens a fresh one."""
         log.warning("encode sessions are no longer kept for the next job", extra={"action": "keep_off"})
         self._is_off = True
         self.close()
 
     def close(self) -> None:
-        """Close what is kept."""
+        """Close the session that is kept, if there is one."""
         with self._lock:
             session, self._kept = self._kept, None
         if session is not None:
@@ -80,7 +80,7 @@ class SessionCache:
 
 @functools.cache
 def keeper() -> SessionCache:
-    """Return this process's only keeper."""
+    """Return the only cache of this process."""
     kept = SessionCache()
-    Finalize(None, kept.close, exitpriority=30)  # before the memory and the context that it uses
+    Finalize(None, kept.close, exitpriority=30)  # before the memory and the context that the session uses
     return kept

@@ -1,11 +1,11 @@
-"""NVENC through PyNvVideoCodec: NV12 frames that the GPU fetches itself, Annex B access units.
+"""NVENC through PyNvVideoCodec: it takes NV12 frames, which the GPU fetches itself, and returns Annex B access units.
 
-The wheel copies a page-locked frame by DMA and does not wait for it. So a frame stays pending until its own access unit
-has come out, which is three pictures later, more with B pictures; the pipeline keeps it from reuse that long.
+The wheel copies a page-locked frame by DMA and does not wait for the copy. So a frame is pending until its own access
+unit is returned, three pictures later or more with B pictures, and the pipeline does not reuse it before.
 
-What comes out is made to tell what libx264's streams tell: the colours in the SPS, and an SPS and PPS before every IDR.
-The wheel asks for messages that time every picture (SEI: buffering period and picture timing), and there is no option
-against it. They are left out, with what the SPS says of them; else no picture could be held.
+The stream is brought into the form of libx264's: the SPS names the colours, and every IDR has an SPS and a PPS before
+it. The wheel makes NVENC write timing messages for every picture (SEI: buffering period and picture timing), and has no
+option against them. They are removed, with the parts of the SPS that announce them; otherwise no picture could be held.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ class NvencEncoder(Encoder):
         """Take the session that the last job left, or open one.
 
         Raises:
-            SessionsBusy: none came free in time.
+            SessionsBusy: no session became free in time.
             DeviceFailed: the device refuses.
         """
         self._stream = stream
@@ -74,7 +74,7 @@ class NvencEncoder(Encoder):
         self._inside.add(number)
         units = self._units(self._session.encode(frame, is_idr=self._is_idr(number)))
         if self.pending_frames > MOST_PENDING_FRAMES:
-            # Never seen; but whoever lends frames counts on the number, and would wait for ever.
+            # This was never seen, but the lender of the frames relies on this limit and would wait for ever.
             self._session.finish_copies()
             self._copied_before = self._frames_in
         return units
@@ -104,7 +104,7 @@ class NvencEncoder(Encoder):
         keeper().put(session, self._keep_s)
 
     def _is_idr(self, number: int) -> bool:
-        """The first picture is forced, since the session may have coded another stream before."""
+        """Whether to force an IDR: always at the first picture, since the session may have coded another stream."""
         held = self._stream.held
         return number == 0 or (held is not None and number < len(held.is_idr) and held.is_idr[number])
 
@@ -112,7 +112,7 @@ class NvencEncoder(Encoder):
         return [self._unit(packet) for packet in packets]
 
     def _unit(self, packet: Packet) -> AccessUnit:
-        # The wheel numbers a session's frames on through all its streams; the first packet is the first frame's.
+        # The wheel goes on counting frames when a session starts another stream; the first packet is the first frame's.
         if self._first_stamp is None:
             self._first_stamp = packet["timestamp"]
         self._inside.discard(packet["timestamp"] - self._first_stamp)
@@ -121,7 +121,7 @@ class NvencEncoder(Encoder):
         types = {nal_type(nal) for nal in nals}
         is_idr = NalType.IDR_SLICE in types
         if self._units_out == 1 and not is_idr:
-            raise self._failure("began the stream with a picture that is no IDR")
+            raise self._failure("began the stream with a picture other than an IDR picture")
         if is_idr and not types >= _PARAMETER_SETS:
             raise self._failure("coded an IDR picture without its parameter sets")
         data = join_nals([self._sps(nal) if nal_type(nal) == NalType.SPS else nal for nal in nals])

@@ -1,4 +1,4 @@
-"""NVENC's error codes by name, and the words that PyNvVideoCodec wraps them in.
+"""The names of NVENC's error codes, and how to find a code in the messages of PyNvVideoCodec.
 
 The names are those of NVENCSTATUS in nvEncodeAPI.h (Video Codec SDK 13.0). The wheel has two exception classes that
 have nothing in common but the text "Error code : N".
@@ -37,16 +37,16 @@ _NAMES: Final = (
     "NV_ENC_ERR_NEED_MORE_OUTPUT",
 )
 
-# What opening a session gives where the card has no engine, and where the driver withholds it.
+# The codes when a session is opened on a card without an engine, or if the driver refuses access to the engine.
 NO_ENGINE: Final = frozenset({1, 2})
-# The chips GA100 and GH100 have decoders only, so their cards, and these alone, need not be asked twice.
+# The chips GA100 and GH100 have decoders only, so the answer for their cards, and for no others, is final.
 _CARDS_WITHOUT_ENGINE: Final = re.compile(r"\b(?:A30|A100X?|A800|H20|H100|H200|H800|GH200)\b")
-# What opening one session too many gives: 21 by newer drivers, 10 by older ones.
+# The codes for one session too many: 21 from newer drivers, 10 from older ones.
 ALL_SESSIONS_TAKEN: Final = frozenset({10, 21})
 
 
 def error_code(error: Exception) -> int | None:
-    """Return the NVENC code that the wheel's exception tells, if it tells one."""
+    """Return the NVENC code in the wheel's exception, or None if it has none."""
     told = re.search(r"Error code : (\d+)", str(error))
     return int(told[1]) if told else None
 
@@ -57,7 +57,7 @@ def has_engine(card: str) -> bool:
 
 
 def code_name(code: int | None) -> str:
-    """Return what to call it, such as "NV_ENC_ERR_GENERIC (20)"."""
+    """Return the name of an error code for messages, such as "NV_ENC_ERR_GENERIC (20)"."""
     if code is None:
         return "no error code"
     return f"{_NAMES[code]} ({code})" if code < len(_NAMES) else f"error {code}"

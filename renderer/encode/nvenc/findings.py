@@ -1,6 +1,6 @@
-"""The GPUs of this machine and what they may do: found, and tried, in child processes.
+"""The GPUs of this machine and their abilities, which are found and tested in child processes.
 
-Neither the daemon nor `doctor` imports NVIDIA's wheel or an array for it.
+So neither the daemon nor `doctor` has to import NVIDIA's wheel or NumPy.
 """
 
 import json
@@ -23,10 +23,10 @@ _SELFTEST: Final = "renderer.encode.nvenc.selftest"
 def nvenc_refusal(settings: NvencSettings, uuid: str | None = None) -> str | None:
     """Return why pictures of the GPU's encoder cannot be held, or None if they can.
 
-    The devices are probed if they are not known; that there is one is for the caller to know.
+    Devices that are not known yet are probed. The caller makes sure that there is one.
 
     Args:
-        uuid: of the only device to be tested; None for the least busy of all.
+        uuid: the only device to test; None tests the least busy one.
     """
     seen = {"CUDA_VISIBLE_DEVICES": uuid} if uuid else {}
     command = [sys.executable, "-m", _SELFTEST]
@@ -43,7 +43,7 @@ def nvenc_refusal(settings: NvencSettings, uuid: str | None = None) -> str | Non
 
 
 def with_gpus_tested(settings: Settings) -> tuple[Settings, NvencFindings]:
-    """Find the GPUs, and let them hold pictures only if they do it well."""
+    """Find the GPUs, and switch held pictures off for them if the self-test fails."""
     findings = find(settings.nvenc)
     if findings.refusal or not settings.nvenc.hold_pictures:
         return settings, findings

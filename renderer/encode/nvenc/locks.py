@@ -1,9 +1,9 @@
-"""Who uses which encode session: one locked file for each, shared by all processes of a user on a machine.
+"""Which encode sessions are in use: one locked file for each, shared by all processes of a user on a machine.
 
-A driver opens only so many sessions, counted over all processes, and refuses the next. So whoever opens one holds a
-file's lock while it is open: the kernel gives the lock back however the process ends, kill -9 included. Locks also
-tell how busy each device is. Whoever waits says so by a shared lock on one more file, and a process that keeps a
-session for its next job lets go of it.
+A driver allows a limited number of sessions over all processes, and refuses further ones. So a process that opens a
+session holds the lock of a file while the session is open: the kernel releases the lock in any case, even after
+kill -9. The locks also show how busy each device is. A process that waits for a session takes a shared lock on one more
+file; a process that has kept an idle session sees this and closes it.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ _POLL_S: Final = 0.05
 
 
 def state_dir(settings: NvencSettings) -> Path:
-    """Return the directory for locks and failures, made if need be.
+    """Return the directory for locks and failures, which is made if necessary.
 
     Raises:
         DeviceFailed: it cannot be made, or belongs to someone else.
@@ -44,7 +44,7 @@ def state_dir(settings: NvencSettings) -> Path:
 
 
 class Slot:
-    """The right to open one session on one device; lets go when it is released or its process ends."""
+    """The right to open one session on one device; it ends with `release` or with the process."""
 
     def __init__(self, uuid: str, file: int, directory: Path) -> None:
         self.uuid = uuid
@@ -55,12 +55,12 @@ class Slot:
         return f"<Slot on {self.uuid}{'' if self._file else ', released'}>"
 
     def is_wanted(self) -> bool:
-        """Say whether someone waits for a session."""
+        """Say whether another process waits for a session."""
         with _locked(_waiting_room(self._directory), fcntl.LOCK_EX | fcntl.LOCK_NB) as file:
             return file is None
 
     def release(self) -> None:
-        """Let go; harmless when repeated."""
+        """Give the slot back; harmless when repeated."""
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
@@ -73,7 +73,7 @@ class Slots:
         """Find the slots in a directory that the processes of a machine share.
 
         Args:
-            per_device: sessions that may be open on each; 0 leaves the limit to the driver.
+            per_device: how many sessions may be open on each device; 0 leaves the limit to the driver.
         """
         self._directory = directory
         self._per_device = per_device or _MOST_SLOTS
@@ -82,10 +82,10 @@ class Slots:
         """Wait for a slot on the least busy of these devices.
 
         Args:
-            deadline: on time.monotonic(); one that has passed means not to wait.
+            deadline: on time.monotonic(); a deadline in the past means not to wait.
 
         Raises:
-            SessionsBusy: none came free in time.
+            SessionsBusy: no slot became free in time.
             DeviceFailed: the lock files cannot be used.
         """
         try:
@@ -129,7 +129,7 @@ class Slots:
 
 @contextlib.contextmanager
 def waiting_for_a_session(directory: Path) -> Iterator[None]:
-    """Let those who keep a session they do not need know that it is wanted."""
+    """Show processes with an idle session, for as long as the block runs, that this process waits for one."""
     with _locked(_waiting_room(directory), fcntl.LOCK_SH):
         yield
 
@@ -140,7 +140,7 @@ def _waiting_room(directory: Path) -> Path:
 
 @contextlib.contextmanager
 def _locked(path: Path, how: int) -> Iterator[int | None]:
-    """Lock a file and give its descriptor; None if that would mean to wait and `how` forbids it."""
+    """Lock a file and yield its descriptor, or None if the lock is taken and `how` says not to wait."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

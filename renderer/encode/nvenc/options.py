@@ -1,4 +1,4 @@
-"""What the request's words mean to NVENC: `preset` and `crf`, by this table; nothing is run here.
+"""The options of NVENC for a request's `preset` and `crf`, by this table; this module only computes them.
 
 | preset | NVENC preset | B pictures where every frame is coded |
 | --- | --- | --- |
@@ -18,10 +18,10 @@
 The 3 is what libx264 itself adds to crf: on six photographs, held, its mean quantiser at crf 12 to 28 was crf + offset
 + 1.5 to 2.8 at 1080p and + 4.0 to 5.2 at 640x480 (measured). Equal quantisers give about equal pictures in any encoder.
 crf 0, lossless, is left to libx264, and so are canvases that a device does not take. The plan's offsets differ from
-still to still; NVENC takes one quantiser for a stream, so their median holds for all. Tuning is always high_quality;
-look-ahead is off, as it would keep frames back.
+still to still; NVENC takes one quantiser for a stream, so their median is used for all. Tuning is always high_quality;
+look-ahead is off, because it would delay frames.
 
-PyNvVideoCodec turns options into strings and ignores those that it does not know, so each one here is known to it:
+PyNvVideoCodec turns options into strings and ignores unknown ones, so it was checked that it knows each of these:
 `gop` -1 is endless, `constqp` is in the order P, B, I, `cq` sets the bit rate free, `fps` as a fraction stays exact,
 `numrefl0` limits how many pictures a picture may refer to, and `gpu_id` is the only spelling that names the session's
 device. The profile cannot be chosen; it is High.
@@ -48,7 +48,7 @@ _PRESETS: Final[dict[Preset, tuple[str, int]]] = {
     "slower": ("P6", 2),
     "veryslow": ("P7", 2),
 }
-# H.264 on NVENC ends at 4096 a side; recent cards take nothing below 145x49 (seen by others on driver 595).
+# NVENC encodes H.264 up to 4096 a side; recent cards take nothing below 145x49 (seen by others with driver 595).
 LEAST_WIDTH: Final = 145
 LEAST_HEIGHT: Final = 49
 _LIMITS_OF_ANY_CARD: Final = NvencLimits(
@@ -57,18 +57,18 @@ _LIMITS_OF_ANY_CARD: Final = NvencLimits(
 _STEPS_ABOVE_CRF: Final = 3
 _INTRA_STEPS: Final = 3
 _QUANTISERS: Final = (1, 51)
-# The wheel keeps so many pictures in flight before it fetches the first, B pictures not counted (m_nExtraOutputDelay).
+# How many pictures the wheel keeps in flight before it fetches the first, without B pictures (m_nExtraOutputDelay).
 _OUTPUT_DELAY: Final = 3
 MOST_PENDING_FRAMES: Final = _OUTPUT_DELAY + 1 + 2
 
 
 @dataclass(frozen=True, slots=True)
 class SessionShape:
-    """All that decides what an encode session is; equal shapes can use the same session.
+    """All properties of an encode session; jobs of equal shapes can use the same session.
 
     Attributes:
-        options: what CreateEncoder gets by name.
-        is_reordered: there may be B pictures.
+        options: the keyword arguments of CreateEncoder.
+        is_reordered: whether there may be B pictures.
     """
 
     width: int
@@ -78,18 +78,18 @@ class SessionShape:
 
     @property
     def has_memory(self) -> bool:
-        """Its rate control depends on what it has coded, so another job would come out differently in it."""
+        """Whether rate control depends on earlier pictures, so that a second job would get another result."""
         return ("rc", "constqp") not in self.options
 
 
 def canvas_limits(devices: Iterable[NvencDevice]) -> CanvasLimits:
-    """Return the largest canvas that one of these devices takes; where none tells, any card's limits hold."""
+    """Return the largest canvas that one of these devices takes; if no limits are known, those of any card apply."""
     told = [device.limits for device in devices if device.limits] or [_LIMITS_OF_ANY_CARD]
     return CanvasLimits(max(each.width_max for each in told), max(each.height_max for each in told))
 
 
 def refusal_of(canvas: Canvas, crf: int, limits: NvencLimits | None) -> str | None:
-    """Return why a device that encodes cannot take this stream; without limits, those of any card hold."""
+    """Return why a device that encodes cannot take this stream; without limits, those of any card apply."""
     limits = limits or _LIMITS_OF_ANY_CARD
     if crf == 0:
         return "crf 0 is lossless, which is left to libx264"
@@ -103,7 +103,7 @@ def refusal_of(canvas: Canvas, crf: int, limits: NvencLimits | None) -> str | No
 
 
 def session_shape(stream: StreamSettings, devices: Iterable[NvencDevice]) -> SessionShape:
-    """Translate a stream's settings into what all of these devices can do."""
+    """Translate a stream's settings into options that all of these devices can take."""
     limits = [device.limits or _LIMITS_OF_ANY_CARD for device in devices]
     preset, b_pictures = _PRESETS[stream.preset]
     b_pictures = min([b_pictures, *(each.most_b_pictures for each in limits)])
@@ -118,8 +118,8 @@ def session_shape(stream: StreamSettings, devices: Iterable[NvencDevice]) -> Ses
         **(_held_options(stream.crf, stream.held) if stream.held else _coded_options(stream)),
     }
     if stream.held and all(each.counts_references for each in limits):
-        # Else the second P picture after an IDR has two references, and the third three. A card that cannot be told
-        # has one anyway.
+        # Without this the second P picture after an IDR has two references, and the third has three. A card that does
+        # not take this option has one reference anyway.
         options["numrefl0"] = "1"
     width, height = stream.canvas.width, stream.canvas.height
     return SessionShape(width, height, tuple(sorted(options.items())), is_reordered=b_pictures > 0)
@@ -131,7 +131,7 @@ def _coded_options(stream: StreamSettings) -> dict[str, str]:
 
 
 def _held_options(crf: int, held: HeldCoding) -> dict[str, str]:
-    """The plan forces the IDR pictures."""
+    """Return the options for held pictures; the plan, and not the encoder, decides which pictures are IDR pictures."""
     wanted = crf + statistics.median(held.quantiser_offsets) + _STEPS_ABOVE_CRF
     inter = _clamped(wanted)
     intra = inter if held.is_all_idr else _clamped(wanted - _INTRA_STEPS)

@@ -1,10 +1,10 @@
 """Which GPU of this machine encodes H.264, and why the others do not.
 
-A GPU is not an encoder: H100, H200 and A100 have decoders and no encoder. So each device encodes a picture before it
-is believed, in a child process with a time limit (`nvenc.probe_child` says why), and the answer is kept by driver and
-device: a new driver or another card is asked again. Answers that may change are not kept, such as that all sessions
-are taken. The driver refuses with one and the same code where a card has no engine and where a container was not given
-the encoder, so only a card that is known by its name is told to have none; any other is asked again later.
+Not every GPU has an encoder: H100, H200 and A100 have decoders only. So each device has to encode a picture, in a child
+process with a time limit (`nvenc.probe_child` explains why), and the answer is kept by driver and device: a new driver
+or another card is asked again. Answers that may change, such as that all sessions are taken, are not kept. The driver
+refuses with the same code if a card has no engine and if a container has no access to it, so only cards with certain
+names are considered to have no engine; any other is asked again later.
 """
 
 import contextlib
@@ -42,12 +42,12 @@ _PICTURE_NALS: Final = {NalType.SPS, NalType.PPS, NalType.IDR_SLICE}
 
 
 class _Refused(Exception):
-    """The child gave no answer; the words say why."""
+    """The child gave no answer; the message says why."""
 
 
 @functools.cache
 def findings_here(settings: NvencSettings) -> NvencFindings:
-    """Find out once in this process; a device that fails later is the circuit breaker's business."""
+    """Find the devices, once in this process; the circuit breaker handles a device that fails later."""
     return find(settings)
 
 
@@ -70,7 +70,7 @@ def find(settings: NvencSettings) -> NvencFindings:
 
 
 def try_device(settings: NvencSettings, uuid: str, name: str) -> NvencDevice:
-    """Let one device encode a picture now, whatever was found before."""
+    """Let one device encode a picture now, regardless of earlier findings."""
     try:
         answer = _ask("encode", settings, CUDA_VISIBLE_DEVICES=uuid)
     except _Refused as error:
@@ -79,9 +79,9 @@ def try_device(settings: NvencSettings, uuid: str, name: str) -> NvencDevice:
         return _refusal_of(uuid, name, answer.get("code"))
     nals = {nal_type(nal) for nal in split_nals(bytes.fromhex(answer["stream"]))}
     if not nals >= _PICTURE_NALS:
-        return NvencDevice(uuid, name, f"{name}: what it encoded is no H.264 picture with its parameter sets")
+        return NvencDevice(uuid, name, f"{name}: it did not encode an H.264 picture with its parameter sets")
     limits = NvencLimits(**answer["limits"])
-    # Recent cards tell less and then take nothing below these sides.
+    # Recent cards report smaller sides than they really take.
     width, height = max(limits.width_min, LEAST_WIDTH), max(limits.height_min, LEAST_HEIGHT)
     return NvencDevice(uuid, name, limits=replace(limits, width_min=width, height_min=height))
 
@@ -99,14 +99,14 @@ def _refusal_of(uuid: str, name: str, code: int | None) -> NvencDevice:
 
 
 def wheel_refusal(system: str, machine: str, *, is_installed: bool) -> str | None:
-    """Return why NVIDIA's wheel cannot be imported here, as far as that is known without trying."""
+    """Return why NVIDIA's wheel cannot be imported here, as far as this is known without an attempt."""
     if (system, machine) not in _BUILDS:
         return f"{_WHEEL} has no build for {system} on {machine}"
     return None if is_installed else f"{_WHEEL} is not installed"
 
 
 def recalled(settings: NvencSettings, driver: str, device: NvencDevice) -> NvencDevice:
-    """Return the device with its limits, if it told none when it was probed and has encoded since."""
+    """Return the device, with its limits if it gave none when it was probed but has encoded since then."""
     known = None if device.limits else _Cache(settings, driver).get(device.uuid)
     return known if known and known.limits else device
 
@@ -127,7 +127,7 @@ def _ask(what: str, settings: NvencSettings, **environment: str) -> dict[str, An
     """Run the child and return its answer.
 
     Raises:
-        _Refused: it died, hung or spoke no JSON.
+        _Refused: it died, hung or did not write JSON.
     """
     command = [sys.executable, "-P", str(Path(probe_child.__file__)), what]
     try:
@@ -160,7 +160,7 @@ def _cache_home() -> Path:
 
 
 class _Cache:
-    """What is known of devices under this driver and wheel, in one small file; a damaged one is an empty one."""
+    """The findings about devices with this driver and wheel, in one small file; a damaged file counts as empty."""
 
     def __init__(self, settings: NvencSettings, driver: str) -> None:
         self._path = (settings.cache_dir or _cache_home() / "stillreel") / "nvenc.json"
@@ -172,12 +172,12 @@ class _Cache:
 
     @contextlib.contextmanager
     def mine_alone(self) -> Iterator[None]:
-        """Let one process ask at a time: four workers that probe at once take sessions from each other."""
+        """Let only one process probe at a time, because workers that probe at once take sessions from each other."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             lock = self._path.with_suffix(".lock").open("a")
         except OSError:
-            yield  # nothing can be kept there either
+            yield  # the directory cannot be written, so no answer can be kept there either
             return
         with lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -194,7 +194,7 @@ class _Cache:
             return None
 
     def put(self, device: NvencDevice) -> None:
-        """Write the file anew and rename it in; where that cannot be, the next process asks again."""
+        """Replace the file by a new one; if that fails, the next process probes again."""
         devices = {**self._read(), device.uuid: asdict(device)}
         with contextlib.suppress(OSError):
             put(self._path, json.dumps({"made_by": self._made_by, "devices": devices}).encode())

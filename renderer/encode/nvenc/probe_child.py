@@ -1,9 +1,9 @@
-"""The probe's child process: asks the driver and the wheel, writes one line of JSON, and may die of it.
+"""The child process of the probe: it asks the driver and the wheel, and writes one line of JSON unless they crash it.
 
-Run by path, with nothing of ours imported: `python -P probe_child.py list`, or `python -P probe_child.py encode` with
-CUDA_VISIBLE_DEVICES naming one device. A child of its own for each, because PyNvVideoCodec 2.2.4 asks device 0 for
-capabilities whichever is meant, ends the process with exit(1) where there is no GPU, and edits LD_LIBRARY_PATH; and
-because a driver that hangs must not hang us. (Seen over the software stand-in, that is, in the wheel itself.)
+It is run by path and imports nothing of ours: `python -P probe_child.py list`, or `python -P probe_child.py encode`
+with CUDA_VISIBLE_DEVICES naming one device. Each device has its own child, because PyNvVideoCodec 2.2.4 always asks
+device 0 for capabilities, ends the process with exit(1) if there is no GPU, and edits LD_LIBRARY_PATH, and because a
+driver that hangs must not stop the daemon. (All this was seen with the software stand-in, so it is due to the wheel.)
 """
 
 import ctypes
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-MARK = "answer: "  # libraries may write to stdout as well
+MARK = "answer: "  # marks our line, because libraries may write to stdout as well
 _CUDA = "libcuda.so.1"
 _NVENC = "libnvidia-encode.so.1"
 _OLDEST_API = 12 * 16 + 1  # the wheel's older module; Video Codec SDK 12.1
@@ -103,7 +103,7 @@ def encoded() -> dict[str, Any]:
 
 
 def _destroy_lost_context() -> None:
-    """Give back the context that the wheel makes to ask for capabilities, and leaves current where it is refused."""
+    """Destroy the context that the wheel makes to ask for capabilities, and leaves current if it is refused."""
     cuda, context = ctypes.CDLL(_CUDA), ctypes.c_void_p()
     cuda.cuCtxGetCurrent(ctypes.byref(context))
     if context:

@@ -1,6 +1,6 @@
 """The self-test of held pictures on a GPU, as a program: `encode.gpus` runs it in a child process.
 
-`python -m renderer.encode.nvenc.selftest` reads the settings as JSON from stdin and prints the verdict as JSON.
+`python -m renderer.encode.nvenc.selftest` reads the settings as JSON from stdin, and writes the verdict as JSON.
 """
 
 import json

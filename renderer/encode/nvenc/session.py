@@ -1,15 +1,16 @@
-"""One open encode session of a GPU: the wheel's encoder, the slot that it fills, and the rules for both.
+"""One open encode session of a GPU: the wheel's encoder, the slot that it occupies, and the rules for both.
 
-- PyNvVideoCodec is imported at first use, never in the daemon's own process; it edits LD_LIBRARY_PATH, which ffmpeg
-  must not inherit, so the environment is put back.
-- The very first Encode of a process must not overlap another: the wheel deadlocks. One lock sees to it.
-- Opening takes two sessions, one after the other. Where the driver has none left it says 21, older ones 10: that means
-  to wait, not that the card is broken.
-- A session that has finished a stream begins the next with an IDR; FFmpeg's nvenc, too, goes on after an end of stream
-  (libavcodec/nvenc.c, AV_CODEC_CAP_ENCODER_FLUSH).
+- PyNvVideoCodec is imported at first use, and never in the daemon's own process. It edits LD_LIBRARY_PATH, which ffmpeg
+  must not inherit, so the environment is restored.
+- The very first Encode of a process must not overlap another one, since the wheel would deadlock. A lock prevents it.
+- Opening takes two sessions, one after the other. If none is left, the driver returns 21, or 10 if it is old: then the
+  process has to wait, but the card is not broken.
+- A session that has finished a stream begins the next one with an IDR; FFmpeg's nvenc also goes on after an end of
+  stream (libavcodec/nvenc.c, AV_CODEC_CAP_ENCODER_FLUSH).
 
-A call into the driver that does not return is noticed. Nothing in this process can end it. But others can be told to
-leave the device alone: when the job's time is up and its process is killed, the job's next attempt goes elsewhere.
+A call into the driver that does not return is noticed, although nothing in this process can end it. The failure is
+recorded for other processes, so that they do not use the device: when the job's time is up and its process is killed,
+the next attempt uses another encoder.
 """
 
 import contextlib
@@ -35,14 +36,14 @@ from renderer.work import NvencDevice
 log = logging.getLogger(__name__)
 
 
-_LOOKS = 4  # within the limit
+_LOOKS = 4  # how often the watch looks within the limit
 
 
 class StallWatch:
-    """Calls back once for a block that takes too long; a thread of its own looks, from the first block to `close`.
+    """Calls back once if a block takes too long; a separate thread watches, from the first block to `close`.
 
-    It counts its looks and not the time: a process that was stopped for a while, or a machine that slept, is not to be
-    laid to the device.
+    It counts its own checks and not the time, because the device is not to blame if the process was stopped for a while
+    or the machine slept.
     """
 
     def __init__(self, limit_s: float, on_stall: Callable[[], None]) -> None:
@@ -54,7 +55,7 @@ class StallWatch:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch one block; blocks come one after the other."""
+        """Watch one block; only one block may run at a time."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="stall watch", daemon=True)
             self._thread.start()
@@ -65,7 +66,7 @@ class StallWatch:
             self._block = None
 
     def close(self) -> None:
-        """Watch no more; harmless when repeated."""
+        """Stop watching; harmless when repeated."""
         self._closed.set()
 
     def _watch(self) -> None:
@@ -104,7 +105,7 @@ def _wheel() -> Any:
 
 @contextlib.contextmanager
 def _translated(what: str, device: NvencDevice, *, was_kept: bool = False) -> Iterator[None]:
-    """Turn what the wheel and the driver raise into our error, with the code and its name."""
+    """Turn the exceptions of the wheel and the driver into our error, with the code and its name."""
     try:
         yield
     except CudaFailed as error:
@@ -120,7 +121,7 @@ class Session:
     """The wheel's encoder with its slot; used by one job at a time.
 
     Attributes:
-        was_kept: it has served another job before.
+        was_kept: whether another job has used it before.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class Session:
         """Give the driver a frame, which it reads later, and return the packets that are ready.
 
         Raises:
-            DeviceFailed: with the driver's code; the session is of no use any more.
+            DeviceFailed: the message has the driver's code; the session cannot be used any more.
         """
         self._has_frames = True
         with self._translated("encoding"), _one_at_first(), self._watch.watching():
@@ -161,7 +162,7 @@ class Session:
         return packets
 
     def finish_copies(self) -> None:
-        """Wait until no frame is read any more."""
+        """Wait until the device has copied all frames that it was given."""
         with self._translated("waiting for its copies"):
             self.gpu.synchronize()
 
@@ -172,7 +173,7 @@ class Session:
         """Give the session back; harmless when repeated or after a failure."""
         engine, self._engine = self._engine, None
         if engine is not None and self._has_frames:
-            # A session that is dropped with pictures inside leaves them locked.
+            # If a session is dropped with pictures inside, they stay locked.
             with contextlib.suppress(DeviceFailed), self._translated("closing"):
                 engine.EndEncode()
         del engine  # before the slot is free
@@ -195,12 +196,13 @@ def _one_at_first() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How sessions are opened: on which devices, and how long one waits.
+    """How sessions are opened: on which devices, and with which time limits.
 
     Attributes:
-        devices: those that may be taken now.
-        in_sight: UUIDs of all that encode; a process sees for good what it saw first. Empty for those of `devices`.
-        on_stall: told of a device that does not return from a call, on another thread.
+        devices: the devices that may be used now.
+        in_sight: the UUIDs of all devices that encode, since a process always sees the devices that it saw first; empty
+            means those of `devices`.
+        on_stall: called, on another thread, with a device that does not return from a call.
     """
 
     settings: NvencSettings
@@ -212,7 +214,7 @@ class Opening:
         """Open a session on the least busy device, waiting for one if need be.
 
         Raises:
-            SessionsBusy: none came free in time.
+            SessionsBusy: no session became free in time.
             DeviceFailed: the device refuses for another reason; the message has its code.
         """
         deadline = time.monotonic() + self.settings.session_timeout_s
@@ -237,9 +239,9 @@ class Opening:
 
 
 def _patiently_opened(device: NvencDevice, shape: SessionShape, gpu: Gpu, deadline: float, directory: Path) -> Any:
-    """Create the wheel's encoder; while the driver has no session left, try again, ever less often.
+    """Create the wheel's encoder; while the driver has no session left, try again, with longer and longer pauses.
 
-    Every attempt costs the driver two contexts, so this does not poll.
+    The pauses grow because every attempt makes the driver create two contexts.
     """
     pause_s = _FIRST_PAUSE_S
     with contextlib.ExitStack() as waiting:
@@ -277,4 +279,4 @@ def _created(device: NvencDevice, shape: SessionShape, gpu: Gpu) -> Any:
 
 
 class _AllTaken(Exception):
-    """The driver opens no more sessions; the words are its code."""
+    """The driver opens no more sessions; the message is its code."""
