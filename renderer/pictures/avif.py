@@ -1,11 +1,11 @@
-"""AVIF: its range, and limited-range and HDR pictures by libav, converted here exactly (AV1 Image File Format 1.2).
+"""AVIF: full-range pictures by Pillow, limited-range and HDR ones by libav and our own exact conversion (AVIF 1.2).
 
 Pillow's libavif converts with libyuv, whose coefficient for blue in limited range does not fit its signed byte: BT.709
-loses 12 levels of blue, BT.2020 16 (measured with Pillow 13, libavif 1.4.2). libav hands out the planes, and the
-conversion is ITU-T H.273's, 8.3, equations 20 to 40, in floats. Alpha is a picture of its own in the file, and still
-Pillow's. HDR pictures (PQ, HLG) go the same way, because Pillow hands out 8 bits.
+loses 12 levels of blue, BT.2020 16 (measured with Pillow 13, libavif 1.4.2). So libav decodes the planes, and the
+conversion follows ITU-T H.273, 8.3, equations 20 to 40, in floats. Alpha is a separate picture in the file and is still
+read by Pillow. HDR pictures (PQ, HLG) are read in the same way, because Pillow returns 8 bits.
 
-Neither cuts a picture to its clean aperture (ISO/IEC 14496-12, 12.1.4), which comes before it is turned.
+Neither library crops a picture to its clean aperture (ISO/IEC 14496-12, 12.1.4), which comes before any turning.
 """
 
 import io
@@ -35,7 +35,7 @@ _NCLX: Final = re.compile(rb"colrnclx(..)(..)(..)(.)", re.DOTALL)  # ISO/IEC 144
 _GRID: Final = re.compile(rb"infe.{8}grid", re.DOTALL)
 _HEAD_BYTES: Final = 1 << 16  # the boxes come before the pixels; a colour box in the pixels would be chance
 
-# ITU-T H.273, table 4: matrix_coefficients -> the luma weights of red and blue. 2 is unspecified, and libavif's BT.601.
+# ITU-T H.273, table 4: matrix_coefficients -> the luma weights of red and blue. 2 is unspecified; libavif takes BT.601.
 _WEIGHTS: Final[Mapping[int, tuple[float, float]]] = {
     1: (0.2126, 0.0722), 2: (0.299, 0.114), 4: (0.30, 0.11), 5: (0.299, 0.114), 6: (0.299, 0.114), 7: (0.212, 0.087),
     9: (0.2627, 0.0593),
@@ -47,10 +47,10 @@ _STRIP_ROWS: Final = 64
 
 
 def read_header(data: bytes, image: Image.Image) -> Header:
-    """Say what kind it is; `image` is Pillow's, opened.
+    """Return the header; `image` is the same file, opened by Pillow.
 
     Raises:
-        UnsupportedFormat: a picture of limited range in tiles.
+        UnsupportedFormat: the picture has limited range or HDR and consists of tiles.
     """
     nclx = _NCLX.search(data, 0, _HEAD_BYTES)
     profile = image.info.get("icc_profile") or None
@@ -75,7 +75,7 @@ def read(data: bytes, header: Header) -> npt.NDArray[Any]:
 
     Raises:
         DecodeFailed: there is no picture.
-        UnsupportedFormat: its planes or its matrix are none that are known here.
+        UnsupportedFormat: the format of its planes, or its matrix, is not supported.
     """
     found = read_planes(data, is_hdr=header.kind == "HDR") if header.decoder == LIBAV else _by_pillow(data)
     rows, columns = _aperture(data, Size(found.shape[1], found.shape[0]))
@@ -91,7 +91,7 @@ def _by_pillow(data: bytes) -> npt.NDArray[np.uint8]:
 
 
 def _in_meta(data: bytes, *path: bytes) -> list[Span]:
-    """Return the contents of boxes of the meta box, which begins with a version."""
+    """Return the contents of the boxes at a path in the meta box, which begins with a version."""
     metas = [(start + 4, end) for start, end in within(data, [(0, len(data))], b"meta")]
     return within(data, metas, *path)
 
@@ -101,21 +101,21 @@ def _is_premultiplied(data: bytes) -> bool:
 
 
 def _aperture(data: bytes, size: Size) -> tuple[slice, slice]:
-    """Return the rows and columns that are to be seen.
+    """Return the rows and columns that are shown.
 
     Raises:
-        UnsupportedFormat: there are several apertures, or one that has no whole pixels.
+        UnsupportedFormat: there are several apertures, or one that does not consist of whole pixels.
     """
     found = {data[start:end] for start, end in _in_meta(data, b"iprp", b"ipco", b"clap")}
     if not found:
         return slice(0, size.height), slice(0, size.width)
     numbers = struct.unpack(">4I4i", found.pop()[:32])
     if found or 0 in numbers[1::2]:
-        raise unsupported("AVIF image with several clean apertures, or one that makes no sense")
+        raise unsupported("AVIF image with several clean apertures, or with an invalid one")
     width, height, right, down = (Fraction(*numbers[place : place + 2]) for place in (0, 2, 4, 6))
     left, top = right + (size.width - width) / 2, down + (size.height - height) / 2
     if any(each.denominator > 1 for each in (width, height, left, top)) or min(left, top) < 0 or min(width, height) < 1:
-        raise unsupported("AVIF image with a clean aperture of other than whole pixels")
+        raise unsupported("AVIF image whose clean aperture does not consist of whole pixels")
     rows, columns = slice(int(top), int(top + height)), slice(int(left), int(left + width))
     if rows.stop > size.height or columns.stop > size.width:
         raise unsupported("AVIF image with a clean aperture beyond its pixels")
@@ -130,9 +130,9 @@ def read_planes(data: bytes, *, is_hdr: bool) -> npt.NDArray[Any]:
 
     Raises:
         DecodeFailed: libav finds no picture.
-        UnsupportedFormat: its planes or its matrix are none that are known here.
+        UnsupportedFormat: the format of its planes, or its matrix, is not supported.
     """
-    import av  # noqa: PLC0415 - decoding begins the sooner for it, and few files need libav
+    import av  # noqa: PLC0415 - decoding starts sooner without it, and few files need libav
     from av.stream import Disposition  # noqa: PLC0415 - as above
 
     nclx = _NCLX.search(data, 0, _HEAD_BYTES)
@@ -180,7 +180,7 @@ def _bgr(frame: "av.VideoFrame", matrix: int, dtype: np.dtype[Any], *, is_limite
 
 
 def _enlarged(plane: npt.NDArray[Any], rows: int, columns: int) -> npt.NDArray[Any]:
-    """Give chroma as many samples as luma has; half as many stand in the middle of the two that they are for."""
+    """Give chroma as many samples as luma; a sample that two pixels share lies in the middle between them."""
     by_rows = 1 if plane.shape[0] == rows else 2
     by_columns = 1 if plane.shape[1] == columns else 2
     whole = (by_columns * plane.shape[1], by_rows * plane.shape[0])

@@ -1,9 +1,9 @@
-"""BMP, read here: bit fields, palettes, rows plain or run-length coded, under any header of Microsoft's and OS/2's.
+"""A decoder for BMP: bit fields, palettes, plain and run-length coded rows, with any header of Microsoft or OS/2.
 
-The format is rows of packed samples, which NumPy unpacks exactly; OpenCV and Pillow each read some of its headers and
-masks wrong, and Pillow refuses what skips pixels in run-length coding. Those are of the palette's first colour here, as
-in most programs. What a header says of calibrated colours is not looked at, for writers do not agree about it; embedded
-profiles are.
+The format is rows of packed samples, which NumPy unpacks exactly; OpenCV and Pillow each misread some of its headers
+and masks, and Pillow refuses run-length coding that skips pixels. Skipped pixels get the first colour of the palette,
+as in most programs. Calibrated colours in the header are ignored, because writers do not agree about them, but embedded
+profiles are used.
 """
 
 import struct
@@ -41,7 +41,7 @@ class _Info:
 
     @property
     def palette_at(self) -> int:
-        """Where the palette begins: after the masks, which stand behind a header that has no room for them."""
+        """Where the palette begins: after the masks, which follow a header that has no room for them."""
         masks = {_BIT_FIELDS: 12, _ALPHA_BIT_FIELDS: 16}.get(self.compression, 0)
         return 14 + self.length + (masks if self.length == 40 else 0)
 
@@ -55,7 +55,7 @@ def read_header(data: bytes) -> Header:
 
     Raises:
         DecodeFailed: it is damaged.
-        UnsupportedFormat: it is of a kind that no file of images has.
+        UnsupportedFormat: it has an unusual length, depth or compression.
     """
     info = _parse(data)
     size = Size(info.width, info.height)
@@ -69,20 +69,22 @@ def read(data: bytes) -> npt.NDArray[np.uint8]:
     """Decode the rows.
 
     Returns:
-        (H, W, 3) BGR, or (H, W, 4) BGRA where a mask says that there is alpha.
+        (H, W, 3) BGR, or (H, W, 4) BGRA if there is a mask for alpha.
 
     Raises:
         DecodeFailed: the file ends early.
     """
     info = _parse(data)
-    if info.start <= info.palette_at - (info.bits > 8):  # some programs forget to say where rows begin, or the palette
+    if info.start <= info.palette_at - (
+        info.bits > 8
+    ):  # some programs do not store where the rows begin, or forget the palette
         count = (info.colours or 1 << info.bits) if info.bits <= 8 else 0
         info = replace(info, start=info.palette_at + count * (3 if info.length == _CORE else 4))
     if info.compression in (_RLE8, _RLE4):
         index = _uncoded(data, info)
         return np.take(_palette(data, info), index if info.is_top_down else index[::-1], axis=0)
     whole_bytes = info.row_bytes * info.height
-    padding = info.row_bytes - (info.width * info.bits + 7) // 8  # which some programs leave out in the last row
+    padding = info.row_bytes - (info.width * info.bits + 7) // 8  # some programs omit it in the last row
     if len(data) < info.start + whole_bytes - padding:
         raise DecodeFailed("expected a whole BMP image, found one that ends early")
     if len(data) < info.start + whole_bytes:
@@ -156,7 +158,7 @@ def _indexes(rows: npt.NDArray[np.uint8], info: _Info) -> npt.NDArray[np.uint8]:
 
 
 def _uncoded(data: bytes, info: _Info) -> npt.NDArray[np.uint8]:
-    """Undo run-length coding: the palette's indexes, (H, W), in the order of the file."""
+    """Undo run-length coding and return the indexes into the palette, (H, W), in the order of the file."""
     found = bytearray(info.width * info.height)
     place, row, column = info.start, 0, 0
     while place + 2 <= len(data):
@@ -164,7 +166,7 @@ def _uncoded(data: bytes, info: _Info) -> npt.NDArray[np.uint8]:
         place += 2
         if count or value > _DELTA:
             pixels, place = _run(data, place, count, value, info.bits)
-            end = min(column + len(pixels), info.width)  # some programs code the padding too, and others still more
+            end = min(column + len(pixels), info.width)  # some programs code the padding too, or even more
             if row < info.height:
                 found[row * info.width + column : row * info.width + end] = pixels[: end - column]
             column = end
@@ -181,7 +183,7 @@ def _uncoded(data: bytes, info: _Info) -> npt.NDArray[np.uint8]:
 
 
 def _run(data: bytes, place: int, count: int, value: int, bits: int) -> tuple[bytes, int]:
-    """Return the pixels of a run, or of as many plain ones as `value` says, and where the next begins."""
+    """Return the pixels of a run, or `value` plain pixels if `count` is 0, and where the next run begins."""
     if count:
         return (bytes((value,)) * count if bits == 8 else bytes((value >> 4, value & 15)) * 128)[:count], place
     size_bytes = value if bits == 8 else (value + 1) // 2
@@ -215,7 +217,7 @@ def _low(mask: int) -> int:
 
 
 def _unmasked(rows: npt.NDArray[np.uint8], info: _Info, masks: tuple[int, ...]) -> npt.NDArray[np.uint8]:
-    """Spread each field over 0 to 255, rounded; strip by strip, so that the temporaries stay in the cache."""
+    """Scale each field to 0 to 255, rounded; this is done in strips, so that the temporaries stay in the cache."""
     order = (masks[2], masks[1], masks[0], *masks[3:]) if masks[3] else (masks[2], masks[1], masks[0])
     found = np.empty((info.height, info.width, len(order)), np.uint8)
     step = max(1, _STRIP_PIXELS // info.width)

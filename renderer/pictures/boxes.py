@@ -1,10 +1,10 @@
-"""Boxes, of which MP4, HEIF, AVIF and JPEG 2000 files are made (ISO/IEC 14496-12, 4.2; ISO/IEC 15444-1, I.4)."""
+"""The boxes that MP4, HEIF, AVIF and JPEG 2000 files consist of (ISO/IEC 14496-12, 4.2; ISO/IEC 15444-1, I.4)."""
 
 import struct
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-_MOST: Final = 4096  # of one box; real files have a few dozen
+_MOST: Final = 4096  # children of one box; real files have a few dozen
 
 Span = tuple[int, int]
 
@@ -17,7 +17,7 @@ def within(data: bytes, spans: Sequence[Span], *path: bytes) -> list[Span]:
 
 
 def boxes(data: bytes, span: Span) -> Iterator[tuple[bytes, Span]]:
-    """Yield the kind and the content of each box; a damaged one ends them."""
+    """Yield the kind and the content of each box, up to the first damaged one."""
     at, end = span
     for _ in range(_MOST):
         if at + 8 > end:

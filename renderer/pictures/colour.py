@@ -1,16 +1,16 @@
-"""Any decoded samples become sRGB in 8-bit BGR: depth, embedded profile, alpha, in this order, strip by strip.
+"""Converts decoded samples of any kind to sRGB in 8-bit BGR: depth, embedded profile, then alpha, in strips.
 
-Strips keep the temporaries in the cache and the memory of a 200-megapixel still at its input plus its output.
+The temporaries of a strip stay in the cache, and a 200-megapixel still needs no more memory than its input and output.
 
 Profiles are converted by LittleCMS with the relative colorimetric intent and black point compensation: colours that
-sRGB can show stay exact, where perceptual tables would shift them all; matrix profiles, which cameras and phones embed,
-have no perceptual tables anyway; and black point compensation keeps the shadows of print profiles apart.
+sRGB can show stay exact, while perceptual tables would shift them all; matrix profiles, which cameras and phones embed,
+have no perceptual tables anyway; and black point compensation keeps the shadows of print profiles distinct.
 
 Alpha is composited on the coded sRGB values, as browsers do (W3C Compositing and Blending Level 1, 5.1), on 8-bit
 values. Float samples are linear light (Radiance, PFM, OpenEXR, float TIFF) and are coded with IEC 61966-2-1; a profile
-embedded with them is not looked at. 16-bit samples become 8-bit ones by v / 257, rounded: 65535 is 255 and 257 is 1.
+embedded with them is ignored. 16-bit samples become 8-bit ones by v / 257, rounded: 65535 to 255, 257 to 1.
 
-Where a file describes its samples in another way than by a profile, `light` converts them.
+If a file describes its samples by other means than a profile, `light` converts them.
 """
 
 import io
@@ -44,12 +44,12 @@ def to_bgr(samples: Samples, *, background: Rgb, profile: bytes | None = None, c
     Args:
         samples: (H, W), (H, W, 2) with alpha, (H, W, 3) in the order BGR or (H, W, 4) in the order BGRA, alpha not
             premultiplied; uint8, uint16 (full scale) or float (linear light, 1.0 is white).
-        background: R, G, B that lies under alpha.
+        background: the R, G, B under transparent samples.
         profile: the ICC profile that the samples were coded with; a broken one is ignored.
-        coding: how they stand for light, where there is no profile; None is sRGB.
+        coding: how the samples represent light, if there is no profile; None is sRGB.
 
     Returns:
-        (H, W, 3) uint8, BGR, C-contiguous; `samples` themselves where nothing is to be done.
+        (H, W, 3) uint8, BGR, C-contiguous; `samples` themselves if nothing has to be done.
 
     Raises:
         UnsupportedFormat: the samples are of another type.
@@ -74,7 +74,7 @@ def to_bgr(samples: Samples, *, background: Rgb, profile: bytes | None = None, c
 
 
 def straight(samples: Samples) -> Samples:
-    """Undo premultiplied alpha, the last channel of the samples; they are linear light where they are floats."""
+    """Undo premultiplied alpha, which is the last channel; float samples are linear light and may exceed 1."""
     alpha = samples[..., -1:].astype(np.float64)
     most = 1.0 if samples.dtype.kind == "f" else float(np.iinfo(samples.dtype).max)
     with np.errstate(all="ignore"):
@@ -97,11 +97,11 @@ def to_8_bits(samples: Samples) -> Pixels:
 
 @lru_cache(maxsize=16)
 def transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """Build the transform from a profile to sRGB, once for each profile; it may be used by many threads.
+    """Build the transform from a profile to sRGB, once for each profile; many threads may use it.
 
     Args:
         profile: the ICC profile's bytes.
-        mode: "RGB", "L" or "CMYK", as Pillow names what the samples are.
+        mode: "RGB", "L" or "CMYK", which is Pillow's name for the kind of samples.
 
     Returns:
         None if the profile is broken or not one for `mode`, which is logged, or if it changes no colour by more than 1.
@@ -126,7 +126,7 @@ def transform_to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform |
 
 
 def cmyk_to_rgb(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """Convert Pillow's CMYK by its profile, or by the plain formula where no profile can be used."""
+    """Convert Pillow's CMYK by its profile, or by the plain formula if it has no usable profile."""
     transform = transform_to_srgb(profile, "CMYK") if profile else None
     return transform.apply(image) if transform else image.convert("RGB")
 

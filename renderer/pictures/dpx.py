@@ -1,11 +1,12 @@
-"""DPX, read here: frames of film scans and colour grading (SMPTE ST 268-1).
+"""A decoder for DPX: frames of film scans and colour grading (SMPTE ST 268-1).
 
-Samples of 8, 10, 12 and 16 bits in words, which NumPy unpacks exactly. What they stand for is the header's to say:
+The samples have 8, 10, 12 or 16 bits in words, which NumPy unpacks exactly. The header says what they represent:
 
 - printing density and logarithmic: Cineon's curve to linear light, 0.002 of density a step of 10 bits, a film gamma of
-  0.6, black at 95 and white at 685 (Kodak, "Grayscale Transformations of Cineon Digital Film Data"); more is cut off.
+  0.6, black at 95 and white at 685 (Kodak, "Grayscale Transformations of Cineon Digital Film Data"); values above white
+  are clipped.
 - linear: linear light in which the largest value is white.
-- everything else, video above all: shown as it is, and from limited range where the reference levels say so.
+- everything else, mostly video: shown unchanged, or expanded from limited range if the reference levels say so.
 """
 
 import struct
@@ -24,7 +25,7 @@ _COLOURS: Final = {6: ("grey", (0,)), 50: ("RGB", (2, 1, 0)), 51: ("RGBA", (2, 1
 _ORIENTATIONS: Final = {0: 1, 1: 2, 2: 4, 3: 3, 0xFFFF: 1}  # table 2, as EXIF counts them; film is not transposed
 _LINEAR, _LOGARITHMIC, _NO_LIGHT = (2,), (1, 3), (11, 12)  # table 5
 _BLACK, _WHITE, _DENSITY = 95, 685, 0.002 / 0.6
-_PACKED, _HIGH, _LOW = 0, 1, 2  # where the bits of a word lie that hold nothing
+_PACKED, _HIGH, _LOW = 0, 1, 2  # where the samples lie in a word that has unused bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def read_header(data: bytes) -> Header:
 
     Raises:
         DecodeFailed: it is damaged.
-        UnsupportedFormat: the samples are no colours (such as depth), or are packed in an unusual way.
+        UnsupportedFormat: the samples are not colours but, for example, depth, or are packed in an unusual way.
     """
     info = _parse(data)
     colour, _ = _COLOURS[info.descriptor]
@@ -58,10 +59,10 @@ def read_header(data: bytes) -> Header:
 
 
 def read(data: bytes) -> npt.NDArray[Any]:
-    """Decode the samples, not turned yet.
+    """Decode the samples in the orientation of the file.
 
     Returns:
-        uint8 or uint16 as they are coded, or float32 of linear light: (H, W), (H, W, 3) BGR or (H, W, 4) BGRA.
+        uint8 or uint16 of coded values, or float32 of linear light: (H, W), (H, W, 3) BGR or (H, W, 4) BGRA.
 
     Raises:
         DecodeFailed: the file ends early.
@@ -106,7 +107,7 @@ def _parse(data: bytes) -> _Info:
 
 
 def _rows(data: bytes, info: _Info) -> npt.NDArray[np.uint8]:
-    """Return the rows' bytes; they begin on words of 32 bits, though some writers of 8 and 16 bits forget it."""
+    """Return the bytes of the rows; each row begins at a 32-bit word, but some writers of 8 and 16 bits ignore this."""
     count = info.size.width * info.channels
     row_bytes = {8: count, 10: (count + 2) // 3 * 4}.get(info.bits, 2 * count)
     stride = (row_bytes + 3) // 4 * 4

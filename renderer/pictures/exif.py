@@ -1,4 +1,4 @@
-"""EXIF: the orientation, which is all that a still needs of it (EXIF 2.32, 4.6.4)."""
+"""The orientation in EXIF data, which is all that a still needs of it (EXIF 2.32, 4.6.4)."""
 
 import struct
 from typing import Final
@@ -9,7 +9,7 @@ ORIENTATION: Final = 274
 
 
 def orientation_of(exif: object) -> int:
-    """Return the orientation in a block of EXIF, 1 to 8; 1 if there is none or it makes no sense."""
+    """Return the orientation in a block of EXIF, 1 to 8; 1 if it is missing or invalid."""
     if not isinstance(exif, bytes):
         return 1
     tags = Image.Exif()

@@ -1,12 +1,13 @@
-"""OpenEXR: what its header says, and its samples by OpenEXR's own library (OpenEXR's "File Layout").
+"""OpenEXR: the header is parsed here, and the samples are read by OpenEXR's own library ("File Layout" of OpenEXR).
 
-The header is parsed here, so that limits and kinds are known before a decoder sees the file. libav is not asked: where
-a chunk is damaged it goes on, and shows memory that nobody wrote; the library itself refuses the file.
+The header is parsed first, so that sizes and kinds are checked before a decoder sees the file. libav is not used: if a
+chunk is damaged, it goes on and shows uninitialised memory, while OpenEXR's library refuses the file.
 
-The samples are linear light in which 1 is white: more is cut off, as no exposure is known. Alpha is associated, as the
-format has it. Of several layers the one without a name is shown, else the first that has R, G and B, which renderers
-write first; of several parts the first. The display window is the picture: what the data window lacks of it is black,
-and transparent where there is alpha; what goes beyond is not seen.
+The samples are linear light in which 1 is white; brighter light is clipped, because the exposure is not known. Alpha is
+premultiplied, as the format requires. If there are several layers, the one without a name is shown, or else the first
+one with R, G and B, which renderers write first; if there are several parts, the first is shown. The display window is
+the picture: where the data window does not cover it, it is black, and transparent if there is alpha; what lies outside
+it is not shown.
 """
 
 import os
@@ -33,13 +34,13 @@ _DEEP = 0x800
 _SAMPLES: Final = {0: "unsigned integer", 1: "half", 2: "float"}
 _FLOAT: Final = Imath.PixelType(Imath.PixelType.FLOAT)
 _ROWS, _MOST_ROWS = 32, 256
-_TALL_CHUNKS: Final = {9: 256, 10: 256}  # rows in a chunk of DWAB and HTJ2K256; others have 32 or a part of that
+_TALL_CHUNKS: Final = {9: 256, 10: 256}  # rows in a chunk of DWAB and HTJ2K256; all others have 32, 16 or 1
 _GREY: Final = frozenset("Y")
 _COLOURS: Final = {frozenset("RGB"): "RGB", frozenset("RGBA"): "RGBA", _GREY: "grey"}
 _LARGEST_SIDE: Final = 1 << 24
 _SMALL_PIXELS: Final = 1 << 20
 _DAMAGED: Final = "expected a whole OpenEXR image, found a damaged or truncated one"
-_MOST_BEYOND: Final = 4  # times as many pixels in the data window as are shown, which is more than any overscan
+_MOST_BEYOND: Final = 4  # the data window may have up to four times the pixels shown, more than any overscan
 
 Attributes = Mapping[str, tuple[int, bytes]]  # name -> where its value begins, the value
 
@@ -61,7 +62,7 @@ class _Channel:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """A box of pixels, its corners included."""
+    """A rectangle of pixels, which includes its corners."""
 
     left: int
     top: int
@@ -81,12 +82,12 @@ class _Window:
         return self.width * self.height
 
     def bands(self, rows: int) -> "Iterator[_Window]":
-        """Yield the window in pieces of so many rows."""
+        """Yield the window in bands of `rows` rows; the last one may have fewer."""
         for top in range(self.top, self.bottom + 1, rows):
             yield _Window(self.left, top, self.right, min(top + rows - 1, self.bottom))
 
     def common(self, other: "_Window") -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-        """Return the rows and columns that both windows have, counted from this one's corner and from the other's."""
+        """Return the rows and columns that both windows share, counted from this one's corner and the other's."""
         left, right = max(self.left, other.left), min(self.right, other.right) + 1
         top, bottom = max(self.top, other.top), min(self.bottom, other.bottom) + 1
         right, bottom = max(left, right), max(top, bottom)
@@ -101,7 +102,7 @@ def read_header(data: bytes) -> Header:
 
     Raises:
         DecodeFailed: it is damaged.
-        UnsupportedFormat: its channels make no picture, or libav does not read its kind of data right.
+        UnsupportedFormat: its channels are not those of a picture, or its kind of data is not supported.
     """
     attributes, _ = _attributes(data, _HEAD)
     if struct.unpack_from("<I", data, 4)[0] & _DEEP:
@@ -140,9 +141,9 @@ def read(data: bytes) -> npt.NDArray[Any]:
 
 
 def _rows_at_a_time(attributes: Attributes) -> int:
-    """Return how many rows are asked for at once: some whole chunks, so that none is decoded twice.
+    """Return how many rows to read at once: whole chunks, so that none is decoded twice.
 
-    Not all, for the library never gives back what it has read before the chunk that is damaged.
+    Not all rows are read at once, because the library leaks what it read before a damaged chunk.
     """
     tiles = attributes.get("tiles", (0, b""))[1]
     if len(tiles) == 9:
@@ -154,14 +155,16 @@ def _rows_at_a_time(attributes: Attributes) -> int:
 
 @contextmanager
 def _opened(data: bytes) -> Iterator[Any]:
-    """Lend the file as the library sees it; what it raises is damage.
+    """Open the file with the library, and turn what the library raises into DecodeFailed.
 
     Raises:
-        DecodeFailed: the library refused it.
+        DecodeFailed: the library refused the file.
     """
     descriptor = os.memfd_create("OpenEXR")
     try:
-        with open(descriptor, "wb", closefd=False) as file:  # a stream of Python's ends the process where it fails
+        with open(
+            descriptor, "wb", closefd=False
+        ) as file:  # not Python's stream as input, because an exception in it would end the process
             file.write(data)
         with closing(OpenEXR.InputFile(f"/proc/self/fd/{descriptor}")) as image:
             yield image
