@@ -55,11 +55,16 @@ class Message:
 
 
 async def receive(
-    socket: zmq.asyncio.Socket, most_frames: int, most_bytes: int, on_first: Callable[[zmq.Frame], None]
+    socket: zmq.asyncio.Socket,
+    at_once: "zmq.Socket[bytes]",
+    most_frames: int,
+    most_bytes: int,
+    on_first: Callable[[zmq.Frame], None],
 ) -> Message:
     """Wait for a message and receive it.
 
     Args:
+        at_once: the same socket, without asyncio.
         most_frames: the most frames of a message that is kept whole.
         most_bytes: the most bytes of such a message.
         on_first: called with the first frame, before the others are received.
@@ -69,10 +74,9 @@ async def receive(
     """
     frames = [await socket.recv(copy=False)]
     on_first(frames[0])
-    at_once: zmq.Socket[bytes] = zmq.Socket.shadow(socket)  # the frames that follow have arrived
     count, size_bytes = 1, len(frames[0])
     while frames[-1].more:
-        frame = at_once.recv(zmq.DONTWAIT, copy=False)
+        frame = at_once.recv(zmq.DONTWAIT, copy=False)  # it has arrived with the first
         count += 1
         size_bytes += len(frame)
         if count > most_frames or size_bytes > most_bytes:
@@ -251,9 +255,16 @@ class Scales:
             descriptor = int(frame.get(zmq.SRCFD))
         except zmq.ZMQError:
             return
-        with opened(descriptor, self._port) as connection:
-            if connection is not None:
+        if descriptor not in self._taken:
+            return
+        with contextlib.suppress(OSError):  # it has ended
+            # Without a copy, which costs as much as the rest: if another socket has the descriptor by now, what is
+            # recorded here is dropped or replaced with the next report of a connection.
+            connection = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, descriptor)
+            try:
                 self._taken[descriptor] = _received(connection)
+            finally:
+                connection.detach()
 
     async def run(self) -> None:
         """Close connections that send too much, until cancelled.

@@ -170,13 +170,16 @@ class ZmqServer:
 
     async def _receive(self, socket: zmq.asyncio.Socket) -> None:
         scales = self._scales[socket]
+        at_once: zmq.Socket[bytes] = zmq.Socket.shadow(socket)
         while True:
             while self._held_bytes > self._max_request_bytes:
                 self._has_let_go.clear()
                 await self._has_let_go.wait()
             scales.is_waiting = True
             try:
-                message = await receive(socket, self._limits.frames, self._max_request_bytes, scales.on_message)
+                message = await receive(
+                    socket, at_once, self._limits.frames, self._max_request_bytes, scales.on_message
+                )
             except zmq.ZMQError as error:
                 log.warning("a message could not be received: %s", error)
                 await asyncio.sleep(_LOOK_S)  # it may keep failing

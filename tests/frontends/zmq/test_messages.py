@@ -28,7 +28,7 @@ def taken(*frames: bytes, most_frames: int = 100, most_bytes: int = 1000) -> tup
 
             counting = asyncio.create_task(count())
             try:
-                return await receive(socket, most_frames, most_bytes, lambda _: None), turns
+                return await receive(socket, zmq.Socket.shadow(socket), most_frames, most_bytes, lambda _: None), turns
             finally:
                 counting.cancel()
                 socket.close(0)
