@@ -16,7 +16,7 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
-from renderer.pictures import avif, bmp, dpx, exr, heic, ico, jpeg2000, netpbm, png, psd, radiance, sun, tga, tiff
+from renderer.pictures import avif, bmp, dpx, exr, gif, heic, ico, jpeg2000, netpbm, png, psd, radiance, sun, tga, tiff
 from renderer.pictures.colour import Pixels, Rgb, Samples, cmyk_to_rgb, to_8_bits, to_bgr
 from renderer.pictures.fetch import Content, RawPixels
 from renderer.pictures.formats import PILLOW, Header, More, load, turned
@@ -190,7 +190,7 @@ _READERS: Final[Mapping[str, Callable[[bytes, Header, int], Samples | None]]] = 
     "PNG": lambda data, _header, _factor: png.read(data),
     "WebP": _read_plainly,
     "TIFF": _read_tiff,
-    "GIF": _read_plainly,
+    "GIF": lambda data, header, _factor: gif.read(data, header),
     "BMP": lambda data, _header, _factor: bmp.read(data),
     "AVIF": lambda data, header, _factor: avif.read(data, header),
     "HEIC": lambda data, header, _factor: heic.read(data, header),

@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from renderer.errors import DecodeFailed, ImageTooLarge, StillreelError
 from renderer.geometry import Size
-from renderer.pictures import avif, bmp, dpx, exr, heic, ico, jpeg2000, netpbm, png, psd, radiance, sun, tga, tiff
+from renderer.pictures import avif, bmp, dpx, exr, gif, heic, ico, jpeg2000, netpbm, png, psd, radiance, sun, tga, tiff
 from renderer.pictures.exif import orientation_of
 from renderer.pictures.formats import Header, More, turned, unsupported
 from renderer.pictures.heic import refuse_sequence
@@ -137,6 +137,7 @@ def _webp(data: bytes) -> Header:
 
 def _gif(data: bytes) -> Header:
     with open_with_pillow(data, "GIF") as image:
+        gif.refuse_without_palette(data, image)
         return replace(_by_pillow(image, "GIF", ""), more=_more_frames(image))
 
 

@@ -47,7 +47,7 @@ def samples() -> tuple[Sample, ...]:
     families = (
         m.png, m.png_colour, m.apng, m.tiff, m.tiff_refused, m.bmp, m.netpbm, m.jpeg2000, m.avif, m.heic, m.exr,
         m.webp, m.gif, m.jpeg, m.others, m.dpx, m.tga, m.ico, m.psd, m.refused,
-        png, pam, tiff, bmp, jpeg2000, avif, sun_raster, radiance, named,
+        png, pam, tiff, bmp, gif, jpeg2000, avif, sun_raster, radiance, named,
     )  # fmt: skip
     return tuple(sample for family in families for sample in family())
 
@@ -298,6 +298,50 @@ def bmp() -> Iterator[Sample]:
     none = bmp_info(32, length=56, compression=3, masks=(0, 0, 0, 0))
     yield Sample("bmp no masks", bmp_file(none, bytes(4 * WIDTH * HEIGHT)), None)
     yield Sample("bmp array", b"BA" + bytes(12) + whole, None, "an OS/2 bitmap array")
+
+
+# GIF: first frames that are not as large as the screen.
+
+
+def gif_file(screen: tuple[int, int], place: tuple[int, int], *, palette: str = "global", **options: Any) -> bytes:
+    """A part of the plain GIF, 30x20, somewhere on a screen.
+
+    Args:
+        palette: "global", "local" or "none".
+    """
+    image = Image.fromarray(quantised(grey(), 8).astype(np.uint8)[:20, :30], "P")
+    image.putpalette(gif_palette().tobytes())
+    file = io.BytesIO()
+    image.save(file, "GIF", optimize=False, **options)
+    whole = file.getvalue()
+    extensions, pixels = whole[13 + 768 :].split(struct.pack("<c4H", b",", 0, 0, 30, 20))
+    head = whole[:6] + struct.pack("<HHBBB", *screen, 0xF7 if palette == "global" else 0x70, 5, 0)
+    placed = extensions + struct.pack("<c4HB", b",", *place, 30, 20, pixels[0] | (0x87 if palette == "local" else 0))
+    before, between = (whole[13 : 13 + 768], b"") if palette == "global" else (b"", whole[13 : 13 + 768])
+    return head + before + placed + (between if palette != "none" else b"") + pixels[1:]
+
+
+def gif_palette() -> Array:
+    return np.random.default_rng(9).integers(0, 256, (256, 3), dtype=np.uint8)
+
+
+def gif() -> Iterator[Sample]:
+    part = quantised(grey(), 8).astype(np.uint8)[:20, :30]
+    screens = {"within": ((WIDTH, HEIGHT), (11, 7)), "beyond": ((40, HEIGHT), (31, 7)), "outside": ((20, 9), (31, 25)),
+               "of nothing": ((0, 0), (0, 0))}  # fmt: skip
+    for (name, (screen, place)), palette, clear in itertools.product(
+        screens.items(), ("global", "local"), (None, int(part[3, 4]))
+    ):
+        size = [max(screen[axis], place[axis] + (30, 20)[axis]) for axis in (0, 1)]
+        shown = np.zeros((size[1], size[0], 3))
+        colours = np.where((part == clear)[..., None], 0, gif_palette()[part])
+        shown[place[1] : place[1] + 20, place[0] : place[0] + 30] = colours
+        options: dict[str, Any] = {} if clear is None else {"transparency": clear}
+        for interlace in (0, 1):
+            words = f"{palette}{'' if clear is None else ' transparent'}{' interlaced' if interlace else ''}"
+            data = gif_file(screen, place, palette=palette, interlace=interlace, **options)
+            yield Sample(f"gif {name}, {words}", data, shown)
+    yield Sample("gif no palette", gif_file((30, 20), (0, 0), palette="none"), None, "GIF without a palette")
 
 
 # JPEG 2000: boxes that say what the components are.
