@@ -6,32 +6,29 @@ screen that the frame reaches beyond grows with it, in browsers as in Pillow.
 
 import io
 import struct
+from typing import Final
 
 import cv2
 import numpy as np
 from PIL import Image
 
 from renderer.pictures.colour import Pixels
-from renderer.pictures.formats import Header, load, unsupported
+from renderer.pictures.formats import Header, load
 
-_HAS_GLOBAL_PALETTE = 0x80
+_HAS_PALETTE: Final = 0x80
 
 
-def refuse_without_palette(data: bytes, image: Image.Image) -> None:
-    """Refuse a frame that leaves its colours to the decoder: no two decoders take the same.
+def kind_of(data: bytes, image: Image.Image) -> str:
+    """Return nothing, or that the first frame leaves its colours to the decoder: no two decoders take the same.
 
     Args:
         image: the same file, opened and not yet loaded.
-
-    Raises:
-        UnsupportedFormat: it does.
     """
     (left, top, right, bottom), start = _frame(image)
     # The descriptor, without the bit of a palette of its own, and the byte before the pixels.
     place = struct.pack("<4H", left, top, right - left, bottom - top)
-    is_bare = data[start - 11 : start - 2] == b"," + place and data[start - 2] < 0x80
-    if is_bare and not data[10] & _HAS_GLOBAL_PALETTE:
-        raise unsupported("GIF without a palette")
+    is_bare = data[start - 11 : start - 2] == b"," + place and data[start - 2] < _HAS_PALETTE
+    return "palette-less" if is_bare and data[10] < _HAS_PALETTE else ""
 
 
 def read(data: bytes, header: Header) -> Pixels:

@@ -33,6 +33,7 @@ _FRAMES: Final = {  # ITU-T T.81, table B.1: SOFn
     0xCD: "hierarchical", 0xCE: "hierarchical", 0xCF: "hierarchical", 0xF7: "JPEG-LS",
 }  # fmt: skip
 _START_OF_SCAN: Final = 0xDA
+_NUMBER_OF_LINES: Final = b"\xff\xdc\0\4"  # ITU-T T.81, B.2.5
 _MP_ENTRIES: Final = 0xB002
 _VIEWS: Final = tuple(f"Multi-Frame Image: ({kind})" for kind in ("Panorama", "Disparity", "Multi-Angle"))  # Pillow's
 
@@ -107,6 +108,8 @@ def _check_jpeg(data: bytes) -> None:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if data[place + 4] != 8:
                 raise unsupported(f"{data[place + 4]}-bit JPEG")
+            if data[place + 5 : place + 7] == b"\0\0" and _NUMBER_OF_LINES in data:
+                raise unsupported("JPEG that names its height after its pixels (DNL)")
             return
         is_bare = marker in (0x01, 0xFF) or 0xD0 <= marker <= 0xD8
         place += 1 if marker == 0xFF else 2 if is_bare else 2 + struct.unpack_from(">H", data, place + 2)[0]
@@ -137,8 +140,7 @@ def _webp(data: bytes) -> Header:
 
 def _gif(data: bytes) -> Header:
     with open_with_pillow(data, "GIF") as image:
-        gif.refuse_without_palette(data, image)
-        return replace(_by_pillow(image, "GIF", ""), more=_more_frames(image))
+        return replace(_by_pillow(image, "GIF", gif.kind_of(data, image)), more=_more_frames(image))
 
 
 def _avif(data: bytes) -> Header:

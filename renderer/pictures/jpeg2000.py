@@ -26,6 +26,8 @@ from renderer.pictures.colour import straight
 from renderer.pictures.formats import OPENCV, Header, load, unsupported
 
 _CODESTREAM: Final = b"\xff\x4f\xff\x51"  # A.4.1, A.5.1: start of codestream, size
+_START_OF_TILE, _REGION = b"\xff\x90", b"\xff\x5e"  # A.4.2, A.6.3
+_MOST_SHIFTED_BITS: Final = 22  # with what the transforms and guard bits add, OpenJPEG 2.5 has no room for more
 _SRGB, _GREY, _SYCC = 16, 17, 18  # I.5.3.3: EnumCS
 # Not 0, bilevel: OpenJPEG writes it where it knows of no space.
 _SPACES: Final = {1: "YCbCr", 3: "YCbCr", 4: "YCbCr", 11: "CMY", 12: "CMYK", 13: "YCCK", 14: "Lab",
@@ -130,6 +132,7 @@ def read(data: bytes, header: Header) -> npt.NDArray[Any] | None:
     stream = data[slice(*facts.stream)]
     stored = _by_opencv(stream) if header.decoder == OPENCV else _by_pillow(stream, facts)
     if stored is None:
+        _refuse_shifted(stream, facts.bits)
         return None
     planes = stored[..., None] if stored.ndim == 2 else stored
     if facts.said.palette is not None:
@@ -145,6 +148,20 @@ def read(data: bytes, header: Header) -> npt.NDArray[Any] | None:
     return np.ascontiguousarray(shown[..., 0] if shown.shape[2] == 1 else shown)
 
 
+def _refuse_shifted(stream: bytes, bits: int) -> None:
+    """Refuse by name what is not decoded because a region of interest has too many bit planes for OpenJPEG (Annex H).
+
+    Raises:
+        UnsupportedFormat: it does.
+    """
+    place = len(_CODESTREAM) - 2
+    while place + 6 < len(stream) and stream[place : place + 2] != _START_OF_TILE:
+        length = struct.unpack_from(">H", stream, place + 2)[0]
+        if stream[place : place + 2] == _REGION and bits + stream[place + 1 + length] > _MOST_SHIFTED_BITS:
+            raise unsupported("JPEG 2000 image with a region of interest beyond 31 bit planes")
+        place += 2 + length
+
+
 def _by_opencv(stream: bytes) -> npt.NDArray[Any] | None:
     """Return the components as they are counted; OpenCV has them in the order BGR."""
     found: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(stream, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -153,10 +170,13 @@ def _by_opencv(stream: bytes) -> npt.NDArray[Any] | None:
     return found[..., (2, 1, 0, *range(3, found.shape[2]))]
 
 
-def _by_pillow(stream: bytes, facts: _Facts) -> npt.NDArray[Any]:
+def _by_pillow(stream: bytes, facts: _Facts) -> npt.NDArray[Any] | None:
     """Return components of up to 8 bits, as numbers."""
     with Image.open(io.BytesIO(stream), formats=("JPEG2000",)) as image:
-        load(image, facts.size)
+        try:
+            load(image, facts.size)
+        except OSError:
+            return None
         return np.asarray(image) >> (8 - facts.bits)
 
 

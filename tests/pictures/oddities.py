@@ -47,7 +47,7 @@ def samples() -> tuple[Sample, ...]:
     families = (
         m.png, m.png_colour, m.apng, m.tiff, m.tiff_refused, m.bmp, m.netpbm, m.jpeg2000, m.avif, m.heic, m.exr,
         m.webp, m.gif, m.jpeg, m.others, m.dpx, m.tga, m.ico, m.psd, m.refused,
-        png, pam, tiff, bmp, gif, jpeg2000, avif, sun_raster, radiance, named,
+        png, pam, tiff, bmp, jpeg, gif, jpeg2000, avif, sun_raster, radiance, named,
     )  # fmt: skip
     return tuple(sample for family in families for sample in family())
 
@@ -300,6 +300,27 @@ def bmp() -> Iterator[Sample]:
     yield Sample("bmp array", b"BA" + bytes(12) + whole, None, "an OS/2 bitmap array")
 
 
+# JPEG: what stands around the scans.
+
+
+def jpeg() -> Iterator[Sample]:
+    rgb = quantised(gradient(), 8).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(rgb).save(file, "JPEG", quality=95)
+    whole = file.getvalue()
+    height = whole.index(struct.pack(">BHH", 8, HEIGHT, WIDTH)) + 1
+    unsaid = whole[:height] + b"\0\0" + whole[height + 2 :]
+    yield Sample("jpeg no height", unsaid, None)
+    later = unsaid[:-2] + struct.pack(">4sH", b"\xff\xdc\0\4", HEIGHT) + unsaid[-2:]
+    yield Sample("jpeg height after the pixels", later, None, "JPEG that names its height after its pixels (DNL)")
+    file = io.BytesIO()
+    Image.fromarray(np.dstack([255 - rgb, rgb[..., 0] * 0]), "CMYK").save(file, "JPEG", quality=100, subsampling=0)
+    marked = file.getvalue()
+    start = marked.index(b"\xff\xee")
+    bare = marked[:start] + marked[start + 16 :]  # inverted all the same, to ImageMagick, ffmpeg and browsers
+    yield Sample("jpeg cmyk without adobe's marker", bare, as_shown(rgb, 255))
+
+
 # GIF: first frames that are not as large as the screen.
 
 
@@ -341,7 +362,7 @@ def gif() -> Iterator[Sample]:
             words = f"{palette}{'' if clear is None else ' transparent'}{' interlaced' if interlace else ''}"
             data = gif_file(screen, place, palette=palette, interlace=interlace, **options)
             yield Sample(f"gif {name}, {words}", data, shown)
-    yield Sample("gif no palette", gif_file((30, 20), (0, 0), palette="none"), None, "GIF without a palette")
+    yield Sample("gif no palette", gif_file((30, 20), (0, 0), palette="none"), None, "a palette-less GIF")
 
 
 # JPEG 2000: boxes that say what the components are.
@@ -411,6 +432,16 @@ def jpeg2000() -> Iterator[Sample]:
         yield Sample(f"jp2 {words}", jp2(np.dstack([rgb, alpha])[..., :count], space(number)), None, words)
     lure = box(b"uuid", bytes(16) + b"\xff\x4f\xff\x51" + bytes(60))
     yield Sample("jp2 another's codestream", jp2(rgb, space(16), lead=lure), shown)
+    for (shift, words), values in itertools.product(
+        ((7, ""), (25, "region of interest")), (rgb, np.dstack([rgb, alpha]))
+    ):
+        count = values.shape[2]
+        regions = b"".join(struct.pack(">HHBBB", 0xFF5E, 5, component, 0, shift) for component in range(count))
+        stream = jp2(values)
+        start, tile = stream.index(b"\xff\x4f\xff\x51"), stream.index(b"\xff\x90\0\x0a")
+        data = stream[start:tile] + regions + stream[tile:]  # bit planes are counted from the top: all is the region
+        seen = None if words else shown if count == 3 else over
+        yield Sample(f"jp2 region of interest {shift} of {count}", data, seen, words)
 
 
 # AVIF: what its boxes ask for.
