@@ -6,7 +6,7 @@ screen that the frame reaches beyond grows with it, in browsers as in Pillow.
 
 import io
 import struct
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -51,5 +51,5 @@ def read(data: bytes, header: Header) -> Pixels:
 
 def _frame(image: Image.Image) -> tuple[tuple[int, int, int, int], int]:
     """Return left, top, right and bottom of the first frame on the screen, and where its pixels begin in the file."""
-    (tile,) = getattr(image, "tile", ())
-    return tile.extents, tile.offset
+    tiles: list[Any] = getattr(image, "tile", [])
+    return tiles[0].extents, tiles[0].offset

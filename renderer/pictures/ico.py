@@ -1,10 +1,13 @@
 """Icons and cursors, read here: the largest picture of the file, a PNG or a bitmap with a mask.
 
 A bitmap of an icon is a BMP without its first header: of twice the height, because a mask of one bit a pixel follows,
-in which 1 is transparent. With 32 bits the fourth byte is alpha, unless all of them are 0, as old programs write it.
+in which 1 is transparent. With 32 bits the fourth byte is alpha, unless all of them are 0, as old programs write it;
+headers that have a field for alpha's mask say themselves whether there is any. What the directory says of a picture's
+length is not looked at, for some writers count the pixels alone, or nothing.
 """
 
 import struct
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -15,9 +18,36 @@ from renderer.geometry import Size
 from renderer.pictures import bmp, png
 from renderer.pictures.formats import Header, unsupported
 
-_ENTRY_BYTES, _DIB_BYTES = 16, 40
+_ENTRY_BYTES: Final = 16
+_LENGTHS: Final = (40, 52, 56, 108, 124)
+_HAS_ALPHA_MASK, _V5, _EMBEDDED = 56, 124, b"DEBM"  # BITMAPV5HEADER, bV5CSType: PROFILE_EMBEDDED
+_DEPTHS: Final = {0: (1, 4, 8, 16, 24, 32), 3: (16, 32)}  # by compression, of which 3 is bit fields
 _CURSOR: Final = 2
 _PNG: Final = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True, slots=True)
+class _Dib:
+    """A bitmap's header.
+
+    Attributes:
+        size: without the mask.
+        start: where the rows begin.
+    """
+
+    length: int
+    bits: int
+    compression: int
+    size: Size
+    start: int
+
+    @property
+    def stride(self) -> int:
+        return (self.size.width * self.bits + 31) // 32 * 4
+
+    @property
+    def mask_at(self) -> int:
+        return self.start + self.stride * self.size.height
 
 
 def read_header(data: bytes) -> Header:
@@ -31,8 +61,8 @@ def read_header(data: bytes) -> Header:
     if body.startswith(_PNG):
         found = png.read_header(body)
         return Header("ICO", "PNG", found.size, found.orientation, found.profile, found.coding)
-    _, bits, size = _dib(body)
-    return Header("ICO", f"{bits}-bit {'palette' if bits <= 8 else 'RGB'}", size)
+    dib = _dib(body)
+    return Header("ICO", f"{dib.bits}-bit {'palette' if dib.bits <= 8 else 'RGB'}", dib.size)
 
 
 def read(data: bytes) -> npt.NDArray[Any] | None:
@@ -47,22 +77,27 @@ def read(data: bytes) -> npt.NDArray[Any] | None:
     body = _largest(data)
     if body.startswith(_PNG):
         return png.read(body)
-    palette_bytes, bits, size = _dib(body)
-    start = _DIB_BYTES + palette_bytes
-    stride, mask_stride = (size.width * bits + 31) // 32 * 4, (size.width + 31) // 32 * 4
-    single = b"".join((body[:8], struct.pack("<i", size.height), body[12:]))
-    bgr = bmp.read(struct.pack("<2sIII", b"BM", 14 + len(single), 0, 14 + start) + single)
-    mask_at = start + stride * size.height
-    rows = np.frombuffer(body, np.uint8)
-    if bits == 32:
-        alpha = rows[start:mask_at].reshape(size.height, size.width, 4)[::-1, :, 3]
-        if alpha.any():
-            return np.dstack([bgr, alpha])
-    if len(body) < mask_at + mask_stride * size.height:
+    dib = _dib(body)
+    single = b"".join((body[:8], struct.pack("<i", dib.size.height), body[12:]))
+    found = bmp.read(struct.pack("<2sIII", b"BM", 14 + len(single), 0, 14 + dib.start) + single)
+    alpha = _alpha(body, dib, found)
+    if alpha is not None and alpha.any():
+        return np.dstack([found[..., :3], alpha])
+    stride, height = (dib.size.width + 31) // 32 * 4, dib.size.height
+    if len(body) < dib.mask_at + stride * height:
         raise DecodeFailed("expected a whole icon, found one that ends early")
-    mask = rows[mask_at : mask_at + mask_stride * size.height].reshape(size.height, mask_stride)[::-1]
-    is_clear = np.unpackbits(mask, axis=1)[:, : size.width]
-    return np.dstack([bgr[..., :3], (1 - is_clear) * np.uint8(255)])
+    mask = np.frombuffer(body, np.uint8, stride * height, dib.mask_at).reshape(height, stride)[::-1]
+    is_clear = np.unpackbits(mask, axis=1)[:, : dib.size.width]
+    return np.dstack([found[..., :3], (1 - is_clear) * np.uint8(255)])
+
+
+def _alpha(body: bytes, dib: _Dib, found: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8] | None:
+    if found.shape[2] == 4:
+        return found[..., 3]
+    if dib.bits != 32 or dib.compression or dib.length >= _HAS_ALPHA_MASK:
+        return None
+    rows = np.frombuffer(body, np.uint8, dib.stride * dib.size.height, dib.start)
+    return rows.reshape(dib.size.height, dib.size.width, 4)[::-1, :, 3]
 
 
 def _largest(data: bytes) -> bytes:
@@ -82,21 +117,30 @@ def _largest(data: bytes) -> bytes:
         )  # a cursor has no bits there
 
     at = 6 + max(range(count), key=rank) * _ENTRY_BYTES
-    size_bytes, place = struct.unpack_from("<II", data, at + 8)
-    if place + size_bytes > len(data):
-        raise DecodeFailed("expected a whole icon, found one that ends early")
-    return data[place : place + size_bytes]
+    return data[struct.unpack_from("<I", data, at + 12)[0] :]
 
 
-def _dib(body: bytes) -> tuple[int, int, Size]:
-    """Return how many bytes the palette has, the bits of a pixel, and the size without the mask."""
-    if len(body) < _DIB_BYTES:
+def _dib(body: bytes) -> _Dib:
+    """Parse the bitmap's header.
+
+    Raises:
+        DecodeFailed: it is damaged.
+        UnsupportedFormat: it is of an unusual kind.
+    """
+    if len(body) < _LENGTHS[0]:
         raise DecodeFailed("expected a whole icon, found one that ends early")
     length, width, height, _, bits, compression = struct.unpack_from("<IiiHHI", body)
     colours = struct.unpack_from("<I", body, 32)[0]
-    if length != _DIB_BYTES or bits not in (1, 4, 8, 16, 24, 32) or compression != 0 or height % 2:
-        raise unsupported(f"icon whose bitmap has {bits} bits, compression {compression} and {length} bytes of header")
+    if length not in _LENGTHS:
+        raise unsupported(f"icon whose bitmap has a header of {length} bytes")
+    if bits not in _DEPTHS.get(compression, ()) or height % 2:
+        raise unsupported(f"icon whose bitmap has {bits} bits, compression {compression} and a height of {height}")
+    if height < 0:
+        raise unsupported("icon whose rows begin above")
+    if length == _V5 and body[56:60] == _EMBEDDED:
+        raise unsupported("icon whose bitmap has a colour profile")
     if width < 1 or height < 2:
         raise DecodeFailed(f"expected an icon with pixels, found {width}x{height // 2}")
-    count = min(colours or 1 << bits, 1 << bits) if bits <= 8 else 0
-    return 4 * count, bits, Size(width, height // 2)
+    palette_bytes = 4 * min(colours or 1 << bits, 1 << bits) if bits <= 8 else 0
+    masks_bytes = 12 if compression and length == _LENGTHS[0] else 0
+    return _Dib(length, bits, compression, Size(width, height // 2), length + masks_bytes + palette_bytes)

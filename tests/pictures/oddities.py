@@ -31,6 +31,7 @@ from tests.pictures.matrix import (
     coded,
     gradient,
     grey,
+    icon,
     opacity,
     packed_rows,
     png_file,
@@ -47,7 +48,7 @@ def samples() -> tuple[Sample, ...]:
     families = (
         m.png, m.png_colour, m.apng, m.tiff, m.tiff_refused, m.bmp, m.netpbm, m.jpeg2000, m.avif, m.heic, m.exr,
         m.webp, m.gif, m.jpeg, m.others, m.dpx, m.tga, m.ico, m.psd, m.refused,
-        png, pam, tiff, bmp, jpeg, gif, jpeg2000, avif, sun_raster, radiance, named,
+        png, pam, tiff, bmp, icons, jpeg, gif, jpeg2000, avif, sun_raster, radiance, named,
     )  # fmt: skip
     return tuple(sample for family in families for sample in family())
 
@@ -298,6 +299,51 @@ def bmp() -> Iterator[Sample]:
     none = bmp_info(32, length=56, compression=3, masks=(0, 0, 0, 0))
     yield Sample("bmp no masks", bmp_file(none, bytes(4 * WIDTH * HEIGHT)), None)
     yield Sample("bmp array", b"BA" + bytes(12) + whole, None, "an OS/2 bitmap array")
+
+
+# ICO: headers that are longer, bit fields, and directories that are wrong about lengths.
+
+
+def icons() -> Iterator[Sample]:
+    rgb, alpha = quantised(gradient(), 8).astype(np.uint8), quantised(opacity(), 8).astype(np.uint8)
+    clear = (np.indices((HEIGHT, WIDTH)).sum(0) // 8 % 2).astype(np.uint8)
+    shown = as_shown(rgb, 255)
+    masked, over = np.where(clear[..., None], 0, shown), shown * (alpha / 255)[..., None]
+    rgba = np.dstack([rgb, alpha])[::-1].tobytes()
+    bgra = np.dstack([rgb[..., ::-1], alpha])[::-1].tobytes()
+    fields = (0xFF, 0xFF00, 0xFF0000, 0xFF000000)
+    for length in (40, 52, 56, 108, 124):
+        for name, bits, rows, masks, seen in (
+            ("24", 24, bmp_rows(rgb[..., ::-1].reshape(HEIGHT, -1), 24), (), masked),
+            ("32", 32, bgra, (), over if length < 56 else masked),
+            ("32 fields", 32, rgba, fields, over if length >= 56 else masked),
+            ("32 fields without alpha", 32, rgba, (*fields[:3], 0), masked),
+        ):
+            yield Sample(f"ico header {length} of {name}", icon((icon_of(length, bits, rows, masks), bits, 61)), seen)
+    plain = icon((icon_of(40, 32, bgra), 32, 61))
+    png_body = icon((png_file(8, 6, packed_rows(np.dstack([rgb, alpha]), 8, lead=b"\0")), 32, 61))
+    for file, name in ((plain, "bitmap"), (png_body, "png")):
+        for told in (0, 40, WIDTH * HEIGHT * 4, len(file)):
+            wrong = file[:14] + struct.pack("<I", told) + file[18:]
+            yield Sample(f"ico {name} of {told} bytes in the directory", wrong, over)
+    for place, value, words in (
+        (22, struct.pack("<I", 12), "an icon whose bitmap has a header of 12 bytes"),
+        (30, struct.pack("<i", -2 * HEIGHT), "an icon whose rows begin above"),
+        (36, struct.pack("<H", 2), "an icon whose bitmap has 2 bits, compression 0 and a height of 90"),
+    ):
+        yield Sample(words, plain[:place] + value + plain[place + len(value) :], None, words)
+    profiled = bytearray(icon((icon_of(124, 32, bgra), 32, 61)))
+    profiled[22 + 56 : 22 + 60] = b"DEBM"
+    yield Sample("ico profile", bytes(profiled), None, "an icon whose bitmap has a colour profile")
+
+
+def icon_of(length: int, bits: int, rows: bytes, masks: tuple[int, ...] = ()) -> bytes:
+    """A bitmap with its mask, under a header of so many bytes; masks for which that has no room stand behind it."""
+    clear = (np.indices((HEIGHT, WIDTH)).sum(0) // 8 % 2).astype(np.uint8)
+    head = struct.pack("<IiiHHIIiiII", length, WIDTH, 2 * HEIGHT, 1, bits, 3 if masks else 0, 0, 0, 0, 0, 0)
+    stored = struct.pack(f"<{len(masks)}I", *masks)
+    room = (stored + bytes(length))[: length - 40] if length > 40 else stored[:12]
+    return head + room + rows + bmp_rows(clear, 1)
 
 
 # JPEG: what stands around the scans.
