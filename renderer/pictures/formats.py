@@ -1,20 +1,21 @@
 """The table of formats: which decoder reads which kind of samples, and what everything else is called.
 
-Nothing that is not in the table reaches a decoder. OpenCV reads what it reads right; what it reads wrong, or from
-memory that it never wrote, goes to another decoder or to nobody. Each line below was compared with independent decoders
-(tests/pictures/matrix.py has the files), and decoded under two fillings of the heap, which have to give the same.
+Only kinds in the table reach a decoder. OpenCV gets the kinds that it reads correctly; those that it reads wrong, or
+from uninitialised memory, go to another decoder or are refused. Each line below was compared with independent decoders
+(tests/pictures/matrix.py has the files), and decoded with two different fillings of the heap, which must make no
+difference.
 
 What OpenCV 5.0.0.93 gets wrong, and who reads it instead:
 
-- TIFF with separate planes of 16 bits or floats: two of three channels are memory that it never wrote. Each plane is
-  handed to it as a grey picture of its own (`tiff`).
+- TIFF with separate planes of 16 bits or floats: two of three channels are uninitialised memory. Each plane is given to
+  it as a separate grey picture (`tiff`).
 - TIFF of 8 bits and less: strips that end early are black without an error, palettes of 1 bit are wrong, alpha is lost:
   Pillow.
-- PNG with animation chunks: first frames that end early show foreign memory, damaged later frames end the process. The
-  still picture alone is handed to it (`png`). A grey colour key is lost: `png` looks for the key itself.
+- PNG with animation chunks: first frames that end early show uninitialised memory, damaged later frames end the
+  process. It gets only the still picture (`png`). It loses a grey colour key, so `png` looks for the key itself.
 - BMP with bit fields, OS/2's headers, 16 bits (31 becomes 248), run-length coding: `bmp`.
 - PGM and PPM whose maxval is neither 255 nor 65535: `netpbm`. JPEG 2000 of other depths than 8 and 16: scaled by us, or
-  Pillow's.
+  read by Pillow.
 - GIF, CMYK, and AVIF of 10 and 12 bits: Pillow. Pillow's libyuv loses 12 levels of blue in AVIF of limited range (its
   coefficient does not fit a signed byte): libav.
 """
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING, Final, Literal
 from renderer.errors import DecodeFailed, UnsupportedFormat
 from renderer.geometry import Size
 
-if TYPE_CHECKING:  # the table is also the daemon's, which has no pictures
+if TYPE_CHECKING:  # the daemon imports this table too, but no decoder
     from PIL import Image
 
     from renderer.pictures.light import Coding
@@ -100,7 +101,7 @@ DECODERS: Final[Mapping[str, Mapping[str, str]]] = {
 
 READ_HERE: Final = ", ".join(sorted(DECODERS, key=str.lower)[:-1]) + " and WebP"
 
-# What the bytes of other formats begin with, so that a refusal can name them.
+# The first bytes of other formats, so that a refusal can name them.
 _NAMES: Final = {
     name: re.compile(magic, re.DOTALL)
     for name, magic in {
@@ -177,15 +178,15 @@ _NAMES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One image file's first picture.
+    """The properties of the first picture of an image file.
 
     Attributes:
         format: a key of the table.
-        kind: of samples, a key of the format's part of the table where somebody reads it.
-        size: as it is shown, after orientation.
-        orientation: EXIF 2.32, 4.6.4: what is still to be done to the decoded pixels, 1 to 8.
+        kind: the kind of samples; a key of the format's part of the table, if a decoder reads it.
+        size: the size that is shown, after orientation.
+        orientation: the turn that the decoded pixels still need, 1 to 8 (EXIF 2.32, 4.6.4).
         profile: the embedded ICC profile.
-        coding: how the samples stand for light, where there is no profile and it is not sRGB's way.
+        coding: how the samples represent light, if there is no profile and it is not sRGB.
         more: what else the file holds beside the picture that is shown.
     """
 
@@ -199,10 +200,10 @@ class Header:
 
     @property
     def decoder(self) -> str:
-        """Return who reads this kind of file.
+        """Return the decoder that reads this kind of file.
 
         Raises:
-            UnsupportedFormat: nobody does; the words name what it is.
+            UnsupportedFormat: no decoder reads it; the message names the kind.
         """
         found = DECODERS[self.format].get(self.kind)
         if found is None:
@@ -215,27 +216,27 @@ def unsupported(what: str) -> UnsupportedFormat:
 
 
 def unrecognised(data: bytes) -> UnsupportedFormat:
-    """Return the refusal of bytes that begin like no format of the table."""
+    """Return the error for bytes that do not begin like any format of the table."""
     if not data:
         return unsupported("an empty file")
-    return unsupported(name_elsewhere(data) or f"{len(data)} bytes that begin like no format known")
+    return unsupported(name_elsewhere(data) or f"{len(data)} bytes in an unknown format")
 
 
 def name_elsewhere(data: bytes) -> str | None:
-    """Return what bytes are called that begin like a format that is not in the table."""
+    """Return the name of a format outside the table by the first bytes of a file, or None if they are unknown."""
     return next((name for name, magic in _NAMES.items() if magic.match(data)), None)
 
 
 def turned(width: int, height: int, orientation: int) -> Size:
-    """Return the size as it is shown."""
+    """Return the size that is shown after the turn of an EXIF orientation."""
     return Size(height, width) if orientation >= 5 else Size(width, height)
 
 
 def load(image: "Image.Image", size: Size) -> None:
-    """Decode what Pillow has opened.
+    """Decode an image that Pillow has opened.
 
     Raises:
-        DecodeFailed: it found another size in the file than our parser did; such a file was made to fool one of them.
+        DecodeFailed: Pillow found another size in the file than our parser; such a file is made to deceive one of them.
     """
     if image.size != (size.width, size.height):
         raise DecodeFailed(f"expected a file that names one size, found {size} and {image.size[0]}x{image.size[1]}")

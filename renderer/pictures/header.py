@@ -1,10 +1,10 @@
-"""What an image file says about itself: format, kind of samples, size, orientation, profile. No pixel is decoded here.
+"""The headers of image files: format, kind of samples, size, orientation, profile. No pixel is decoded here.
 
-The limits are checked against this, before a decoder may allocate. Formats are told by their first bytes, and only the
-parser of the format so found gets to see the rest: Pillow knows dozens more, some of which start other programs. What
-the table of formats has no reader for is refused here, by name.
+The limits are checked with the header, before a decoder allocates memory. The first bytes decide the format, and only
+the parser of that format sees the rest: Pillow knows dozens of other formats, some of which start other programs. Kinds
+that have no decoder in the table of formats are refused here, by name.
 
-Formats of which whole kinds are to be told apart are parsed by modules of their own; Pillow parses the rest.
+Formats with many kinds of samples are parsed by modules of their own; Pillow parses the others.
 """
 
 import io
@@ -24,7 +24,7 @@ from renderer.pictures.formats import Header, More, turned, unsupported
 from renderer.pictures.heic import refuse_sequence
 from renderer.pictures.recognise import recognise
 
-# Our own limit is checked below. Pillow's is a third of it, and warns on the way; it can only be set for the process.
+# We check our own limit below. Pillow's is a third of it, emits warnings, and can only be set for the whole process.
 Image.MAX_IMAGE_PIXELS = None
 
 _PILLOW_NAMES: Final = {"WebP": "WEBP"}
@@ -42,7 +42,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     """Parse the header.
 
     Raises:
-        UnsupportedFormat: nobody here reads such files; the words name what it is.
+        UnsupportedFormat: no decoder reads such files; the message names the kind.
         DecodeFailed: the header is damaged.
         ImageTooLarge: there are more than `max_pixels` pixels.
     """
@@ -52,7 +52,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
             check_pixels(_webp_canvas(data), max_pixels)
         header = _PARSERS[name](data)
     check_pixels(header.size, max_pixels)
-    _ = header.decoder  # refuses a kind that nobody reads
+    _ = header.decoder  # refuses a kind that has no decoder
     return header
 
 
@@ -63,14 +63,14 @@ def check_pixels(size: Size, max_pixels: int) -> None:
 
 @contextmanager
 def parsing(name: str) -> Iterator[None]:
-    """Turn whatever a parser raises on hostile bytes into DecodeFailed, with the cause kept."""
+    """Turn any exception that a parser raises for hostile bytes into DecodeFailed, and keep the cause."""
     try:
         yield
     except StillreelError:
         raise
-    except MemoryError as error:  # the number of pixels was in order, so the file asks for more than it can need
-        raise DecodeFailed(f"expected a {name} image that a worker has the memory for") from error
-    except Exception as error:  # Pillow, OpenCV and libav promise no set of exceptions
+    except MemoryError as error:  # the number of pixels is allowed, so the file asks for more memory than it can need
+        raise DecodeFailed(f"expected a {name} image that fits into a worker's memory") from error
+    except Exception as error:  # Pillow, OpenCV and libav do not document which exceptions they raise
         raise DecodeFailed(f"expected a whole {name} image, found a damaged one") from error
 
 
@@ -87,7 +87,7 @@ def _jpeg(data: bytes) -> Header:
 
 
 def _more_views(image: Image.Image) -> More | None:
-    """Look for other views of the scene (CIPA DC-007, 5.2.3.3); previews and gain maps are none."""
+    """Look for other views of the scene (CIPA DC-007, 5.2.3.3); previews and gain maps do not count."""
     with suppress(Exception):
         entries = getattr(image, "mpinfo", {})[_MP_ENTRIES]
         return "pictures" if any(entry["Attribute"]["MPType"] in _VIEWS for entry in entries[1:]) else None
@@ -95,7 +95,7 @@ def _more_views(image: Image.Image) -> More | None:
 
 
 def _check_jpeg(data: bytes) -> None:
-    """Refuse the kinds of coding that no reader here knows; damage is for the decoder to find."""
+    """Refuse the kinds of coding that no decoder reads; the decoder itself finds damage."""
     place = 2
     while place + 9 < len(data):
         if data[place] != 0xFF:
@@ -116,7 +116,7 @@ def _check_jpeg(data: bytes) -> None:
 
 
 def _webp_canvas(data: bytes) -> Size:
-    """Read how large a WebP says it is: libwebp allocates the canvas twice as soon as Pillow opens the file.
+    """Return the size in a WebP's header, since libwebp allocates the canvas twice as soon as Pillow opens the file.
 
     RFC 9649, 2.7 (VP8X), 3.4 (VP8L); RFC 6386, 9.1 (VP8).
     """
@@ -154,7 +154,7 @@ def _avif(data: bytes) -> Header:
 
 
 def _more_frames(image: Image.Image) -> More | None:
-    """Look for a second frame; nothing is decoded for it, and damage behind the first is nobody's loss."""
+    """Look for a second frame without decoding it; damage after the first frame does not matter."""
     with suppress(Exception):
         return "frames" if getattr(image, "is_animated", False) else None
     return None

@@ -1,7 +1,7 @@
-"""HEIC, what phones make: HEVC pictures in a HEIF container (ISO/IEC 23008-12), by libheif.
+"""HEIC, the format of many phones: HEVC pictures in a HEIF container (ISO/IEC 23008-12), decoded by libheif.
 
-libheif puts tiles together, turns and mirrors as the file's own boxes say (EXIF's orientation is information only,
-6.5.10), converts to RGB by the file's matrix and range, and joins alpha. Its pixels come at their own depth.
+libheif joins tiles, turns and mirrors as the boxes of the file say (EXIF's orientation is only informative, 6.5.10),
+converts to RGB with the file's matrix and range, and adds alpha. The pixels keep their depth.
 
 A still picture is an item of the file's `meta` box. A sequence, beside it or alone, is a track as in a video (7).
 """
@@ -33,7 +33,7 @@ def refuse_sequence(data: bytes, name: str) -> None:
     """Refuse a file that holds a sequence and no still picture.
 
     Raises:
-        UnsupportedFormat: it does; the words name what it is.
+        UnsupportedFormat: the file is such a sequence; the message says so.
     """
     kinds = {kind for kind, _ in boxes(data, (0, len(data)))}
     if b"meta" not in kinds and b"moov" in kinds:
@@ -69,7 +69,7 @@ def read_header(data: bytes) -> Header:
     """Parse the boxes; no pixel is decoded.
 
     Raises:
-        UnsupportedFormat: there is a sequence alone.
+        UnsupportedFormat: the file holds only a sequence.
     """
     refuse_sequence(data, "HEIC")
     image = _open(data)
@@ -80,7 +80,7 @@ def read_header(data: bytes) -> Header:
 
 
 def read(data: bytes, header: Header) -> npt.NDArray[Any]:
-    """Decode the primary picture, turned already.
+    """Decode the primary picture, which libheif has already turned.
 
     Returns:
         uint8 or uint16: (H, W), (H, W, 3) BGR or (H, W, 4) BGRA with straight alpha.
@@ -99,7 +99,7 @@ def _open(data: bytes) -> pillow_heif.HeifFile:
 def _more(data: bytes, image: pillow_heif.HeifFile) -> More | None:
     if pictures_in_track(data) > 1:
         return "frames"
-    # Two of one picture, as phones write it for HDR and other screens, are a group of alternatives.
+    # Two versions of one picture, which phones write for HDR and other screens, are a group of alternatives.
     return "pictures" if len(image) > 1 and _ALTERNATIVES not in data[:_HEAD_BYTES] else None
 
 

@@ -1,9 +1,9 @@
-"""Icons and cursors, read here: the largest picture of the file, a PNG or a bitmap with a mask.
+"""A decoder for icons and cursors: it reads the largest picture of the file, a PNG or a bitmap with a mask.
 
-A bitmap of an icon is a BMP without its first header: of twice the height, because a mask of one bit a pixel follows,
-in which 1 is transparent. With 32 bits the fourth byte is alpha, unless all of them are 0, as old programs write it;
-headers that have a field for alpha's mask say themselves whether there is any. What the directory says of a picture's
-length is not looked at, for some writers count the pixels alone, or nothing.
+The bitmap of an icon is a BMP without its first header. Its height counts twice, because a mask of one bit a pixel
+follows, in which 1 is transparent. With 32 bits the fourth byte is alpha, unless all of them are 0, as old programs
+write it; headers with a field for the mask of alpha state themselves whether there is alpha. The length of a picture in
+the directory is ignored, because some writers count only the pixels, or store 0.
 """
 
 import struct

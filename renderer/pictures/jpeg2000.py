@@ -1,11 +1,12 @@
-"""JPEG 2000: what its boxes say, and samples spread over their whole range (ISO/IEC 15444-1).
+"""JPEG 2000: the boxes are read here, and the samples are scaled to their whole range (ISO/IEC 15444-1).
 
-The codestream alone goes to a decoder. What its components mean is the boxes' to say, and done here: profiles,
-palettes, the order of channels, and which of them is alpha; decoders look at some of that, each at another part.
+A decoder gets only the codestream. The boxes define the meaning of its components and are interpreted here: profiles,
+palettes, the order of channels, and which of them is alpha. Each decoder looks only at some of these boxes.
 
-OpenCV reads 8 bits and more and hands deeper samples over as they are, 12 bits as 0 to 4095; Pillow shifts fewer than 8
-bits up, 4 bits to 0 to 240. Both are scaled here by what the depth really reaches. OpenCV refuses pictures that do not
-begin at the origin of their grid (B.2), as parts cut out of larger ones do: Pillow reads those of 8 bits, and YCbCr.
+OpenCV reads 8 bits and more, and does not scale deeper samples: those of 12 bits are 0 to 4095. Pillow shifts samples
+of fewer than 8 bits up: those of 4 bits are 0 to 240. Both are scaled here by the true maximum of their depth. OpenCV
+refuses pictures that do not begin at the origin of their grid (B.2), such as parts that were cut out of larger ones:
+Pillow reads those of 8 bits, and YCbCr.
 """
 
 import io
@@ -29,7 +30,7 @@ _CODESTREAM: Final = b"\xff\x4f\xff\x51"  # A.4.1, A.5.1: start of codestream, s
 _START_OF_TILE, _REGION = b"\xff\x90", b"\xff\x5e"  # A.4.2, A.6.3
 _MOST_SHIFTED_BITS: Final = 22  # with what the transforms and guard bits add, OpenJPEG 2.5 has no room for more
 _SRGB, _GREY, _SYCC = 16, 17, 18  # I.5.3.3: EnumCS
-# Not 0, bilevel: OpenJPEG writes it where it knows of no space.
+# 0, bilevel, is not here because OpenJPEG writes it if the colour space is unknown.
 _SPACES: Final = {1: "YCbCr", 3: "YCbCr", 4: "YCbCr", 11: "CMY", 12: "CMYK", 13: "YCCK", 14: "Lab",
                   15: "bilevel", 19: "Jab", 20: "e-sRGB", 21: "ROMM RGB", 24: "e-sYCC"}  # fmt: skip
 _COLOUR, _ALPHA, _PREMULTIPLIED = 0, 1, 2  # I.5.3.6
@@ -38,14 +39,14 @@ _PALETTE_DEPTH: Final = 7  # which is 8 bits
 
 @dataclass(frozen=True, slots=True)
 class _Boxes:
-    """What the header box says of the components.
+    """The statements of the header box about the components.
 
     Attributes:
-        size: what the box says that the codestream says as well.
-        space: EnumCS, or nothing where there is a profile or no word about it.
+        size: the size in the box, which should be that of the codestream.
+        space: EnumCS, or None if there is a profile or no colour box.
         palette: (entries, columns).
         columns: the palette's column for each channel.
-        roles: for each channel its type and what it belongs to.
+        roles: the type of each channel and the colour that it belongs to.
     """
 
     size: Size | None = None
@@ -72,7 +73,7 @@ class _Facts:
 
     @property
     def order(self) -> tuple[tuple[int, ...], int | None]:
-        """The channels of the colours, and that of alpha."""
+        """The channels of the colours, and the channel of alpha, if there is one."""
         if not self.said.roles:
             count = self.channels
             return tuple(range(count - (count in (2, 4)))), count - 1 if count in (2, 4) else None
@@ -121,8 +122,8 @@ def read(data: bytes, header: Header) -> npt.NDArray[Any] | None:
     """Decode the samples.
 
     Returns:
-        uint8 or uint16 over their whole range: (H, W), (H, W, 2) with alpha, (H, W, 3) BGR or (H, W, 4) BGRA; None if
-        they are damaged.
+        uint8 or uint16, scaled to the whole range: (H, W), (H, W, 2) with alpha, (H, W, 3) BGR or (H, W, 4) BGRA; None
+        if they are damaged.
     """
     facts = _facts(data)
     if header.kind.endswith("YCbCr"):
@@ -137,7 +138,7 @@ def read(data: bytes, header: Header) -> npt.NDArray[Any] | None:
     planes = stored[..., None] if stored.ndim == 2 else stored
     if facts.said.palette is not None:
         if planes.max() >= len(facts.said.palette):
-            raise DecodeFailed("expected a JPEG 2000 file whose palette has the colours that it names")
+            raise DecodeFailed("expected a JPEG 2000 file whose palette has all colours that the pixels use")
         planes = np.take(facts.said.palette[:, facts.said.columns], planes[..., 0], axis=0)
     else:
         planes = _spread(planes, facts.bits)
@@ -149,10 +150,10 @@ def read(data: bytes, header: Header) -> npt.NDArray[Any] | None:
 
 
 def _refuse_shifted(stream: bytes, bits: int) -> None:
-    """Refuse by name what is not decoded because a region of interest has too many bit planes for OpenJPEG (Annex H).
+    """Refuse a picture whose region of interest has too many bit planes for OpenJPEG (Annex H).
 
     Raises:
-        UnsupportedFormat: it does.
+        UnsupportedFormat: there is such a region.
     """
     place = len(_CODESTREAM) - 2
     while place + 6 < len(stream) and stream[place : place + 2] != _START_OF_TILE:
@@ -163,7 +164,7 @@ def _refuse_shifted(stream: bytes, bits: int) -> None:
 
 
 def _by_opencv(stream: bytes) -> npt.NDArray[Any] | None:
-    """Return the components as they are counted; OpenCV has them in the order BGR."""
+    """Return the components in the order of the file; OpenCV returns them in the order BGR."""
     found: npt.NDArray[Any] | None = cv2.imdecode(np.frombuffer(stream, np.uint8), cv2.IMREAD_UNCHANGED)
     if found is None or found.ndim == 2:
         return found
@@ -171,7 +172,7 @@ def _by_opencv(stream: bytes) -> npt.NDArray[Any] | None:
 
 
 def _by_pillow(stream: bytes, facts: _Facts) -> npt.NDArray[Any] | None:
-    """Return components of up to 8 bits, as numbers."""
+    """Return components of up to 8 bits, with Pillow's shift undone."""
     with Image.open(io.BytesIO(stream), formats=("JPEG2000",)) as image:
         try:
             load(image, facts.size)
@@ -181,7 +182,7 @@ def _by_pillow(stream: bytes, facts: _Facts) -> npt.NDArray[Any] | None:
 
 
 def _spread(planes: npt.NDArray[Any], bits: int) -> npt.NDArray[Any]:
-    """Spread samples over all of 8 bits, or of 16 where there are more than 8."""
+    """Scale samples to the whole range of 8 bits, or of 16 bits if they have more than 8."""
     if bits in (8, 16):
         return planes
     most = (1 << bits) - 1
@@ -223,11 +224,11 @@ def _check_boxes(facts: _Facts) -> None:
         facts.components == 1 and all(column < said.palette.shape[1] for column in said.columns)
     )
     if not is_mapped or any(channel >= facts.channels for channel in said.roles):
-        raise DecodeFailed("expected a JPEG 2000 file whose boxes speak of the channels that it has")
+        raise DecodeFailed("expected a JPEG 2000 file whose boxes refer to existing channels")
 
 
 def _said(data: bytes, headers: Sequence[Span]) -> _Boxes:
-    """Read the boxes of the header: the first colour that is understood, the palette and its use, the channels."""
+    """Read the boxes of the header: the first supported colour box, the palette, its columns and the channels."""
     found: dict[bytes, bytes] = {}
     colours: list[bytes] = []
     for kind, (start, end) in (box for header in headers for box in boxes(data, header)):
@@ -251,7 +252,7 @@ def _said(data: bytes, headers: Sequence[Span]) -> _Boxes:
 
 
 def _colour(colours: Sequence[bytes]) -> tuple[int | None, bytes | None]:
-    """Return the first enumerated space or profile that is read here, else the first space."""
+    """Return the first profile or supported colour space, or else the first colour space."""
     spaces = []
     for body in colours:
         if body[:1] in (b"\2", b"\3"):

@@ -1,13 +1,14 @@
-"""Samples that were coded for another screen than sRGB's: curves, primaries, and the tone mapping of HDR stills.
+"""Samples that were coded for other screens than sRGB's: curves, primaries, and the tone mapping of HDR stills.
 
-What a file says in code points (ITU-T H.273: PNG's cICP, the nclx box of AVIF and HEIC), or as PNG's gAMA and cHRM, is
-light of so many primaries. It becomes linear light of BT.709's, and sRGB (IEC 61966-2-1). The curves of BT.601, BT.709
-and BT.2020 are left as they are, as browsers do: they are what cameras write, and screens show them with one curve.
+A file states its curve and primaries in code points (ITU-T H.273: PNG's cICP, the nclx box of AVIF and HEIC), or in
+PNG's gAMA and cHRM. The samples become linear light with the primaries of BT.709, and then sRGB (IEC 61966-2-1). The
+curves of BT.601, BT.709 and BT.2020 are treated as sRGB's, as in browsers: they describe what cameras write, while
+screens show all of them with one curve.
 
 PQ and HLG (ITU-R BT.2100-2) are tone mapped by the EETF of ITU-R BT.2390-10, 5.4.1, from 1000 cd/m2 to the 203 cd/m2
-of HDR reference white (ITU-R BT.2408-7, table 1), on the largest of R, G and B, so that hues stay. Up to 92 cd/m2
-nothing changes, reference white becomes 230 of 255, and 1000 cd/m2 or more become white. The peak is the same for all
-stills, whatever their own metadata say: a time-lapse would flicker otherwise.
+of HDR reference white (ITU-R BT.2408-7, table 1), on the largest of R, G and B, so that hues do not change. Up to 92
+cd/m2 nothing changes, reference white becomes 230 of 255, and 1000 cd/m2 or more become white. The peak is the same for
+all stills and their own metadata is ignored, because a time-lapse would flicker otherwise.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import numpy.typing as npt
 Values = npt.NDArray[Any]
 Point = tuple[float, float]
 Primaries = tuple[Point, Point, Point, Point]  # CIE 1931 x, y of red, green, blue and white
-Curve = Literal["sRGB", "linear", "PQ", "HLG"] | float  # a number is the exponent of a power
+Curve = Literal["sRGB", "linear", "PQ", "HLG"] | float  # a number is the exponent of a power curve
 
 _D65: Final = (0.3127, 0.3290)
 BT709: Final[Primaries] = ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06), _D65)
@@ -49,10 +50,10 @@ _STEPS: Final = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Coding:
-    """How samples stand for light.
+    """How samples represent light.
 
     Attributes:
-        is_limited: black is 16 and white 235 of 255, or as much of more bits.
+        is_limited: whether black is 16 and white is 235 of 255, or the same fractions of more bits.
     """
 
     curve: Curve = "sRGB"
@@ -65,21 +66,21 @@ class Coding:
 
     @property
     def is_srgb(self) -> bool:
-        """Whether samples so coded can be shown as they are."""
+        """Whether these samples are sRGB already and need no conversion."""
         return self == Coding()
 
 
 def coding_of(primaries: int, transfer: int, *, is_limited: bool = False) -> Coding | None:
-    """Return what two code points of ITU-T H.273 mean, None if one of them is not known here."""
+    """Return the coding for two code points of ITU-T H.273, or None if one of them is not supported."""
     if primaries not in _PRIMARIES or transfer not in _CURVES:
         return None
     return Coding(_CURVES[transfer], _PRIMARIES[primaries], is_limited)
 
 
 def is_triangle(primaries: Primaries) -> bool:
-    """Whether light can be made of such primaries: none lies on the line of the others, and white is inside.
+    """Whether primaries are usable: they form a triangle, and white is inside it.
 
-    They need not be real: the blue of ACES has a negative y.
+    They need not be real colours: the blue of ACES has a negative y.
     """
     points = np.array(primaries)
     if not (np.abs(points) <= 2).all() or (np.abs(points[:, 1]) < 1e-4).any():
@@ -90,7 +91,7 @@ def is_triangle(primaries: Primaries) -> bool:
 
 
 def to_srgb(samples: Values, coding: Coding) -> npt.NDArray[np.uint8]:
-    """Return the samples as sRGB.
+    """Convert samples to sRGB.
 
     Args:
         samples: (H, W, 3) BGR; uint8 or uint16 (full scale), or floats, which are linear light.
@@ -116,7 +117,7 @@ def _steps(values: Values) -> npt.NDArray[np.uint16]:
 
 @lru_cache(maxsize=16)
 def _linear_table(coding: Coding, bits: int) -> npt.NDArray[np.float32]:
-    """Linear light for every sample; 1 is white, in HDR reference white."""
+    """Return the linear light of every sample value; 1 is white, and in HDR the reference white."""
     most = (1 << bits) - 1
     values = np.arange(most + 1) / most
     if coding.is_limited:
@@ -138,13 +139,13 @@ def _decoded(values: Values, curve: Curve) -> Values:
 
 
 def pq_light(signal: Values) -> Values:
-    """BT.2100-2, table 4: the EOTF of PQ, in cd/m2."""
+    """Return the light of a signal in cd/m2, by the EOTF of PQ (BT.2100-2, table 4)."""
     power = signal ** (1 / _M2)
     return 10000 * (np.maximum(power - _C1, 0) / (_C2 - _C3 * power)) ** (1 / _M1)
 
 
 def pq_signal(light: Values) -> Values:
-    """BT.2100-2, table 4: the inverse EOTF of PQ, from cd/m2."""
+    """Return the signal for light in cd/m2, by the inverse EOTF of PQ (BT.2100-2, table 4)."""
     power = (light / 10000) ** _M1
     return ((_C1 + _C2 * power) / (1 + _C3 * power)) ** _M2
 
@@ -153,13 +154,13 @@ _M1, _M2, _C1, _C2, _C3 = 2610 / 16384, 2523 / 4096 * 128, 3424 / 4096, 2413 / 4
 
 
 def _hlg_scene_light(signal: Values) -> Values:
-    """BT.2100-2, table 5: the inverse OETF of HLG, 0 to 1."""
+    """Return the scene light of a signal, 0 to 1, by the inverse OETF of HLG (BT.2100-2, table 5)."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     return np.where(signal <= 0.5, signal**2 / 3, (np.exp((signal - c) / a) + b) / 12)
 
 
 def _system_gamma(linear: Values, primaries: Primaries) -> Values:
-    """BT.2100-2, table 5: what the OOTF of a screen of 1000 cd/m2 multiplies scene light with: its luminance ** 0.2."""
+    """Return the factor of HLG's OOTF for a screen of 1000 cd/m2, luminance ** 0.2 (BT.2100-2, table 5)."""
     weights = _to_xyz(primaries)[1, ::-1].astype(np.float32)
     luminance = (linear @ weights)[..., None] * np.float32(_REFERENCE_WHITE / _PEAK)
     return np.asarray(np.maximum(luminance, 0) ** np.float32(0.2))
@@ -167,7 +168,7 @@ def _system_gamma(linear: Values, primaries: Primaries) -> Values:
 
 @lru_cache(maxsize=1)
 def _gain_table() -> npt.NDArray[np.float32]:
-    """What the tone mapping multiplies light with, over the square root of light; 1 is the peak."""
+    """Return the factors of the tone mapping, indexed by the square root of light; 1 is the peak."""
     light = np.linspace(0, 1, _STEPS) ** 2 * _PEAK
     top, most = (float(pq_signal(np.array(value))) for value in (_PEAK, _REFERENCE_WHITE))
     signal, most = pq_signal(light) / top, most / top
@@ -189,7 +190,7 @@ def _srgb_table() -> npt.NDArray[np.uint8]:
 
 @lru_cache(maxsize=16)
 def _to_bt709(primaries: Primaries) -> npt.NDArray[np.float32]:
-    """The matrix that rows of linear B, G, R are multiplied with; another white is adapted by Bradford's."""
+    """Return the matrix to multiply rows of linear B, G, R with; a different white is adapted by Bradford's method."""
     white, other = (_xyz(each[3]) for each in (BT709, primaries))
     cones = np.diag((_BRADFORD @ white) / (_BRADFORD @ other))
     adapted = np.linalg.inv(_BRADFORD) @ cones @ _BRADFORD
@@ -198,7 +199,7 @@ def _to_bt709(primaries: Primaries) -> npt.NDArray[np.float32]:
 
 
 def _to_xyz(primaries: Primaries) -> Values:
-    """SMPTE RP 177, 3.3: the matrix from linear R, G, B to CIE X, Y, Z."""
+    """Return the matrix from linear R, G, B to CIE X, Y, Z (SMPTE RP 177, 3.3)."""
     columns = np.stack([_xyz(point) for point in primaries[:3]], 1)
     return columns * np.linalg.solve(columns, _xyz(primaries[3]))
 

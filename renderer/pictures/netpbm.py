@@ -1,8 +1,8 @@
-"""Netpbm's bitmaps, greymaps, pixmaps, arbitrary maps and float maps, read here (its manual pages pbm to pfm).
+"""A decoder for Netpbm's bitmaps, greymaps, pixmaps, arbitrary maps and float maps (its manual pages pbm to pfm).
 
-A header of a few words and rows of plain samples: NumPy scales them by their maxval exactly. Float maps are linear
-light, rows from below, in the byte order that the sign of their scale says. Arbitrary maps (PAM) are greymaps and
-pixmaps too, with or without alpha, and bitmaps of one byte a pixel in which 1 is white.
+The format is a header of a few words and rows of plain samples, which NumPy scales exactly by their maxval. Float maps
+are linear light, with the lowest row first, in the byte order that the sign of their scale says. Arbitrary maps (PAM)
+are greymaps and pixmaps, with or without alpha, or bitmaps of one byte a pixel in which 1 is white.
 """
 
 import re
@@ -24,7 +24,7 @@ _MAP: Final = re.compile(rb"P([2356])" + _GAP + _NUMBER + _GAP + _NUMBER + _GAP 
 _FLOATS: Final = re.compile(rb"P([Ff])" + _GAP + _NUMBER + _GAP + _NUMBER + _GAP + rb"([+-]?[\d.eE+-]{1,32})\s")
 _ARBITRARY: Final = re.compile(rb"P(7)\n(?:[^\n]{0,256}\n){1,64}?ENDHDR[ \t]*\n")
 _WORD: Final = re.compile(rb"^[ \t]*(WIDTH|HEIGHT|DEPTH|MAXVAL)[ \t]+(\d{1,9})[ \t]*$", re.MULTILINE)
-_ANOTHER: Final = re.compile(rb"P[1-7Ff]\s")  # one behind the other, as pipes carry them
+_ANOTHER: Final = re.compile(rb"P[1-7Ff]\s")  # another picture that follows, as in pipes
 _COMMENT: Final = re.compile(rb"#[^\n\r]*")
 _NOT_OF_NUMBERS: Final = re.compile(rb"[^\d\s]")  # another picture, or damage
 _KINDS: Final = {1: "grey", 2: "grey with alpha", 3: "RGB", 4: "RGBA"}
@@ -57,7 +57,7 @@ def read_header(data: bytes) -> Header:
 
 
 def _end(found: _Map) -> int:
-    """Return where the samples end; of samples in words, where they begin."""
+    """Return where the samples end, or where they begin if they are text."""
     if found.magic in "123":
         return found.start
     sample_bits = {"4": 1, "f": 32, "F": 32}.get(found.magic, 16 if found.scale > 255 else 8)
@@ -68,7 +68,7 @@ def read(data: bytes) -> npt.NDArray[Any]:
     """Decode the samples.
 
     Returns:
-        uint8 where maxval fits, else uint16 or float32: (H, W), (H, W, 2) with alpha, (H, W, 3) BGR or (H, W, 4) BGRA.
+        uint8 if maxval fits, else uint16 or float32: (H, W), (H, W, 2) with alpha, (H, W, 3) BGR or (H, W, 4) BGRA.
 
     Raises:
         DecodeFailed: the file ends early, or holds other characters than it should.
@@ -143,7 +143,7 @@ def _text(data: bytes, found: _Map, count: int) -> npt.NDArray[Any]:
         values = 1 - (digits - np.uint8(ord("0"))).astype(np.int64)
     else:
         numbers = _NOT_OF_NUMBERS.split(_COMMENT.sub(b"", text), 1)[0].decode("ascii")
-        # Asked for a number of values, NumPy fills up what the text lacks with memory that nobody wrote.
+        # With a given number of values, NumPy would fill the missing ones with uninitialised memory.
         values = np.fromstring(numbers, np.int64, sep=" ")[:count]
     if len(values) < count or values.min() < 0 or values.max() > found.scale:
         raise DecodeFailed("expected a whole Netpbm image, found one that ends early or holds other characters")
@@ -151,7 +151,7 @@ def _text(data: bytes, found: _Map, count: int) -> npt.NDArray[Any]:
 
 
 def _scaled(values: npt.NDArray[Any], most: int) -> npt.NDArray[Any]:
-    """Scale 0 to maxval to the whole of 8 bits, or of 16 where maxval needs them."""
+    """Scale 0 to maxval to the whole range of 8 bits, or of 16 bits if maxval needs them."""
     full, dtype = (255, np.uint8) if most <= 255 else (65535, np.uint16)
     if most == full:
         return values.astype(dtype)

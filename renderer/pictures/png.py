@@ -1,10 +1,10 @@
-"""PNG: what its chunks say, and the still picture alone as a plain file (ISO/IEC 15948; PNG third edition).
+"""PNG: the chunks are read here, and the decoder gets only the still picture (ISO/IEC 15948; PNG third edition).
 
-Only the chunks that the picture needs reach the decoder. The rest, an animation's frames above all, is where OpenCV
-reads memory that it never wrote, and where 300,000 chunks make libpng write as many warnings. The still picture (IDAT)
-is what every viewer without animation shows; mostly it is the first frame as well.
+Only the chunks that the picture needs reach the decoder. With the others, mainly the frames of an animation, OpenCV may
+read uninitialised memory, and libpng may write one warning for each of 300,000 chunks. The still picture (IDAT) is the
+one that viewers without animation show; usually it is also the first frame.
 
-A colour key is looked for here, in the samples at their full depth: OpenCV loses that of grey pictures.
+The colour key is applied here, to samples of full depth, because OpenCV loses it in grey pictures.
 """
 
 import struct
@@ -28,7 +28,7 @@ _COLOURS: Final = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "
 _GREY_WITH_ALPHA: Final = 4
 _DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
-# Of orientation, colour and animation.
+# The chunks about orientation, colour and animation.
 _TELLING: Final = (b"eXIf", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"acTL")
 _UNIT, _SRGB_GAMMA, _MOST_GAMMA = 100_000, 45_455, 1_000_000
 
@@ -36,18 +36,18 @@ Chunk = tuple[bytes, int, int]  # type, where it begins, how long its data is
 
 
 def read_header(data: bytes) -> Header:
-    """Parse what comes before the pixels.
+    """Parse all chunks but the pixels.
 
     Raises:
-        DecodeFailed: the file is no whole PNG as far as its chunks tell.
-        UnsupportedFormat: there is no such kind of PNG.
+        DecodeFailed: the chunks show that the file is damaged or ends early.
+        UnsupportedFormat: the standard has no such kind of PNG.
     """
     width, height, depth, colour = _facts(data)
     told: dict[bytes, bytes] = {}
     telling: tuple[bytes, ...] = _TELLING
     for kind, start, length in _chunks(data):
         if kind == b"IDAT":
-            telling = (b"eXIf",)  # which alone may come after the pixels (11.3.4.5), as ImageMagick writes it
+            telling = (b"eXIf",)  # the only one that may come after the pixels (11.3.4.5), where ImageMagick writes it
         elif kind in telling and _is_sound(data, start, length):
             told.setdefault(kind, data[start + 8 : start + 8 + length])
     orientation = orientation_of(told.get(b"eXIf"))
@@ -66,7 +66,7 @@ def read(data: bytes) -> npt.NDArray[Any] | None:
         uint8 or uint16: (H, W), (H, W, 2) with alpha, (H, W, 3) BGR or (H, W, 4) BGRA; None if it is damaged.
 
     Raises:
-        DecodeFailed: what is transparent is damaged, which decoders do not care about.
+        DecodeFailed: the chunk about transparency is damaged, which decoders would ignore.
     """
     _, _, depth, colour = _facts(data)
     view = memoryview(data)
@@ -89,7 +89,7 @@ def read(data: bytes) -> npt.NDArray[Any] | None:
 
 
 def _is_sound(data: bytes, start: int, length: int) -> bool:
-    """Whether a chunk's checksum is right (5.3)."""
+    """Whether the checksum of a chunk is correct (5.3)."""
     end = start + 8 + length
     return zlib.crc32(data[start + 4 : end]) == int.from_bytes(data[end : end + 4], "big")
 
@@ -128,7 +128,7 @@ def _chunks(data: bytes) -> Iterator[Chunk]:
 
 
 def _colour_of(told: Mapping[bytes, bytes]) -> tuple[bytes | None, Coding | None]:
-    """Return the profile or the coding: the first that is there and understood of cICP, iCCP, sRGB, gAMA with cHRM."""
+    """Return the profile or the coding, from the first usable chunk of cICP, iCCP, sRGB, and gAMA with cHRM."""
     coding = _code_points(told[b"cICP"]) if b"cICP" in told else None
     profile = _unpacked_profile(told[b"iCCP"]) if coding is None and b"iCCP" in told else None
     is_open = coding is None and profile is None and b"sRGB" not in told
@@ -145,7 +145,7 @@ def _code_points(body: bytes) -> Coding | None:
 
 
 def _gamma(body: bytes) -> Curve:
-    """Read gAMA (11.3.2.2); 1/2.2 is what writers of sRGB are told to write, and 1 is linear light."""
+    """Read gAMA (11.3.2.2); 1/2.2 is the value that the standard recommends for sRGB, and 1 is linear light."""
     value = int.from_bytes(body, "big") if len(body) == 4 else _SRGB_GAMMA
     if abs(value - _SRGB_GAMMA) <= _SRGB_GAMMA // 100 or not 0 < value <= _MOST_GAMMA:
         return "sRGB"
@@ -153,7 +153,7 @@ def _gamma(body: bytes) -> Curve:
 
 
 def _primaries(body: bytes) -> Primaries:
-    """Read cHRM (11.3.2.1): x and y of white, red, green and blue, in 100,000ths; nonsense is BT.709's."""
+    """Read cHRM (11.3.2.1): x and y of white, red, green and blue, in 100,000ths; BT.709's if they are invalid."""
     if len(body) != 32:
         return BT709
     values = [value / _UNIT for value in struct.unpack(">8I", body)]
@@ -183,7 +183,7 @@ def _keyed_out(samples: npt.NDArray[Any], key: bytes, depth: int) -> npt.NDArray
     channels = 1 if samples.ndim == 2 else samples.shape[2]
     if len(key) != 2 * channels or channels not in (1, 3):
         return samples
-    # libpng spreads fewer bits over 8: 1 bit becomes 0 and 255.
+    # libpng scales samples of fewer bits to 8 bits: those of 1 bit become 0 and 255.
     scale = 255 // ((1 << depth) - 1) if depth < 8 else 1
     mask = (1 << depth) - 1
     wanted = [(value & mask) * scale for value in struct.unpack(f">{channels}H", key)][::-1]

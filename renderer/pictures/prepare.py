@@ -1,8 +1,8 @@
-"""Stills made ready ahead of the encoder: fetched, decoded and composed on a few threads, in order, a bounded number.
+"""Prepares stills ahead of the encoder: a few threads fetch, decode and compose them, in order and in limited number.
 
-What bounds memory is the frame pool: a still under way owns one frame at most, and no more than `look_ahead` are under
-way, however long the job is. Each distinct source is fetched and decoded once per attempt: a frame whose still comes
-again later is kept on a shelf.
+The frame pool limits memory: a still in progress owns one frame at most, and no more than `look_ahead` stills are in
+progress, regardless of the length of the job. Each distinct source is fetched and decoded once per attempt, because the
+frame of a still that comes again later is kept in a temporary file.
 """
 
 import os
@@ -33,7 +33,7 @@ class Stills:
 
     Attributes:
         enlarged: sizes of the stills that were scaled up more than twice, by their places in the request.
-        in_part: what else the files hold of which one picture is shown, by their places.
+        in_part: what else the files hold of which only one picture is shown, by their places in the request.
     """
 
     def __init__(
@@ -44,19 +44,19 @@ class Stills:
         settings: PictureSettings,
         stock: FrameStock = PLAIN_STOCK,
     ) -> None:
-        """Make the frames.
+        """Allocate the frames.
 
         Args:
-            sources: one per still; equal pictures where a still comes again.
-            look: the canvas and how stills are put on it.
-            loader: of the job; it is to end after the stills do.
-            stock: what the frames are made of.
+            sources: one per still; a still that comes again has an equal `picture`.
+            look: the canvas, and how stills are placed on it.
+            loader: the job's loader, which must be closed after this object.
+            stock: the memory that the frames are made of.
         """
         self._sources = sources
         self._look = look
         self._loader = loader
         self._look_ahead = settings.look_ahead or 2 * loader.threads
-        # One frame for each still under way, one at the encoder, one coming back from the shelf.
+        # One frame for each still in progress, one at the encoder, and one that is read back from the shelf.
         count = self._look_ahead + 2 + stock.kept_by_encoder
         self._pool = FramePool(look.canvas.nv12_shape, count, stock.memory)
         self._under_way: deque[Future[Lease]] = deque()
@@ -70,14 +70,14 @@ class Stills:
     def __exit__(self, *exc: object) -> None:
         self._pool.close()
         for still in self._under_way:
-            still.add_done_callback(_release)  # of a job that ended early; a thread may still be composing
+            still.add_done_callback(_release)  # the job may have ended early, while threads still compose
         self._shelf.close()
 
     def __iter__(self) -> Iterator[Lease]:
         """Yield a lease on each still's frame.
 
         Raises:
-            JobError: a still cannot be read; `loc` names the first place that asks for it.
+            JobError: a still cannot be read; `loc` names the first place in the request that uses it.
         """
         first: dict[Hashable, Source] = {}
         for source in self._sources:

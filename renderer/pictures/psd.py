@@ -1,11 +1,11 @@
-"""Photoshop documents: the flattened picture that they carry, for programs that know no layers (Adobe's "Photoshop File
-Formats", 2019).
+"""Photoshop documents: the flattened picture for programs without layers (Adobe's "Photoshop File Formats", 2019).
 
-Its planes are rows of plain or PackBits samples, the same that a TIFF has: each is handed to TIFF's decoder as a grey
-picture under a directory of its own. A document that was saved without "maximize compatibility" carries a white one.
+The planes of this picture are rows of plain or PackBits samples, as in a TIFF: each is given to TIFF's decoder as a
+grey picture with a directory of its own. The picture is white if the document was saved without "maximize
+compatibility".
 
-Where the first channel beyond the colours is the picture's transparency, the colours were laid over white when the
-document was saved; that is undone.
+If the first channel after the colours is the picture's transparency, Photoshop blended the colours with white when it
+saved the document; this is undone here.
 """
 
 import struct
@@ -52,7 +52,7 @@ def read_header(data: bytes) -> Header:
     """
     found = _parse(data)
     if int.from_bytes(data[found.start : found.start + 2], "big") not in _COMPRESSIONS:
-        raise unsupported("Photoshop document with a compression that is not known here")
+        raise unsupported("Photoshop document with an unknown compression")
     depth = "32-bit float" if found.bits == 32 else f"{found.bits}-bit"
     alpha = (" with alpha" if found.mode != 3 else "A") if found.has_alpha else ""
     return Header("Photoshop", f"{depth} {_MODES.get(found.mode, 'odd')}{alpha}", found.size, 1, found.profile)
@@ -62,8 +62,8 @@ def read(data: bytes) -> npt.NDArray[Any] | Image.Image:
     """Decode the flattened picture.
 
     Returns:
-        uint8, uint16 or float32: (H, W), (H, W, 2) with alpha, (H, W, 3) BGR or (H, W, 4) BGRA; for CMYK a picture of
-        Pillow's.
+        uint8, uint16 or float32: (H, W), (H, W, 2) with alpha, (H, W, 3) BGR or (H, W, 4) BGRA; for CMYK an image of
+        Pillow.
 
     Raises:
         DecodeFailed: the file ends early or is damaged.
@@ -111,7 +111,7 @@ def _section(data: bytes, place: int, length_bytes: int) -> tuple[bytes, int]:
 
 
 def _says_transparency(layers: bytes, *, is_large: bool) -> bool:
-    """A negative number of layers says so; with more than 8 bits the layers lie elsewhere, and a block says it."""
+    """Whether there is transparency: the number of layers is negative, or with more than 8 bits there is a block."""
     at = 8 if is_large else 4
     count = int.from_bytes(layers[at : at + 2], "big", signed=True)
     return count < 0 or any(block in layers for block in _MERGED_TRANSPARENCY)
@@ -167,7 +167,7 @@ def _plane(data: bytes, found: _Document, strips: Sequence[tuple[int, int]], cod
 
 
 def _off_white(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Take away the white that the colours were laid over."""
+    """Undo the blending of the colours with white."""
     most = 1.0 if samples.dtype.kind == "f" else float(np.iinfo(samples.dtype).max)
     alpha = samples[..., -1:].astype(np.float32) / most
     with np.errstate(all="ignore"):

@@ -1,8 +1,9 @@
-"""Radiance HDR, read here: floats of a shared exponent, in either run-length coding or none (Ward, "Real Pixels").
+"""A decoder for Radiance HDR: floats with a shared exponent, plain or run-length coded (Ward, "Real Pixels").
 
-OpenCV is three times as fast, and asked first where rows of the newer coding go from left to right and downwards. It
-misreads the older coding, and refuses headers that are said otherwise than it writes them. The samples are light of
-BT.709's primaries unless the header says others; its exposure is not looked at, as in most viewers.
+OpenCV is three times as fast, and is tried first if rows have the newer of two run-length codings and go from left to
+right and downwards. It misreads the older one, and refuses headers in another form than its own. The samples are light
+with the primaries of BT.709, unless the header states others; the exposure in the header is ignored, as in most
+viewers.
 """
 
 import re
@@ -24,8 +25,8 @@ _HEAD: Final = re.compile(
 )
 _FORMAT: Final = re.compile(rb"^FORMAT=[ \t]*(\S+)", re.MULTILINE)
 _PRIMARIES: Final = re.compile(rb"^PRIMARIES=((?:[ \t]+-?[\d.eE+-]{1,32}|-?[\d.eE+-]{1,32}){8})", re.MULTILINE)
-_LEAST, _MOST = 8, 0x7FFF  # widths that the newer coding is for
-# The first axis is of the rows: what is still to be done to them, as EXIF counts it.
+_LEAST, _MOST = 8, 0x7FFF  # the range of widths that the newer coding allows
+# The first axis is that of the rows. The values are the orientation that remains, with the numbers of EXIF.
 _TURNS: Final = {
     (b"-Y", b"+X"): 1, (b"-Y", b"-X"): 2, (b"+Y", b"-X"): 3, (b"+Y", b"+X"): 4,
     (b"+X", b"-Y"): 5, (b"-X", b"-Y"): 6, (b"-X", b"+Y"): 7, (b"+X", b"+Y"): 8,
@@ -48,7 +49,7 @@ def read_header(data: bytes) -> Header:
 
     Raises:
         DecodeFailed: it is damaged.
-        UnsupportedFormat: the samples are no red, green and blue.
+        UnsupportedFormat: the samples are not red, green and blue.
     """
     info = _parse(data)
     is_tall = info.orientation >= 5
@@ -58,7 +59,7 @@ def read_header(data: bytes) -> Header:
 
 
 def read(data: bytes) -> npt.NDArray[np.float32]:
-    """Decode the samples, not turned yet.
+    """Decode the samples in the orientation of the file.
 
     Returns:
         float32 of linear light: (H, W, 3) BGR.
@@ -81,7 +82,7 @@ def read(data: bytes) -> npt.NDArray[np.float32]:
             line, place = _pixels(data, place, info.columns)
             found[row] = np.frombuffer(line, np.uint8).reshape(info.columns, 4)
     scale = np.ldexp(np.float32(1), found[..., 3:].astype(np.int32) - 136)
-    light = found[..., 2::-1].astype(np.float32) * scale  # not half a step more, as Ward has it, for nobody else does
+    light = found[..., 2::-1].astype(np.float32) * scale  # Ward adds half a step, but no other program does
     return np.where(found[..., 3:] > 0, light, np.float32(0))
 
 
@@ -114,12 +115,12 @@ def _primaries(lines: bytes) -> Primaries:
 
 
 def _is_in_planes(data: bytes, place: int, columns: int) -> bool:
-    """Whether a row of the newer coding begins there."""
+    """Whether a row in the newer coding begins at `place`."""
     return _LEAST <= columns <= _MOST and data[place : place + 4] == b"\2\2" + columns.to_bytes(2, "big")
 
 
 def _planes(data: bytes, place: int, columns: int) -> tuple[bytes, int]:
-    """Undo the newer coding of one row: four planes, each of runs and of plain bytes."""
+    """Undo the newer coding of one row, which has four planes of runs and plain bytes."""
     parts: list[bytes] = []
     left = 4 * columns
     while left > 0:
@@ -138,7 +139,7 @@ def _planes(data: bytes, place: int, columns: int) -> tuple[bytes, int]:
 
 
 def _pixels(data: bytes, place: int, columns: int) -> tuple[bytes, int]:
-    """Undo the older coding of one row: pixels, and 1, 1, 1 and how often the last of them comes again."""
+    """Undo the older coding of one row: pixels, and 1, 1, 1 with a count of repetitions of the last pixel."""
     whole = data[place : place + 4 * columns]
     if b"\1\1\1" not in whole and len(whole) == 4 * columns:
         return whole, place + 4 * columns

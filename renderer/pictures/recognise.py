@@ -1,9 +1,9 @@
-"""Which format of the table a file is of, told by its first bytes.
+"""Recognises the format of a file by its first bytes.
 
-No decoder is behind this: the daemon tells a page what a file is before that is sent, and decodes nothing itself.
+No decoder is imported here, because the daemon uses this too: it tells the page what a file is before it is uploaded.
 
-TGA has no magic number (Truevision TGA file format specification 2.0): a file is one if its header makes sense and it
-is long enough, or if it ends in the signature of version 2. So its header is read here.
+TGA has no magic number (Truevision TGA file format specification 2.0): a file counts as TGA if its header is valid and
+it is long enough, or if it ends in the signature of version 2. So its header is read here.
 """
 
 import re
@@ -43,13 +43,13 @@ _ENTRY_DEPTHS: Final = (15, 16, 24, 32)
 
 
 def recognise(data: bytes) -> str:
-    """Return which format of the table a file begins like; nothing is parsed.
+    """Return the format of the table that a file seems to have; only TGA's header is parsed for it.
 
     Args:
         data: the file, or its first few thousand bytes.
 
     Raises:
-        UnsupportedFormat: none; the words name what it is.
+        UnsupportedFormat: the format is not in the table; the message names it if it is known.
     """
     for name, magic in _FORMATS.items():
         if magic.match(data):
@@ -61,7 +61,7 @@ def recognise(data: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TgaHeader:
-    """What a TGA says before its palette and its pixels."""
+    """The header of a TGA file."""
 
     colour: int
     is_coded: bool
@@ -87,7 +87,7 @@ class TgaHeader:
 
 
 def tga_header(data: bytes) -> TgaHeader | None:
-    """Read the header; None if it makes no sense."""
+    """Return the header, or None if it is not valid."""
     if len(data) < _HEADER_BYTES:
         return None
     id_bytes, has_palette, kind, first, entries, entry_bits, _, _, width, height, bits, flags = struct.unpack_from(
@@ -107,7 +107,7 @@ def tga_header(data: bytes) -> TgaHeader | None:
 
 
 def _is_likely_tga(data: bytes) -> bool:
-    """Whether the bytes are a TGA, as far as they tell."""
+    """Whether the bytes are probably a TGA file."""
     info = tga_header(data)
     if info is None:
         return False

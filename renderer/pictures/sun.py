@@ -1,6 +1,7 @@
-"""Sun raster, read here: bits, palettes and colours, run-length coded or not (Sun's rasterfile(5)).
+"""A decoder for Sun raster: bits, palettes and colours, with or without run-length coding (Sun's rasterfile(5)).
 
-Pillow takes the pad byte of 32 bits for a colour, and 128 in run-length coding for something else than itself.
+Pillow is not used, because it takes the pad byte of 32-bit pixels for a colour, and misreads the value 128 in
+run-length coding.
 """
 
 import re
@@ -16,7 +17,7 @@ from renderer.geometry import Size
 from renderer.pictures.formats import Header, unsupported
 
 _HEADER_BYTES: Final = 32
-_OLD, _STANDARD, _RUNS, _RGB = range(4)  # of which the last has red first, the others blue
+_OLD, _STANDARD, _RUNS, _RGB = range(4)  # red comes first in the last one, blue in the others
 _NO_MAP, _RGB_MAP = 0, 1
 _ESCAPE: Final = re.compile(rb"\x80(?:\x00|([\x01-\xff])(.))", re.DOTALL)
 _EARLY: Final = "expected a whole Sun raster image, found one that ends early"
@@ -39,7 +40,7 @@ def read_header(data: bytes) -> Header:
 
     Raises:
         DecodeFailed: it is damaged.
-        UnsupportedFormat: its coding or its palette is of an unusual kind.
+        UnsupportedFormat: the coding or the palette is of an unusual kind.
     """
     info = _parse(data)
     kind = {1: "1-bit", 8: "8-bit palette" if info.map_bytes else "8-bit grey"}.get(info.bits, f"{info.bits}-bit RGB")
@@ -53,7 +54,7 @@ def read(data: bytes) -> npt.NDArray[np.uint8]:
         (H, W) or (H, W, 3) BGR.
 
     Raises:
-        DecodeFailed: the file ends early, or names a colour that its palette does not have.
+        DecodeFailed: the file ends early, or uses a colour that its palette does not have.
     """
     info = _parse(data)
     start = _HEADER_BYTES + info.map_bytes
@@ -70,7 +71,7 @@ def read(data: bytes) -> npt.NDArray[np.uint8]:
     if info.map_bytes:
         palette = np.frombuffer(data, np.uint8, info.map_bytes, _HEADER_BYTES).reshape(3, -1).T[:, ::-1]
         if index.max() >= len(palette):
-            raise DecodeFailed(f"expected a Sun raster of {len(palette)} colours, found one that names another")
+            raise DecodeFailed(f"expected a Sun raster of {len(palette)} colours, found one that uses another")
         return np.take(palette, index, axis=0)
     return (1 - index) * np.uint8(255) if info.bits == 1 else np.ascontiguousarray(index)
 
@@ -90,7 +91,7 @@ def _parse(data: bytes) -> _Info:
 
 
 def _uncoded(body: bytes, most: int) -> bytes:
-    """Undo run-length coding: 128, a count less one and a byte are that many, 128 and 0 are one 128."""
+    """Undo run-length coding: 128, n and a byte mean n + 1 such bytes, and 128 with 0 means a single byte of 128."""
     parts: list[bytes] = []
     place = found = 0
     while found < most:

@@ -1,7 +1,7 @@
-"""TGA, read here: palettes, RGB and grey, run-length coded or not (Truevision TGA file format specification 2.0).
+"""A decoder for TGA: palettes, RGB and grey, with or without run-length coding (Truevision's specification 2.0).
 
-Its header is read where files are recognised, for TGA has no magic number to tell it by (recognise.py). Run-length
-coding is undone packet by packet into the rows that the other files hold.
+The header is parsed in recognise.py, because TGA has no magic number to recognise it by. Run-length coding is undone
+packet by packet, which gives the same rows that other files hold directly.
 """
 
 from typing import Any, Final
@@ -30,7 +30,7 @@ def read(data: bytes) -> npt.NDArray[np.uint8]:
         (H, W), (H, W, 2) with alpha, (H, W, 3) BGR or (H, W, 4) BGRA.
 
     Raises:
-        DecodeFailed: the file ends early, or names a colour that its palette does not have.
+        DecodeFailed: the file ends early, or uses a colour that its palette does not have.
     """
     info = _known(data)
     size_bytes = info.size.pixels * info.pixel_bytes
@@ -80,12 +80,12 @@ def _looked_up(values: npt.NDArray[np.uint8], data: bytes, info: TgaHeader) -> n
         index += values[..., 1].astype(np.int64) << 8
     index -= info.first_entry
     if index.min() < 0 or index.max() >= info.entries:
-        raise DecodeFailed(f"expected a TGA image of {info.entries} colours, found one that names another")
+        raise DecodeFailed(f"expected a TGA image of {info.entries} colours, found one that uses another")
     return np.take(palette, index, axis=0)
 
 
 def _colours(values: npt.NDArray[np.uint8], bits: int, *, has_alpha: bool) -> npt.NDArray[np.uint8]:
-    """Return (H, W, 3) BGR or, where 32 bits have alpha, (H, W, 4) BGRA; the odd bit of 16 is no use to anybody."""
+    """Return (H, W, 3) BGR, or (H, W, 4) BGRA if 32 bits include alpha; the odd bit of 16 bits is ignored."""
     if bits >= 24:
         return np.ascontiguousarray(values[..., : 4 if bits == 32 and has_alpha else 3])
     both: npt.NDArray[Any] = values[..., 0].astype(np.uint16) | values[..., 1].astype(np.uint16) << 8

@@ -1,14 +1,14 @@
-"""TIFF: what its first directory says, and the picture as a plain file, or as one for each plane (TIFF 6.0; BigTIFF).
+"""TIFF: the first directory is parsed here, and a decoder reads the samples under a new one (TIFF 6.0; BigTIFF).
 
-libtiff reads nearly everything; what OpenCV and Pillow make of it they do by kinds, with holes in between. So the first
-directory is parsed here, and the decoder gets the same bytes under a new directory that holds only what the samples
-need: no orientation (turned with all other pictures), no further pages, no tags of others. A picture in separate planes
-becomes one grey picture for each plane, whose strips and tiles stay where they are.
+libtiff reads nearly everything, but OpenCV and Pillow support only some kinds of its pictures. So the first directory
+is parsed here, and the decoder gets the same bytes with a new directory that holds only what the samples need: no
+orientation (all pictures are turned in the same place), no further pages, no tags of other programs. A picture in
+separate planes becomes one grey picture for each plane, whose strips and tiles stay where they are.
 
-The new directory is a plain TIFF's whatever the file is, for Pillow knows no BigTIFF in big-endian order, and has the
-types of numbers that the standard has. Palettes are looked up here, for Pillow refuses those whose bits are reversed.
+The new directory is always that of a plain TIFF, because Pillow cannot read BigTIFF in big-endian order, and it has the
+number types of the standard. Palettes are applied here, because Pillow refuses those whose bits are reversed.
 
-A file with a camera's mosaic, or whose first picture is the thumbnail of one, is a camera raw: nobody here develops it.
+A file with a camera's mosaic, or whose first picture is the thumbnail of one, is a camera raw file and is refused.
 """
 
 import io
@@ -35,7 +35,7 @@ _TYPES: Final = {
     1: "B", 2: "B", 3: "H", 4: "I", 5: "II", 6: "b", 7: "B", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q",
     18: "Q",
 }  # fmt: skip
-_WRITTEN_AS: Final = {1: 3, 13: 4, 16: 4, 18: 4}  # the type that the standard has, for a type that some writers take
+_WRITTEN_AS: Final = {1: 3, 13: 4, 16: 4, 18: 4}  # the type in the standard for a type that some writers use
 _MOST_ENTRIES, _MOST_VALUES, _MOST_PAGES = 4096, 1 << 22, 64
 _SMALLER_OR_MASK: Final = 0b101
 
@@ -45,7 +45,7 @@ _TILES, _TILE_BYTES, _SUBDIRECTORIES, _EXTRA, _FORMAT = 324, 325, 330, 338, 339
 _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _INKS, _JPEG_TABLES = 278, 322, 323, 332, 347
 _WEIGHTS, _HALVED, _LEVELS, _JPEG = 529, 530, 532, 7
 _MAKE, _PROFILE, _DNG = 271, 34675, 50706
-# Fill order, rows a strip, fax options, predictor, palette, tile sizes, ink set, JPEG tables, YCbCr and its references.
+# The numbers are fill order, rows of a strip, fax options, predictor, tile sizes, ink set and JPEG's tags.
 _KEPT: Final = (_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, 266, _STRIPS, _SAMPLES, 278, _STRIP_BYTES, _PLANAR,
                 292, 293, 317, _PALETTE, 322, 323, _TILES, _TILE_BYTES, 332, _EXTRA, _FORMAT, 347, 512, 513, 514, 515,
                 518, 519, 520, 521, _WEIGHTS, _HALVED, _LEVELS)  # fmt: skip
@@ -77,7 +77,7 @@ _ReadPlain = Callable[[bytes], npt.NDArray[Any] | None]
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """The parts of the container that a new directory has to keep, and where it begins."""
+    """The parts of a TIFF that a new directory has to keep, and where the old directory begins."""
 
     order: str
     is_big: bool
@@ -117,7 +117,7 @@ def read_header(data: bytes) -> Header:
 
 
 def read(data: bytes, header: Header) -> npt.NDArray[Any] | None:
-    """Decode the samples, not turned yet.
+    """Decode the samples in the orientation of the file.
 
     Returns:
         uint8, uint16, float32 or float64: (H, W), (H, W, 2) with alpha, (H, W, 3) BGR or (H, W, 4) BGRA; alpha is
@@ -136,13 +136,13 @@ def read(data: bytes, header: Header) -> npt.NDArray[Any] | None:
         samples = read_plain(_plain(data, file, _AS_GREY))
     else:
         samples = read_plain(_plain(data, file))
-        if header.decoder == PILLOW:  # which turns white and black round, and makes alpha straight
+        if header.decoder == PILLOW:  # Pillow has already swapped white and black, and made alpha straight
             return samples
     return None if samples is None else _straightened(samples, file, header)
 
 
 def _straightened(samples: npt.NDArray[Any], file: _File, header: Header) -> npt.NDArray[Any]:
-    """Turn white and black round, leave out what is no colour, and make alpha straight."""
+    """Swap white and black if necessary, remove a channel without meaning, and make alpha straight."""
     if file.value(_PHOTOMETRIC, 1) == _WHITE_IS_ZERO:
         samples = _inverted(samples)
     if header.kind.endswith("RGBX"):
@@ -154,7 +154,7 @@ def _from_units(data: bytes, file: _File, size: Size) -> npt.NDArray[np.uint8]:
     """Read YCbCr as a grey picture of its bytes, and convert it.
 
     Raises:
-        DecodeFailed: its numbers make no sense.
+        DecodeFailed: its subsampling, coefficients or levels are invalid.
     """
     across, down = (*file.values(_HALVED, (2, 2)), 0)[:2]
     weights, levels = (_rationals(file.values(tag)) for tag in (_WEIGHTS, _LEVELS))
@@ -163,7 +163,7 @@ def _from_units(data: bytes, file: _File, size: Size) -> npt.NDArray[np.uint8]:
     units = Units(across, down)
     units = replace(units, weights=weights or units.weights, levels=levels or units.levels)
     if min(units.weights) <= 0 or any(units.levels[index] == units.levels[index + 1] for index in (0, 2, 4)):
-        raise DecodeFailed("expected a TIFF whose YCbCr coefficients and levels make sense")
+        raise DecodeFailed("expected a TIFF with valid YCbCr coefficients and levels")
     grey = Size(units.columns(size.width), units.rows(size.height))
     told: dict[int, tuple[int, tuple[Any, ...]]] = {
         _WIDTH: (4, (grey.width,)), _HEIGHT: (4, (grey.height,)), _BITS: (3, (8,)), _SAMPLES: (3, (1,)),
@@ -177,14 +177,14 @@ def _from_units(data: bytes, file: _File, size: Size) -> npt.NDArray[np.uint8]:
 
 
 def _rationals(values: tuple[Any, ...]) -> tuple[float, ...]:
-    """Return fractions as numbers; none, as if nothing were said, where one is over 0."""
+    """Return fractions as numbers; if a denominator is 0, return an empty tuple, as if the tag were missing."""
     if 0 in values[1::2]:
         return ()
     return tuple(above / below for above, below in zip(values[::2], values[1::2], strict=False))
 
 
 def _inverted(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Turn black and white round, in all channels but alpha."""
+    """Swap black and white, but not in alpha."""
     most = np.iinfo(samples.dtype).max if samples.dtype.kind == "u" else samples.dtype.type(1)
     if samples.ndim == 2:
         return np.asarray(most - samples)
@@ -192,7 +192,7 @@ def _inverted(samples: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def _looked_up(grey: npt.NDArray[Any] | None, file: _File) -> npt.NDArray[np.uint8]:
-    """Return the palette's colours for what was read as grey over all of 8 bits.
+    """Return the palette's colours for indexes that were read as grey, scaled to 8 bits.
 
     Raises:
         DecodeFailed: the palette is too short.
@@ -204,7 +204,7 @@ def _looked_up(grey: npt.NDArray[Any] | None, file: _File) -> npt.NDArray[np.uin
     if len(palette) < 3 << bits:
         raise DecodeFailed(f"expected a TIFF with a palette of {1 << bits} colours, found one of {len(palette) // 3}")
     colours: npt.NDArray[Any] = palette[: 3 << bits].reshape(3, -1).T[:, ::-1]
-    if colours.max() > 255:  # some writers put 8 bits there, and everybody reads them so
+    if colours.max() > 255:  # some writers store 8 bits instead of 16, and all readers accept this
         colours = colours >> 8
     return np.take(colours.astype(np.uint8), grey // (255 // ((1 << bits) - 1)), axis=0)
 
@@ -223,12 +223,12 @@ def under_grey_directory(
     strips: Sequence[tuple[int, int]],
     is_white_zero: bool = False,
 ) -> bytes:
-    """Return bytes that hold one plane of samples, in big-endian order, as a grey TIFF of 32 bits: floats.
+    """Turn bytes that hold one plane of samples, in big-endian order, into a grey TIFF; 32 bits are floats.
 
     Args:
-        data: its first 8 bytes give way to a TIFF's.
-        compression: as TIFF counts them.
-        strips: of one row each, or a single one: where each begins, and its bytes.
+        data: the bytes; the first 8 are replaced by the header of a TIFF.
+        compression: TIFF's number of the compression.
+        strips: where each strip begins, and its length; strips of one row each, or a single one.
     """
     rows = size.height if len(strips) == 1 else 1
     entries = {
@@ -264,7 +264,7 @@ def _directory(data: bytes, order: str, start: int, *, is_big: bool) -> _File:
 
 
 def _check_parts(data: bytes, file: _File) -> None:
-    """Look whether every strip or tile is there: of those that are not, decoders show what is in memory or the header.
+    """Check that no strip or tile is missing, since decoders would show other memory or the header in its place.
 
     Raises:
         DecodeFailed: there are too few of them, or one lies outside the file.
@@ -286,10 +286,10 @@ def _check_parts(data: bytes, file: _File) -> None:
 
 
 def _has_more_pages(data: bytes, file: _File) -> bool:
-    """Look for another picture; smaller ones of the same, and masks, are none (TIFF 6.0, NewSubfileType)."""
+    """Look for another picture; smaller versions and masks do not count (TIFF 6.0, NewSubfileType)."""
     head, size, word = ("Q", 20, "Q") if file.is_big else ("H", 12, "I")
     start = file.start
-    with suppress(struct.error):  # damage behind the first picture is nobody's loss
+    with suppress(struct.error):  # damage after the first picture does not matter
         for _ in range(_MOST_PAGES):
             (count,) = struct.unpack_from(file.order + head, data, start)
             entries = start + struct.calcsize("<" + head)
@@ -302,7 +302,7 @@ def _has_more_pages(data: bytes, file: _File) -> bool:
 
 
 def _subfile_type(data: bytes, entries: int, size: int, file: _File) -> int:
-    """Return what a directory's first entry says of its picture, if it does; the entries are sorted by tag."""
+    """Return the kind of a directory's picture, which would be the first entry, since entries are sorted by tag."""
     layout = file.order + ("HHQI" if file.is_big else "HHII")
     tag, _, _, value = struct.unpack_from(layout, data, entries) if size else (0, 0, 0, 0)
     return int(value) if tag == _SUBFILE else 0
@@ -337,18 +337,18 @@ def _refuse_camera_raw(data: bytes, file: _File) -> None:
 
 
 def _has_mosaic(data: bytes, file: _File) -> bool:
-    """Look for raw samples in the first picture, and in those that it carries along."""
+    """Look for raw samples in the first picture and in its subdirectories."""
     if file.value(_PHOTOMETRIC, 1) in _RAW:
         return True
     for start in file.values(_SUBDIRECTORIES)[:_MOST_PAGES]:
-        with suppress(struct.error, OverflowError, DecodeFailed):  # damage there is nobody's loss
+        with suppress(struct.error, OverflowError, DecodeFailed):  # damage there does not matter
             if _directory(data, file.order, start, is_big=file.is_big).value(_PHOTOMETRIC, 1) in _RAW:
                 return True
     return False
 
 
 def _kind(file: _File) -> str:
-    """Return the kind of samples in words: depth, whether in planes, colour, alpha."""
+    """Return the kind of samples as a text: depth, whether in planes, colour, alpha."""
     photometric, channels = file.value(_PHOTOMETRIC, 1), file.value(_SAMPLES, 1)
     depths, formats = set(file.values(_BITS, (1,))), set(file.values(_FORMAT, (1,)))
     if len(depths) > 1 or len(formats) > 1:
@@ -363,7 +363,7 @@ def _kind(file: _File) -> str:
         raise DecodeFailed(f"expected a TIFF of {_CHANNELS[colour]} channels for its {colour}, found {channels}")
     if extra == 0:
         return f"{depth}{planar}{colour}"
-    alpha = file.value(_EXTRA, _UNASSOCIATED)  # where nothing is said, everybody takes a fourth channel for alpha
+    alpha = file.value(_EXTRA, _UNASSOCIATED)  # without the tag, all readers take a fourth channel for alpha
     if extra == 1 and alpha == _UNSPECIFIED and colour == "RGB":
         return f"{depth}{planar}RGBX"
     if extra != 1 or alpha not in (_ASSOCIATED, _UNASSOCIATED) or colour not in ("RGB", "grey"):
@@ -373,7 +373,7 @@ def _kind(file: _File) -> str:
 
 
 def _from_planes(data: bytes, file: _File, read_plain: _ReadPlain) -> npt.NDArray[Any] | None:
-    """Put the planes together, each read as a grey picture."""
+    """Read each plane as a grey picture, and join them."""
     channels = file.value(_SAMPLES, 1)
     planes: list[npt.NDArray[Any]] = []
     for plane in range(channels):
@@ -404,15 +404,15 @@ def _by_pillow(data: bytes, size: Size) -> npt.NDArray[Any]:
 def _plain(
     data: bytes, file: _File, told: Entries = MappingProxyType({}), plane: int | None = None, planes: int = 1
 ) -> bytes:
-    """Return the file under a new first directory: of the whole picture, or of one plane as a grey one.
+    """Return the file with a new first directory, for the whole picture or for one plane as a grey picture.
 
     Args:
-        told: entries that it gets whatever the file says.
+        told: entries that replace those of the file.
     """
     entries = {tag: entry for tag, entry in file.entries.items() if tag in _KEPT} | dict(told)
-    entries.setdefault(_PHOTOMETRIC, (3, (1,)))  # libtiff refuses a file that does not say it; others read grey
+    entries.setdefault(_PHOTOMETRIC, (3, (1,)))  # libtiff refuses a file without this tag; others read grey
     extra = file.value(_SAMPLES, 1) - _CHANNELS.get(_COLOURS.get(file.value(_PHOTOMETRIC, 1), ""), 0)
-    said = file.values(_EXTRA, (_UNASSOCIATED,))  # nor does Pillow take a channel too many for alpha, or one too few
+    said = file.values(_EXTRA, (_UNASSOCIATED,))  # Pillow refuses files with more or fewer of these than extra channels
     entries[_EXTRA] = (3, (said[:1] * extra))
     if extra < 1:
         del entries[_EXTRA]

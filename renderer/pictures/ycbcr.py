@@ -1,7 +1,7 @@
-"""TIFF's YCbCr: units of some lumas and their two chromas, as colours (TIFF 6.0, sections 20 and 21).
+"""Converts TIFF's YCbCr, which comes in units of several lumas and their two chromas (TIFF 6.0, sections 20 and 21).
 
-libtiff converts them too, but goes on where a strip ends early, and shows what it has. As rows of plain bytes a strip
-is read whole or refused.
+libtiff can convert it too, but if a strip ends early, it goes on and shows a part. When the strips are read as rows of
+plain bytes, a strip is read completely or refused.
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ _BAND: Final = 64  # rows of units, so that the temporaries stay small
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """How the samples of a picture lie in its rows.
+    """How the samples of a picture are arranged in its rows.
 
     Attributes:
-        across, down: how many pixels share their chroma, 1, 2 or 4 each way.
-        weights: of red, green and blue in luma.
-        levels: the codes of black and white of Y, then of no colour and of full colour of Cb and Cr.
+        across, down: how many pixels share one chroma sample in each direction, 1, 2 or 4.
+        weights: the weights of red, green and blue in luma.
+        levels: the codes for black and white in Y, then for no colour and full colour in Cb and in Cr.
     """
 
     across: int
@@ -31,14 +31,14 @@ class Units:
     levels: tuple[float, ...] = (0, 255, 128, 255, 128, 255)
 
     def columns(self, width: int) -> int:
-        """Return how many bytes a row of units has."""
+        """Return the number of bytes in a row of units."""
         return -(-width // self.across) * (self.across * self.down + 2)
 
     def rows(self, height: int) -> int:
         return -(-height // self.down)
 
     def to_bgr(self, stored: npt.NDArray[np.uint8], size: Size) -> npt.NDArray[np.uint8]:
-        """Return (H, W, 3) BGR of (rows of units, their bytes)."""
+        """Convert samples of the shape (rows of units, bytes in a row) to (H, W, 3) BGR."""
         whole = stored.reshape(self.rows(size.height), -1, self.across * self.down + 2)
         found = np.empty((len(whole) * self.down, size.width, 3), np.uint8)
         for top in range(0, len(whole), _BAND):
