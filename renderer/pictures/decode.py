@@ -1,8 +1,8 @@
-"""Bytes become a picture: oriented, opaque, sRGB, 8-bit BGR.
+"""Decodes the bytes of an image file to a picture: oriented, opaque, sRGB, 8-bit BGR.
 
-Who reads which kind of file is the table's to say (`formats`). The first picture of a file is taken, of an animation
-its first frame, of an animated PNG the still picture. A file that ends early is an error in all formats; bytes damaged
-in the middle are one only where the format has checksums or the decoder notices.
+The table of formats decides which decoder reads which kind of file (`formats`). The first picture of a file is read, or
+the first frame of an animation, or the still picture of an animated PNG. A file that ends early is an error in all
+formats; damage in the middle is an error only if the format has checksums or the decoder notices it.
 """
 
 import io
@@ -23,7 +23,7 @@ from renderer.pictures.formats import PILLOW, Header, More, load, turned
 from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header
 
 # OpenCV and its libraries report damaged files to stderr, where hostile input could fill a disk. libpng and libjpeg
-# write on, as there is no switch for it; jobs/slots/said.py bounds what a worker's libraries write.
+# cannot be silenced; jobs/slots/said.py limits what the libraries of a worker write.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _TO_BGR = {"RGB": cv2.COLOR_RGB2BGR, "RGBA": cv2.COLOR_RGBA2BGRA}
@@ -41,10 +41,10 @@ class Picture:
 
     Attributes:
         pixels: (H, W, 3) uint8, BGR, C-contiguous.
-        size: what the file holds, after orientation.
-        reduction: 1, 2, 4 or 8: each of `pixels` stands for a square of so many of the file's, the last ones partly
-            outside it.
-        more: what else the file holds, of which nothing is shown.
+        size: the size of the picture in the file, after orientation.
+        reduction: 1, 2, 4 or 8: each of `pixels` represents a square of the file's pixels with sides of this length;
+            the last ones may lie partly outside the file's picture.
+        more: what else the file holds that is not shown.
     """
 
     pixels: Pixels
@@ -54,7 +54,7 @@ class Picture:
 
 
 def opened(content: Content) -> bytes | Pixels:
-    """Return what `read_size` and `decode` take: a file's bytes as they are, and raw pixels as an array.
+    """Return the argument for `read_size` and `decode`: a file's unchanged bytes, or raw pixels as an array.
 
     Returns:
         For raw pixels (H, W), (H, W, 3) BGR or (H, W, 4) BGRA uint8.
@@ -74,7 +74,7 @@ def read_size(data: bytes | Pixels, max_pixels: int) -> Size:
     """Return the size after orientation, without decoding.
 
     Raises:
-        UnsupportedFormat, DecodeFailed, ImageTooLarge: as `decode` does, as far as the header can tell.
+        UnsupportedFormat, DecodeFailed, ImageTooLarge: as in `decode`, for faults that the header shows.
     """
     if isinstance(data, np.ndarray):
         size = Size(data.shape[1], data.shape[0])
@@ -86,18 +86,18 @@ def read_size(data: bytes | Pixels, max_pixels: int) -> Size:
 def decode(
     data: bytes | Pixels, *, background: Rgb, max_pixels: int, needed: Callable[[Size], Size] | None = None
 ) -> Picture:
-    """Decode an image file, or take raw pixels as they are.
+    """Decode an image file, or convert raw pixels.
 
     Args:
         data: a file's bytes, or uint8 pixels: (H, W), (H, W, 3) BGR or (H, W, 4) BGRA.
-        background: R, G, B that lies under alpha.
+        background: the R, G, B under transparent pixels.
         max_pixels: larger images are refused before any pixel is decoded.
-        needed: given the still's size, how large it must be at least; a JPEG is read at the smallest scale (1/2, 1/4,
-            1/8) that still covers this.
+        needed: returns for a still's size the least size that is needed; a JPEG is read at the smallest scale (1/2,
+            1/4, 1/8) that is still large enough.
 
     Raises:
-        UnsupportedFormat: the bytes are of no format that is known, or of an unusual kind of samples.
-        DecodeFailed: they are damaged.
+        UnsupportedFormat: the format is unknown, or the kind of samples is unusual.
+        DecodeFailed: the bytes are damaged.
         ImageTooLarge: there are more than `max_pixels` pixels.
     """
     if isinstance(data, np.ndarray):
@@ -126,7 +126,7 @@ def _reduction(header: Header, needed: Callable[[Size], Size]) -> int:
 
 
 def _read_plainly(data: bytes, header: Header, factor: int) -> Samples | None:
-    """Read a format whose files go to a decoder as they are."""
+    """Read a format whose files are given to a decoder unchanged."""
     if header.decoder == PILLOW:
         return _read_with_pillow(data, header)
     flags = _AS_STORED
@@ -178,7 +178,7 @@ def _oriented(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def _check_size(pixels: Pixels, size: Size, factor: int) -> None:
-    """Compare with the header: two parsers that disagree about a file's size mean a file made to fool one of them."""
+    """Compare with the header: if two parsers disagree about a file's size, it was made to deceive one of them."""
     expected = (-(-size.height // factor), -(-size.width // factor))
     if pixels.shape[:2] != expected:
         rows, columns = pixels.shape[:2]
