@@ -108,7 +108,7 @@ def decode(
         samples = _READERS[header.format](data, header, factor)
         if samples is None:
             raise DecodeFailed(f"expected a whole {header.format} image, found a damaged or truncated one")
-        profile = None if header.kind.endswith("CMYK") else header.profile  # converted by whoever read it
+        profile = None if "CMYK" in header.kind else header.profile  # converted by whoever read it
         bgr = to_bgr(samples, background=background, profile=profile, coding=header.coding)
         pixels = _oriented(bgr, header.orientation)
     _check_size(pixels, header.size, factor)
@@ -160,7 +160,11 @@ def _read_tiff(data: bytes, header: Header, _factor: int) -> Samples | None:
 
 def _read_psd(data: bytes, header: Header, _factor: int) -> Samples:
     found = psd.read(data)
-    return _swapped(cmyk_to_rgb(found, header.profile)) if isinstance(found, Image.Image) else found
+    if not isinstance(found, tuple):
+        return found
+    inks, alpha = found
+    bgr = _swapped(cmyk_to_rgb(inks, header.profile))
+    return bgr if alpha is None else np.dstack([bgr, alpha])
 
 
 def _swapped(image: Image.Image) -> Pixels:

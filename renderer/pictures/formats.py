@@ -87,7 +87,8 @@ DECODERS: Final[Mapping[str, Mapping[str, str]]] = {
     "ICO": dict.fromkeys(("PNG", "1-bit palette", "4-bit palette", "8-bit palette", "16-bit RGB", "24-bit RGB",
                           "32-bit RGB"), OURS),
     "Photoshop": {
-        **dict.fromkeys(("1-bit bitmap", "8-bit palette", "8-bit CMYK", "8-bit duotone"), PILLOW),
+        **dict.fromkeys(("1-bit bitmap", "8-bit palette", "8-bit duotone"), PILLOW),
+        "8-bit CMYK": PILLOW, "8-bit CMYK with alpha": PILLOW,
         **{f"{depth} {kind}": PILLOW if depth == "8-bit" else OPENCV
            for depth in ("8-bit", "16-bit", "32-bit float") for kind in ("grey", "grey with alpha", "RGB", "RGBA")},
     },

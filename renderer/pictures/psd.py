@@ -58,12 +58,12 @@ def read_header(data: bytes) -> Header:
     return Header("Photoshop", f"{depth} {_MODES.get(found.mode, 'odd')}{alpha}", found.size, 1, found.profile)
 
 
-def read(data: bytes) -> npt.NDArray[Any] | Image.Image:
+def read(data: bytes) -> npt.NDArray[Any] | tuple[Image.Image, npt.NDArray[Any] | None]:
     """Decode the flattened picture.
 
     Returns:
         uint8, uint16 or float32: (H, W), (H, W, 2) with alpha, (H, W, 3) BGR or (H, W, 4) BGRA; for CMYK an image of
-        Pillow.
+        Pillow, and its alpha if it has any.
 
     Raises:
         DecodeFailed: the file ends early or is damaged.
@@ -75,7 +75,8 @@ def read(data: bytes) -> npt.NDArray[Any] | Image.Image:
         palette = np.frombuffer(found.palette, np.uint8).reshape(3, 256).T[:, ::-1]
         return np.take(palette, planes[0], axis=0)
     if found.mode == 4:
-        return Image.fromarray(255 - np.dstack(planes), "CMYK")
+        samples = _off_white(np.dstack(planes)) if found.has_alpha else np.dstack(planes)
+        return Image.fromarray(255 - samples[..., :4], "CMYK"), samples[..., 4] if found.has_alpha else None
     if len(planes) == 1:
         return planes[0]
     bgr = planes[:colours][::-1]
@@ -95,7 +96,7 @@ def _parse(data: bytes) -> _Document:
         raise DecodeFailed(f"expected a Photoshop document with pixels, found {width}x{height}")
     if mode == 2 and len(palette) != 768:
         raise DecodeFailed("expected a Photoshop document with a palette of 256 colours")
-    has_alpha = mode in (1, 3) and channels > _CHANNELS[mode] and _says_transparency(layers, is_large=is_large)
+    has_alpha = mode in (1, 3, 4) and channels > _CHANNELS[mode] and _says_transparency(layers, is_large=is_large)
     return _Document(
         channels, Size(width, height), bits, mode, palette, _profile(resources), has_alpha, is_large, start
     )

@@ -1240,12 +1240,19 @@ def psd() -> Iterator[Sample]:
         )
         inks = [*eight, np.full_like(eight[0], 255)]  # 255 is no ink
         yield Sample(f"psd cmyk {coding}", psd_file(4, inks, coding=coding), as_shown(np.dstack(eight), 255))
+        over_white = [quantised(plane * alpha + 1 - alpha, 8).astype(np.uint8) for plane in np.moveaxis(rgb, -1, 0)]
+        five = [*over_white, inks[3], quantised(alpha, 8).astype(np.uint8)]
+        data = psd_file(4, five, coding=coding, layers=transparent)
+        yield Sample(f"psd cmyk transparent {coding}", data, as_shown(rgb) * alpha[..., None])
+        yield Sample(
+            f"psd cmyk and a selection {coding}", psd_file(4, five, coding=coding), as_shown(np.dstack(five[:3]), 255)
+        )
     profile = rgb_profile(P3_COLUMNS)
     resource = b"8BIM" + struct.pack(">H", 1000) + b"\x03abc" + struct.pack(">I", 3) + b"xyz\0"
     resource += b"8BIM" + struct.pack(">H", 1039) + b"\0\0" + struct.pack(">I", len(profile)) + profile
     yield Sample("psd profile", psd_file(3, eight, resources=resource), standards.shown_p3(np.dstack(eight) / 255))
     yield Sample("psd lab", psd_file(9, eight), None, "8-bit Lab Photoshop")
-    yield Sample("psd zip", psd_file(3, eight, coding=2), None, "compression that is not known")
+    yield Sample("psd zip", psd_file(3, eight, coding=2), None, "an unknown compression")
 
 
 def refused() -> Iterator[Sample]:
