@@ -11,7 +11,7 @@ from tests.daemon_process import Start, picture, request, wait_until
 from tests.manifest_directory import put
 from tests.served import RUN
 
-_DECODERS = ("/numpy/", "/cv2/", "/av/", "/PIL/", "/pillow_heif/", "/OpenEXR")
+_DECODERS = ("/numpy/", "/cv2/", "/av/", "/PIL/", "/pillow_heif/", "/OpenEXR", "/pyjpegxl/")
 
 
 def decoders_in(process: psutil.Process) -> set[str]:

@@ -35,13 +35,14 @@ _SUFFIXES: Final = frozenset(
         *(".exr", ".heic", ".heif", ".hif", ".dpx", ".ico", ".cur", ".psb", ".psd"),
         *(".icb", ".tga", ".vda", ".vst"),  # Truevision
         *(".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpx"),  # JPEG 2000
+        ".jxl",
         *(".pbm", ".pfm", ".pgm", ".pic", ".pnm", ".ppm", ".ras", ".sr", ".sun"),
     }
 )
 # Further pictures, whose formats are not read here: of phones, films and drawing programs, and raw files of cameras.
 _PICTURES_ELSEWHERE: Final = frozenset(
     {
-        *(".heics", ".heifs", ".jxl", ".jxr", ".cin"),
+        *(".heics", ".heifs", ".jxr", ".cin"),
         *(".3fr", ".arw", ".cr2", ".cr3", ".dng", ".erf", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw"),
         *(".ai", ".eps", ".kra", ".svg", ".svgz", ".xcf"),
     }

@@ -16,7 +16,24 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
-from renderer.pictures import avif, bmp, dpx, exr, gif, heic, ico, jpeg2000, netpbm, png, psd, radiance, sun, tga, tiff
+from renderer.pictures import (
+    avif,
+    bmp,
+    dpx,
+    exr,
+    gif,
+    heic,
+    ico,
+    jpeg2000,
+    jxl,
+    netpbm,
+    png,
+    psd,
+    radiance,
+    sun,
+    tga,
+    tiff,
+)
 from renderer.pictures.colour import Pixels, Rgb, Samples, cmyk_to_rgb, to_8_bits, to_bgr
 from renderer.pictures.fetch import Content, RawPixels
 from renderer.pictures.formats import PILLOW, Header, More, load, turned
@@ -200,6 +217,7 @@ _READERS: Final[Mapping[str, Callable[[bytes, Header, int], Samples | None]]] = 
     "HEIC": lambda data, header, _factor: heic.read(data, header),
     "OpenEXR": lambda data, _header, _factor: exr.read(data),
     "JPEG 2000": lambda data, header, _factor: jpeg2000.read(data, header),
+    "JPEG XL": lambda data, header, _factor: jxl.read(data, header),
     "Netpbm": lambda data, _header, _factor: netpbm.read(data),
     "Radiance HDR": lambda data, _header, _factor: radiance.read(data),
     "Sun raster": lambda data, _header, _factor: sun.read(data),

@@ -18,11 +18,15 @@ What OpenCV 5.0.0.93 gets wrong, and who reads it instead:
   read by Pillow.
 - GIF, CMYK, and AVIF of 10 and 12 bits: Pillow. Pillow's libyuv loses 12 levels of blue in AVIF of limited range (its
   coefficient does not fit a signed byte): libav.
+
+JPEG XL is in the table where the extra `jxl` is installed. pyjpegxl shows the last frame of an animation, not the
+first, and no file was at hand to judge premultiplied alpha and other extra channels by: they are refused.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal
 
 from renderer.errors import DecodeFailed, UnsupportedFormat
@@ -34,6 +38,7 @@ if TYPE_CHECKING:  # the daemon imports this table too, but no decoder
     from renderer.pictures.light import Coding
 
 OPENCV, PILLOW, LIBAV, LIBHEIF, OPENEXR, OURS = "OpenCV", "Pillow", "libav", "libheif", "OpenEXR", "stillreel"
+LIBJXL = "libjxl"
 
 More = Literal["frames", "pages", "pictures"]
 
@@ -45,6 +50,8 @@ _DEEP: Final = ("16-bit", "32-bit float", "64-bit float")
 _TIFF_COLOURS: Final = tuple(
     f"{planes}{colour}" for planes in ("", "planar ") for colour in ("RGB", "RGBA", "premultiplied RGBA", "RGBX")
 )
+
+_HAS_JXL: Final = find_spec("pyjpegxl") is not None  # an extra
 
 # Format -> kind of samples -> who reads it.
 DECODERS: Final[Mapping[str, Mapping[str, str]]] = {
@@ -72,6 +79,11 @@ DECODERS: Final[Mapping[str, Mapping[str, str]]] = {
         **{f"{bits}-bit palette": PILLOW for bits in range(1, 9)}, "8-bit YCbCr": PILLOW,
         **{f"off-origin {bits}-bit {kind}": PILLOW for bits in range(1, 9) for kind in ("grey", "RGB")},
     },
+    **({"JPEG XL": {
+        f"{depth} {kind}": LIBJXL
+        for depth in ("8-bit", "16-bit", "float")
+        for kind in ("grey", "grey with alpha", "RGB", "RGBA")
+    }} if _HAS_JXL else {}),
     "AVIF": {"full-range": PILLOW, "limited-range": LIBAV, "HDR": LIBAV},
     "HEIC": {
         f"{bits}-bit {kind}": LIBHEIF
@@ -108,7 +120,7 @@ _NAMES: Final = {
     for name, magic in {
         "a HEIF image of a codec that is not read here": rb"....ftyp(?:mif1|msf1)",
         "camera raw (Canon CR3)": rb"....ftypcrx ",
-        "a JPEG XL image": rb"\xff\x0a|\0\0\0\x0cJXL ",
+        "a JPEG XL image, which stillreel[jxl] reads": rb"\xff\x0a|\0\0\0\x0cJXL ",
         "a QOI image": rb"qoif",
         "a JPEG XR image": rb"II\xbc[\0\x01]",
         "a JPEG XS image": rb"\xff\x10\xff\x50|\0\0\0\x0cJXS ",

@@ -18,7 +18,24 @@ from PIL import Image, UnidentifiedImageError
 
 from renderer.errors import DecodeFailed, ImageTooLarge, StillreelError
 from renderer.geometry import Size
-from renderer.pictures import avif, bmp, dpx, exr, gif, heic, ico, jpeg2000, netpbm, png, psd, radiance, sun, tga, tiff
+from renderer.pictures import (
+    avif,
+    bmp,
+    dpx,
+    exr,
+    gif,
+    heic,
+    ico,
+    jpeg2000,
+    jxl,
+    netpbm,
+    png,
+    psd,
+    radiance,
+    sun,
+    tga,
+    tiff,
+)
 from renderer.pictures.exif import orientation_of
 from renderer.pictures.formats import Header, More, turned, unsupported
 from renderer.pictures.heic import refuse_sequence
@@ -177,6 +194,7 @@ _PARSERS: Final[Mapping[str, Callable[[bytes], Header]]] = {
     "HEIC": heic.read_header,
     "OpenEXR": exr.read_header,
     "JPEG 2000": jpeg2000.read_header,
+    "JPEG XL": jxl.read_header,
     "Netpbm": netpbm.read_header,
     "Radiance HDR": radiance.read_header,
     "Sun raster": sun.read_header,

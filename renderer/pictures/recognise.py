@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from renderer.geometry import Size
-from renderer.pictures.formats import name_elsewhere, unrecognised
+from renderer.pictures.formats import DECODERS, name_elsewhere, unrecognised
 
 _MAGIC: Final = {
     "JPEG": rb"\xff\xd8\xff",
@@ -25,6 +25,7 @@ _MAGIC: Final = {
     "HEIC": rb"....ftyp(?:....){0,12}?(?:hei[cxms]|hev[cxms])",
     "OpenEXR": rb"\x76\x2f\x31\x01",
     "JPEG 2000": rb"\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n",
+    "JPEG XL": rb"\xff\x0a|\0\0\0\x0cJXL ",
     "Netpbm": rb"P[1-7Ff]\s(?!332)",
     "Radiance HDR": rb"#\?(?:RADIANCE|RGBE)[\s]",
     "Sun raster": rb"\x59\xa6\x6a\x95",
@@ -32,7 +33,7 @@ _MAGIC: Final = {
     "ICO": rb"\0\0[\x01\x02]\0[^\0]",
     "Photoshop": rb"8BPS\0[\x01\x02]",
 }
-_FORMATS: Final = {name: re.compile(magic, re.DOTALL) for name, magic in _MAGIC.items()}
+_FORMATS: Final = {name: re.compile(magic, re.DOTALL) for name, magic in _MAGIC.items() if name in DECODERS}
 
 _HEADER_BYTES: Final = 18
 _SIGNATURE: Final = b"TRUEVISION-XFILE.\0"

@@ -5,6 +5,7 @@ They are made here from one gradient, most of them byte by byte, so that what is
 Where a codec is lossy, the picture is what an independent decoder (imagecodecs) makes of the bytes.
 """
 
+import contextlib
 import io
 import itertools
 import struct
@@ -23,6 +24,7 @@ import pillow_heif
 import tifffile
 from PIL import Image
 
+from renderer.pictures.formats import DECODERS
 from tests.pictures import standards
 from tests.pictures.conftest import P3 as P3_COLUMNS
 from tests.pictures.conftest import rgb_profile
@@ -1181,6 +1183,130 @@ def ico() -> Iterator[Sample]:
     yield Sample("ico without pictures", b"\0\0\1\0\1\0" + bytes(8), None)
 
 
+# JPEG XL: ISO/IEC 18181-1. The frames are an encoder's, the header before them is written here.
+
+_JXL_ENUMS = {n: (n, 2) if n < 2 else (2 | n - 2 << 2, 6) if n < 18 else (3 | n - 18 << 2, 8) for n in range(32)}
+
+
+def jxl_depth(bits: int) -> list[tuple[int, int]]:
+    return [(0, 1), (0, 2)] if bits == 8 else [(0, 1), (3, 2), (bits - 1, 6)]
+
+
+def jxl_coordinate(part: float) -> list[tuple[int, int]]:
+    """Write one that is not negative: millionths, doubled for the sign."""
+    value = 2 * round(part * 1e6)
+    choice, width, base = (0, 19, 0) if value < 524288 else (1, 19, 524288) if value < 1048576 else (2, 20, 1048576)
+    return [(choice, 2), (value - base, width)]
+
+
+def jxl_header(
+    values: Array, *, orientation: int = 1, moving: int = 0, preview: int = 0, channel: int = 0, associated: int = 0,
+    gamma: float = 0, transfer: int = 13, primaries: int = 1, custom: Sequence[float] = (), bits: int | None = None,
+) -> bytes:  # fmt: skip
+    """Write the header of lossless integers, of any size up to 512."""
+    rows, columns, channels = values.shape
+    depth = jxl_depth(bits or values.dtype.itemsize * 8)
+    fields = [(0, 1), (0, 2), (rows - 1, 9), (0, 3), (0, 2), (columns - 1, 9)]
+    fields += [(0, 1), (1, 1), (orientation - 1, 3), (0, 1), (preview, 1), (moving, 1), *depth, (0, 1)]
+    fields += [(0, 2)] if channels % 2 else [(1, 2), (0, 1), _JXL_ENUMS[channel], *depth, (0, 2), (0, 2)]
+    fields += [] if channels % 2 or channel else [(associated, 1)]
+    fields += [(0, 1), (0, 1), (0, 1), _JXL_ENUMS[int(channels < 3)], _JXL_ENUMS[1]]
+    fields += [_JXL_ENUMS[primaries]] if channels > 2 else []
+    fields += [field for part in custom for field in jxl_coordinate(part)]
+    fields += [(1, 1), (round(gamma * 1e7), 24)] if gamma else [(0, 1), _JXL_ENUMS[transfer]]
+    fields += [_JXL_ENUMS[1], (1, 1), (0, 2), (1, 1)]
+    found = at = 0
+    for value, width in fields:
+        found |= value << at
+        at += width
+    return b"\xff\x0a" + found.to_bytes((at + 7) // 8, "little")
+
+
+def jxl_frames(values: Array) -> bytes:
+    """Return an encoder's codestream behind its header, which ends where a header of ours may stand before it."""
+    whole = bytes(imagecodecs.jpegxl_encode(values, lossless=True))
+    whole = whole[whole.index(b"\xff\x0a") :]  # its last box, for more than 8 bits come in a container
+    head = jxl_header(values)
+    for start in range(4, 40):
+        with contextlib.suppress(RuntimeError):
+            if np.array_equal(imagecodecs.jpegxl_decode(head + whole[start:]).reshape(values.shape), values):
+                return whole[start:]
+    raise AssertionError("no header ends among the first bytes")
+
+
+def jxl() -> Iterator[Sample]:
+    if "JPEG XL" not in DECODERS:
+        yield Sample("jxl without the extra", b"\xff\x0a\xfa\x1f" + bytes(64), None, "which stillreel[jxl] reads")
+        return
+    rgb, one, alpha = gradient(), grey()[..., None], opacity()[..., None]
+    pictures = {"rgb": rgb, "grey": one, "rgba": np.dstack([rgb, alpha]), "grey with alpha": np.dstack([one, alpha])}
+    for (name, values), dtype in itertools.product(pictures.items(), ("u1", "u2", "f4", "f2")):
+        most = 255 if dtype == "u1" else 65535 if dtype == "u2" else 1
+        stored = (np.rint(values * most) if most > 1 else values).astype(dtype)
+        colour = as_shown(np.repeat(one, 3, -1) if name.startswith("grey") else rgb)
+        shown = colour if dtype == "u1" else as_shown(coded(colour / 255))  # imagecodecs says that the others are light
+        seen = shown * alpha if "a" in name.split()[-1] and values.shape[2] % 2 == 0 else shown
+        for effort, boxed in ((1, False), (5, True)):
+            data = imagecodecs.jpegxl_encode(stored, lossless=True, effort=effort, usecontainer=boxed)
+            yield Sample(f"jxl {name} {dtype} effort {effort}", bytes(data), seen)
+    yield from _jxl_lossy()
+    yield from _jxl_headers()
+
+
+def _jxl_lossy() -> Iterator[Sample]:
+    for name, values in {"rgb": gradient(), "grey": grey()}.items():
+        stored = quantised(values, 8).astype(np.uint8)
+        for distance in (0.5, 3):
+            data = bytes(imagecodecs.jpegxl_encode(stored, distance=distance, lossless=False))
+            yield Sample(f"jxl {name} {distance} lossy", data, as_shown(imagecodecs.jpegxl_decode(data), 255))
+    stored, jpeg = quantised(mild(), 8).astype(np.uint8), io.BytesIO()
+    Image.fromarray(stored).save(jpeg, "JPEG", quality=100, subsampling=0, icc_profile=rgb_profile(P3_COLUMNS))
+    data = bytes(imagecodecs.jpegxl_encode_jpeg(jpeg.getvalue()))
+    yield Sample("jxl profile lossy", data, standards.shown_p3(stored / 255))
+    yield Sample("jxl cut", data[:-20], None)
+
+
+def _jxl_headers() -> Iterator[Sample]:
+    rgb = quantised(gradient(), 16).astype(np.uint16)
+    frames, four = jxl_frames(rgb), np.dstack([rgb, quantised(opacity(), 16).astype(np.uint16)])
+    shown = as_shown(rgb, 65535)
+    turns = {
+        1: shown, 2: shown[:, ::-1], 3: shown[::-1, ::-1], 4: shown[::-1], 5: shown.transpose(1, 0, 2),
+        6: np.rot90(shown, -1), 7: shown[::-1, ::-1].transpose(1, 0, 2), 8: np.rot90(shown),
+    }  # fmt: skip
+    for orientation, turned in turns.items():
+        yield Sample(f"jxl turned {orientation}", jxl_header(rgb, orientation=orientation) + frames, turned)
+    yield Sample("jxl p3", jxl_header(rgb, primaries=11) + frames, standards.shown_p3(rgb / 65535))
+    points = [part for point in standards.P3 for part in point]
+    yield Sample("jxl primaries", jxl_header(rgb, primaries=2, custom=points) + frames, standards.shown_p3(rgb / 65535))
+    yield Sample("jxl gamma", jxl_header(rgb, gamma=1 / 1.8) + frames, as_shown(coded((rgb / 65535) ** 1.8)))
+    yield Sample("jxl linear", jxl_header(rgb, transfer=8) + frames, as_shown(coded(rgb / 65535)))
+    yield Sample("jxl bt709", jxl_header(rgb, transfer=1) + frames, shown)
+    for bits in (10, 12, 14):
+        deep = quantised(gradient(), bits).astype(np.uint16)
+        data = jxl_header(deep, bits=bits) + jxl_frames(deep)
+        yield Sample(f"jxl {bits} bits", data, as_shown(deep, (1 << bits) - 1))
+    dim = quantised(mild(), 16).astype(np.uint16)
+    of_dim = jxl_frames(dim)
+    yield Sample("jxl pq", jxl_header(dim, transfer=16, primaries=9) + of_dim, standards.shown_pq(mild()))
+    yield Sample("jxl hlg", jxl_header(dim, transfer=18, primaries=9) + of_dim, standards.shown_hlg(mild()))
+    whole = jxl_header(rgb) + frames
+    halves = struct.pack(">I", 0) + whole[:9], struct.pack(">I", 1 << 31 | 1) + whole[9:]
+    lead = bytes.fromhex("0000000c4a584c200d0a870a") + box(b"ftyp", b"jxl \0\0\0\0jxl ")
+    yield Sample("jxl in parts", lead + b"".join(box(b"jxlp", half) for half in halves), shown)
+    yield Sample("jxl container alone", lead, None)
+    for words, data in {
+        "16-bit premultiplied RGBA JPEG XL": jxl_header(four, associated=1),
+        "JPEG XL image with a black channel": jxl_header(four, channel=4),
+        "JPEG XL image with a depth channel": jxl_header(four, channel=1),
+        "JPEG XL animation": jxl_header(rgb, moving=1),
+        "JPEG XL image with a preview": jxl_header(rgb, preview=1),
+        "24-bit JPEG XL": jxl_header(rgb, bits=24),
+        "JPEG XL image of colours that are not known": jxl_header(rgb, transfer=2 + 1),
+    }.items():
+        yield Sample(f"jxl refused {words}", data + frames, None, words)
+
+
 # PSD: Adobe, "Photoshop File Formats".
 
 
@@ -1258,7 +1384,6 @@ def psd() -> Iterator[Sample]:
 def refused() -> Iterator[Sample]:
     for words, head in {
         "HEIF image of a codec": b"\0\0\0\x18ftypmif1\0\0\0\0mif1vvic",
-        "JPEG XL": b"\xff\x0a\xfa\x1f",
         "PDF": b"%PDF-1.7\n",
         "SVG": b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>',
         "HTML": b"<!DOCTYPE html><html></html>",

@@ -46,7 +46,7 @@ def samples() -> tuple[Sample, ...]:
     """Return the whole matrix, made once for all tests of a process."""
     m = matrix
     families = (
-        m.png, m.png_colour, m.apng, m.tiff, m.tiff_refused, m.bmp, m.netpbm, m.jpeg2000, m.avif, m.heic, m.exr,
+        m.png, m.png_colour, m.apng, m.tiff, m.tiff_refused, m.bmp, m.netpbm, m.jpeg2000, m.avif, m.heic, m.jxl, m.exr,
         m.webp, m.gif, m.jpeg, m.others, m.dpx, m.tga, m.ico, m.psd, m.refused,
         png, pam, tiff, bmp, icons, jpeg, gif, jpeg2000, avif, sun_raster, radiance, named,
     )  # fmt: skip

@@ -2,6 +2,8 @@ import io
 import logging
 import resource
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ from PIL import Image
 from renderer.errors import DecodeFailed, ImageTooLarge, JobError, UnsupportedFormat
 from renderer.geometry import Size
 from renderer.pictures.decode import Picture, decode, read_size
+from renderer.pictures.formats import DECODERS
 from renderer.processes import allocated_bytes
 
 Array = npt.NDArray[Any]
@@ -659,3 +662,63 @@ def test_whatever_is_changed_in_a_file_only_our_errors_come_out(small_files: lis
         return
     assert picture.pixels.shape == (picture.size.height, picture.size.width, 3)
     assert picture.pixels.dtype == np.uint8
+
+
+_WITH_JXL = pytest.mark.skipif("JPEG XL" not in DECODERS, reason="the extra jxl has no wheel for some machines")
+
+
+def test_jpeg_xl_is_refused_by_the_name_of_the_extra_where_that_is_not_installed() -> None:
+    program = """
+import sys
+sys.modules["pyjpegxl"] = None
+from renderer.errors import UnsupportedFormat
+from renderer.pictures.decode import decode
+for data in (b"\\xff\\x0a\\xfa\\x1f", b"\\0\\0\\0\\x0cJXL \\r\\n\\x87\\n"):
+    try:
+        decode(data, background=(0, 0, 0), max_pixels=10)
+    except UnsupportedFormat as error:
+        print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.count("found a JPEG XL image, which stillreel[jxl] reads") == 2
+    assert said.count("JPEG XL") == 2
+
+
+@_WITH_JXL
+def test_a_worker_loads_the_decoder_of_jpeg_xl_only_for_such_an_image() -> None:
+    program = """
+import sys
+from PIL import Image
+from renderer.errors import JobError
+from renderer.pictures.decode import decode
+for data in (b"P6 1 1 255\\n123", b"\\xff\\x0a" + bytes(60)):
+    try:
+        decode(data, background=(0, 0, 0), max_pixels=10**6)
+    except JobError:
+        pass
+    print("pyjpegxl" in sys.modules)
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["False", "True"]
+
+
+@_WITH_JXL
+def test_a_jpeg_xl_image_that_needs_more_memory_than_there_is_ends_no_worker() -> None:
+    """Into memory of its own pyjpegxl ends the process."""
+    program = """
+import resource, sys
+import imagecodecs, numpy
+from renderer.errors import DecodeFailed
+from renderer.pictures.decode import decode
+data = bytes(imagecodecs.jpegxl_encode(numpy.zeros((2000, 2000, 3), numpy.uint8), lossless=True, effort=1))
+decode(bytes(imagecodecs.jpegxl_encode(numpy.zeros((2, 2, 3), numpy.uint8))), background=(0, 0, 0), max_pixels=10)
+before = next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith("VmData"))
+for more in (1, 6, 11, 13, 20):
+    resource.setrlimit(resource.RLIMIT_DATA, (before + (more << 20), resource.RLIM_INFINITY))
+    try:
+        decode(data, background=(0, 0, 0), max_pixels=10**8)
+    except DecodeFailed as error:
+        print("refused")
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.split()[:3] == ["refused"] * 3
