@@ -123,6 +123,7 @@ class Soak:
         return self._start(
             *("--http", http, "--spool", self.spool), bind=bind, ENGINE__WORKERS=2, ENGINE__RETRY_PAUSE_S=0.1,
             ENGINE__MIN_FREE_BYTES=8 << 20, ENGINE__PROGRESS_TIMEOUT_S=20, RETENTION__OUTPUTS_BYTES=16 << 20,
+            RETENTION__RESULTS=2000,  # the logs of six thousand jobs fill the small disk by themselves
         )  # fmt: skip
 
     # Asking.
