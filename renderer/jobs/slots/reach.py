@@ -58,16 +58,17 @@ class Reach:
         if task is not None:  # of a manifest directory that the settings do not name any more
             changed += _beyond(task.output.parent, self.change)
             read += _beyond(task.work.base, (*read, *changed))
-        return Roots(
-            run=self._found(*map(Path, _SYSTEM), *_python(), *_libraries(), *_ffmpeg(settings)),
-            read=self._found(*map(Path, _SYSTEM_READ), *_certificates(settings), *_name_servers(), *read),
-            change=self._found(*map(Path, _SYSTEM_CHANGED), *_of_gpus(settings), *changed),
-        )
-
-    def _found(self, *places: Path) -> "frozenset[tuple[Path, int, int]]":
         hidden = {_real(path) for path in self.hidden}
         around = {parent for path in hidden for parent in path.parents}
-        return find(*(shown for place in dict.fromkeys(places) for shown in _shown(place, hidden, around)))
+
+        def found(*places: Path) -> frozenset[tuple[Path, int, int]]:
+            return find(*(shown for place in dict.fromkeys(places) for shown in _shown(place, hidden, around)))
+
+        return Roots(
+            run=found(*map(Path, _SYSTEM), *_python(), *_libraries(), *_ffmpeg(settings)),
+            read=found(*map(Path, _SYSTEM_READ), *_certificates(settings), *_name_servers(), *read),
+            change=found(*map(Path, _SYSTEM_CHANGED), *_of_gpus(settings), *changed),
+        )
 
 
 def _shown(place: Path, hidden: set[Path], around: set[Path]) -> Iterator[Path]:
@@ -80,12 +81,22 @@ def _shown(place: Path, hidden: set[Path], around: set[Path]) -> Iterator[Path]:
     if real in hidden:
         return
     if real in around:
-        with contextlib.suppress(OSError):
-            for path in real.iterdir():
-                if not path.is_symlink():  # its target is in another place
-                    yield from _shown(path, hidden, around)
+        yield from _inside(real, hidden, around)
     else:
         yield place
+
+
+def _inside(directory: Path, hidden: set[Path], around: set[Path]) -> Iterator[Path]:
+    """Return what is in a directory that holds something hidden. Its path is real, so those of its entries are, too."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            path = directory / entry.name
+            if path in hidden or entry.is_symlink():  # the target of a link is in another place
+                continue
+            if path in around:
+                yield from _inside(path, hidden, around)
+            else:
+                yield path
 
 
 def _beyond(place: Path | None, others: Iterable[Path]) -> tuple[Path, ...]:
