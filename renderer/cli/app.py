@@ -77,12 +77,22 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line and end with one of the exit codes."""
+    _open_standard_files()
     for variable, value in {**_SINGLE_THREADED, **_NO_PLUGINS}.items():
         os.environ.setdefault(variable, value)  # read when the libraries are imported, here and in workers
     try:
         app()
     except (StillreelError, RemoteError, ClientError) as error:
         _fail(error)
+
+
+def _open_standard_files() -> None:
+    """Open what is closed of stdin, stdout and stderr, so that no pipe of ours gets one of their numbers."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 from pydantic import BaseModel
@@ -45,7 +45,9 @@ def keep_stdout() -> None:
 
     OpenJPH, which reads OpenEXR's HTJ2K, is one of them.
     """
-    ours = sys.stdout
+    ours: TextIO | None = sys.stdout
+    if ours is None:  # it was closed before the command began
+        return
     with contextlib.suppress(OSError):  # one of the two is closed
         kept = os.dup(ours.fileno())
         os.dup2(2, ours.fileno())

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import resource
+import shlex
 import shutil
 import socket
 import subprocess
@@ -180,6 +181,12 @@ def test_what_a_decoder_prints_is_no_part_of_the_video_on_stdout(tmp_path: Path)
     assert b"ojph info" in ended.stderr
     assert b"ojph info" not in ended.stdout
     assert ended.stdout[4:8] == b"ftyp"
+
+
+def test_a_render_needs_no_stdout(manifest: WriteManifest, tmp_path: Path) -> None:
+    command = f"exec {shlex.join(COMMAND)} render {shlex.quote(str(manifest()))} -o out.mp4 >&-"
+    subprocess.run(["/bin/sh", "-c", command], cwd=tmp_path, check=True, timeout=60)
+    assert (tmp_path / "out.mp4").stat().st_size > 0
 
 
 def test_an_output_that_is_there_is_replaced_unless_n_says_no(
