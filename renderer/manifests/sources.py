@@ -11,7 +11,7 @@ import locale
 import mimetypes
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,9 +57,7 @@ def images_in(directory: Path) -> list[Path]:
     Raises:
         OSError: the directory cannot be read.
     """
-    with os.scandir(directory) as entries:
-        names = [entry.name for entry in entries if is_image_name(entry.name) and entry.is_file()]
-    return [directory / name for name in sorted(names, key=natural)]
+    return _files_in(directory, is_image_name)
 
 
 def unread_in(directory: Path) -> list[Path]:
@@ -68,8 +66,12 @@ def unread_in(directory: Path) -> list[Path]:
     Raises:
         OSError: the directory cannot be read.
     """
+    return _files_in(directory, is_unread_picture)
+
+
+def _files_in(directory: Path, is_wanted: Callable[[str], bool]) -> list[Path]:
     with os.scandir(directory) as entries:
-        names = [entry.name for entry in entries if is_unread_picture(entry.name) and entry.is_file()]
+        names = [entry.name for entry in entries if is_wanted(entry.name) and entry.is_file()]
     return [directory / name for name in sorted(names, key=natural)]
 
 

@@ -194,3 +194,9 @@ def _over(colour: Pixels, alpha: Pixels, background: Rgb) -> Pixels:
     under = np.array(background[::-1], np.uint16)
     total = colour * weight + under * (255 - weight) + np.uint16(128)
     return ((total + (total >> 8)) >> 8).astype(np.uint8)
+
+
+def from_pillow(image: Image.Image) -> Pixels:
+    """Return Pillow's RGB as BGR, its RGBA as BGRA."""
+    code = cv2.COLOR_RGBA2BGRA if image.mode == "RGBA" else cv2.COLOR_RGB2BGR
+    return np.asarray(cv2.cvtColor(np.asarray(image), code), np.uint8)

@@ -34,7 +34,7 @@ from renderer.pictures import (
     tga,
     tiff,
 )
-from renderer.pictures.colour import Pixels, Rgb, Samples, cmyk_to_rgb, to_8_bits, to_bgr
+from renderer.pictures.colour import Pixels, Rgb, Samples, cmyk_to_rgb, from_pillow, to_8_bits, to_bgr
 from renderer.pictures.fetch import Content, RawPixels
 from renderer.pictures.formats import PILLOW, Header, More, load, turned
 from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header
@@ -157,10 +157,10 @@ def _read_with_pillow(data: bytes, header: Header) -> Samples:
     with open_with_pillow(data, header.format) as image:
         load(image, _stored(header))
         if image.mode == "CMYK":
-            return _swapped(cmyk_to_rgb(image, header.profile))
+            return from_pillow(cmyk_to_rgb(image, header.profile))
         if image.has_transparency_data:
-            return _swapped(image.convert("RGBA"))
-        return np.asarray(image) if image.mode == "L" else _swapped(image.convert("RGB"))
+            return from_pillow(image.convert("RGBA"))
+        return np.asarray(image) if image.mode == "L" else from_pillow(image.convert("RGB"))
 
 
 def _stored(header: Header) -> Size:
@@ -172,7 +172,7 @@ def _read_tiff(data: bytes, header: Header, _factor: int) -> Samples | None:
         return tiff.read(data, header)
     with Image.open(io.BytesIO(tiff.plain(data)), formats=("TIFF",)) as image:
         load(image, _stored(header))
-        return _swapped(cmyk_to_rgb(image, header.profile))
+        return from_pillow(cmyk_to_rgb(image, header.profile))
 
 
 def _read_psd(data: bytes, header: Header, _factor: int) -> Samples:
@@ -180,14 +180,8 @@ def _read_psd(data: bytes, header: Header, _factor: int) -> Samples:
     if not isinstance(found, tuple):
         return found
     inks, alpha = found
-    bgr = _swapped(cmyk_to_rgb(inks, header.profile))
+    bgr = from_pillow(cmyk_to_rgb(inks, header.profile))
     return bgr if alpha is None else np.dstack([bgr, alpha])
-
-
-def _swapped(image: Image.Image) -> Pixels:
-    """Return Pillow's RGB as BGR, its RGBA as BGRA."""
-    code = cv2.COLOR_RGBA2BGRA if image.mode == "RGBA" else cv2.COLOR_RGB2BGR
-    return np.asarray(cv2.cvtColor(np.asarray(image), code), np.uint8)
 
 
 def _oriented(pixels: Pixels, orientation: int) -> Pixels:

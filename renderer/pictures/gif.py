@@ -8,11 +8,10 @@ import io
 import struct
 from typing import Any, Final
 
-import cv2
 import numpy as np
 from PIL import Image
 
-from renderer.pictures.colour import Pixels
+from renderer.pictures.colour import Pixels, from_pillow
 from renderer.pictures.formats import Header, load
 
 _HAS_PALETTE: Final = 0x80
@@ -41,8 +40,8 @@ def read(data: bytes, header: Header) -> Pixels:
         (left, top, right, bottom), _ = _frame(image)
         load(image, header.size)
         if (left, top, right, bottom) == (0, 0, *image.size) and not image.has_transparency_data:
-            return np.asarray(cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR), np.uint8)
-        shown = np.asarray(cv2.cvtColor(np.asarray(image.convert("RGBA")), cv2.COLOR_RGBA2BGRA), np.uint8)
+            return from_pillow(image.convert("RGB"))
+        shown = from_pillow(image.convert("RGBA"))
     covered = np.zeros(shown.shape[:2], bool)
     covered[top:bottom, left:right] = True
     shown[~covered] = 0

@@ -23,7 +23,7 @@ from PIL import Image
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
 from renderer.pictures.boxes import Span, boxes, within
-from renderer.pictures.colour import straight
+from renderer.pictures.colour import from_pillow, straight
 from renderer.pictures.formats import OPENCV, Header, load, unsupported
 
 _CODESTREAM: Final = b"\xff\x4f\xff\x51"  # A.4.1, A.5.1: start of codestream, size
@@ -129,7 +129,7 @@ def read(data: bytes, header: Header) -> npt.NDArray[Any] | None:
     if header.kind.endswith("YCbCr"):
         with Image.open(io.BytesIO(data), formats=("JPEG2000",)) as image:
             load(image, facts.size)
-            return np.asarray(cv2.cvtColor(np.asarray(image.convert("RGB")), cv2.COLOR_RGB2BGR))
+            return from_pillow(image.convert("RGB"))
     stream = data[slice(*facts.stream)]
     stored = _by_opencv(stream) if header.decoder == OPENCV else _by_pillow(stream, facts)
     if stored is None:
