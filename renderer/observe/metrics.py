@@ -83,26 +83,32 @@ class Metrics:
         # The `_created` series would make the text half as long again, and nobody needs them.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self._accepted = self._counter("jobs_accepted", "Jobs taken in, by the door they came through", client=CLIENTS)
-        self._refused = self._counter("jobs_refused", "Requests turned away, by error type", reason=ERRORS)
-        self._ended = self._counter("jobs_ended", "Jobs that came to their end, by their last state", state=STATES)
+        self._accepted = self._counter(
+            "jobs_accepted", "Jobs accepted, by the interface that they came through", client=CLIENTS
+        )
+        self._refused = self._counter("jobs_refused", "Requests refused, by error type", reason=ERRORS)
+        self._ended = self._counter("jobs_ended", "Jobs that have ended, by their last state", state=STATES)
         self._errors = self._counter("job_errors", "Jobs that ended with an error, by its type", type=ERRORS)
         self._encoded = self._counter("jobs_encoded", "Jobs done, by encoder", encoder=ENCODERS)
-        self._fallbacks = self._counter("encoder_fallbacks", "Jobs done by the CPU for want of a GPU encoder")
-        self._held = self._counter("jobs_held", "Jobs done whose holds were synthesised, not encoded")
-        self._frames = self._counter("video_frames", "Frames of the videos made")
-        self._bytes = self._counter("video_bytes", "Bytes of the videos made")
+        self._fallbacks = self._counter(
+            "encoder_fallbacks", "Jobs encoded by the CPU because no GPU encoder was available"
+        )
+        self._held = self._counter("jobs_held", "Jobs whose holds were written as repeat pictures and not encoded")
+        self._frames = self._counter("video_frames", "Frames in finished videos")
+        self._bytes = self._counter("video_bytes", "Bytes of finished videos")
         self._restarts = self._counter("worker_restarts", "Workers that had to be replaced, by reason", reason=RESTARTS)
-        self._webhooks = self._counter("webhooks_ended", "Webhooks that need no further call, by why", state=WEBHOOKS)
+        self._webhooks = self._counter(
+            "webhooks_ended", "Webhooks that need no further call, by reason", state=WEBHOOKS
+        )
         self._manifests = self._counter(
-            "manifests_ended", "Manifests that came to their end, by the directory that they went to", state=MANIFESTS
+            "manifests_ended", "Manifests that have ended, by the directory that they were moved to", state=MANIFESTS
         )
-        self._wait = self._histogram("queue_wait_seconds", "From acceptance to the last begin", _WAIT_S)
+        self._wait = self._histogram("queue_wait_seconds", "From acceptance to the start of the last attempt", _WAIT_S)
         self._job = self._histogram(
-            "job_seconds", "From the last begin to the end, by last state", _WORK_S, state=STATES
+            "job_seconds", "From the start of the last attempt to the end, by last state", _WORK_S, state=STATES
         )
-        self._stage = self._histogram("stage_seconds", "Spent in each stage of the jobs done", _WORK_S, stage=STAGES)
-        Info("stillreel_build", "The version that runs", registry=self.registry).info({"version": VERSION})
+        self._stage = self._histogram("stage_seconds", "Spent in each stage of finished jobs", _WORK_S, stage=STAGES)
+        Info("stillreel_build", "The version of the daemon", registry=self.registry).info({"version": VERSION})
 
     def watch(self, snapshot: Callable[[], Snapshot | None]) -> None:
         """Have every scrape from now on show the gauges as well; to be called once.
@@ -117,7 +123,7 @@ class Metrics:
     def watch_processes(self) -> None:
         """Show the system's figures about this process and its children as well; to be called once."""
         ProcessCollector(registry=self.registry)
-        words = "Memory that the workers and their encoders hold, pages that they share counted for each"
+        words = "Memory of the workers and their encoders; a page that several share is counted for each"
         workers = Gauge("stillreel_workers_resident_bytes", words, registry=self.registry)
         workers.set_function(lambda: resident_below(os.getpid()))
 
@@ -232,7 +238,7 @@ class _Gauges(Collector):
 
 
 def _gauges(now: Snapshot) -> list[Metric]:
-    queued = GaugeMetricFamily("stillreel_jobs_queued", "Jobs that wait, by priority", labels=["priority"])
+    queued = GaugeMetricFamily("stillreel_jobs_queued", "Jobs that are waiting, by priority", labels=["priority"])
     jobs = dict.fromkeys(PRIORITIES, 0)
     for priority, count in now.queued.items():
         jobs[_one_of(PRIORITIES, priority)] = jobs.get(_one_of(PRIORITIES, priority), 0) + count
@@ -240,19 +246,19 @@ def _gauges(now: Snapshot) -> list[Metric]:
         queued.add_metric([priority], count)
     single = {
         "ready": (_READY, now.is_ready),
-        "jobs_running": ("Jobs that run", now.running),
-        "workers": ("Jobs that may run at once", now.workers),
+        "jobs_running": ("Jobs that are running", now.running),
+        "workers": ("Most jobs that run at once", now.workers),
         "oldest_queued_seconds": (
-            "Since the job that waits longest was accepted; 0 if none waits",
+            "Since the longest-waiting job was accepted; 0 if no job is waiting",
             now.oldest_queued_s,
         ),
-        "webhooks_pending": ("Webhooks of jobs that have ended which nobody has acknowledged", now.webhooks_pending),
+        "webhooks_pending": ("Webhooks of ended jobs that have not been acknowledged yet", now.webhooks_pending),
         "spool_claims": ("Manifests that this daemon has claimed", now.spool_claims),
-        "spool_backlog": ("Manifests that nobody has claimed yet", now.spool_backlog),
-        "disk_free_bytes": ("Free on the disk that the videos are kept on", now.disk_free_bytes),
-        "disk_min_free_bytes": ("With less than that free no job is taken", now.disk_min_free_bytes),
+        "spool_backlog": ("Manifests that no daemon has claimed yet", now.spool_backlog),
+        "disk_free_bytes": ("Free space on the disk that keeps the videos", now.disk_free_bytes),
+        "disk_min_free_bytes": ("With less free space than this, no job is accepted", now.disk_min_free_bytes),
         "outputs_bytes": ("Size of the videos that the daemon keeps", now.outputs_bytes),
-        "uptime_seconds": ("Since the daemon began", now.uptime_s),
+        "uptime_seconds": ("Since the daemon was started", now.uptime_s),
     }
     known = [(name, words, float(value)) for name, (words, value) in single.items() if value is not None]
     return [queued, *(GaugeMetricFamily(f"stillreel_{name}", words, value) for name, words, value in known)]
