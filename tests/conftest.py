@@ -8,6 +8,7 @@ import contextlib
 import ctypes
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -116,6 +117,15 @@ def require() -> Callable[[str, object, str], None]:
         pytest.skip(f"{name} is not here: {how}")
 
     return check
+
+
+@pytest.fixture(scope="session")
+def chromium(require: Callable[[str, object, str], None]) -> str:
+    """The program that is Chromium: if it is here the shell, which draws no windows around pages; half the work."""
+    names = ("chromium-headless-shell", "chromium", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), "")
+    require("chromium", found, "Debian: chromium-headless-shell")
+    return found
 
 
 @pytest.fixture

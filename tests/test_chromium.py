@@ -2,10 +2,8 @@
 
 import http.server
 import json
-import shutil
 import subprocess
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,14 +36,6 @@ const tell = what => fetch("/told", {method: "POST", body: JSON.stringify(what)}
   await tell({duration: video.duration, size: [video.videoWidth, video.videoHeight], colours});
 })().catch(error => tell({error: String(error)}));
 </script>"""
-
-
-@pytest.fixture
-def chromium(require: Callable[[str, object, str], None]) -> str:
-    found = shutil.which("chromium") or shutil.which("google-chrome")
-    require("chromium", found, "Debian: chromium")
-    assert found
-    return found
 
 
 def test_chromium_shows_the_right_picture_at_every_frame(tmp_path, chromium):

@@ -1,4 +1,4 @@
-"""A browser on the page of a real daemon: Debian's Chromium, driven by Playwright.
+"""A browser on the page of a real daemon: Chromium, driven by Playwright.
 
 Playwright's synchronous interface keeps an event loop in this thread for as long as it runs, so it lives as long as
 this package of tests, and these tests ask the daemon over HTTP only.
@@ -56,9 +56,7 @@ class Caller:
 
 
 @pytest.fixture(scope="package")
-def browser(require: Require) -> Iterator[Any]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    require("chromium", chromium, "Debian: chromium")
+def browser(require: Require, chromium: str) -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
