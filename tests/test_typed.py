@@ -20,9 +20,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import certifi
+import click
 import pytest
 from PIL import Image
-from typer.main import get_command
 
 from protocol.client import Client
 from protocol.schema import RenderRequest
@@ -135,7 +135,7 @@ def settings(place: Place, code: str) -> None:
 def usage(_: Place, code: str) -> None:
     """Compare it with the command: options that are there, and those that must be given outside of brackets."""
     words = code.split()
-    parameters = get_command(app).get_command(None, words[1]).params  # type: ignore[attr-defined] # a group's
+    parameters = app.get_command(click.Context(app), words[1]).params  # type: ignore[union-attr] # it is there
     known = {name for parameter in parameters for name in parameter.opts if name.startswith("--")}
     assert set(re.findall(r"--[a-z-]+", code)) <= known
     must = {parameter.opts[0] for parameter in parameters if parameter.required and parameter.opts[0].startswith("--")}

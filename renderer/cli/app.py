@@ -9,19 +9,17 @@ import logging
 import os
 import sys
 from importlib.metadata import version as version_of
-from typing import Annotated, Any, Final, NoReturn
+from typing import Any, Final, NoReturn
 
-import typer
-from typer.core import TyperGroup
-from typer.main import get_group
+import click
 
 from protocol.errors import BadCurveFile, BadEndpoint, ClientError, KeyRefused, RemoteError, Unreachable
 from renderer.cli import usage
-from renderer.cli.usage import FAILED, TRY_AGAIN, UNREACHABLE, USAGE
+from renderer.cli.usage import FAILED, STOPPED, TRY_AGAIN, UNREACHABLE, USAGE
 from renderer.errors import CapacityError, ConfigError, DecodeTimedOut, StillreelError
 from renderer.observe import logs
 
-# Each module has an app, which contains the command or, if it has the command's name, is the command.
+# Each module has the command under its name.
 _MODULES: Final = {
     "serve": "renderer.cli.serve",
     "render": "renderer.cli.render",
@@ -47,32 +45,46 @@ _SINGLE_THREADED = {"OPENBLAS_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"}
 _NO_PLUGINS = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
 
 
-class Commands(TyperGroup):
-    """All commands. An option's value is refused in our words: typer passes on those of pydantic, which checks it."""
+class Commands(click.Group):
+    """All commands; a command's module is imported when it is first asked for."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.commands: dict[str, Any] = dict.fromkeys(_MODULES)
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the names of all commands, in the order of the help."""
+        return list(_MODULES)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command by its name, or None; its module is imported when it is first asked for."""
-        if cmd_name in _MODULES and self.commands[cmd_name] is None:
-            group = get_group(importlib.import_module(_MODULES[cmd_name]).app)
-            self.commands[cmd_name] = group if group.name == cmd_name else group.commands[cmd_name]
-        return super().get_command(ctx, cmd_name)
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - as above
+        """Return a command by its name, or None."""
+        if cmd_name not in _MODULES:
+            return None
+        command: click.Command = getattr(importlib.import_module(_MODULES[cmd_name]), cmd_name)
+        return command
 
-    def invoke(self, ctx: Any) -> Any:
-        """Run a command; the values of its options are checked on the way."""
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; Ctrl-C ends it with a shell's code for that."""
         try:
             return super().invoke(ctx)
-        except typer.BadParameter as error:
-            error.message = usage.in_our_words(error)
-            raise
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(STOPPED) from None
 
 
-app = typer.Typer(
-    cls=Commands, no_args_is_help=True, pretty_exceptions_enable=False, help="Stills into an MP4, exactly."
+@click.command(
+    cls=Commands,
+    epilog=usage.ALL,
+    invoke_without_command=True,
+    context_settings={"show_default": True, "max_content_width": 120},
 )
+@click.option("--version", is_flag=True, help="Print the version and exit.")
+@click.option("--verbose", "-v", count=True, show_default=False, help="Log more; twice for everything.")
+@click.pass_context
+def app(context: click.Context, *, version: bool, verbose: int) -> None:
+    """Stills into an MP4, exactly."""
+    levels = (logging.WARNING, logging.INFO, logging.DEBUG)
+    logs.configure(levels[min(verbose, 2)])
+    if version:
+        click.echo(f"stillreel {version_of('stillreel')}")
+        context.exit()
+    if context.invoked_subcommand is None:
+        raise click.exceptions.NoArgsIsHelpError(context)
 
 
 def main() -> None:
@@ -117,15 +129,3 @@ def _exit_code(error: Exception) -> int:
     if isinstance(error, RemoteError) and error.kind.name in {"queue_full", "shutting_down", "storage_full"}:
         return TRY_AGAIN
     return FAILED
-
-
-@app.callback(invoke_without_command=True, epilog=usage.ALL)
-def _common(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, help="Log more; twice for everything.")] = 0,
-) -> None:
-    levels = (logging.WARNING, logging.INFO, logging.DEBUG)
-    logs.configure(levels[min(verbose, 2)])
-    if version:
-        print(f"stillreel {version_of('stillreel')}")
-        raise typer.Exit

@@ -3,14 +3,14 @@
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from renderer import config
 from renderer.cli import usage
-from renderer.cli.render import Assignments, CanvasOption, Gaps, OnErrorOption, ScalingOption, assigned
-from renderer.cli.usage import AsJson, ConfigFile
+from renderer.cli.render import assigned, canvas_option, gaps_option, on_error_option, scaling_option, set_option
+from renderer.cli.usage import PATH, config_option, json_option
 from renderer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,37 +18,44 @@ if TYPE_CHECKING:
     from renderer.batch.run import Tally
 
 
-app = typer.Typer()
-
-
-@app.command(epilog=usage.BATCH)
+@click.command(epilog=usage.BATCH)
+@click.argument("directory", type=PATH, metavar="DIR")
+@click.option("--out", type=PATH, required=True, metavar="DIR", help="Where the videos go, in the same subdirectories.")
+@click.option(
+    "--shard", metavar="I/N", help="Render part I of N, from 0 to N-1; auto or auto/N reads a job array's variables."
+)
+@click.option(
+    "--hold",
+    metavar="FRAMES",
+    help="Also make videos of directories of images, each image held for 24 frames or 1.5s.",
+)
+@scaling_option
+@canvas_option
+@gaps_option
+@on_error_option
+@set_option
+@click.option("--jobs", "-j", type=click.IntRange(min=1), metavar="NUMBER", help="How many videos to make at a time.")
+@json_option
+@config_option
 def batch(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Searched for .json, .jsonl and .csv manifests.")],
+    directory: Path,
     *,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the videos go, in the same subdirectories.")],
-    shard: Annotated[
-        str | None,
-        typer.Option(
-            metavar="I/N",
-            help="Render part I of N, from 0 to N-1; auto or auto/N reads a job array's variables.",
-        ),
-    ] = None,
-    hold: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FRAMES", help="Also make videos of directories of images, each image held for 24 frames or 1.5s."
-        ),
-    ] = None,
-    scaling: ScalingOption = None,
-    canvas: CanvasOption = None,
-    gaps: Gaps = None,
-    on_error: OnErrorOption = None,
-    assignments: Assignments = None,
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="How many videos to make at a time.")] = None,
-    as_json: AsJson = False,
-    config_file: ConfigFile = None,
+    out: Path,
+    shard: str | None,
+    hold: str | None,
+    scaling: str | None,
+    canvas: str | None,
+    gaps: str | None,
+    on_error: str | None,
+    assignments: tuple[str, ...],
+    jobs: int | None,
+    as_json: bool,
+    config_file: Path | None,
 ) -> None:
-    """Render every manifest below a directory, without a daemon. Videos that are finished already are skipped."""
+    """Render every manifest below a directory, without a daemon. Videos that are finished already are skipped.
+
+    Manifests are .json, .jsonl and .csv files.
+    """
     from rich.console import Console  # noqa: PLC0415 - the help of all commands stays quick
 
     from renderer.batch.display import summary, watching  # noqa: PLC0415 - as above
@@ -73,8 +80,8 @@ def batch(
     for line in summary(tally, str(plan.shard) if shard else None):
         console.print(line, soft_wrap=not console.is_terminal)
     if as_json:
-        typer.echo(json.dumps(_document(plan, tally), indent=2))
-    raise typer.Exit(_exit_code(plan, tally))
+        click.echo(json.dumps(_document(plan, tally), indent=2))
+    raise click.exceptions.Exit(_exit_code(plan, tally))
 
 
 def _existing(directory: Path) -> Path:

@@ -7,68 +7,69 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, get_args
 
-import typer
+import click
 
 from protocol.endpoint import DEFAULT_ENDPOINT as ENDPOINT
 from protocol.errors import RemoteError
 from protocol.schema import JobStatus, RenderResult, StateName
 from renderer.cli import terminal, usage
-from renderer.cli.output import Overwrite, refuse_manifest, written
-from renderer.cli.usage import AsJson
+from renderer.cli.output import overwrite_option, refuse_manifest, written
+from renderer.cli.usage import PATH, json_option
 from renderer.errors import ConfigError, OutputFailed
 
 if TYPE_CHECKING:
     from protocol.client import Client
 
-app = typer.Typer()
-
 # How long a daemon may be unreachable: a short command soon gives up, and a command that waits keeps waiting.
 _SHORT_PATIENCE_S, LONG_PATIENCE_S = 10.0, 120.0
 
-Connect = Annotated[str, typer.Option(envvar="STILLREEL_CONNECT", help="The daemon's endpoint.")]
-Curve = Annotated[
-    Path | None,
-    typer.Option(envvar="STILLREEL_CURVE", metavar="FILE", help="Your keys, from `stillreel keys curve`."),
-]
-RequestId = Annotated[str, typer.Argument(help="The job's request_id.")]
-FetchTo = Annotated[
-    Path | None,
-    typer.Option("--output", "-o", metavar="FILE", help="Fetch the video into this .mp4; - writes it to stdout."),
-]
+connect_option = click.option(
+    "--connect", envvar="STILLREEL_CONNECT", show_envvar=True, default=ENDPOINT, help="The daemon's endpoint."
+)
+curve_option = click.option(
+    "--curve",
+    type=PATH,
+    envvar="STILLREEL_CURVE",
+    show_envvar=True,
+    metavar="FILE",
+    help="Your keys, from `stillreel keys curve`.",
+)
+fetch_option = click.option(
+    "--output", "-o", type=PATH, metavar="FILE", help="Fetch the video into this .mp4; - writes it to stdout."
+)
 
 
-class State(StrEnum):
-    """protocol.schema.StateName as an enumeration, because typer does not accept a Literal in a list."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    EXPIRED = "expired"
-
-
-@app.command(epilog=usage.CLIENT)
-def status(request_id: RequestId, connect: Connect = ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
+@click.command(epilog=usage.CLIENT)
+@click.argument("request_id")
+@connect_option
+@curve_option
+@json_option
+def status(request_id: str, connect: str, curve: Path | None, *, as_json: bool) -> None:
     """Show the status of a job."""
     with client_of(connect, curve) as client:
         terminal.show_status(client.status(request_id), as_json=as_json)
 
 
-@app.command(epilog=usage.CLIENT)
+@click.command(epilog=usage.CLIENT)
+@click.argument("request_id")
+@fetch_option
+@overwrite_option
+@connect_option
+@curve_option
+@json_option
 def result(
-    request_id: RequestId,
-    output: FetchTo = None,
-    overwrite: Overwrite = None,
-    connect: Connect = ENDPOINT,
-    curve: Curve = None,
-    as_json: AsJson = False,
+    request_id: str,
+    output: Path | None,
+    *,
+    overwrite: bool | None,
+    connect: str,
+    curve: Path | None,
+    as_json: bool,
 ) -> None:
     """Show the result of a finished job; -o fetches the video."""
     with (
@@ -79,17 +80,17 @@ def result(
     terminal.show_result(made, as_json=as_json, on_stderr=str(output) == "-")
 
 
-@app.command(epilog=usage.CLIENT)
+@click.command(epilog=usage.CLIENT)
+@click.argument("request_id", required=False)
+@click.option("--all", "every", is_flag=True, help="All jobs of yours that have not ended.")
+@click.option("-y", "is_sure", is_flag=True, help="Do not ask before --all.")
+@connect_option
+@curve_option
+@json_option
 def cancel(
-    request_id: Annotated[str | None, typer.Argument(help="The job's request_id.", show_default=False)] = None,
-    *,
-    every: Annotated[bool, typer.Option("--all", help="All jobs of yours that have not ended.")] = False,
-    is_sure: Annotated[bool, typer.Option("-y", help="Do not ask before --all.")] = False,
-    connect: Connect = ENDPOINT,
-    curve: Curve = None,
-    as_json: AsJson = False,
+    request_id: str | None, *, every: bool, is_sure: bool, connect: str, curve: Path | None, as_json: bool
 ) -> None:
-    """Cancel a job, or with --all every job of yours: those of your key, or those of all clients without one."""
+    """Cancel a job, or with --all every job of yours. Without a key, those of all clients without one are yours."""
     if every == (request_id is not None):
         raise ConfigError("expected the job's request_id or --all, and not both: stillreel cancel ID")
     with client_of(connect, curve) as client:
@@ -99,32 +100,45 @@ def cancel(
             terminal.show_cancelled(cancel_all(client, is_sure=is_sure), as_json=as_json)
 
 
-@app.command("logs", epilog=usage.CLIENT)
-def course(request_id: RequestId, connect: Connect = ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
-    """Show the log of a job: what happened to it, and what you might not expect of its video."""
+@click.command(epilog=usage.CLIENT)
+@click.argument("request_id")
+@connect_option
+@curve_option
+@json_option
+def logs(request_id: str, connect: str, curve: Path | None, *, as_json: bool) -> None:
+    """Show the log of a job. It tells what happened to it, and what you might not expect of its video."""
     with client_of(connect, curve) as client:
         terminal.show_log(client.logs(request_id), as_json=as_json)
 
 
-@app.command(epilog=usage.CLIENT)
-def retry(request_id: RequestId, connect: Connect = ENDPOINT, curve: Curve = None, as_json: AsJson = False) -> None:
-    """Submit a job that failed, expired or was cancelled again, as a new job."""
+@click.command(epilog=usage.CLIENT)
+@click.argument("request_id")
+@connect_option
+@curve_option
+@json_option
+def retry(request_id: str, connect: str, curve: Path | None, *, as_json: bool) -> None:
+    """Submit a job again that failed, expired or was cancelled. It becomes a new job."""
     with client_of(connect, curve) as client:
         terminal.show_status(client.retry(request_id), as_json=as_json)
 
 
-@app.command(epilog=usage.CLIENT)
+@click.command(epilog=usage.CLIENT)
+@click.option(
+    "--state",
+    "states",
+    multiple=True,
+    type=click.Choice(get_args(StateName)),
+    help="Only jobs in this state; may be repeated.",
+)
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, help="How many jobs to list at most, the newest.")
+@click.option("--watch", "watched", is_flag=True, help="Keep showing them until Ctrl-C.")
+@connect_option
+@curve_option
+@json_option
 def jobs(
-    state: Annotated[list[State] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many jobs to list at most, the newest.")] = 100,
-    *,
-    watched: Annotated[bool, typer.Option("--watch", help="Keep showing them until Ctrl-C.")] = False,
-    connect: Connect = ENDPOINT,
-    curve: Curve = None,
-    as_json: AsJson = False,
+    states: tuple[StateName, ...], limit: int, *, watched: bool, connect: str, curve: Path | None, as_json: bool
 ) -> None:
     """List the jobs that the daemon knows, in order of arrival."""
-    states: list[StateName] = [each.value for each in state or ()]
     with client_of(connect, curve, LONG_PATIENCE_S if watched else _SHORT_PATIENCE_S) as client:
         if watched:
             watch(client, states, limit, as_json=as_json)
@@ -192,7 +206,7 @@ _MOST = 1000  # jobs that one answer can list
 _UNFINISHED: tuple[StateName, ...] = ("queued", "running")
 
 
-def watch(client: "Client", states: list[StateName], limit: int, *, as_json: bool) -> None:
+def watch(client: "Client", states: Sequence[StateName], limit: int, *, as_json: bool) -> None:
     """Show the jobs until Ctrl-C: redrawn on a terminal, elsewhere a line for every job that is new or has changed."""
     try:
         with terminal.jobs_display(as_json=as_json) as show:
@@ -212,7 +226,7 @@ def cancel_all(client: "Client", *, is_sure: bool) -> list[JobStatus]:
     unfinished = client.jobs(_UNFINISHED, _MOST)
     if unfinished and not is_sure and sys.stdin.isatty() and sys.stderr.isatty():
         count = f"{len(unfinished)} or more" if len(unfinished) == _MOST else str(len(unfinished))
-        if not typer.confirm(f"Cancel all jobs that have not ended ({count})?", err=True):
+        if not click.confirm(f"Cancel all jobs that have not ended ({count})?", err=True):
             raise ConfigError("nothing was cancelled")
     ended: dict[str, JobStatus | None] = {}
     while left := [job.request_id for job in unfinished if job.request_id not in ended]:

@@ -4,34 +4,27 @@ import ssl
 import urllib.error
 import urllib.request
 from http.client import HTTPException
-from typing import Annotated
+from pathlib import Path
 from urllib.parse import urlsplit
 
-import typer
+import click
 from pydantic import ValidationError
 
-from protocol.endpoint import DEFAULT_ENDPOINT as ENDPOINT
 from protocol.errors import Unreachable
 from protocol.schema import Health
 from renderer.cli import terminal, usage
-from renderer.cli.client import Connect, Curve, client_of
-from renderer.cli.usage import AsJson
+from renderer.cli.client import client_of, connect_option, curve_option
+from renderer.cli.usage import json_option
 from renderer.errors import ConfigError
 
-app = typer.Typer()
 
-
-@app.command(epilog=usage.HEALTH)
-def health(
-    *,
-    http: Annotated[
-        str | None, typer.Option(metavar="URL", help="Ask the HTTP door here, such as http://127.0.0.1:8480.")
-    ] = None,
-    connect: Connect = ENDPOINT,
-    curve: Curve = None,
-    as_json: AsJson = False,
-) -> None:
-    """Say in one line whether a daemon would accept a job now; the exit code is 0 if it would, and 4 if not."""
+@click.command(epilog=usage.HEALTH)
+@click.option("--http", metavar="URL", help="Ask the HTTP door here, such as http://127.0.0.1:8480.")
+@connect_option
+@curve_option
+@json_option
+def health(*, http: str | None, connect: str, curve: Path | None, as_json: bool) -> None:
+    """Say in one line whether a daemon would accept a job now. The exit code is 0 if it would, and 4 if not."""
     if http is not None:
         found = health_over_http(http)
     else:
@@ -39,7 +32,7 @@ def health(
             found = client.health()
     terminal.show_health(found, as_json=as_json)
     if not found.ready:
-        raise typer.Exit(usage.TRY_AGAIN)
+        raise click.exceptions.Exit(usage.TRY_AGAIN)
 
 
 _ANSWER_S = 10.0

@@ -4,13 +4,13 @@ A running daemon notices at once when keys are added or removed.
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from renderer import config
 from renderer.cli import usage
-from renderer.cli.usage import ConfigFile, DataDir
+from renderer.cli.usage import config_option, data_dir_option
 from renderer.disk import absolute, put
 from renderer.errors import ConfigError
 
@@ -18,42 +18,46 @@ if TYPE_CHECKING:
     from renderer.frontends.http.keys import KeyRing
     from renderer.frontends.zmq.curve import CurveRing
 
-app = typer.Typer(
-    name="keys", help="API keys for HTTP, CURVE keys for ZeroMQ, and a certificate for https on this machine."
-)
-
-IsCurve = Annotated[bool, typer.Option("--curve", help="Use the CURVE keys instead of the API keys.")]
-Name = Annotated[str, typer.Argument(help="The key's holder, as it appears in logs; holders take turns.")]
+kind_option = click.option("--curve", "is_curve", is_flag=True, help="Use the CURVE keys instead of the API keys.")
 
 
-@app.callback(invoke_without_command=True, epilog=usage.KEYS)
-def keys(
-    context: typer.Context,
-    tls: Annotated[bool, typer.Option("--tls", help="Make a self-signed pair for localhost, 127.0.0.1, ::1.")] = False,
-    data_dir: DataDir = None,
-    config_file: ConfigFile = None,
-) -> None:
-    """Add, list and remove keys. Once there is an API key, every HTTP request needs one; so it is with CURVE keys."""
+@click.group(invoke_without_command=True, epilog=usage.KEYS)
+@click.option("--tls", is_flag=True, help="Make a self-signed pair for localhost, 127.0.0.1, ::1.")
+@data_dir_option
+@config_option
+@click.pass_context
+def keys(context: click.Context, *, tls: bool, data_dir: Path | None, config_file: Path | None) -> None:
+    """Add, list and remove keys, or make a certificate for https.
+
+    API keys are for HTTP, CURVE keys for ZeroMQ. Once there is a key of a kind, every request of that kind needs one.
+    The NAME of a key is its holder's, as it appears in logs; holders take turns. The certificate is for this machine.
+    """
     if tls:
         from renderer.frontends.http.tls import make_pair  # noqa: PLC0415 - cryptography takes 50 ms
 
         certificate, key = make_pair(_directory(data_dir, config_file))
-        typer.echo(f"certificate: {certificate}\nkey: {key}")
+        click.echo(f"certificate: {certificate}\nkey: {key}")
     elif context.invoked_subcommand is None:
-        typer.echo(context.get_help())
-        raise typer.Exit(usage.USAGE)
+        click.echo(context.get_help())
+        raise click.exceptions.Exit(usage.USAGE)
 
 
-@app.command(epilog=usage.KEYS)
-def add(name: Name, data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
+@keys.command(epilog=usage.KEYS)
+@click.argument("name")
+@data_dir_option
+@config_option
+def add(name: str, data_dir: Path | None, config_file: Path | None) -> None:
     """Make an API key and print it. It cannot be shown again, because only its hash is kept."""
     from renderer.frontends.http.keys import KeyRing  # noqa: PLC0415 - the other commands stay quick
 
-    typer.echo(KeyRing(_directory(data_dir, config_file)).add(name))
+    click.echo(KeyRing(_directory(data_dir, config_file)).add(name))
 
 
-@app.command(epilog=usage.KEYS)
-def curve(name: Name, data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
+@keys.command(epilog=usage.KEYS)
+@click.argument("name")
+@data_dir_option
+@config_option
+def curve(name: str, data_dir: Path | None, config_file: Path | None) -> None:
     """Make a CURVE key and write it to NAME.curve here. The daemon only keeps its public half.
 
     A running daemon accepts it at once. Only for the first key must the daemon be restarted, to require keys at all.
@@ -64,26 +68,33 @@ def curve(name: Name, data_dir: DataDir = None, config_file: ConfigFile = None) 
     was_made = ring.is_made
     if file.exists():
         raise ConfigError(f"{file} exists already; move it away first")
-    keys = ring.add(name)
+    made = ring.add(name)
     try:
-        put(file, keys.to_text().encode())
+        put(file, made.to_text().encode())
     except OSError as error:
         ring.remove(name)
         raise ConfigError(f"{file}: {error.strerror}") from error
-    typer.echo(file)
+    click.echo(file)
     if not was_made:
-        typer.echo("this is the first CURVE key: a daemon that is running must be restarted to require keys", err=True)
+        click.echo("this is the first CURVE key: a daemon that is running must be restarted to require keys", err=True)
 
 
-@app.command(name="list", epilog=usage.KEYS)
-def list_(is_curve: IsCurve = False, data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
+@keys.command(name="list", epilog=usage.KEYS)
+@kind_option
+@data_dir_option
+@config_option
+def list_(*, is_curve: bool, data_dir: Path | None, config_file: Path | None) -> None:
     """List the holders of keys, and when their keys were made."""
     for holder, made_at in _ring(data_dir, config_file, is_curve=is_curve).listed():
-        typer.echo(f"{holder}\t{made_at}")
+        click.echo(f"{holder}\t{made_at}")
 
 
-@app.command(epilog=usage.KEYS)
-def remove(name: Name, is_curve: IsCurve = False, data_dir: DataDir = None, config_file: ConfigFile = None) -> None:
+@keys.command(epilog=usage.KEYS)
+@click.argument("name")
+@kind_option
+@data_dir_option
+@config_option
+def remove(name: str, *, is_curve: bool, data_dir: Path | None, config_file: Path | None) -> None:
     """Remove a key, which becomes invalid at once."""
     _ring(data_dir, config_file, is_curve=is_curve).remove(name)
 

@@ -6,17 +6,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from renderer.disk import place_for, refuse_inputs, scratch_dir
 from renderer.errors import ConfigError, OutputFailed
 
-Overwrite = Annotated[
-    bool | None,
-    typer.Option("-y/-n", help="Replace an existing video, or never; by default a terminal asks, a script replaces."),
-]
+overwrite_option = click.option(
+    "-y/-n",
+    "overwrite",
+    default=None,
+    help="Replace an existing video, or never; by default a terminal asks, a script replaces.",
+)
 
 
 @contextmanager
@@ -47,7 +48,7 @@ def may_replace(output: Path, *, overwrite: bool | None) -> None:
     if overwrite or not output.exists():
         return
     is_asked = overwrite is None and sys.stdin.isatty() and sys.stderr.isatty()
-    if overwrite is False or (is_asked and not typer.confirm(f"{output} exists. Replace it?", err=True)):
+    if overwrite is False or (is_asked and not click.confirm(f"{output} exists. Replace it?", err=True)):
         raise ConfigError(f"output: {output} exists; -y replaces it")
 
 

@@ -1,64 +1,61 @@
 """The command `stillreel render`, and the arguments that it shares with `submit`: a manifest, or images."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import get_args
 
-import typer
+import click
 
 from protocol.schema import CanvasChoice, GapRule, OnError, RenderResult, Scaling
 from renderer.cli import terminal, usage
-from renderer.cli.output import Overwrite, refuse_manifest, written
-from renderer.cli.usage import AsJson, ConfigFile
+from renderer.cli.output import overwrite_option, refuse_manifest, written
+from renderer.cli.usage import PATH, config_option, json_option
 from renderer.errors import ConfigError, JobError
 from renderer.manifests.sources import Asked, Wishes, ask, parse_hold
 from renderer.manifests.still import naming_its_files, parse_overrides, warning_with_files
 
-app = typer.Typer()
-
-Sources = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="MANIFEST|IMAGE...",
-        help="A manifest (.json, .jsonl, .csv, .ffconcat; - is stdin), or images: files, a directory, "
-        "a quoted glob, or a pattern such as frames_%04d.png.",
-    ),
-]
-Hold = Annotated[
-    str | None, typer.Option(metavar="FRAMES", help="How long each image is shown: 24 or 1.5s; one frame by default.")
-]
-Fps = Annotated[str | None, typer.Option(metavar="RATE", help="Frames per second: 30, 23.976, 30000/1001.")]
-ScalingOption = Annotated[
-    Scaling | None, typer.Option("--scaling", help="How images are scaled; nearest keeps pixel art sharp.")
-]
-CanvasOption = Annotated[
-    CanvasChoice | None,
-    typer.Option("--canvas", help="Which image sets the video's size: the first or the largest."),
-]
-OnErrorOption = Annotated[
-    OnError | None,
-    typer.Option(
-        "--on-error",
-        help="If an image cannot be read: the job fails, it is left out, or the one before is held for its time.",
-    ),
-]
-Gaps = Annotated[
-    GapRule | None,
-    typer.Option(
-        "--gaps",
-        help="If a number is missing from the names: close the gap, hold the image before it for its time, or fail.",
-    ),
-]
-Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Set a field of the request, such as crf=18.")
-]
-Start = Annotated[int | None, typer.Option(metavar="NUMBER", help="A pattern's first number; by default the lowest.")]
-KeepOrder = Annotated[
-    bool, typer.Option("--keep-order", help="Keep the order as typed, even if it is alphabetical, as from a shell's *.")
-]
+sources_argument = click.argument("sources", nargs=-1, required=True, metavar="MANIFEST|IMAGE...")
+hold_option = click.option(
+    "--hold", metavar="FRAMES", help="How long each image is shown: 24 or 1.5s; one frame by default."
+)
+fps_option = click.option("--fps", metavar="RATE", help="Frames per second: 30, 23.976, 30000/1001.")
+scaling_option = click.option(
+    "--scaling",
+    type=click.Choice(get_args(Scaling)),
+    help="How images are scaled; nearest keeps pixel art sharp.",
+)
+canvas_option = click.option(
+    "--canvas",
+    type=click.Choice(get_args(CanvasChoice)),
+    help="Which image sets the video's size: the first or the largest.",
+)
+on_error_option = click.option(
+    "--on-error",
+    type=click.Choice(get_args(OnError)),
+    help="If an image cannot be read: the job fails, it is left out, or the one before is held for its time.",
+)
+gaps_option = click.option(
+    "--gaps",
+    type=click.Choice(get_args(GapRule)),
+    help="If a number is missing from the names: close the gap, hold the image before it for its time, or fail.",
+)
+set_option = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Set a field of the request, such as crf=18; may be repeated.",
+)
+start_option = click.option(
+    "--start", type=int, metavar="NUMBER", help="A pattern's first number; by default the lowest."
+)
+keep_order_option = click.option(
+    "--keep-order", is_flag=True, help="Keep the order as typed, even if it is alphabetical, as from a shell's *."
+)
 
 
 def asked(
-    sources: list[str],
+    sources: Sequence[str],
     hold: str | None,
     assignments: list[str],
     start: int | None,
@@ -77,32 +74,50 @@ def asked(
     )
 
 
-def assigned(assignments: list[str] | None, **options: str | None) -> list[str]:
+def assigned(assignments: Sequence[str], **options: str | None) -> list[str]:
     """Return what `--set` says, and what the options for single fields say, which take precedence."""
-    return [*(assignments or ()), *(f"{name}={value}" for name, value in options.items() if value)]
+    return [*assignments, *(f"{name}={value}" for name, value in options.items() if value)]
 
 
-@app.command(epilog=usage.RENDER)
+@click.command(epilog=usage.RENDER)
+@sources_argument
+@click.option(
+    "--output", "-o", type=PATH, metavar="FILE", help="The video: .mp4, .m4v or .mov; - writes an MP4 to stdout."
+)
+@hold_option
+@fps_option
+@scaling_option
+@canvas_option
+@on_error_option
+@set_option
+@start_option
+@gaps_option
+@keep_order_option
+@overwrite_option
+@json_option
+@config_option
 def render(
-    sources: Sources,
+    sources: tuple[str, ...],
     *,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The video: .mp4, .m4v or .mov; - writes an MP4 to stdout.")
-    ] = None,
-    hold: Hold = None,
-    fps: Fps = None,
-    scaling: ScalingOption = None,
-    canvas: CanvasOption = None,
-    on_error: OnErrorOption = None,
-    assignments: Assignments = None,
-    start: Start = None,
-    gaps: Gaps = None,
-    keep_order: KeepOrder = False,
-    overwrite: Overwrite = None,
-    as_json: AsJson = False,
-    config_file: ConfigFile = None,
+    output: Path | None,
+    hold: str | None,
+    fps: str | None,
+    scaling: str | None,
+    canvas: str | None,
+    on_error: str | None,
+    assignments: tuple[str, ...],
+    start: int | None,
+    gaps: str | None,
+    keep_order: bool,
+    overwrite: bool | None,
+    as_json: bool,
+    config_file: Path | None,
 ) -> None:
-    """Render images or a manifest here, without a daemon. It may name any file that you can read."""
+    """Render images or a manifest here, without a daemon. It may name any file that you can read.
+
+    A manifest is a .json, .jsonl, .csv or .ffconcat file, or - for stdin. Images are files, a directory, a quoted glob,
+    or a pattern such as frames_%04d.png.
+    """
     from renderer import config  # noqa: PLC0415 - `submit`, which shares this module's options, stays quick
     from renderer import render as render_here  # noqa: PLC0415 - as above
     from renderer.pictures.memory import keep_freed_memory  # noqa: PLC0415 - as above
@@ -131,5 +146,5 @@ def with_warnings(result: RenderResult, found: Asked) -> RenderResult:
     return result.model_copy(update={"warnings": (*found.warnings, *warnings)})
 
 
-def _typed(sources: list[str]) -> str:
+def _typed(sources: Sequence[str]) -> str:
     return f"stillreel render {' '.join(sources[:3])}{' ...' if len(sources) > 3 else ''} -o video.mp4"

@@ -5,100 +5,111 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from renderer import config
 from renderer.cli import usage
-from renderer.cli.usage import ConfigFile, DataDir
+from renderer.cli.usage import PATH, config_option, data_dir_option
 from renderer.config import Settings
 from renderer.errors import ConfigError
-from renderer.jobs.data_dir import STORE_NAME, data_dir, held
-
-app = typer.Typer(
-    name="store",
-    help="The daemon's store of jobs and the files that belong to it.",
-    no_args_is_help=True,
-    epilog=usage.STORE,
-)
-
-Backup = Annotated[Path, typer.Argument(help="The backup: a tar archive.")]
+from renderer.jobs.data_dir import STORE_NAME, held
+from renderer.jobs.data_dir import data_dir as place_of
 
 
-@app.command(epilog=usage.STORE_CHECK)
-def check(directory: DataDir = None, config_file: ConfigFile = None) -> None:
-    """Show what the store knows, which files are missing, and which videos belong to no job."""
+@click.group(epilog=usage.STORE)
+def store() -> None:
+    """Check, back up and mend the daemon's store of jobs and its files."""
+
+
+file_argument = click.argument("file", type=PATH)
+
+
+@store.command(epilog=usage.STORE_CHECK)
+@data_dir_option
+@config_option
+def check(data_dir: Path | None, config_file: Path | None) -> None:
+    """Show what the store knows, which files are missing, and which belong to no job."""
     from renderer.jobs.archive import examine  # noqa: PLC0415 - the client commands stay quick
 
-    found = examine(_existing(_settings(directory, config_file)))
+    found = examine(_existing(_settings(data_dir, config_file)))
     states = ", ".join(f"{count} {state}" for state, count in sorted(found.jobs.items()))
-    typer.echo(f"jobs: {found.jobs.total()}{f' ({states})' if states else ''}")
-    typer.echo(f"videos: {found.videos}, of which {len(found.missing_videos)} are missing")
+    click.echo(f"jobs: {found.jobs.total()}{f' ({states})' if states else ''}")
+    click.echo(f"videos: {found.videos}, of which {len(found.missing_videos)} are missing")
     for words, names in (
         ("its video is missing", found.missing_videos),
         ("its attachments are missing, so it will fail", found.missing_attachments),
         ("a video that belongs to no job of the store", found.unknown_videos),
     ):
         for name in names:
-            typer.echo(f"{name}: {words}")
+            click.echo(f"{name}: {words}")
     if found.unknown_videos:
         size_bytes = sum(found.unknown_videos.values())
-        typer.echo(f"unknown videos: {len(found.unknown_videos)}, {size_bytes} bytes; adopt or clear them")
+        click.echo(f"unknown videos: {len(found.unknown_videos)}, {size_bytes} bytes; adopt or clear them")
     if not found.are_good:
-        raise typer.Exit(usage.FAILED)
+        raise click.exceptions.Exit(usage.FAILED)
 
 
-@app.command(epilog=usage.STORE)
-def backup(file: Backup, directory: DataDir = None, config_file: ConfigFile = None) -> None:
-    """Write the store and all files that belong to it into one archive; the daemon may be running."""
+@store.command(epilog=usage.STORE)
+@file_argument
+@data_dir_option
+@config_option
+def backup(file: Path, data_dir: Path | None, config_file: Path | None) -> None:
+    """Write the store and all its files into one archive. The daemon may be running."""
     from renderer.jobs.archive import back_up  # noqa: PLC0415 - as above
 
-    settings = _settings(directory, config_file)
+    settings = _settings(data_dir, config_file)
     count = back_up(_existing(settings), file, settings.spool.directory)
-    typer.echo(f"backed up: {count} jobs, {file.stat().st_size} bytes")
+    click.echo(f"backed up: {count} jobs, {file.stat().st_size} bytes")
 
 
-@app.command(epilog=usage.STORE)
-def restore(file: Backup, directory: DataDir = None, config_file: ConfigFile = None) -> None:
+@store.command(epilog=usage.STORE)
+@file_argument
+@data_dir_option
+@config_option
+def restore(file: Path, data_dir: Path | None, config_file: Path | None) -> None:
     """Restore a backup into a data directory that has no jobs."""
     from renderer.jobs.archive import restore as lay_out  # noqa: PLC0415 - as above
 
-    with held(data_dir(_settings(directory, config_file).server)) as data:
+    with held(place_of(_settings(data_dir, config_file).server)) as data:
         found = lay_out(file, data)
-    typer.echo(f"restored: {found.jobs.total()} jobs, {found.videos - len(found.missing_videos)} videos")
+    click.echo(f"restored: {found.jobs.total()} jobs, {found.videos - len(found.missing_videos)} videos")
 
 
-@app.command(epilog=usage.STORE)
-def adopt(directory: DataDir = None, config_file: ConfigFile = None) -> None:
-    """Make a finished job of each video that has none, so that it can be fetched and expires like others."""
+@store.command(epilog=usage.STORE)
+@data_dir_option
+@config_option
+def adopt(data_dir: Path | None, config_file: Path | None) -> None:
+    """Make a finished job of each video that has none. It can then be fetched, and expires like others."""
     from renderer.jobs.adoption import adopt as take_up  # noqa: PLC0415 - as above
 
-    with held(_existing(_settings(directory, config_file))) as data:
+    with held(_existing(_settings(data_dir, config_file))) as data:
         adopted, refused = take_up(data, time.time())
-    typer.echo(f"adopted: {len(adopted)} videos")
+    click.echo(f"adopted: {len(adopted)} videos")
     for name, why in refused.items():
-        typer.echo(f"{name}: left alone: {why}")
+        click.echo(f"{name}: left alone: {why}")
     if refused:
-        raise typer.Exit(usage.FAILED)
+        raise click.exceptions.Exit(usage.FAILED)
 
 
-@app.command(epilog=usage.STORE)
-def clear(directory: DataDir = None, config_file: ConfigFile = None) -> None:
+@store.command(epilog=usage.STORE)
+@data_dir_option
+@config_option
+def clear(data_dir: Path | None, config_file: Path | None) -> None:
     """Remove the videos that belong to no job."""
     from renderer.jobs.adoption import clear as remove  # noqa: PLC0415 - as above
 
-    with held(_existing(_settings(directory, config_file))) as data:
+    with held(_existing(_settings(data_dir, config_file))) as data:
         removed = remove(data)
-    typer.echo(f"removed: {len(removed)} videos, {sum(removed.values())} bytes")
+    click.echo(f"removed: {len(removed)} videos, {sum(removed.values())} bytes")
 
 
-def _settings(directory: Path | None, config_file: Path | None) -> Settings:
-    return config.load(config_file, flags={"server": {"data_dir": directory}})
+def _settings(data_dir: Path | None, config_file: Path | None) -> Settings:
+    return config.load(config_file, flags={"server": {"data_dir": data_dir}})
 
 
 def _existing(settings: Settings) -> Path:
-    path = data_dir(settings.server)
+    path = place_of(settings.server)
     if not (path / STORE_NAME).is_file():
         raise ConfigError(f"server.data_dir: {path} has no store of jobs")
     return path

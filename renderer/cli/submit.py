@@ -3,65 +3,82 @@
 import os
 import uuid
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-from protocol.endpoint import DEFAULT_ENDPOINT as ENDPOINT
 from protocol.errors import Unreachable
 from renderer.cli import terminal, usage
 from renderer.cli.client import (
     LONG_PATIENCE_S,
-    Connect,
-    Curve,
-    FetchTo,
     client_of,
+    connect_option,
+    curve_option,
+    fetch_option,
     fetched,
     place_to_fetch,
 )
-from renderer.cli.output import Overwrite
+from renderer.cli.output import overwrite_option
 from renderer.cli.render import (
-    Assignments,
-    CanvasOption,
-    Fps,
-    Gaps,
-    Hold,
-    KeepOrder,
-    OnErrorOption,
-    ScalingOption,
-    Sources,
-    Start,
     asked,
     assigned,
+    canvas_option,
+    fps_option,
+    gaps_option,
+    hold_option,
+    keep_order_option,
+    on_error_option,
+    scaling_option,
+    set_option,
+    sources_argument,
+    start_option,
     with_warnings,
 )
-from renderer.cli.usage import AsJson
+from renderer.cli.usage import json_option
 from renderer.errors import ConfigError
 
-app = typer.Typer()
 
-
-@app.command(epilog=usage.CLIENT)
+@click.command(epilog=usage.CLIENT)
+@sources_argument
+@hold_option
+@fps_option
+@scaling_option
+@canvas_option
+@on_error_option
+@set_option
+@start_option
+@gaps_option
+@keep_order_option
+@click.option("--wait", is_flag=True, help="Wait until the job has ended and show its progress.")
+@fetch_option
+@overwrite_option
+@connect_option
+@curve_option
+@json_option
 def submit(
-    sources: Sources,
+    sources: tuple[str, ...],
     *,
-    hold: Hold = None,
-    fps: Fps = None,
-    scaling: ScalingOption = None,
-    canvas: CanvasOption = None,
-    on_error: OnErrorOption = None,
-    assignments: Assignments = None,
-    start: Start = None,
-    gaps: Gaps = None,
-    keep_order: KeepOrder = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait until the job has ended and show its progress.")] = False,
-    output: FetchTo = None,
-    overwrite: Overwrite = None,
-    connect: Connect = ENDPOINT,
-    curve: Curve = None,
-    as_json: AsJson = False,
+    hold: str | None,
+    fps: str | None,
+    scaling: str | None,
+    canvas: str | None,
+    on_error: str | None,
+    assignments: tuple[str, ...],
+    start: int | None,
+    gaps: str | None,
+    keep_order: bool,
+    wait: bool,
+    output: Path | None,
+    overwrite: bool | None,
+    connect: str,
+    curve: Path | None,
+    as_json: bool,
 ) -> None:
-    """Send images or a manifest to a running daemon, which must be allowed to read the local files in it."""
+    """Send images or a manifest to a running daemon. It must be allowed to read the local files in it.
+
+    A manifest is a .json, .jsonl, .csv or .ffconcat file, or - for stdin. Images are files, a directory, a quoted glob,
+    or a pattern such as frames_%04d.png.
+    """
     if output is not None and not wait:
         raise ConfigError("expected --wait with -o; without it, fetch the video later: stillreel result ID -o FILE")
     fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, TextIO
 
-import typer
+import click
 from pydantic import BaseModel
 from pydantic_core import to_json
 
@@ -63,7 +63,7 @@ def show_error(message: str) -> None:
 
 def show_note(message: str) -> None:
     """Print one line on stderr that is not an error."""
-    typer.echo(printable(message), err=True)
+    click.echo(printable(message), err=True)
 
 
 def _say(word: str, style: str, message: str) -> None:
@@ -112,7 +112,7 @@ def show_status(seen: JobStatus, *, as_json: bool) -> None:
     if as_json:
         _show_json(seen)
         return
-    typer.echo(status_line(seen))
+    click.echo(status_line(seen))
     if seen.error:
         show_error(seen.error.message)
 
@@ -123,7 +123,7 @@ def show_cancelled(seen: Sequence[JobStatus], *, as_json: bool) -> None:
         _show_json(seen)
         return
     for job in seen:
-        typer.echo(status_line(job))
+        click.echo(status_line(job))
     if not seen:
         show_note("none of your jobs is waiting or running")
 
@@ -158,9 +158,9 @@ def show_result(made: RenderResult, *, as_json: bool, on_stderr: bool = False) -
         _show_json(made)
         return
     if not on_stderr:
-        typer.echo(printable(made.video.url))
+        click.echo(printable(made.video.url))
     seconds = f", rendered in {made.timings['total']:.2f} s" if "total" in made.timings else ""
-    typer.echo(
+    click.echo(
         f"{made.frames} frames, {made.duration:.3f} s at {printable(made.fps)} fps, {made.width}x{made.height}, "
         f"{made.video.file_size} bytes, {printable(made.encoder)}{seconds}",
         err=on_stderr,
@@ -179,7 +179,7 @@ def show_log(lines: Sequence[LogLine], *, as_json: bool) -> None:
         _show_json(lines)
         return
     for line in lines:
-        typer.echo(printable(f"{line.timestamp} {line.level:<5} {line.message}"))
+        click.echo(printable(f"{line.timestamp} {line.level:<5} {line.message}"))
     if not lines:
         show_note("the job's log is empty or was removed")
 
@@ -190,9 +190,9 @@ def show_health(seen: Health, *, as_json: bool) -> None:
         _show_json(seen)
     elif seen.ready:
         work = f"{seen.jobs_running} of {seen.workers} workers render, {seen.jobs_queued} jobs wait"
-        typer.echo(f"ready: {work}, encoder {seen.encoder}")
+        click.echo(f"ready: {work}, encoder {seen.encoder}")
     else:
-        typer.echo(f"not ready: {printable('; '.join(seen.reasons))}")
+        click.echo(f"not ready: {printable('; '.join(seen.reasons))}")
 
 
 def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:
@@ -220,7 +220,7 @@ def jobs_display(*, as_json: bool) -> Iterator[Callable[[Sequence[JobStatus]], N
         def show(jobs: Sequence[JobStatus]) -> None:
             lines = {job.request_id: job.model_dump_json() if as_json else _change_line(job) for job in jobs}
             for line in (line for name, line in lines.items() if printed.get(name) != line):
-                typer.echo(line)
+                click.echo(line)
             printed.clear()
             printed.update(lines)
 
@@ -311,4 +311,4 @@ def show_findings(findings: Iterable[tuple[bool, str, str]]) -> None:
 
 
 def _show_json(value: BaseModel | Sequence[BaseModel]) -> None:
-    typer.echo(to_json(value, indent=2))
+    click.echo(to_json(value, indent=2))

@@ -1,29 +1,18 @@
-"""What the commands share: some options, the words for a wrong value of an option, and the exit codes.
+"""What the commands share: some options, and the exit codes.
 
 Exit codes mean the same everywhere; a line of each command's help names those that it can end with.
 """
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the answer as JSON on stdout.")]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings.")]
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the daemon keeps its files.")]
+# The type of a path; whether there is something, and what, is said in each command's own words.
+PATH = click.Path(path_type=Path)
 
-
-def in_our_words(error: typer.BadParameter) -> str:
-    """Return what is wrong with an option's value."""
-    if error.__cause__ is None:
-        return error.message
-    from pydantic import BaseModel, ValidationError  # noqa: PLC0415 - what has checked it is imported by then
-
-    from protocol.words import wrongs_in  # noqa: PLC0415 - as above
-
-    cause = error.__cause__
-    return "; ".join(map(str, wrongs_in(cause, BaseModel))) if isinstance(cause, ValidationError) else error.message
-
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON on stdout.")
+config_option = click.option("--config", "config_file", type=PATH, help="TOML file with settings.")
+data_dir_option = click.option("--data-dir", type=PATH, help="Where the daemon keeps its files.")
 
 DONE, FAILED, USAGE, UNREACHABLE, TRY_AGAIN = range(5)
 STOPPED = 130  # the code that shells use when Ctrl-C has ended something

@@ -16,9 +16,7 @@ from typing import Any
 import av
 import psutil
 import pytest
-import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from renderer.cli.batch import batch
 from tests.daemon_process import MARK, marked, picture, workers_of
@@ -111,12 +109,10 @@ RunBatch = Callable[..., Ended]
 @pytest.fixture
 def run(tree: Tree) -> RunBatch:
     """Return a function that runs the command on the tree, in this process."""
-    app = typer.Typer()
-    app.command()(batch)
 
     def run(*arguments: str, directory: Path | None = None, out: Path | None = None) -> Ended:
         result: Result = CliRunner().invoke(
-            app, [str(directory or tree.root), "--out", str(out or tree.out), "-j", "2", "--json", *arguments]
+            batch, [str(directory or tree.root), "--out", str(out or tree.out), "-j", "2", "--json", *arguments]
         )
         if result.exception and not isinstance(result.exception, SystemExit):
             raise result.exception

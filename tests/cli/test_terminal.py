@@ -1,12 +1,11 @@
 """What the command line shows, as text."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
-from protocol.schema import Fault, JobStatus, StateName
-from renderer.cli.client import State
+from protocol.schema import Fault, JobStatus
 from renderer.cli.terminal import job_lines, span_words, state_name, status_line
 
 NOW = datetime(2025, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -135,7 +134,3 @@ def test_a_span_is_told_in_six_characters(seconds: float, words: str) -> None:
 
 def test_no_span_is_a_dash() -> None:
     assert span_words(None) == "-"
-
-
-def test_every_state_can_be_asked_for() -> None:
-    assert tuple(state.value for state in State) == get_args(StateName)
