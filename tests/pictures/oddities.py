@@ -41,18 +41,6 @@ from tests.pictures.matrix import (
 )
 
 
-@functools.cache
-def samples() -> tuple[Sample, ...]:
-    """Return the whole matrix, made once for all tests of a process."""
-    m = matrix
-    families = (
-        m.png, m.png_colour, m.apng, m.tiff, m.tiff_refused, m.bmp, m.netpbm, m.jpeg2000, m.avif, m.heic, m.jxl, m.exr,
-        m.webp, m.gif, m.jpeg, m.others, m.dpx, m.tga, m.ico, m.psd, m.refused,
-        png, pam, tiff, bmp, icons, jpeg, gif, jpeg2000, avif, sun_raster, radiance, named,
-    )  # fmt: skip
-    return tuple(sample for family in families for sample in family())
-
-
 def png() -> Iterator[Sample]:
     """Orders and damage that real writers and bad lines make."""
     rgb, one = quantised(gradient(), 8), quantised(grey(), 8)
@@ -663,3 +651,24 @@ def named() -> Iterator[Sample]:
         "a RAR archive": b"Rar!\x1a\7", "a video (MPEG)": b"\0\0\1\xba", "a DjVu document": b"AT&TFORM",
     }.items():  # fmt: skip
         yield Sample(f"named {words}", head + bytes(64), None, words)
+
+
+_PLAIN = (
+    matrix.png, matrix.png_colour, matrix.apng, matrix.tiff, matrix.tiff_refused, matrix.bmp, matrix.netpbm,
+    matrix.jpeg2000, matrix.avif, matrix.heic, matrix.jxl, matrix.exr, matrix.webp, matrix.gif, matrix.jpeg,
+    matrix.others, matrix.dpx, matrix.tga, matrix.ico, matrix.psd, matrix.refused,
+)  # fmt: skip
+_ODD = (png, pam, tiff, bmp, icons, jpeg, gif, jpeg2000, avif, sun_raster, radiance, named)
+FAMILIES = {each.__name__: each for each in _PLAIN} | {f"odd {each.__name__}": each for each in _ODD}
+
+
+@functools.cache
+def of(family: str) -> tuple[Sample, ...]:
+    """Return the files of a family, made when they are first asked for and once for all tests of a process."""
+    return tuple(FAMILIES[family]())
+
+
+def samples() -> Iterator[Sample]:
+    """Yield the whole matrix."""
+    for family in FAMILIES:
+        yield from of(family)

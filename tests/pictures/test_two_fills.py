@@ -13,21 +13,13 @@ from renderer.pictures.decode import decode
 from renderer.pictures.formats import DECODERS
 from tests.pictures.filled import FILLS, Child, Died, Pair, pair
 from tests.pictures.fuzz import cuts, damaged
-from tests.pictures.matrix import Sample
-from tests.pictures.oddities import samples
-
-SAMPLES = list(samples())
-FAMILIES = sorted({sample.name.split()[0] for sample in SAMPLES})
+from tests.pictures.oddities import FAMILIES, of, samples
 
 
 @pytest.fixture(scope="module")
 def both() -> Iterator[Pair]:
     with pair() as children:
         yield children
-
-
-def of(family: str) -> list[Sample]:
-    return [sample for sample in SAMPLES if sample.name.split()[0] == family]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -90,7 +82,7 @@ def test_every_kind_of_the_table_has_a_sample_that_is_shown() -> None:
     from renderer.pictures.header import read_header
 
     seen = set()
-    for sample in SAMPLES:
+    for sample in samples():
         if sample.shows is not None:
             header = read_header(sample.data, 10**8)
             seen.add((header.format, header.kind))
@@ -101,7 +93,7 @@ def test_every_kind_of_the_table_has_a_sample_that_is_shown() -> None:
 @pytest.mark.parametrize("width", [62, 1 << 20, 318767165])
 def test_a_file_that_names_two_sizes_is_refused_before_anything_is_decoded(width: int) -> None:
     """A JPEG 2000 whose box says more than its codestream kept Pillow busy for more than a minute."""
-    data = next(sample.data for sample in SAMPLES if sample.name == "jp2 rgb 2")
+    data = next(sample.data for sample in samples() if sample.name == "jp2 rgb 2")
     box = data.index(b"ihdr") + 8
     with pytest.raises(DecodeFailed, match="names one size"):
         decode(data[:box] + width.to_bytes(4, "big") + data[box + 4 :], background=(0, 0, 0), max_pixels=10**7)
