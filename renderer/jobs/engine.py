@@ -33,7 +33,7 @@ from renderer.jobs import asked, outcome
 from renderer.jobs.job import Job, State, Submission, owner_of
 from renderer.jobs.outcome import Places
 from renderer.jobs.queue import WaitingJobs
-from renderer.jobs.slots.base import AttemptLost, Ending, OpenSlot, RenderTask, Slot
+from renderer.jobs.slots.base import AttemptLost, Ending, OpenSlot, RenderTask, Slot, ready_until
 from renderer.jobs.slots.progress import receiving
 from renderer.jobs.store import JobStore
 from renderer.observe.metrics import Metrics, Snapshot
@@ -249,8 +249,7 @@ class Engine:
     async def _serve(self, slot: Slot) -> None:
         """Give one slot job after job."""
         while True:
-            await slot.prepare()
-            job = self._store.live(await self._waiting.take())
+            job = self._store.live(await ready_until(slot, self._waiting.take))
             if job is None or job.state is not State.QUEUED:
                 continue
             try:

@@ -19,12 +19,17 @@ class FakeSlot:
     def __init__(self, progress_address: str) -> None:
         self.begun: list[str] = []
         self.goes_on = asyncio.Event()
+        self._lost = asyncio.Event()
         self._report_progress = ProgressSender(progress_address)
         self._attempt: asyncio.Future[Ending] | None = None
         self._verdict: Ending | None = None
 
     async def prepare(self) -> None:
         pass
+
+    async def lost(self) -> None:
+        await self._lost.wait()
+        self._lost.clear()
 
     async def held_pictures_refusal(self, _: EncodeSettings) -> str | None:
         return None
@@ -44,8 +49,10 @@ class FakeSlot:
             self._attempt.cancel()
 
     def lose(self) -> None:
-        """End the attempt as one whose place is gone."""
+        """End the attempt, or the wait for one, as one whose place is gone."""
         self.stop(AttemptLost("its place is gone"))
+        if not self.is_at_work:
+            self._lost.set()
 
     @property
     def is_at_work(self) -> bool:

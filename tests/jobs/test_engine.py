@@ -576,6 +576,21 @@ def test_a_worker_that_is_killed_while_idle_costs_no_attempt(tmp_path: Path) -> 
     asyncio.run(scenario())
 
 
+def test_a_worker_that_is_killed_while_idle_is_replaced_though_no_job_comes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as at:
+            at.submit("a")
+            await at.finished("a")
+            for _ in range(3):
+                before = workers()
+                kill_workers()
+                await at.when(lambda known=before: set(workers()) - set(known), "another worker is there")
+            at.submit("b")
+            assert (await at.finished("b")).attempts == 1
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.logs_errors
 def test_a_system_that_can_start_no_worker_is_waited_for(tmp_path: Path, gate: Gate) -> None:
     """Descriptors have run out, and a worker takes some."""

@@ -34,6 +34,9 @@ class Local:
     async def begun(self) -> None:
         while not self._gate.fetched:  # noqa: ASYNC110 - the gate is in another thread
             await asyncio.sleep(0.01)
+        await self.is_idle()
+
+    async def is_idle(self) -> None:
         workers = [child for child in psutil.Process().children(recursive=True) if self._is_ours(child)]
         self._seen = [process for worker in workers for process in (worker, *worker.children(recursive=True))]
         assert self._seen
@@ -55,6 +58,9 @@ class Fake:
     async def begun(self) -> None:
         while not self.slot.begun:  # noqa: ASYNC110 - a turn of the loop
             await asyncio.sleep(0)
+
+    async def is_idle(self) -> None:
+        await asyncio.sleep(0)
 
     def lose(self) -> None:
         self.slot.lose()
@@ -176,6 +182,21 @@ def test_an_attempt_whose_place_is_lost_says_so_and_the_slot_gets_another(on: On
         assert isinstance(ending, AttemptLost)
         assert ending.cause == "worker"
         assert not at.place.is_at_work()
+        assert await at.is_ready()
+
+    on(scenario)
+
+
+def test_a_place_that_is_lost_while_nothing_runs_says_so_and_the_slot_gets_another(on: On) -> None:
+    async def scenario(at: Bench) -> None:
+        assert await at.is_ready()
+        losing = asyncio.create_task(at.slot.lost())
+        await at.place.is_idle()
+        assert not losing.done()
+        at.place.lose()
+        async with asyncio.timeout(60):
+            await losing
+        await at.slot.prepare()
         assert await at.is_ready()
 
     on(scenario)

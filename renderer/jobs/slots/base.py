@@ -7,10 +7,11 @@ promises that are made here.
 The progress of an attempt goes as datagrams to the address that the slot was opened with (progress.py).
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from protocol.schema import Fault
 from renderer.config import EncodeSettings, RenderSettings
@@ -62,6 +63,9 @@ class Slot(Protocol):
         A place that is not available now is tried again until it is, with a line in the log for each try.
         """
 
+    async def lost(self) -> None:
+        """Return once the place is lost while nothing runs; `prepare` then gets another."""
+
     async def held_pictures_refusal(self, settings: EncodeSettings) -> str | None:
         """Try whether the encoder's pictures can be held in this place; return why not, or None if they can."""
 
@@ -87,3 +91,23 @@ class Slot(Protocol):
 
 
 OpenSlot = Callable[[str], Slot]  # given the address that progress is sent to
+
+_Work = TypeVar("_Work")
+
+
+async def ready_until(slot: Slot, work_comes: Callable[[], Awaitable[_Work]]) -> _Work:
+    """Keep a slot ready until there is work for it, and return the work.
+
+    Args:
+        work_comes: waits for work; when it is cancelled while it waits, none is lost.
+    """
+    while True:
+        await slot.prepare()
+        coming, losing = asyncio.ensure_future(work_comes()), asyncio.ensure_future(slot.lost())
+        try:
+            await asyncio.wait([coming, losing], return_when=asyncio.FIRST_COMPLETED)
+            if coming.done():
+                return coming.result()
+        finally:
+            coming.cancel()
+            losing.cancel()

@@ -10,10 +10,12 @@ daemon itself was stopped for a while, as in a container that was paused.
 
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Protocol
 
 from pebble import ProcessExpired
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 _TAKERS = 2  # how many workers a job is offered to in one attempt
 _TRIAL_S: Final = 60.0  # for a self-test that takes a fifth of a second on a machine with nothing else to do
 _LOOK_S = 1.0  # between two checks that the worker still exists
+_BEGINS_S = 0.05  # about what a new process takes to say its number
 _LEAST_WORK: Final = 0.01  # of a core; an idle process with a timer uses less
 _STOOD_STILL_S: Final = 5.0  # how late a check may be on a machine that is merely busy
 # The signals by which a fault in native code ends a process; a kill from outside is not the fault of an image.
@@ -77,8 +80,10 @@ class LocalSlot:
     ) -> None:
         self._settings = settings
         self._metrics = metrics or Metrics()
-        self._worker = Worker(progress_address, settings, worker_log, reach)
+        self._new_worker = partial(Worker, progress_address, settings, worker_log, reach)
+        self._worker = self._new_worker()
         self._attempt: asyncio.Future[RenderReport | Fault] | None = None
+        self._ending: asyncio.Future[None] | None = None  # of a worker that was lost
         self._verdict: Ending | _Unclear | None = None
         self._reason = ""
         self._watchdog = Watchdog(self._worker, settings.progress_timeout_s)
@@ -86,7 +91,7 @@ class LocalSlot:
     async def run(self, task: RenderTask) -> Ending:
         """Run one attempt to its end.
 
-        The death of an idle worker is noticed only now; the job did not cause it and gets another worker. An image
+        A worker that died before it began the job did not do so because of it, and another is given the job. An image
         whose decoder crashes or hangs ends the job with a fault. If it is not clear which image that was, the job is
         started once more and decodes one image at a time, so that only one image can be at fault.
         """
@@ -170,6 +175,25 @@ class LocalSlot:
                 words = str(error) or f"the server that workers are forked from has ended ({type(error).__name__})"
                 log.error("no worker can be started: %s", words, extra={"action": "worker"})  # noqa: TRY400 - in words
                 await asyncio.sleep(_LOOK_S)
+
+    async def lost(self) -> None:
+        """Return once the worker has died; another takes its place at once, which `prepare` starts."""
+        while (process := self._worker.open_process()) is None:
+            if self._worker.is_broken:
+                return
+            await asyncio.sleep(_BEGINS_S)
+        loop, has_ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(process, has_ended.set)
+        try:
+            await has_ended.wait()
+        finally:
+            loop.remove_reader(process)
+            os.close(process)
+        log.info("an idle worker has ended and is replaced", extra={"action": "worker"})
+        self._metrics.worker_restarted("died")
+        # Pebble takes a tenth of a second to give a pool up, which the next worker need not wait for.
+        dead, self._worker = self._worker, self._new_worker()
+        self._ending = loop.run_in_executor(None, dead.close)
 
     async def _try(self, task: RenderTask) -> Ending | _Unclear | None:
         """Run one attempt; return None if the worker did not take it."""

@@ -12,6 +12,7 @@ The code that runs in the process is in rendering.py. Its functions are called b
 load the decoders into the daemon.
 """
 
+import contextlib
 import multiprocessing
 import os
 import pkgutil
@@ -143,6 +144,13 @@ class Worker:
         report = self._crash_report.read_text(encoding="ascii", errors="replace")
         found = re.search(r"^Current thread 0x([0-9a-f]+) ", report, re.MULTILINE)
         return int(found[1], 16) if found else None
+
+    def open_process(self) -> int | None:
+        """Return a descriptor that can be read from once the process has ended; None while none can be had."""
+        begun = self._processes()[-1:]
+        with contextlib.suppress(OSError):  # it has ended, there are no descriptors left, or Linux is older than 5.3
+            return os.pidfd_open(begun[0]) if begun else None
+        return None
 
     def worked_s(self) -> float:
         """Return the processor time that the process and its child processes have used so far."""
