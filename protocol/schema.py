@@ -23,6 +23,7 @@ from pydantic_core import PydanticKnownError
 
 from protocol.bounded import a_few_at_a_time, at_most, refuse_many_fields
 from protocol.errors import dotted
+from protocol.objects import checked_object
 
 FPS_MIN, FPS_MAX = 1, 120
 AUTO_FPS = "auto"
@@ -130,7 +131,9 @@ class _Strict(BaseModel):
 class ImageFrame(_Strict):
     """One still and how long it is held, either in frames or in seconds."""
 
-    url: str = Field(min_length=1, description="http(s), data:, file: or a path, cid:N for attachment N")
+    url: str = Field(
+        min_length=1, description="http(s), data:, file: or a path, cid:N for attachment N, an object such as s3://..."
+    )
     frames: Count = Field(1, description="number of frames that it is held for")
     duration: Seconds | None = Field(None, description="seconds that it is held for, in place of frames")
 
@@ -139,6 +142,14 @@ class ImageFrame(_Strict):
         if self.duration is not None and "frames" in self.model_fields_set:
             raise ValueError("expected frames or duration, found both")
         return self
+
+
+class Output(_Strict):
+    """Where the video goes, in place of the server's own disk."""
+
+    url: Annotated[str, AfterValidator(checked_object)] = Field(
+        description="the object that it becomes, such as s3://bucket/name.mp4, in a bucket that the server may write"
+    )
 
 
 class RenderRequest(_Strict):
@@ -185,6 +196,7 @@ class RenderRequest(_Strict):
         description='of the first frame, "HH:MM:SS:FF"; with ";" before the frames 29.97 and 59.94 fps drop numbers',
     )
     sync_mode: bool = Field(False, description="true: the video's bytes come with the answer")
+    output: Output | None = Field(None, description="the object that the video becomes; not with sync_mode")
     request_id: str | None = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="idempotency key; generated if absent"
     )

@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 
 from protocol.endpoint import DEFAULT_ENDPOINT, checked_endpoint
+from protocol.objects import checked_prefix
 from protocol.words import wrongs_in
 from renderer.errors import ConfigError
 from renderer.work import NvencFindings
@@ -132,6 +133,9 @@ def _authorities(path: Path | None) -> Path | None:
     return path
 
 
+ObjectPrefixes = Annotated[tuple[Annotated[str, AfterValidator(checked_prefix)], ...], BeforeValidator(_split_words)]
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # for when it is first used
 
@@ -166,6 +170,9 @@ class FetchSettings(_Part):
     allow_http: bool = Field(True, description="http(s) urls at public addresses; false: none at all")
     allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], BeforeValidator(_read_networks)] = Field(
         (), description="networks such as 10.1.0.0/16 that http(s) urls may reach though they are not public"
+    )
+    allow_objects: ObjectPrefixes = Field(
+        (), description="buckets such as s3://reels, or prefixes such as s3://reels/stills, whose objects may be read"
     )
     max_image_bytes: int = Field(50 * MEBIBYTE, ge=1, description="the hosted service's limit")
     download_timeout_s: float = Field(60, gt=0, description="for one image, redirects included")
@@ -230,6 +237,18 @@ class NvencSettings(_Part):
     )
     hold_pictures: bool = Field(True, description="false: a GPU encodes every frame of a hold")
     hold_pictures_refusal: str = Field("the settings say so", description="the reason that results give for that")
+
+
+class OutputSettings(_Part):
+    """Videos that requests want in object storage; see docs/objects.md."""
+
+    allow_objects: ObjectPrefixes = Field(
+        (), description="buckets such as s3://reels, or prefixes such as s3://reels/videos, which they may be put into"
+    )
+    put_timeout_s: float = Field(600, gt=0, description="for putting one video")
+    presign_s: int = Field(
+        0, ge=0, le=7 * 86400, description="seconds that the url in an answer opens the video for everybody; 0: s3://"
+    )
 
 
 class EngineSettings(_Part):
@@ -332,6 +351,7 @@ class Settings(_Part):
     pictures: PictureSettings = Field(default_factory=PictureSettings)
     encode: EncodeSettings = Field(default_factory=EncodeSettings)
     nvenc: NvencSettings = Field(default_factory=NvencSettings)
+    outputs: OutputSettings = Field(default_factory=OutputSettings)
     engine: EngineSettings = Field(default_factory=EngineSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     spool: SpoolSettings = Field(default_factory=SpoolSettings)
@@ -351,6 +371,7 @@ class RenderSettings(_Part):
     pictures: PictureSettings = Field(default_factory=PictureSettings)
     encode: EncodeSettings = Field(default_factory=EncodeSettings)
     nvenc: NvencSettings = Field(default_factory=NvencSettings)
+    outputs: OutputSettings = Field(default_factory=OutputSettings)
     gpus: NvencFindings | None = None
     max_canvas_side: int = MAX_CANVAS_SIDE
 
@@ -361,6 +382,7 @@ def render_settings(settings: Settings, gpus: NvencFindings | None = None) -> Re
         pictures=settings.pictures,
         encode=settings.encode,
         nvenc=settings.nvenc,
+        outputs=settings.outputs,
         gpus=gpus,
         max_canvas_side=settings.limits.max_canvas_side,
     )

@@ -159,7 +159,15 @@ class _Daemon:
             settings.engine, render, self._store, self._places, open_slot, metrics=metrics, tries_holds=True
         )
         callees = Guard(settings.webhooks.allow_networks, setting="webhooks.allow_networks")
-        intake = Intake(settings.limits, settings.fetch, engine, self._places.attachments, self._gpus, callees=callees)
+        intake = Intake(
+            settings.limits,
+            settings.fetch,
+            engine,
+            self._places.attachments,
+            self._gpus,
+            callees=callees,
+            outputs=settings.outputs.allow_objects,
+        )
         ring, logs = CurveRing(self._data_dir), JobLogReader(self._places.logs)
         server = ZmqServer(settings.server, engine, intake, ring, logs)
         for endpoint in server.endpoints:

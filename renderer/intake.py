@@ -32,6 +32,7 @@ from renderer.errors import (
 )
 from renderer.geometry import CanvasLimits, Size
 from renderer.net.addresses import Guard
+from renderer.net.objects import check_output
 from renderer.net.url import check_callee
 from renderer.pictures.fetch import Fetcher
 from renderer.pictures.reel import together
@@ -44,12 +45,18 @@ _WEBHOOK_URL = re.compile(r"(?i:https?)://[!-\"$-.0->A-\[\]-~]+(?:[/?#][!-\[\]-~
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a request comes from, which decides which files it may read."""
+    """Where a request comes from, which decides which files it may read.
+
+    Attributes:
+        callees: judges whom it may call; None: nobody, as from the command line.
+        outputs: the prefixes that objects may be put below; None: its video goes where the command line says.
+    """
 
     attachments: tuple[Attachment, ...] = ()
     base: Path | None = None
     any_path: bool = False
     callees: Guard | None = None
+    outputs: tuple[str, ...] | None = None
 
 
 def parse_request(params: Mapping[str, Any], max_images: int | None = None) -> RenderRequest:
@@ -97,6 +104,8 @@ def render_job(
     faults: list[JobError] = []
     with _noting(faults):
         _refuse_what_is_not_there(request, origin)
+    with _noting(faults):
+        _check_output(request, origin)
     with _noting(faults):
         _check_sides(request, limits)
     line = None
@@ -154,6 +163,16 @@ def _refuse_what_is_not_there(request: RenderRequest, origin: Origin) -> None:
             check_callee(request.webhook_url, origin.callees)
         except FetchFailed as error:
             raise InvalidRequest(error.message, loc=("webhook_url",)) from error
+
+
+def _check_output(request: RenderRequest, origin: Origin) -> None:
+    if request.output is None:
+        return
+    if origin.outputs is None:
+        raise NotSupported("the command line says where videos go; leave this field out", loc=("output",))
+    if request.sync_mode:
+        raise InvalidRequest("expected output or sync_mode, found both", loc=("sync_mode",))
+    check_output(request.output.url, origin.outputs)
 
 
 def refuse_missing_gpu(request: RenderRequest, gpus: NvencFindings | None) -> None:

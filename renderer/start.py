@@ -29,6 +29,7 @@ from renderer.geometry import Canvas
 from renderer.jobs.slots import confinement
 from renderer.jobs.slots.confinement import Roots
 from renderer.jobs.slots.reach import Reach
+from renderer.net.objects import missing_extra
 from renderer.processes import Child
 
 log = logging.getLogger(__name__)
@@ -59,6 +60,9 @@ def check(settings: Settings) -> None:
     for root in settings.fetch.allow_roots:
         if not root.is_dir():
             raise ConfigError(f"fetch.allow_roots: expected a directory, found {root}")
+    missing = missing_extra()
+    if missing and (settings.fetch.allow_objects or settings.outputs.allow_objects):
+        raise ConfigError(missing)
     _check_plain_encoding(ffmpeg, settings)
     _give_freed_memory_back()
 

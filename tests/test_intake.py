@@ -52,7 +52,7 @@ def refusal(kind: type[JobError], job_of, *images: dict[str, Any], **fields: Any
 
 
 def test_faults_of_fields_limits_and_urls_are_named_in_one_answer(job_of) -> None:
-    images = [{"url": "../a.png", "frames": 200}, {"url": "s3://a"}]
+    images = [{"url": "../a.png", "frames": 200}, {"url": "ftp://a"}]
     with pytest.raises(JobError) as raised:
         job_of(*images, width=9000, timecode="25:00:00:00", webhook_url="https://example.com/")
     fault = raised.value.fault()
@@ -70,7 +70,7 @@ def test_faults_of_fields_limits_and_urls_are_named_in_one_answer(job_of) -> Non
 
 def test_durations_that_are_too_short_are_named_with_other_faults_and_twenty_at_most(fetch: FetchSettings) -> None:
     def fault_of(count: int):
-        images = [{"url": f"s3://bucket/{number}.png", "duration": 0.001} for number in range(count)]
+        images = [{"url": f"ftp://host/{number}.png", "duration": 0.001} for number in range(count)]
         with pytest.raises(JobError) as raised:
             render_job(parse_request({"images": images, "timecode": "25:00:00:00"}), RequestLimits(), fetch)
         return raised.value.fault()

@@ -153,7 +153,7 @@ def test_faults_that_may_pass_are_worth_a_try_only_if_all_may(job_of: JobOf, tmp
 
 def test_urls_that_may_not_be_read_are_named_at_once_where_no_other_is_left(job_of: JobOf) -> None:
     with pytest.raises(FetchFailed) as caught:
-        job_of("../out.png", "s3://bucket/a.png", "/etc/passwd")
+        job_of("../out.png", "ftp://bucket/a.png", "/etc/passwd")
     assert [(type(each), each.loc[1]) for each in (caught.value, *caught.value.others)] == [
         (FetchFailed, 0),
         (NotSupported, 1),
@@ -162,7 +162,7 @@ def test_urls_that_may_not_be_read_are_named_at_once_where_no_other_is_left(job_
 
 
 def test_a_daemon_names_urls_that_may_not_be_read_together_with_bad_files(stills: Path) -> None:
-    urls = ("20.png", "s3://bucket/a.png", "gone.png", "/etc/passwd", "cut.png", "words.png")
+    urls = ("20.png", "ftp://bucket/a.png", "gone.png", "/etc/passwd", "cut.png", "words.png")
 
     async def scenario() -> Fault | None:
         fetch = FetchSettings(allow_roots=(stills,))
@@ -185,7 +185,7 @@ def test_a_daemon_names_urls_that_may_not_be_read_together_with_bad_files(stills
 
 
 def test_what_the_command_line_renders_names_bad_urls_files_and_pictures_in_one_answer(stills: Path) -> None:
-    urls = ("20.png", "s3://bucket/a.png", "gone.png", "cut.png", "file://elsewhere/a.png", "words.png")
+    urls = ("20.png", "ftp://bucket/a.png", "gone.png", "cut.png", "file://elsewhere/a.png", "words.png")
     with pytest.raises(JobError) as raised:
         render_here({"images": [{"url": url} for url in urls]}, stills / "out.mp4", base=stills)
     fault = raised.value.fault()

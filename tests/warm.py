@@ -56,6 +56,8 @@ _LIMITS = (
 )
 _READ_LATE = (
     "STILLREEL_",
+    "AWS_",
+    "SOURCE_DATE_EPOCH",
     "XDG_",
     "TEST_DAEMON_MARK",
     "TMPDIR",

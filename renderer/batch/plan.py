@@ -124,7 +124,7 @@ OUTPUT_FORMAT: Final = 2
 """A number that goes up whenever the same request gives another video than before, even if only a default changed."""
 
 # These fields decide when and for whom a video is made, not how it looks; images and fps have entries of their own.
-_OUTSIDE: Final = {"images", "fps", "sync_mode", "priority", "start_timeout", "webhook_url"}
+_OUTSIDE: Final = {"images", "fps", "sync_mode", "priority", "start_timeout", "webhook_url", "output"}
 _DIGITS: Final = 12
 _UNREADABLE: Final = "unreadable"
 _KNOWN_MAX: Final = 100_000

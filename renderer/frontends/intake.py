@@ -75,6 +75,7 @@ class Intake:
         gpus: NvencFindings | None = None,
         *,
         callees: Guard = Guard(),  # noqa: B008 - a frozen value
+        outputs: tuple[str, ...] = (),
     ) -> None:
         """Store the limits to check against, and the engine that takes the jobs.
 
@@ -82,7 +83,9 @@ class Intake:
             directory: gets one directory per job that brings files.
             gpus: the findings about the machine; None: the worker refuses.
             callees: judges which addresses webhooks may name.
+            outputs: prefixes that videos may be put below, as objects.
         """
+        self._outputs = outputs
         self._callees = callees
         self._gpus = gpus
         self._limits = limits
@@ -140,7 +143,8 @@ class Intake:
         files = Files(self._directory / uuid.uuid4().hex)
         try:
             saved = tuple(Attachment(files.path_of(index), layout) for index, layout in enumerate(layouts))
-            work = await self._work(request, Origin(saved, door.base, callees=self._callees))
+            origin = Origin(saved, door.base, callees=self._callees, outputs=self._outputs)
+            work = await self._work(request, origin)
             work = replace(work, warnings=door.warnings)
             work = await asyncio.to_thread(files.save, work, attachments, Fetcher(self._fetch))
             kept = files.directory if work.attachments else None

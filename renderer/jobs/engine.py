@@ -65,7 +65,7 @@ class Engine:
     ) -> None:
         """Store the parts that it works with; with `tries_holds` one slot first tests whether pictures can be held."""
         self._settings = settings
-        self._render = render
+        self.render_settings = render
         self._store = store
         self._places = places
         self._open_slot = open_slot
@@ -99,7 +99,7 @@ class Engine:
         with receiving(progress_address, self._take_progress):
             slots = [self._open_slot(progress_address) for _ in range(self._settings.workers)]
             try:
-                if self._tries_holds and self._render.encode.hold_pictures:
+                if self._tries_holds and self.render_settings.encode.hold_pictures:
                     await self._try_held_pictures(slots[0])
                 async with asyncio.TaskGroup() as serving:
                     for slot in slots:
@@ -110,10 +110,10 @@ class Engine:
 
     async def _try_held_pictures(self, slot: Slot) -> None:
         """Have every job encode its holds frame by frame where the self-test of held pictures fails."""
-        if refused := await slot.held_pictures_refusal(self._render.encode):
+        if refused := await slot.held_pictures_refusal(self.render_settings.encode):
             findings = {"hold_pictures": False, "hold_pictures_refusal": refused}
-            encode = self._render.encode.model_copy(update=findings)
-            self._render = self._render.model_copy(update={"encode": encode})
+            encode = self.render_settings.encode.model_copy(update=findings)
+            self.render_settings = self.render_settings.model_copy(update={"encode": encode})
 
     async def drain(self, timeout_s: float) -> None:
         """Begin no more jobs, and let those that run come to their end; what waits is kept for the next daemon."""
@@ -272,8 +272,7 @@ class Engine:
         task: RenderTask | None = None
         ending: Ending
         try:
-            work, place = self._store.work(job.id), outcome.prepare(job)
-            task = RenderTask(job.id, work, place, self._render, is_private=not job.is_kept_elsewhere)
+            task = outcome.task_for(job, self._store.work(job.id), self.render_settings)
         except StillreelError as error:
             ending = error.fault()
         else:
@@ -374,7 +373,7 @@ class Engine:
         return [self.status(job) for job in self._store.newest(states, query.limit, owner)]
 
     def health(self) -> Health:
-        gpus = self._render.gpus
+        gpus = self.render_settings.gpus
         refusal = gpus.refusal if gpus else NO_GPU_ENCODER
         reasons = []
         if self._waiting.is_closed:

@@ -12,6 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
 
+from protocol.objects import is_object
 from protocol.schema import Fault, JobStatus, Progress, RenderResult, Status
 from renderer.jobs.hooks import Hook
 from renderer.work import RenderJob
@@ -171,6 +172,11 @@ class Job:
     @property
     def is_finished(self) -> bool:
         return self.state.is_last
+
+    @property
+    def is_object(self) -> bool:
+        """Whether its video has become an object, which is nobody's to remove here."""
+        return self.result is not None and is_object(self.result.video.url)
 
     @property
     def outcome(self) -> RenderResult | Fault:

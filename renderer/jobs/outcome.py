@@ -5,6 +5,7 @@ ended well. A worker that outlives its daemon for a moment can therefore never w
 """
 
 import contextlib
+import hashlib
 import logging
 import shutil
 import tempfile
@@ -15,14 +16,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from protocol.errors import ERRORS
+from protocol.objects import parse_object
 from protocol.schema import Fault
 from renderer.config import RenderSettings
 from renderer.disk import is_full, sync, write_failure
 from renderer.errors import NotSupported, WorkerLost
 from renderer.jobs.job import Job, State
-from renderer.jobs.slots.base import AttemptLost, Ending, RenderTask
+from renderer.jobs.slots.base import AttemptLost, Destination, Ending, RenderTask
 from renderer.jobs.slots.reach import Reach
-from renderer.work import RenderReport
+from renderer.net.objects import check_output
+from renderer.work import RenderJob, RenderReport
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +169,26 @@ def prepare(job: Job) -> Path:
     return job.output / f"{_ATTEMPT}{job.attempts}-{uuid.uuid4().hex[:8]}.mp4"
 
 
+def task_for(job: Job, work: RenderJob, render: RenderSettings) -> RenderTask:
+    """Return the task of an attempt at a job.
+
+    Raises:
+        OutputFailed, StorageFull: no directory can be made for its video.
+        JobError: its video may not become the object that was asked for, as the settings are now.
+    """
+    wanted, destination = work.request.output, None
+    if wanted:
+        check_output(wanted.url, render.outputs.allow_objects)
+        destination = Destination(wanted.url, _mark(job))
+    is_private = not job.is_kept_elsewhere
+    return RenderTask(job.id, work, prepare(job), render, is_private=is_private, destination=destination)
+
+
+def _mark(job: Job) -> str:
+    """Return what tells the videos of this job from those of all others."""
+    return hashlib.sha256(f"{job.id}\0{job.number}\0{job.accepted_at!r}".encode()).hexdigest()
+
+
 def apply_ending(job: Job, task: RenderTask | None, ending: Ending, attempts: int) -> Job:
     """Return the job as this ending leaves it; a report's video gets its name.
 
@@ -217,7 +240,7 @@ def refuse_to_make_again(job: Job) -> None:
 def relocated(job: Job, directory: Path) -> Job:
     """Return a finished job as its owner has moved its video, which is not the daemon's any more."""
     result = job.result
-    if result:
+    if result and not job.is_object:
         video = result.video.model_copy(update={"url": (directory / VIDEO_NAME).absolute().as_uri()})
         result = result.model_copy(update={"video": video})
     return replace(job, result=result, output=directory, is_kept_elsewhere=True, video_bytes=0)
@@ -234,13 +257,9 @@ def log_end(job: Job) -> None:
 
 
 def _done(job: Job, task: RenderTask, report: RenderReport, now: float) -> Job:
-    video = job.output / VIDEO_NAME
-    task.output.replace(video)
-    remove_attempts(job)
-    sync(job.output)
-    sync(job.output.parent)  # the directory is new as well
+    url, name = _of_object(job, task.destination.url) if task.destination else _kept(job, task)
     request = task.work.request.model_copy(update={"request_id": job.request_id})
-    result = report.result(video.as_uri(), VIDEO_NAME, request)
+    result = report.result(url, name, request)
     return job.moved(
         State.DONE,
         result=result,
@@ -248,8 +267,26 @@ def _done(job: Job, task: RenderTask, report: RenderReport, now: float) -> Job:
             update={"images_done": job.progress.images, "frames_done": job.progress.frames, "stage": "done"}
         ),
         finished_at=now,
-        video_bytes=0 if job.is_kept_elsewhere else result.video.file_size,
+        video_bytes=0 if job.is_kept_elsewhere or task.destination else result.video.file_size,
     )
+
+
+def _kept(job: Job, task: RenderTask) -> tuple[str, str]:
+    """Give a video its final name, and return its url and that name."""
+    video = job.output / VIDEO_NAME
+    task.output.replace(video)
+    remove_attempts(job)
+    sync(job.output)
+    sync(job.output.parent)  # the directory is new as well
+    return video.as_uri(), VIDEO_NAME
+
+
+def _of_object(job: Job, url: str) -> tuple[str, str]:
+    """Remove the directory of a video that has become an object, and return its url and its name."""
+    remove_attempts(job)
+    with contextlib.suppress(OSError):  # a directory of manifests has files of others
+        job.output.rmdir()
+    return url, parse_object(url).file_name
 
 
 def _lost(job: Job, lost: AttemptLost, attempts: int) -> Job | Fault:

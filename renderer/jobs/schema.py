@@ -246,7 +246,7 @@ def _from(root: Path, path: Path) -> Path:
 
 
 def _stored_result(job: Job, root: Path) -> RenderResult | None:
-    if job.result is None or job.is_kept_elsewhere:
+    if job.result is None or job.is_kept_elsewhere or job.is_object:
         return job.result
     video = job.output / job.result.video.file_name
     return _at(job.result, str(video.relative_to(root))) if video.is_relative_to(root) else job.result

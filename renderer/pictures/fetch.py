@@ -1,12 +1,12 @@
-"""From a url to bytes: paths and `file:` under allowed directories, `data:`, `cid:` and http(s).
+"""From a url to bytes: paths and `file:` under allowed directories, `data:`, `cid:`, http(s), and objects in buckets.
 
 A path is judged twice. `check` compares words: it must lie under an allowed directory and may not climb with `..`.
 `fetch` opens the file, then asks the system what it has really opened, and compares that: a symbolic link, or a
 directory exchanged in between, cannot lead out. It opens without blocking and reads regular files only, so that a FIFO
 or a device costs nothing.
 
-http reaches public addresses only, unless the settings name a network; see `net.addresses`. Messages hold no path; the
-place in the request shows which url is meant.
+http reaches public addresses only, unless the settings name a network; see `net.addresses`. Objects are read below the
+prefixes that the settings name. Messages hold no path; the place in the request shows which url is meant.
 
 `data:` urls are those of RFC 2397: [media type][;base64],data. The media type is ignored; the bytes show the format.
 """
@@ -21,14 +21,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
+from protocol.objects import SCHEMES, ObjectUrl, is_among, is_object, parse_object
 from protocol.schema import PixelLayout
 from renderer.config import FetchSettings
 from renderer.errors import FetchFailed, FileTooLarge, NotSupported
 from renderer.net.addresses import Guard
 from renderer.work import Attachment
+
+if TYPE_CHECKING:
+    from renderer.net.objects import Access
 
 _FORGIVEN: Final = b" \t\n\f\r"  # https://infra.spec.whatwg.org/#forgiving-base64-decode
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)  # RFC 3986, 3.1
@@ -63,7 +67,8 @@ class Fetcher:
             base: the manifest's directory: relative paths start there, and all below it may be read. Without one they
                 are tried under each allowed root.
             attachments: what `cid:0`, `cid:1` and so on name.
-            any_path: every file may be read that this process can read, as on the command line, for its own user.
+            any_path: every file and object may be read that this process can read, as on the command line, for its own
+                user.
         """
         self._settings = settings
         self._attachments = tuple(attachments)
@@ -83,6 +88,7 @@ class Fetcher:
             "cid": self._attachment,
             "http": self._check_http,
             "https": self._check_http,
+            **dict.fromkeys(SCHEMES, self._check_object),
         }
 
     def check(self, url: str) -> None:
@@ -112,6 +118,10 @@ class Fetcher:
             return self._read_data(rest)
         if scheme == "cid":
             return self._read_attachment(self._attachment(rest))
+        if scheme in SCHEMES:
+            from renderer.net.objects import read  # noqa: PLC0415 - as below
+
+            return read(self._check_object(rest), self._settings.max_image_bytes, self._access())
         self._check_http(rest)
         from renderer.net.client import Client  # noqa: PLC0415 - asyncio and the like, which few jobs need
         from renderer.net.download import Bounds, download  # noqa: PLC0415 - as above
@@ -161,7 +171,7 @@ class Fetcher:
                 f"expected a path or a url of the schemes {', '.join(filter(None, self._check_by_scheme))}, "
                 f"found {scheme[:32]}: (a path with a colon can be written ./name)"
             )
-        return scheme, url if scheme.startswith("http") else match[2]
+        return scheme, url if scheme.startswith("http") or scheme in SCHEMES else match[2]
 
     # Paths.
 
@@ -287,9 +297,45 @@ class Fetcher:
 
         parse_http(url)
 
+    # Objects in buckets.
+
+    def version(self, url: str) -> str | None:
+        """Return what changes whenever the content of an object does; None for what is no object.
+
+        Raises:
+            FetchFailed, NotSupported: as `fetch` would.
+        """
+        scheme, rest = self._split(url)
+        if scheme not in SCHEMES:
+            return None
+        from renderer.net.objects import find  # noqa: PLC0415 - as above
+
+        found = find(self._check_object(rest), self._access())
+        if found is None:
+            raise FetchFailed("there is no such object")
+        return found.version
+
+    def _check_object(self, url: str) -> ObjectUrl:
+        from renderer.net.objects import missing_extra  # noqa: PLC0415 - as above
+
+        if missing := missing_extra():
+            raise NotSupported(missing)
+        try:
+            found = parse_object(url)
+        except ValueError as error:
+            raise FetchFailed(str(error)) from error
+        if not (self._any_path or is_among(found, self._settings.allow_objects)):
+            raise FetchFailed("not in a bucket that may be read (fetch.allow_objects)")
+        return found
+
+    def _access(self) -> "Access":
+        from renderer.net.objects import access_for  # noqa: PLC0415 - as above
+
+        return access_for(self._settings)
+
 
 def is_download(url: str) -> bool:
-    return url[:8].lower().startswith(("http:", "https:"))
+    return url[:8].lower().startswith(("http:", "https:")) or is_object(url)
 
 
 def _path_of(rest: str) -> str:

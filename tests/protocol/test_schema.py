@@ -47,6 +47,7 @@ def test_defaults_are_the_documented_ones():
         "max_keyframe_interval": 10.0,
         "timecode": None,
         "sync_mode": False,
+        "output": None,
         "request_id": None,
         "priority": "normal",
         "start_timeout": None,

@@ -38,6 +38,7 @@ from renderer.frontends.http.schema import CANCEL, REQUEST_BODY, RESULT, RUN, ST
 from renderer.frontends.http.uploads import Uploads
 from renderer.frontends.intake import Door, Intake
 from renderer.frontends.job_log import JobLogReader
+from renderer.frontends.opened import opened
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, State
 
@@ -283,6 +284,7 @@ class Contract:
             return self.faults.answer(outcome, self._urls.of(job.id), job.request_id)
         if job.sync_mode:
             return await files.inline(job, outcome)
+        outcome = await opened(outcome, self.engine.render_settings)
         document = responses.linked(job, outcome, self.tokens, caller.links)
         return JSONResponse(document, headers={responses.REQUEST_ID: job.request_id})
 

@@ -31,7 +31,7 @@ from renderer.errors import InvalidRequest, StillreelError, TooManyImages
 from renderer.frontends.documents import cost_bytes, read_aside
 from renderer.frontends.http.links import Caller
 from renderer.frontends.http.responses import REQUEST_ID
-from renderer.frontends.http.schema import ImageFrame, ImagesToVideoInput
+from renderer.frontends.http.schema import ImageFrame, ImagesToVideoInput, Output
 from renderer.intake import invalid
 
 _WORDS_MAX: Final = 300
@@ -96,6 +96,7 @@ def _ignored(document: Any) -> tuple[ResultWarning, ...]:
 def _unknown(document: Any) -> Iterator[tuple[Loc, str]]:
     """Yield the places of unknown fields, each with a suggestion of what may have been meant."""
     yield from _unknown_in(document, ImagesToVideoInput, ())
+    yield from _unknown_in(document.get("output") or {}, Output, ("output",))
     for number, image in enumerate(document["images"]):
         yield from _unknown_in(image, ImageFrame, ("images", number))
 

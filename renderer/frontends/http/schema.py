@@ -16,6 +16,12 @@ class ImageFrame(schema.ImageFrame):
     model_config = ConfigDict(extra="ignore")
 
 
+class Output(schema.Output):
+    """Where the video goes, in place of the server's own disk."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 EXAMPLE: dict[str, Any] = {
     "images": [
         {"url": "https://example.com/first.png", "frames": 24},
@@ -31,6 +37,7 @@ class ImagesToVideoInput(schema.RenderRequest):
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [EXAMPLE]})
 
     images: schema.AtLeastOne[ImageFrame]
+    output: Output | None = Field(None, description="the object that the video becomes; not with sync_mode")
 
 
 class ImagesToVideoOutput(schema.RenderResult):

@@ -24,6 +24,7 @@ from renderer.errors import FetchFailed, JobNotFound, StillreelError
 from renderer.frontends.http.keys import secret_bytes
 from renderer.frontends.http.links import Links, Tokens
 from renderer.frontends.http.responses import Faults, linked
+from renderer.frontends.opened import opened
 from renderer.jobs.engine import Engine
 from renderer.jobs.hooks import Call, HookStore
 from renderer.jobs.job import Job
@@ -123,7 +124,7 @@ class Webhooks:
     async def _make(self, call: Call) -> None:
         try:
             try:
-                job, document = self._outcome(call)
+                job, document = await self._outcome(call)
             except JobNotFound:
                 self._give_up(call, call.tries, "the job has been forgotten in the meantime")
                 return
@@ -177,7 +178,7 @@ class Webhooks:
         words = "webhook given up after %d calls: %s"
         log.warning(words, calls, why, extra={"job": call.job_id, "action": "webhook_given_up"})
 
-    def _outcome(self, call: Call) -> tuple[Job, dict[str, Any]]:
+    async def _outcome(self, call: Call) -> tuple[Job, dict[str, Any]]:
         """Return the job that a call is about, and the document to send.
 
         Raises:
@@ -189,6 +190,7 @@ class Webhooks:
         if isinstance(outcome, Fault):
             payload = self._faults.body(outcome)[1]
             return job, {**document, "status": "ERROR", "error": outcome.message, "payload": payload}
+        outcome = await opened(outcome, self._engine.render_settings)
         base = self._public_url or call.hook.base
         if base is None:
             payload = outcome.model_dump(mode="json")

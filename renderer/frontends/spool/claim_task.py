@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from protocol.objects import is_object
 from protocol.schema import Fault, RenderRequest, RenderResult
 from renderer.errors import BackendError, CapacityError, InvalidRequest, JobNotFound, OutputFailed, StillreelError
 from renderer.frontends.intake import Door, Intake
@@ -161,7 +162,7 @@ class ClaimTask:
         outcome = job.outcome
         if isinstance(outcome, Fault):
             return outcome
-        if not await asyncio.to_thread(has_video, self.claim, outcome.video.file_size):
+        if not job.is_object and not await asyncio.to_thread(has_video, self.claim, outcome.video.file_size):
             raise OutputFailed("the video disappeared before it was handed over")
         return outcome.model_copy(update={"request_id": request.request_id or self.claim.id})
 
@@ -222,7 +223,7 @@ class ClaimTask:
 
 
 def _report(outcome: RenderResult | Fault, end: Path) -> str:
-    if isinstance(outcome, RenderResult):
+    if isinstance(outcome, RenderResult) and not is_object(outcome.video.url):
         video = outcome.video.model_copy(update={"url": (end / VIDEO_NAME).as_uri()})
         outcome = outcome.model_copy(update={"video": video})
     return outcome.model_dump_json(indent=2) + "\n"

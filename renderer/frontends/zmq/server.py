@@ -51,6 +51,7 @@ from renderer.errors import ConfigError, InvalidRequest, JobNotFound, StillInPro
 from renderer.frontends.documents import read_aside
 from renderer.frontends.intake import Door, Intake
 from renderer.frontends.job_log import JobLogReader
+from renderer.frontends.opened import opened
 from renderer.frontends.refusals import Refusals
 from renderer.frontends.zmq import curve, messages
 from renderer.frontends.zmq.curve import USER, Admission, CurveRing, Handshakes, ask_for_keys
@@ -329,6 +330,8 @@ class ZmqServer:
         if not job.is_finished:
             raise StillInProgress(_NOT_DONE)
         file_name = _made(job).video.file_name
+        if job.is_object:
+            raise JobNotFound("the video is an object; fetch it from its url", loc=("request_id",))
         if job.is_kept_elsewhere:  # others may shorten it, and the daemon would crash if a mapped file shrank
             raise JobNotFound("the video was put beside its manifest; fetch it there", loc=("request_id",))
         video = await asyncio.to_thread(_mapped, job.output / file_name)
@@ -367,7 +370,7 @@ class ZmqServer:
 
     async def _outcome(self, job: Job) -> Reply:
         """Return the result, and if sync_mode was asked for, the video as the answer's attachment 0."""
-        result = _made(job)
+        result = await opened(_made(job), self._engine.render_settings)
         if not job.sync_mode:
             return result.model_dump(mode="json"), ()
         video = await asyncio.to_thread(_mapped, job.output / result.video.file_name)

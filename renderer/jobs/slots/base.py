@@ -19,12 +19,25 @@ from renderer.work import RenderJob, RenderReport
 
 
 @dataclass(frozen=True, slots=True)
+class Destination:
+    """The object that a video becomes.
+
+    Attributes:
+        made_for: a mark that only videos have which may stand for one another, such as those of one job.
+    """
+
+    url: str
+    made_for: str
+
+
+@dataclass(frozen=True, slots=True)
 class RenderTask:
     """One attempt at a job, with everything needed to make it; plain values, fit for another process.
 
     Attributes:
         output: where the video is written; nothing is there before, and its directory exists.
         is_private: the video is for the daemon's user alone, whatever the umask.
+        destination: what the video becomes in place of a file.
     """
 
     job_id: str
@@ -32,6 +45,7 @@ class RenderTask:
     output: Path
     settings: RenderSettings
     is_private: bool = False
+    destination: Destination | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +87,8 @@ class Slot(Protocol):
         """Run one attempt to its end; the slot is ready for another task afterwards, whatever the ending.
 
         Nothing of the attempt works on once this has returned. The ending is a report, and the video lies at
-        `task.output`; a fault, if the job or a time limit ended it; or AttemptLost, if the place was lost. Never an
-        exception, but for a cancel, after which only `close` may follow.
+        `task.output`, or is the object that `task.destination` names; a fault, if the job or a time limit ended it; or
+        AttemptLost, if the place was lost. Never an exception, but for a cancel, after which only `close` may follow.
         """
 
     def stop(self, verdict: Ending) -> None:

@@ -32,6 +32,10 @@ _SYSTEM: Final = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt", "/nix/store
 _SYSTEM_READ: Final = ("/etc", "/proc", "/sys", "/dev/urandom", "/dev/random", "/dev/zero")
 _SYSTEM_CHANGED: Final = ("/dev/null", "/dev/shm", "/dev/dri", "/proc/self")  # noqa: S108 - named, not used
 _TOO_WIDE: Final = {Path("/"), Path("/run"), Path("/etc"), Path("/tmp"), Path("/var/tmp")}  # noqa: S108 - as above
+_CREDENTIALS: Final = (
+    *("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AZURE_FEDERATED_TOKEN_FILE"),
+    *("GOOGLE_APPLICATION_CREDENTIALS", "GOOGLE_SERVICE_ACCOUNT", "GOOGLE_SERVICE_ACCOUNT_PATH"),
+)
 _BESIDE_BIN: Final = ("lib", "lib64", "share")
 
 
@@ -53,7 +57,7 @@ class Reach:
     def __call__(self, task: RenderTask | None) -> Roots:
         """Return those of these places that exist now, and those that this task needs beside them."""
         settings = self.settings
-        read = (*settings.fetch.allow_roots, *self.read)
+        read = (*settings.fetch.allow_roots, *_credentials(settings), *self.read)
         changed = list(self.change)
         if task is not None:  # of a manifest directory that the settings do not name any more
             changed += _beyond(task.output.parent, self.change)
@@ -157,6 +161,16 @@ def _certificates(settings: RenderSettings) -> Iterator[Path]:
     if settings.fetch.ca_file:
         yield settings.fetch.ca_file
     yield from (Path(os.environ[name]) for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name))
+
+
+def _credentials(settings: RenderSettings) -> Iterator[Path]:
+    """Return the files that say who we are to object stores; a pod's are replaced by others in their directory."""
+    if not (settings.fetch.allow_objects or settings.outputs.allow_objects):
+        return
+    for path in (Path(os.environ[name]) for name in _CREDENTIALS if os.environ.get(name)):
+        yield path.parent if "secrets" in path.parts[:-1] else path
+    if home := _home():
+        yield home / ".config/gcloud/application_default_credentials.json"
 
 
 def _name_servers() -> Iterator[Path]:

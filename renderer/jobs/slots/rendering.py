@@ -21,6 +21,7 @@ from protocol.schema import Fault, Progress
 from renderer.errors import StillreelError
 from renderer.jobs.slots.base import RenderTask
 from renderer.jobs.slots.confinement import Roots, confine, find, limit_process, overwrite_memory
+from renderer.jobs.slots.delivery import Reporter, delivered
 from renderer.jobs.slots.progress import ProgressSender
 from renderer.jobs.slots.said import turn_to
 from renderer.jobs.slots.worker import Terms
@@ -104,15 +105,11 @@ def _end() -> None:
 
 def run(task: RenderTask) -> RenderReport | Fault:
     """Render one job; every failure comes back as a value."""
+    reporter = Reporter(lambda progress: _report_progress(task.job_id, progress))
     with process_job(task.job_id), _umask(task):
         try:
-            return render(
-                task.work,
-                task.output,
-                task.settings,
-                on_progress=lambda progress: _report_progress(task.job_id, progress),
-                marks=_marks,
-            )
+            report = render(task.work, task.output, task.settings, on_progress=reporter.say, marks=_marks)
+            return delivered(task, report, reporter)
         except StillreelError as error:
             return error.fault()
         except MemoryError:
