@@ -117,11 +117,11 @@ class AsyncClient:
     async def submit(self, request: Request, attachments: Sequence[Attachment] = ()) -> JobStatus:
         """Return as soon as the server has accepted the job; the answer holds its request_id."""
         params, frames = pack_request(request, attachments)
-        return _read(JobStatus, (await self._ask("submit", params, frames)).result)
+        return read_answer(JobStatus, (await self._ask("submit", params, frames)).result)
 
     async def status(self, request_id: str) -> JobStatus:
         """Return a job's status; one that failed is COMPLETED and has an error."""
-        return _read(JobStatus, (await self._ask("status", {"request_id": request_id})).result)
+        return read_answer(JobStatus, (await self._ask("status", {"request_id": request_id})).result)
 
     async def result(self, request_id: str) -> Rendered:
         """Return the result of a finished job, or raise the RemoteError that it failed with."""
@@ -164,18 +164,18 @@ class AsyncClient:
 
     async def cancel(self, request_id: str) -> JobStatus:
         """Cancel a job; one that has finished is not changed."""
-        return _read(JobStatus, (await self._ask("cancel", {"request_id": request_id})).result)
+        return read_answer(JobStatus, (await self._ask("cancel", {"request_id": request_id})).result)
 
     async def logs(self, request_id: str) -> list[LogLine]:
         """Return those lines of a job's log that clients may read."""
-        return list(_read(JobLog, (await self._ask("logs", {"request_id": request_id})).result).lines)
+        return list(read_answer(JobLog, (await self._ask("logs", {"request_id": request_id})).result).lines)
 
     async def retry(self, request_id: str) -> JobStatus:
         """Submit a job that failed, expired or was cancelled again, as a new job, and return the new job's status.
 
         The server refuses if the job's pictures came with the request and were removed with the job.
         """
-        return _read(JobStatus, (await self._ask("retry", {"request_id": request_id})).result)
+        return read_answer(JobStatus, (await self._ask("retry", {"request_id": request_id})).result)
 
     async def jobs(self, states: Iterable[StateName] = (), limit: int = 100) -> list[JobStatus]:
         """Return the newest jobs that the server knows, in order of arrival.
@@ -186,11 +186,11 @@ class AsyncClient:
         """
         # Defaults are not sent: a server of an earlier version takes no params here.
         query = JobsQuery(states=tuple(states), limit=limit).model_dump(mode="json", exclude_defaults=True)
-        return list(_read(Jobs, (await self._ask("jobs", query)).result).jobs)
+        return list(read_answer(Jobs, (await self._ask("jobs", query)).result).jobs)
 
     async def health(self) -> Health:
         """Return whether the server is ready, how busy it is, and which encoder it uses."""
-        return _read(Health, (await self._ask("health", {})).result)
+        return read_answer(Health, (await self._ask("health", {})).result)
 
     async def close(self) -> None:
         """Close the socket and end the calls that still wait with a ClientError; safe to call again."""
@@ -198,7 +198,7 @@ class AsyncClient:
 
     async def _follow(self, request_id: str, progress: OnProgress | None) -> Rendered:
         while True:
-            status = _read(JobStatus, (await self._poll("status", request_id)).result)
+            status = read_answer(JobStatus, (await self._poll("status", request_id)).result)
             if progress is not None:
                 progress(status)
             if status.status == "COMPLETED":
@@ -215,7 +215,7 @@ class AsyncClient:
         )
         question = {"request_id": request_id, "offset": download.taken_bytes}
         answer = await self._ask("video", question, limits=limits)
-        return download.take(_read(VideoPart, answer.result), answer.attachments)
+        return download.take(read_answer(VideoPart, answer.result), answer.attachments)
 
     async def _poll(self, method: str, request_id: str) -> Answer:
         """Ask as one step of a longer wait, with the patience of a single call that the server has answered before."""
@@ -231,7 +231,7 @@ class AsyncClient:
         progress: OnProgress | None = None,
         limits: Patience | None = None,
     ) -> Answer:
-        watch = None if progress is None else lambda params: progress(_read(JobStatus, params))
+        watch = None if progress is None else lambda params: progress(read_answer(JobStatus, params))
         return await self._connection.ask(method, params, limits or self._patience, attachments, watch)
 
 
@@ -320,7 +320,7 @@ class Client:
             raise
 
 
-def _read(model: type[_Model], value: Mapping[str, Any]) -> _Model:
+def read_answer(model: type[_Model], value: Mapping[str, Any]) -> _Model:
     """Validate an answer of the server's; it may have more fields than this version knows."""
     try:
         return model.model_validate(value)
@@ -336,7 +336,7 @@ async def _next(parts: AsyncIterator[bytes]) -> bytes:
 
 def _rendered(answer: Answer) -> Rendered:
     frames = tuple(map(bytes, answer.attachments))
-    return _read(Rendered, answer.result).model_copy(update={"attachments": frames})
+    return read_answer(Rendered, answer.result).model_copy(update={"attachments": frames})
 
 
 @dataclass(slots=True)

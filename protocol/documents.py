@@ -9,8 +9,6 @@ import math
 import re
 from typing import Any, Final
 
-from pydantic_core import from_json
-
 MAX_IMAGES: Final = 10_000
 """The most images of one request, unless the server's settings say otherwise."""
 
@@ -69,6 +67,8 @@ def read_document(content: bytes | bytearray | str, most: int = most_values(MAX_
     Raises:
         DocumentRefused: it is not a JSON document, is too large or nested too deeply, or has a number beyond a double.
     """
+    from pydantic_core import from_json  # noqa: PLC0415 - takes 30 ms, and who only asks a server does not need it
+
     text = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     refuse_crowded(text, most)
     try:

@@ -39,10 +39,10 @@ class Patience:
         patience_s: how long nothing but refusals may arrive about this call before it is given up.
     """
 
-    timeout_s: float | None
-    connect_timeout_s: float
-    silence_s: float
-    patience_s: float
+    timeout_s: float | None = None
+    connect_timeout_s: float = 5.0
+    silence_s: float = 5.0
+    patience_s: float = 120.0
 
 
 @dataclass(slots=True, eq=False)

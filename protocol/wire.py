@@ -6,15 +6,16 @@ there are no batches, every request has an id, and params are passed by name. pr
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
-
-from pydantic import ValidationError
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from protocol.documents import MAX_IMAGES, DocumentRefused, kind_of, most_values, read_document
 from protocol.errors import ERRORS, ErrorKind, RemoteError
-from protocol.schema import Fault
+
+if TYPE_CHECKING:
+    from protocol.schema import Fault
 
 Part = bytes | bytearray | memoryview
 MessageId = int | str
@@ -36,8 +37,10 @@ class WireError(Exception):
         self.message = message
         self.id = id
 
-    def fault(self) -> Fault:
+    def fault(self) -> "Fault":
         """Return the error as the value that `failure` sends."""
+        from protocol.schema import Fault  # noqa: PLC0415 - pydantic takes a tenth of a second, and only a server sends
+
         return Fault(type=self.kind.name, message=self.message, retryable=self.kind.retryable)
 
 
@@ -99,7 +102,7 @@ def parse_call(body: Sequence[Part], most: int = most_values(MAX_IMAGES)) -> Cal
     Raises:
         WireError: it is not a JSON-RPC 2.0 request with an id and named params.
     """
-    document = _read_document(body, most)
+    document = _read_document(body, partial(read_document, most=most))
     id_ = document.get("id")
     if not _is_id(id_):
         raise WireError(ERRORS["bad_request"], _wrong_id(document))
@@ -121,7 +124,7 @@ def answer(id: MessageId, result: Mapping[str, Any], attachments: Sequence[Part]
     return [_document({"id": id, "result": result}), *attachments]
 
 
-def failure(id: MessageId | None, fault: Fault) -> list[Part]:  # noqa: A002
+def failure(id: MessageId | None, fault: "Fault") -> list[Part]:  # noqa: A002
     """Return the frames that answer a call with an error.
 
     Args:
@@ -154,7 +157,7 @@ def parse_answer(body: Sequence[Part]) -> Answer | Failure | Notification:
     Raises:
         WireError: it is not an answer, a failure or a notification.
     """
-    document = _read_document(body, None)
+    document = _read_document(body, _read_answer)
     id_, params, result = document.get("id"), document.get("params", {}), document.get("result")
     if "error" in document and "result" not in document and (id_ is None or _is_id(id_)):
         return Failure(id_, _remote_error(document["error"]))
@@ -176,12 +179,20 @@ def _document(members: Mapping[str, Any]) -> bytes:
     return text.encode()
 
 
-def _read_document(body: Sequence[Part], most: int | None) -> dict[str, Any]:
+def _read_answer(text: bytes | bytearray) -> Any:
+    """Read what a server has written, whose size it may choose; with what Python has, so that a client begins soon."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DocumentRefused(f"expected a JSON document in UTF-8: {error}") from error
+
+
+def _read_document(body: Sequence[Part], read: Callable[[bytes | bytearray], Any]) -> dict[str, Any]:
     if not body:
         raise WireError(ERRORS["parse_error"], "expected a JSON document in the first frame, found no frame")
     text = body[0] if isinstance(body[0], bytes | bytearray) else bytes(body[0])
     try:
-        document = read_document(text, len(text) if most is None else most)
+        document = read(text)
     except DocumentRefused as error:
         raise WireError(ERRORS["parse_error"], str(error)) from error
     if isinstance(document, list):
@@ -227,10 +238,18 @@ def _remote_error(error: object) -> RemoteError:
     if not isinstance(code, int) or not isinstance(message, str):
         raise WireError(ERRORS["bad_request"], "error: expected an object with a code and a message")
     by_code = next((row.name for row in ERRORS.values() if row.code == code), "internal_error")
-    members = {"type": by_code, "retryable": False, **(data if isinstance(data, dict) else {}), "message": message}
-    try:
-        fault = Fault.model_validate(members)
-    except ValidationError as failed:
-        raise WireError(ERRORS["bad_request"], "error.data: expected type, loc and retryable") from failed
-    unknown = ErrorKind(fault.type, code, 500, fault.retryable, "an error that this version does not know")
-    return RemoteError(ERRORS.get(fault.type, unknown), message, fault.loc, fault.errors)
+    told = data if isinstance(data, dict) else {}
+    name, loc, retryable = told.get("type", by_code), told.get("loc", ()), told.get("retryable", False)
+    errors = told.get("errors", ())
+    is_as_expected = (
+        isinstance(name, str)
+        and isinstance(retryable, bool)
+        and isinstance(loc, list | tuple)
+        and all(isinstance(part, str | int) for part in loc)
+        and isinstance(errors, list | tuple)
+        and all(isinstance(each, dict) for each in errors)
+    )
+    if not is_as_expected:
+        raise WireError(ERRORS["bad_request"], "error.data: expected type, loc and retryable")
+    unknown = ErrorKind(name, code, 500, retryable, "an error that this version does not know")
+    return RemoteError(ERRORS.get(name, unknown), message, tuple(loc), tuple(errors))

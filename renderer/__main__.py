@@ -10,9 +10,9 @@ def main() -> None:
     once more, and needs no command line. Nor does the version alone, which scripts ask for to see whether it is there.
     """
     if sys.argv[1:] == ["--version"]:
-        from importlib.metadata import version  # noqa: PLC0415 - as above
+        from renderer.version import VERSION  # noqa: PLC0415 - as above
 
-        sys.stdout.write(f"stillreel {version('stillreel')}\n")
+        sys.stdout.write(f"stillreel {VERSION}\n")
         return
     from renderer.cli.app import main as run  # noqa: PLC0415 - as above
 

@@ -13,7 +13,6 @@ import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
-from importlib.metadata import version
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -74,8 +73,6 @@ def _meant_by(typed: str, names: Names) -> str:
     likely = bare or [_PREFIX + each for each in spelt] or begun
     return f"did you mean {likely[0]}?" if likely else "a setting is written STILLREEL_PART__NAME"
 
-
-VERSION = version("stillreel")
 
 _PLACE = re.compile(r"\(at line (\d+), column (\d+)\)$")
 MEBIBYTE = 1024 * 1024

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from protocol.schema import Health
-from renderer.config import VERSION, Settings, render_settings
+from renderer.config import Settings, render_settings
 from renderer.disk import absolute, keep_fresh
 from renderer.encode.nvenc.findings import with_gpus_tested
 from renderer.errors import ConfigError, StillreelError
@@ -46,6 +46,7 @@ from renderer.observe.metrics import Metrics, Snapshot
 from renderer.observe.scrape import MetricsServer
 from renderer.processes import adopt_orphans, end_orphans
 from renderer.start import check, say_if_descriptors_are_few, stopping_signals
+from renderer.version import VERSION
 from renderer.work import NvencFindings
 
 log = logging.getLogger(__name__)

@@ -38,13 +38,13 @@ from av.container import OutputContainer
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
-from renderer.config import VERSION
 from renderer.disk import FORMATS, part_of, settle, sync, write_failure
 from renderer.encode.sequence import Sample
 from renderer.errors import OutputFailed
 from renderer.h264.bits import NalType, join_nals, nal_type, split_nals
 from renderer.h264.description import described
 from renderer.h264.parameter_sets import parse_sps
+from renderer.version import VERSION
 from renderer.work import VideoFacts
 
 _HEAD: Final = 8

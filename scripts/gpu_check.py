@@ -36,12 +36,13 @@ import numpy.typing as npt
 from gpu_engine import SIZES, is_standin, still
 
 from protocol.schema import RenderRequest
-from renderer.config import VERSION, FetchSettings, NvencSettings, RenderSettings, RequestLimits
+from renderer.config import FetchSettings, NvencSettings, RenderSettings, RequestLimits
 from renderer.encode.nvenc.probe import find
 from renderer.errors import StillreelError
 from renderer.intake import Origin, render_job
 from renderer.pictures.cuda import CudaFailed, allocate_pinned, free_pinned, open_gpu
 from renderer.pipeline import render
+from renderer.version import VERSION
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "benchmarks" / "results" / "gpu"

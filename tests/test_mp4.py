@@ -14,7 +14,7 @@ import av
 import numpy as np
 import pytest
 
-from renderer.config import VERSION, EncodeSettings
+from renderer.config import EncodeSettings
 from renderer.encode.null import NullEncoder
 from renderer.encode.sequence import Sample
 from renderer.encode.stream import StreamSettings
@@ -25,6 +25,7 @@ from renderer.h264.bits import split_nals
 from renderer.h264.description import described
 from renderer.h264.parameter_sets import parse_sps
 from renderer.mp4 import Mp4Writer, finish, timescale
+from renderer.version import VERSION
 from renderer.work import VideoFacts
 
 RATES = [Fraction(1), Fraction(25, 2), Fraction(24), Fraction(30000, 1001), Fraction(120), Fraction(120000, 1001)]

@@ -17,9 +17,10 @@ import psutil
 import pytest
 
 from protocol.errors import RemoteError
-from renderer.config import VERSION, EncodeSettings
+from renderer.config import EncodeSettings
 from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.jobs.slots import confinement
+from renderer.version import VERSION
 from tests.daemon_process import MARK, DaemonProcess, Start, marked, request, wait_until
 
 _AS_NOBODY = ("setpriv", "--reuid=65534", "--clear-groups", "--")

@@ -8,7 +8,6 @@ import importlib
 import logging
 import os
 import sys
-from importlib.metadata import version as version_of
 from typing import Any, Final, NoReturn
 
 import click
@@ -18,6 +17,7 @@ from renderer.cli import usage
 from renderer.cli.usage import FAILED, STOPPED, TRY_AGAIN, UNREACHABLE, USAGE
 from renderer.errors import CapacityError, ConfigError, DecodeTimedOut, StillreelError
 from renderer.observe import logs
+from renderer.version import VERSION
 
 # Each module has the command under its name.
 _MODULES: Final = {
@@ -81,7 +81,7 @@ def app(context: click.Context, *, version: bool, verbose: int) -> None:
     levels = (logging.WARNING, logging.INFO, logging.DEBUG)
     logs.configure(levels[min(verbose, 2)])
     if version:
-        click.echo(f"stillreel {version_of('stillreel')}")
+        click.echo(f"stillreel {VERSION}")
         context.exit()
     if context.invoked_subcommand is None:
         raise click.exceptions.NoArgsIsHelpError(context)

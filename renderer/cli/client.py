@@ -4,19 +4,19 @@
 --watch` and `cancel --all` ask repeatedly about many jobs.
 """
 
+import asyncio
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from protocol.endpoint import DEFAULT_ENDPOINT as ENDPOINT
 from protocol.errors import RemoteError
-from protocol.schema import JobStatus, RenderResult, StateName
 from renderer.cli import terminal, usage
 from renderer.cli.output import overwrite_option, refuse_manifest, written
 from renderer.cli.usage import PATH, json_option
@@ -24,9 +24,12 @@ from renderer.errors import ConfigError, OutputFailed
 
 if TYPE_CHECKING:
     from protocol.client import Client
+    from protocol.schema import JobStatus, RenderResult, StateName
 
 # How long a daemon may be unreachable: a short command soon gives up, and a command that waits keeps waiting.
 _SHORT_PATIENCE_S, LONG_PATIENCE_S = 10.0, 120.0
+
+_UNFINISHED: "tuple[StateName, ...]" = ("queued", "running")
 
 connect_option = click.option(
     "--connect", envvar="STILLREEL_CONNECT", show_envvar=True, default=ENDPOINT, help="The daemon's endpoint."
@@ -51,8 +54,7 @@ fetch_option = click.option(
 @json_option
 def status(request_id: str, connect: str, curve: Path | None, *, as_json: bool) -> None:
     """Show the status of a job."""
-    with client_of(connect, curve) as client:
-        terminal.show_status(client.status(request_id), as_json=as_json)
+    _show_answer("status", request_id, connect, curve, as_json=as_json)
 
 
 @click.command(epilog=usage.CLIENT)
@@ -93,11 +95,11 @@ def cancel(
     """Cancel a job, or with --all every job of yours. Without a key, those of all clients without one are yours."""
     if every == (request_id is not None):
         raise ConfigError("expected the job's request_id or --all, and not both: stillreel cancel ID")
+    if request_id is not None:
+        _show_answer("cancel", request_id, connect, curve, as_json=as_json)
+        return
     with client_of(connect, curve) as client:
-        if request_id is not None:
-            terminal.show_status(client.cancel(request_id), as_json=as_json)
-        else:
-            terminal.show_cancelled(cancel_all(client, is_sure=is_sure), as_json=as_json)
+        terminal.show_cancelled(cancel_all(client, is_sure=is_sure), as_json=as_json)
 
 
 @click.command(epilog=usage.CLIENT)
@@ -118,8 +120,7 @@ def logs(request_id: str, connect: str, curve: Path | None, *, as_json: bool) ->
 @json_option
 def retry(request_id: str, connect: str, curve: Path | None, *, as_json: bool) -> None:
     """Submit a job again that failed, expired or was cancelled. It becomes a new job."""
-    with client_of(connect, curve) as client:
-        terminal.show_status(client.retry(request_id), as_json=as_json)
+    _show_answer("retry", request_id, connect, curve, as_json=as_json)
 
 
 @click.command(epilog=usage.CLIENT)
@@ -127,7 +128,7 @@ def retry(request_id: str, connect: str, curve: Path | None, *, as_json: bool) -
     "--state",
     "states",
     multiple=True,
-    type=click.Choice(get_args(StateName)),
+    type=click.Choice([*_UNFINISHED, "done", "failed", "cancelled", "expired"]),
     help="Only jobs in this state; may be repeated.",
 )
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, help="How many jobs to list at most, the newest.")
@@ -136,7 +137,7 @@ def retry(request_id: str, connect: str, curve: Path | None, *, as_json: bool) -
 @curve_option
 @json_option
 def jobs(
-    states: tuple[StateName, ...], limit: int, *, watched: bool, connect: str, curve: Path | None, as_json: bool
+    states: "tuple[StateName, ...]", limit: int, *, watched: bool, connect: str, curve: Path | None, as_json: bool
 ) -> None:
     """List the jobs that the daemon knows, in order of arrival."""
     with client_of(connect, curve, LONG_PATIENCE_S if watched else _SHORT_PATIENCE_S) as client:
@@ -152,14 +153,56 @@ def client_of(endpoint: str, curve: Path | None, patience_s: float = _SHORT_PATI
     Raises:
         ConfigError: an environment variable begins with STILLREEL_ but is unknown.
     """
-    from protocol.client import Client  # noqa: PLC0415 - asyncio and zmq take as long as all else
+    from protocol.client import Client  # noqa: PLC0415 - pydantic takes as long as all else
 
+    _refuse_unknown_variables()
+    return Client(endpoint, curve=curve, patience_s=patience_s)
+
+
+def _show_answer(
+    method: Literal["status", "cancel", "retry"], request_id: str, endpoint: str, curve: Path | None, *, as_json: bool
+) -> None:
+    """Ask about one job, and show the status that is the answer.
+
+    Raises:
+        ClientError: it is no status; the message says what is wrong.
+    """
+    answer = _answer(method, request_id, endpoint, curve)
+    try:
+        terminal.show_status(answer, as_json=as_json)
+    except (KeyError, TypeError, AttributeError):
+        from protocol.client import read_answer  # noqa: PLC0415 - to say what is wrong, which takes as long as all else
+        from protocol.schema import JobStatus  # noqa: PLC0415 - as above
+
+        read_answer(JobStatus, answer)
+        raise
+
+
+def _answer(method: str, request_id: str, endpoint: str, curve: Path | None) -> dict[str, Any]:
+    """Return the fields of the answer as the daemon says them; for the model of them, see protocol.client."""
+    from protocol.connection import Connection  # noqa: PLC0415 - the help of all commands stays quick
+    from protocol.curve import read_curve_file  # noqa: PLC0415 - as above
+    from protocol.patience import Patience  # noqa: PLC0415 - as above
+
+    _refuse_unknown_variables()
+    connection = Connection(endpoint, read_curve_file(curve) if curve else None)
+
+    async def ask() -> dict[str, Any]:
+        try:
+            patience = Patience(patience_s=_SHORT_PATIENCE_S)
+            return (await connection.ask(method, {"request_id": request_id}, patience)).result
+        finally:
+            await connection.close()
+
+    return asyncio.run(ask())
+
+
+def _refuse_unknown_variables() -> None:
     if any(name.startswith("STILLREEL_") for name in os.environ):
         from renderer import config  # noqa: PLC0415 - as long as all else, and only to name what is misspelt
 
         if faults := config.unknown_variables(os.environ):
             raise ConfigError("; ".join(faults))
-    return Client(endpoint, curve=curve, patience_s=patience_s)
 
 
 @contextmanager
@@ -182,7 +225,7 @@ def place_to_fetch(
         yield place
 
 
-def fetched(client: "Client", made: RenderResult, request_id: str, place: Path | None) -> RenderResult:
+def fetched(client: "Client", made: "RenderResult", request_id: str, place: Path | None) -> "RenderResult":
     """Fetch the video if it was asked for, and return the result with the url of the file.
 
     Raises:
@@ -203,10 +246,9 @@ def fetched(client: "Client", made: RenderResult, request_id: str, place: Path |
 
 _LOOK_S = 1.0
 _MOST = 1000  # jobs that one answer can list
-_UNFINISHED: tuple[StateName, ...] = ("queued", "running")
 
 
-def watch(client: "Client", states: Sequence[StateName], limit: int, *, as_json: bool) -> None:
+def watch(client: "Client", states: "Sequence[StateName]", limit: int, *, as_json: bool) -> None:
     """Show the jobs until Ctrl-C: redrawn on a terminal, elsewhere a line for every job that is new or has changed."""
     try:
         with terminal.jobs_display(as_json=as_json) as show:
@@ -217,7 +259,7 @@ def watch(client: "Client", states: Sequence[StateName], limit: int, *, as_json:
         return
 
 
-def cancel_all(client: "Client", *, is_sure: bool) -> list[JobStatus]:
+def cancel_all(client: "Client", *, is_sure: bool) -> "list[JobStatus]":
     """Cancel the client's jobs that have not ended, after asking on a terminal, and return their statuses.
 
     Raises:
@@ -238,7 +280,7 @@ def cancel_all(client: "Client", *, is_sure: bool) -> list[JobStatus]:
     return [status for status in ended.values() if status]
 
 
-def _cancelled(client: "Client", request_id: str) -> JobStatus | None:
+def _cancelled(client: "Client", request_id: str) -> "JobStatus | None":
     """Cancel a job; return None if the daemon no longer knows it."""
     try:
         return client.cancel(request_id)

@@ -87,7 +87,7 @@ def submit(
     if not wait:
         terminal.show_warnings(found.warnings)
         with client_of(connect, curve) as client:
-            terminal.show_status(client.submit(request), as_json=as_json)
+            terminal.show_status(client.submit(request).model_dump(mode="json"), as_json=as_json)
         return
     if request.get("request_id") is None:
         request["request_id"] = uuid.uuid4().hex

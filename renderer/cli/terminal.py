@@ -4,28 +4,31 @@ Results go to stdout, messages and bars to stderr, so that a pipe only gets the 
 because an error may quote a file's name, and a terminal would obey control characters in it.
 
 The library that draws (rich) is imported where it is used, so commands that print plain lines need not wait for it.
+Nor do those that show a status wait for the models of the schema: a status is shown by its fields.
 """
 
 import contextlib
 import functools
+import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
-from pydantic import BaseModel
-from pydantic_core import to_json
 
-from protocol.schema import Health, JobStatus, LogLine, Progress, RenderResult, ResultWarning
 from renderer.observe.redaction import printable
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from rich.console import Console
     from rich.text import Text
 
-ShowProgress = Callable[[JobStatus | Progress], None]
+    from protocol.schema import Health, JobStatus, LogLine, Progress, RenderResult, ResultWarning
+
+ShowProgress = Callable[["JobStatus | Progress"], None]
+Shown = Mapping[str, Any]  # the fields of a JobStatus
 
 _BARE_STATES = {"IN_QUEUE": "queued", "IN_PROGRESS": "running", "COMPLETED": "done"}
 _STYLES = {"failed": "red", "expired": "red", "cancelled": "yellow", "running": "green"}
@@ -86,6 +89,8 @@ def progress_bar(*, quiet: bool) -> Iterator[ShowProgress]:
 def _bar(err: "Console") -> Iterator[ShowProgress]:
     from rich import progress  # noqa: PLC0415 - drawn with only now
 
+    from protocol.schema import JobStatus  # noqa: PLC0415 - who reports progress has imported it
+
     columns = (
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
@@ -98,7 +103,7 @@ def _bar(err: "Console") -> Iterator[ShowProgress]:
     with progress.Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("queued", total=None)
 
-        def show(seen: JobStatus | Progress) -> None:
+        def show(seen: "JobStatus | Progress") -> None:
             done = seen.progress if isinstance(seen, JobStatus) else seen
             ahead = seen.queue_position if isinstance(seen, JobStatus) else None
             stage = done.stage if ahead is None else f"{done.stage}, {ahead} ahead"
@@ -107,51 +112,56 @@ def _bar(err: "Console") -> Iterator[ShowProgress]:
         yield show
 
 
-def show_status(seen: JobStatus, *, as_json: bool) -> None:
+def show_status(seen: Shown, *, as_json: bool) -> None:
     """Print a job's status, and on stderr the error of one that failed."""
+    line = status_line(seen)
     if as_json:
-        _show_json(seen)
+        click.echo(json.dumps(seen, indent=2, ensure_ascii=False))
         return
-    click.echo(status_line(seen))
-    if seen.error:
-        show_error(seen.error.message)
+    click.echo(line)
+    if error := seen.get("error"):
+        show_error(error["message"])
 
 
-def show_cancelled(seen: Sequence[JobStatus], *, as_json: bool) -> None:
+def show_cancelled(seen: "Sequence[JobStatus]", *, as_json: bool) -> None:
     """Print a line for every job that was cancelled, which is not an error here."""
     if as_json:
         _show_json(seen)
         return
     for job in seen:
-        click.echo(status_line(job))
+        click.echo(status_line(job.model_dump()))
     if not seen:
         show_note("none of your jobs is waiting or running")
 
 
-def status_line(seen: JobStatus) -> str:
-    """Return a job's status in one line."""
+def status_line(seen: Shown) -> str:
+    """Return a job's status in one line.
+
+    Raises:
+        KeyError, TypeError, AttributeError: a field that it shows is missing, or holds something else.
+    """
     parts = [state_name(seen)]
-    if seen.queue_position is not None:
-        parts.append(f"{seen.queue_position} ahead")
-    if seen.attempts > 1:
-        parts.append(f"attempt {seen.attempts}")
-    parts.append(f"{_coded(seen.progress)} frames")
-    return f"{printable(seen.request_id)}: {', '.join(parts)}"
+    if (ahead := seen.get("queue_position")) is not None:
+        parts.append(f"{ahead} ahead")
+    if (attempts := seen.get("attempts", 0)) > 1:
+        parts.append(f"attempt {attempts}")
+    parts.append(f"{_coded(seen['progress'])} frames")
+    return f"{printable(seen['request_id'])}: {', '.join(parts)}"
 
 
-def _coded(progress: Progress) -> str:
+def _coded(progress: Shown) -> str:
     """Return how many of the frames are coded; the stills say less, because encoders hold frames back."""
-    return str(progress.frames) if progress.stage == "done" else f"{progress.frames_done}/{progress.frames}"
+    frames = progress["frames"]
+    return str(frames) if progress.get("stage") == "done" else f"{progress.get('frames_done', 0)}/{frames}"
 
 
-def state_name(seen: JobStatus) -> str:
+def state_name(seen: Shown) -> str:
     """Return the precise state, or what can be derived of it if the daemon is of an earlier version."""
-    if seen.state is not None:
-        return seen.state
-    return "failed" if seen.error else _BARE_STATES[seen.status]
+    state: str = seen.get("state") or ("failed" if seen.get("error") else _BARE_STATES[seen["status"]])
+    return state
 
 
-def show_result(made: RenderResult, *, as_json: bool, on_stderr: bool = False) -> None:
+def show_result(made: "RenderResult", *, as_json: bool, on_stderr: bool = False) -> None:
     """Print a result, on stderr if stdout has the video itself; warnings always go to stderr."""
     show_warnings(made.warnings)
     if as_json:
@@ -167,13 +177,13 @@ def show_result(made: RenderResult, *, as_json: bool, on_stderr: bool = False) -
     )
 
 
-def show_warnings(warnings: Iterable[ResultWarning]) -> None:
+def show_warnings(warnings: "Iterable[ResultWarning]") -> None:
     """Print the warnings about a video on stderr."""
     for warning in warnings:
         _say("warning:", "yellow", str(warning))
 
 
-def show_log(lines: Sequence[LogLine], *, as_json: bool) -> None:
+def show_log(lines: "Sequence[LogLine]", *, as_json: bool) -> None:
     """Print a line per event."""
     if as_json:
         _show_json(lines)
@@ -184,7 +194,7 @@ def show_log(lines: Sequence[LogLine], *, as_json: bool) -> None:
         show_note("the job's log is empty or was removed")
 
 
-def show_health(seen: Health, *, as_json: bool) -> None:
+def show_health(seen: "Health", *, as_json: bool) -> None:
     """Print whether a job would be accepted now, or why not."""
     if as_json:
         _show_json(seen)
@@ -195,7 +205,7 @@ def show_health(seen: Health, *, as_json: bool) -> None:
         click.echo(f"not ready: {printable('; '.join(seen.reasons))}")
 
 
-def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:
+def show_jobs(jobs: "Sequence[JobStatus]", *, as_json: bool) -> None:
     """Print a line per job."""
     if as_json:
         _show_json(jobs)
@@ -203,12 +213,13 @@ def show_jobs(jobs: Sequence[JobStatus], *, as_json: bool) -> None:
     from rich.console import Console  # noqa: PLC0415 - drawn with only now
 
     out = Console()
-    for line in job_lines(jobs, datetime.now(UTC), out.width if out.is_terminal else None):
+    shown = [job.model_dump() for job in jobs]
+    for line in job_lines(shown, datetime.now(UTC), out.width if out.is_terminal else None):
         out.print(line, soft_wrap=True)
 
 
 @contextlib.contextmanager
-def jobs_display(*, as_json: bool) -> Iterator[Callable[[Sequence[JobStatus]], None]]:
+def jobs_display(*, as_json: bool) -> "Iterator[Callable[[Sequence[JobStatus]], None]]":
     """Lend a function that shows jobs: redrawn on a terminal, elsewhere a line for each change."""
     from rich.console import Console, Group  # noqa: PLC0415 - drawn with only now
     from rich.live import Live  # noqa: PLC0415 - as above
@@ -217,8 +228,10 @@ def jobs_display(*, as_json: bool) -> Iterator[Callable[[Sequence[JobStatus]], N
     if as_json or not out.is_terminal:
         printed: dict[str, str] = {}
 
-        def show(jobs: Sequence[JobStatus]) -> None:
-            lines = {job.request_id: job.model_dump_json() if as_json else _change_line(job) for job in jobs}
+        def show(jobs: "Sequence[JobStatus]") -> None:
+            lines = {
+                job.request_id: job.model_dump_json() if as_json else _change_line(job.model_dump()) for job in jobs
+            }
             for line in (line for name, line in lines.items() if printed.get(name) != line):
                 click.echo(line)
             printed.clear()
@@ -228,8 +241,8 @@ def jobs_display(*, as_json: bool) -> Iterator[Callable[[Sequence[JobStatus]], N
         return
     with Live(console=out, auto_refresh=False) as live:
 
-        def draw(jobs: Sequence[JobStatus]) -> None:
-            heading, *lines = job_lines(jobs, datetime.now(UTC), None)
+        def draw(jobs: "Sequence[JobStatus]") -> None:
+            heading, *lines = job_lines([job.model_dump() for job in jobs], datetime.now(UTC), None)
             shown = [heading, *lines[-max(1, out.height - 2) :]]
             for line in shown:
                 line.truncate(out.width, overflow="ellipsis")
@@ -238,11 +251,11 @@ def jobs_display(*, as_json: bool) -> Iterator[Callable[[Sequence[JobStatus]], N
         yield draw
 
 
-def _change_line(job: JobStatus) -> str:
-    return f"{status_line(job)}: {printable(job.error.message)}" if job.error else status_line(job)
+def _change_line(job: Shown) -> str:
+    return f"{status_line(job)}: {printable(job['error']['message'])}" if job["error"] else status_line(job)
 
 
-def job_lines(jobs: Sequence[JobStatus], now: datetime, width: int | None) -> "list[Text]":
+def job_lines(jobs: Sequence[Shown], now: datetime, width: int | None) -> "list[Text]":
     """Return a heading and a line per job, with an error at its end, or below it if it would not fit.
 
     Args:
@@ -262,21 +275,22 @@ def job_lines(jobs: Sequence[JobStatus], now: datetime, width: int | None) -> "l
     return [Text(heading, "bold"), *(_with_error(line, job, width) for line, job in zip(lines, jobs, strict=True))]
 
 
-def _row(job: JobStatus, now: datetime) -> tuple[str, ...]:
-    age = now - job.accepted_at if job.accepted_at else None
-    took = (job.finished_at or now) - job.started_at if job.started_at and state_name(job) != "queued" else None
-    cells = (str(job.progress.images), _coded(job.progress), span_words(age), span_words(took))
-    return printable(job.request_id), state_name(job), *cells
+def _row(job: Shown, now: datetime) -> tuple[str, ...]:
+    accepted_at, started_at, progress = job["accepted_at"], job["started_at"], job["progress"]
+    age = now - accepted_at if accepted_at else None
+    took = (job["finished_at"] or now) - started_at if started_at and state_name(job) != "queued" else None
+    cells = (str(progress["images"]), _coded(progress), span_words(age), span_words(took))
+    return printable(job["request_id"]), state_name(job), *cells
 
 
-def _with_error(line: str, job: JobStatus, width: int | None) -> "Text":
+def _with_error(line: str, job: Shown, width: int | None) -> "Text":
     from rich.cells import cell_len  # noqa: PLC0415 - drawn with only now
     from rich.text import Text  # noqa: PLC0415 - as above
 
     style = _STYLES.get(state_name(job), "")
-    if job.error is None:
+    if job["error"] is None:
         return Text(line, style)
-    error = printable(job.error.message)
+    error = printable(job["error"]["message"])
     is_room = width is None or len(line) + 2 + cell_len(error) <= width
     return Text(f"{line}  {error}" if is_room else f"{line}\n  {error}", style)
 
@@ -310,5 +324,7 @@ def show_findings(findings: Iterable[tuple[bool, str, str]]) -> None:
     Console().print(table)
 
 
-def _show_json(value: BaseModel | Sequence[BaseModel]) -> None:
+def _show_json(value: "BaseModel | Sequence[BaseModel]") -> None:
+    from pydantic_core import to_json  # noqa: PLC0415 - there is a model of it
+
     click.echo(to_json(value, indent=2))

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from protocol.schema import Fault, Health, JobsQuery, JobStatus, Progress
-from renderer.config import VERSION, EngineSettings, RenderSettings
+from renderer.config import EngineSettings, RenderSettings
 from renderer.errors import (
     CapacityError,
     JobCancelled,
@@ -37,6 +37,7 @@ from renderer.jobs.slots.base import AttemptLost, Ending, OpenSlot, RenderTask, 
 from renderer.jobs.slots.progress import receiving
 from renderer.jobs.store import JobStore
 from renderer.observe.metrics import Metrics, Snapshot
+from renderer.version import VERSION
 from renderer.work import NO_GPU_ENCODER, RenderJob
 
 log = logging.getLogger(__name__)

@@ -19,10 +19,10 @@ from urllib.parse import urljoin
 
 import httpcore
 
-from renderer.config import VERSION
 from renderer.errors import FetchFailed, FileTooLarge, SourceUnavailable
 from renderer.net.client import Client, Deadline
 from renderer.net.url import parse_http
+from renderer.version import VERSION
 
 _REDIRECTS: Final = (301, 302, 303, 307, 308)  # RFC 9110, 15.4
 _NOT_NOW: Final = (408, 425, 429, 502, 503, 504)  # RFC 9110, 15; RFC 6585, 4; RFC 8470, 5.2

@@ -26,8 +26,8 @@ from prometheus_client.registry import Collector
 
 from protocol.errors import ERRORS
 from protocol.schema import RenderResult
-from renderer.config import VERSION
 from renderer.processes import resident_below
+from renderer.version import VERSION
 
 log = logging.getLogger(__name__)
 

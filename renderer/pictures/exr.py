@@ -17,10 +17,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-import Imath
 import numpy as np
 import numpy.typing as npt
-import OpenEXR
 
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
@@ -32,7 +30,6 @@ _HEAD: Final = 8  # magic number, version and flags
 _LONGEST, _MOST_ATTRIBUTES = 255, 4096
 _DEEP = 0x800
 _SAMPLES: Final = {0: "unsigned integer", 1: "half", 2: "float"}
-_FLOAT: Final = Imath.PixelType(Imath.PixelType.FLOAT)
 _ROWS, _MOST_ROWS = 32, 256
 _TALL_CHUNKS: Final = {9: 256, 10: 256}  # rows in a chunk of DWAB and HTJ2K256; all others have 32, 16 or 1
 _GREY: Final = frozenset("Y")
@@ -125,6 +122,9 @@ def read(data: bytes) -> npt.NDArray[Any]:
     Raises:
         DecodeFailed: it is damaged.
     """
+    import Imath  # noqa: PLC0415 - decoding starts sooner without the library, and few files need it
+
+    as_floats = Imath.PixelType(Imath.PixelType.FLOAT)
     attributes, _ = _attributes(data, _HEAD)
     shown, there = _window(attributes, "displayWindow"), _window(attributes, "dataWindow")
     layer = sorted(_layer(_channels(attributes)), key=lambda channel: "BGRAY".index(channel.letter))
@@ -134,7 +134,7 @@ def read(data: bytes) -> npt.NDArray[Any]:
             raise DecodeFailed(_DAMAGED)
         for band in there.bands(_rows_at_a_time(attributes)):
             target, source = shown.common(band)
-            planes = file.channels([channel.name for channel in layer], _FLOAT, band.top, band.bottom)
+            planes = file.channels([channel.name for channel in layer], as_floats, band.top, band.bottom)
             for index, plane in enumerate(planes):
                 samples[*target, index] = np.frombuffer(plane, "<f4").reshape(band.height, band.width)[source]
     return samples[..., 0] if len(layer) == 1 else straight(samples) if len(layer) == 4 else samples
@@ -160,6 +160,8 @@ def _opened(data: bytes) -> Iterator[Any]:
     Raises:
         DecodeFailed: the library refused the file.
     """
+    import OpenEXR  # noqa: PLC0415 - as above
+
     descriptor = os.memfd_create("OpenEXR")
     try:
         with open(

@@ -6,18 +6,22 @@ converts to RGB with the file's matrix and range, and adds alpha. The pixels kee
 A still picture is an item of the file's `meta` box. A sequence, beside it or alone, is a track as in a video (7).
 """
 
+import functools
 import struct
-from typing import Any, Final
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import pillow_heif
 
 from renderer.geometry import Size
 from renderer.pictures.boxes import Span, boxes, within
 from renderer.pictures.colour import straight
 from renderer.pictures.formats import Header, More, unsupported
 from renderer.pictures.light import Coding, coding_of
+
+if TYPE_CHECKING:
+    from pillow_heif import HeifFile
 
 _SHOWN: Final = (b"pict", b"vide")
 _COUNT_AT: Final = {b"stsz": 8, b"stz2": 8}  # ISO/IEC 14496-12, 8.7.3: after the version, the flags and a size
@@ -55,9 +59,6 @@ def _samples(data: bytes, track: Span) -> int:
     return max(found, default=0)
 
 
-pillow_heif.options.DECODE_THREADS = 1  # stills are worked on side by side
-pillow_heif.options.THUMBNAILS = pillow_heif.options.DEPTH_IMAGES = pillow_heif.options.AUX_IMAGES = False
-
 _KINDS: Final = {
     "L": "grey", "I": "grey", "RGB": "RGB", "RGBA": "RGBA", "RGBa": "premultiplied RGBA", "LA": "grey with alpha",
 }  # fmt: skip
@@ -92,18 +93,29 @@ def read(data: bytes, header: Header) -> npt.NDArray[Any]:
     return straight(samples) if "premultiplied" in header.kind else np.ascontiguousarray(samples)
 
 
-def _open(data: bytes) -> pillow_heif.HeifFile:
-    return pillow_heif.open_heif(data, convert_hdr_to_8bit=False)
+@functools.cache
+def library() -> ModuleType:
+    """Return libheif's module with our options; it takes 40 ms to import, and few files need it."""
+    import pillow_heif  # noqa: PLC0415 - as above
+
+    pillow_heif.options.DECODE_THREADS = 1  # stills are worked on side by side
+    pillow_heif.options.THUMBNAILS = pillow_heif.options.DEPTH_IMAGES = pillow_heif.options.AUX_IMAGES = False
+    return pillow_heif
 
 
-def _more(data: bytes, image: pillow_heif.HeifFile) -> More | None:
+def _open(data: bytes) -> "HeifFile":
+    image: HeifFile = library().open_heif(data, convert_hdr_to_8bit=False)
+    return image
+
+
+def _more(data: bytes, image: "HeifFile") -> More | None:
     if pictures_in_track(data) > 1:
         return "frames"
     # Two versions of one picture, which phones write for HDR and other screens, are a group of alternatives.
     return "pictures" if len(image) > 1 and _ALTERNATIVES not in data[:_HEAD_BYTES] else None
 
 
-def _coding(image: pillow_heif.HeifFile) -> Coding | None:
+def _coding(image: "HeifFile") -> Coding | None:
     told = image.info.get("nclx_profile")
     coding = coding_of(told["color_primaries"], told["transfer_characteristics"]) if told else None
     return None if coding is None or coding.is_srgb else coding

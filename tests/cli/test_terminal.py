@@ -1,11 +1,12 @@
 """What the command line shows, as text."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from protocol.schema import Fault, JobStatus
+from protocol.schema import Fault, JobStatus, StateName
+from renderer.cli.client import jobs
 from renderer.cli.terminal import job_lines, span_words, state_name, status_line
 
 NOW = datetime(2025, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -15,11 +16,11 @@ def ago(**span: float) -> datetime:
     return NOW - timedelta(**span)
 
 
-def job(request_id: str = "4b1f0c9e7a5d4e0f9c3b2a1d0e9f8c7b", **fields: Any) -> JobStatus:
+def job(request_id: str = "4b1f0c9e7a5d4e0f9c3b2a1d0e9f8c7b", **fields: Any) -> dict[str, Any]:
     progress = {"images_done": 12, "images": 12, "frames": 288, "frames_done": 71, "stage": "rendering"}
     return JobStatus.model_validate(
         {"request_id": request_id, "status": "IN_PROGRESS", "progress": progress, "state": "running", **fields}
-    )
+    ).model_dump()
 
 
 FAILED = job(
@@ -34,7 +35,7 @@ FAILED = job(
 RUNNING = job(accepted_at=ago(seconds=75), started_at=ago(seconds=4.2))
 
 
-def texts(*jobs: JobStatus, width: int | None) -> list[str]:
+def texts(*jobs: dict[str, Any], width: int | None) -> list[str]:
     return [line.plain for line in job_lines(jobs, NOW, width)]
 
 
@@ -134,3 +135,8 @@ def test_a_span_is_told_in_six_characters(seconds: float, words: str) -> None:
 
 def test_no_span_is_a_dash() -> None:
     assert span_words(None) == "-"
+
+
+def test_every_state_can_be_asked_for() -> None:
+    [choice] = [each.type for each in jobs.params if each.name == "states"]
+    assert tuple(choice.choices) == get_args(StateName)

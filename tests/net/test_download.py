@@ -20,13 +20,13 @@ import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from renderer.config import VERSION
 from renderer.errors import FetchFailed, FileTooLarge, JobError, SourceUnavailable
 from renderer.net import connection
 from renderer.net.addresses import Guard
 from renderer.net.client import Client
 from renderer.net.download import Bounds, download
 from renderer.net.url import parse_http, proxy_for
+from renderer.version import VERSION
 from tests.net.proxy import proxying
 from tests.net.serving import Answer, Names, Site, redirects, says, sends, serving
 

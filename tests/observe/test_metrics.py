@@ -16,9 +16,9 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from protocol.errors import ERRORS
 from protocol.schema import File, Health, RenderResult
 from renderer import render
-from renderer.config import VERSION
 from renderer.observe.logs import JsonFormatter, TextFormatter
 from renderer.observe.metrics import STAGES, Metrics, Snapshot
+from renderer.version import VERSION
 from tests.daemon_process import request
 
 DOCS = (Path(__file__).parents[2] / "docs" / "observation.md").read_text(encoding="utf-8")

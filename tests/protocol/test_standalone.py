@@ -10,6 +10,8 @@ from pathlib import Path
 import pydantic
 import pytest
 
+from renderer.version import VERSION
+
 ROOT = Path(__file__).parents[2]
 
 CALL = """
@@ -93,7 +95,7 @@ def test_the_two_distributions_share_no_file_so_that_either_may_be_uninstalled()
 def test_both_distributions_agree_on_version_and_requirements():
     whole = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     alone = tomllib.loads((ROOT / "protocol" / "pyproject.toml").read_text())["project"]
-    assert alone["version"] == whole["version"]
+    assert alone["version"] == whole["version"] == VERSION
     assert alone["requires-python"] == whole["requires-python"]
     assert set(alone["dependencies"]) <= set(whole["dependencies"])
     assert {line.split(">")[0] for line in alone["dependencies"]} == {"pydantic", "pyzmq"}

@@ -21,7 +21,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -163,6 +162,8 @@ class _Cache:
     """The findings about devices with this driver and wheel, in one small file; a damaged file counts as empty."""
 
     def __init__(self, settings: NvencSettings, driver: str) -> None:
+        from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - only for machines with a GPU
+
         self._path = (settings.cache_dir or _cache_home() / "stillreel") / "nvenc.json"
         try:
             wheel = version(_WHEEL)

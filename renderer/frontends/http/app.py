@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from renderer.config import VERSION, Settings
+from renderer.config import Settings
 from renderer.errors import StillreelError
 from renderer.frontends.http import responses, schema
 from renderer.frontends.http.contract import Contract, Failed, Polled
@@ -32,6 +32,7 @@ from renderer.frontends.http.webhooks import Signer
 from renderer.frontends.intake import Intake
 from renderer.frontends.job_log import JobLogReader
 from renderer.jobs.engine import Engine
+from renderer.version import VERSION
 
 if TYPE_CHECKING:
     from renderer.frontends.zmq.server import ZmqServer

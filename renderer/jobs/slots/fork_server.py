@@ -32,10 +32,15 @@ signal.signal(signal.SIGHUP, signal.SIG_IGN)
 for _pipe in _inherited_pipes():
     tie(_pipe, os.getpid())
 
-import renderer.encode.selftest  # noqa: E402 - so that no worker has to
+import Imath  # noqa: E402, F401 - so that no worker has to
+import OpenEXR  # noqa: E402, F401 - as above
+
+import renderer.encode.selftest  # noqa: E402 - as above
 import renderer.jobs.slots.rendering  # noqa: E402 - as above
 import renderer.mp4  # noqa: E402, F401 - as above
 from protocol.schema import Fault, Progress, ResultWarning  # noqa: E402 - as above
+from renderer.pictures import heic  # noqa: E402 - as above
 
 for _model in (Progress, Fault, ResultWarning):
     _model.model_rebuild()  # as above
+heic.library()
