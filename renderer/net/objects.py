@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from protocol.objects import ObjectUrl, is_among, parse_object
-from renderer.config import VERSION, FetchSettings
+from renderer.config import FetchSettings
 from renderer.errors import (
     BackendError,
     FetchFailed,
@@ -37,6 +37,7 @@ from renderer.errors import (
     SourceUnavailable,
     StillreelError,
 )
+from renderer.version import VERSION
 
 MOST_BYTES: Final = 5 << 30
 OUTPUT: Final = ("output", "url")  # the field of a request
