@@ -5,6 +5,7 @@ as a copy of this one and so need not import it again: that is most of what a ch
 """
 
 import contextlib
+import gc
 import importlib
 import json
 import logging
@@ -16,9 +17,13 @@ import sys
 import tempfile
 from typing import BinaryIO
 
+from protocol.schema import RenderRequest
+from renderer.config import Settings
+
 _PRELOADED = (
     "tests.encode.nvenc.nvenc_children",
     "tests.encode.nvenc.nvenc_jobs",
+    "cuda.bindings.driver",  # which opens the driver when it is first called
 )  # the wheel itself is imported by children only
 
 
@@ -40,7 +45,10 @@ def serve(address: str) -> None:
 
 
 def answer(connection: socket.socket) -> None:
-    """Let a child do what is asked, and send how it ended and what it wrote; it is killed if nobody waits any more."""
+    """Let a child do what is asked, send how it ended and what it wrote, and end.
+
+    The child is killed if nobody waits any more.
+    """
     question = json.loads(connection.makefile("rb").readline())
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         if (child := os.fork()) == 0:
@@ -52,6 +60,7 @@ def answer(connection: socket.socket) -> None:
         told = {"code": code, "stdout": written(out), "stderr": written(err)}
     with contextlib.suppress(BrokenPipeError), connection:
         connection.sendall(json.dumps(told).encode())
+    os._exit(0)
 
 
 def written(file: BinaryIO) -> str:
@@ -76,4 +85,7 @@ def call(question: dict[str, object], out: BinaryIO, err: BinaryIO) -> None:
 if __name__ == "__main__":
     for name in _PRELOADED:
         importlib.import_module(name)
+    Settings()  # whose models are built when they are first used
+    RenderRequest.model_validate({"images": [{"url": "data:,"}]})
+    gc.freeze()  # a copy would else look through, and so make its own, all memory of this process when it ends
     serve(sys.argv[1])
