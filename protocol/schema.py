@@ -6,8 +6,9 @@ fields are errors here; the HTTP door, whose contract is to ignore them, has mod
 
 import math
 import re
+from collections.abc import Mapping
 from fractions import Fraction
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -22,17 +23,20 @@ from pydantic import (
 from pydantic_core import PydanticKnownError
 
 from protocol.bounded import a_few_at_a_time, at_most, refuse_many_fields
-from protocol.errors import dotted
+from protocol.errors import Loc, dotted
 from protocol.objects import checked_object
 
 FPS_MIN, FPS_MAX = 1, 120
 AUTO_FPS = "auto"
+MOST_TRACKS = 16
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 ResizeMode = Literal["pad", "crop", "stretch"]
 Scaling = Literal["auto", "lanczos", "area", "nearest"]
 CanvasChoice = Literal["first", "largest"]
 EncoderName = Literal["auto", "nvenc", "libx264"]
+AudioCodec = Literal["aac", "opus"]
+LengthRule = Literal["stills", "audio", "longest"]
 ChannelOrder = Literal["RGB", "BGR", "RGBA", "BGRA", "GRAY"]
 OnError = Literal["fail", "skip", "hold"]
 GapRule = Literal["close", "hold", "fail"]
@@ -105,11 +109,22 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), _no_boolean("float_
 Side = Annotated[int, Field(ge=2, le=2**31 - 1), _no_boolean("int_type")]
 Quality = Annotated[int, Field(ge=0, le=51), _no_boolean("int_type")]
 Fps = Annotated[int | float | str, BeforeValidator(_check_fps)]
+Moment = Annotated[float, Field(ge=0, le=2**31 - 1, allow_inf_nan=False), _no_boolean("float_type")]
+Fade = Annotated[float, Field(ge=0, le=300, allow_inf_nan=False), _no_boolean("float_type")]
+Decibels = Annotated[float, Field(ge=-100, le=60, allow_inf_nan=False), _no_boolean("float_type")]
+BitRate = Annotated[int, Field(ge=8000, le=512_000), _no_boolean("int_type")]
 AtLeastOne = Annotated[
     tuple[_Item, ...],
     WrapValidator(a_few_at_a_time),
     AfterValidator(_refuse_empty),
     Field(json_schema_extra={"minItems": 1}),
+]
+
+
+Tracks = Annotated[
+    tuple[_Item, ...],
+    BeforeValidator(at_most(MOST_TRACKS)),
+    Field(json_schema_extra={"maxItems": MOST_TRACKS}),
 ]
 
 
@@ -150,6 +165,19 @@ class Output(_Strict):
     url: Annotated[str, AfterValidator(checked_object)] = Field(
         description="the object that it becomes, such as s3://bucket/name.mp4, in a bucket that the server may write"
     )
+
+
+class AudioTrack(_Strict):
+    """One sound under the stills; all times are in seconds."""
+
+    url: str = Field(min_length=1, description="as of an image: http(s), data:, file: or a path, cid:N")
+    at: Moment = Field(0.0, description="when it begins in the video")
+    start: Moment = Field(0.0, description="where it begins in its file")
+    duration: Seconds | None = Field(None, description="how long it is heard at most; left out: to its file's end")
+    loop: bool = Field(False, description="true: it is repeated until `duration` or the end of the video")
+    fade_in: Fade = 0.0
+    fade_out: Fade = Field(0.0, description="before its last moment, which may be the end of the video")
+    gain_db: Decibels = 0.0
 
 
 class RenderRequest(_Strict):
@@ -195,6 +223,9 @@ class RenderRequest(_Strict):
         pattern=r"^[0-9]{2}:[0-9]{2}:[0-9]{2}[:;][0-9]{2}$",
         description='of the first frame, "HH:MM:SS:FF"; with ";" before the frames 29.97 and 59.94 fps drop numbers',
     )
+    audio: Tracks[AudioTrack] = Field((), description="sounds under the stills, mixed")
+    audio_codec: AudioCodec = Field("aac", description="opus is for .mp4 and .m4v; fewer players know it there")
+    audio_bitrate: BitRate = Field(192_000, description="of the video's sound, in bits per second")
     sync_mode: bool = Field(False, description="true: the video's bytes come with the answer")
     output: Output | None = Field(None, description="the object that the video becomes; not with sync_mode")
     request_id: str | None = Field(
@@ -204,6 +235,21 @@ class RenderRequest(_Strict):
     start_timeout: Seconds | None = None
     webhook_url: str | None = None
     metadata: dict[str, Any] | None = Field(None, description="echoed in the result")
+
+    def urls(self) -> list[tuple[Loc, str]]:
+        """Return the urls of all images and then of all sounds, each with its place."""
+        images = [(("images", place, "url"), image.url) for place, image in enumerate(self.images)]
+        return [*images, *((("audio", place, "url"), track.url) for place, track in enumerate(self.audio))]
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """Return the request with other urls in the place of some, of images and of sounds."""
+        if not names:
+            return self
+        images, audio = (
+            tuple(each.model_copy(update={"url": names.get(each.url, each.url)}) for each in sources)
+            for sources in (self.images, self.audio)
+        )
+        return self.model_copy(update={"images": images, "audio": audio})
 
 
 class PixelLayout(_Strict):
@@ -273,6 +319,18 @@ class ResultWarning(_Answer):
         return f"{dotted(self.loc)}: {self.message}" if self.loc else self.message
 
 
+class Sound(_Answer):
+    """The sound of a video."""
+
+    codec: AudioCodec
+    channels: int
+    sample_rate: int
+    duration: float = Field(
+        description="seconds from the video's start to the end of the last sound, before it was cut or padded; "
+        "where it was cut within a file, as that file says"
+    )
+
+
 class RenderResult(_Answer):
     """What came out; every number is read back from the file that was written."""
 
@@ -282,6 +340,7 @@ class RenderResult(_Answer):
     duration: float = Field(description="seconds")
     width: int
     height: int
+    audio: Sound | None = Field(None, description="none if the request has no sound")
     encoder: str
     fallback_reason: str | None = Field(None, description="why `auto` did not take the GPU")
     held_pictures: Literal["synthesised", "encoded"] = "encoded"

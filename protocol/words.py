@@ -73,6 +73,10 @@ _EXPECTED_OF = {
         "model_attributes_type": 'expected an object such as {{"url": "a.png"}}',
         "model_type": 'expected an object such as {{"url": "a.png"}}',
     },
+    "audio[]": {
+        "model_attributes_type": 'expected an object such as {{"url": "music.mp3"}}',
+        "model_type": 'expected an object such as {{"url": "music.mp3"}}',
+    },
     "background": {"string_pattern_mismatch": 'expected a colour such as "#1a2b3c"'},
     "proxy": {"string_pattern_mismatch": 'expected http://HOST:PORT or "environment"'},
     "public_url": {"string_pattern_mismatch": "expected an address such as https://reels.example/stillreel"},

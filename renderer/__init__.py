@@ -30,7 +30,7 @@ def render(
     Args:
         request: the fields of `protocol.schema.RenderRequest`.
         output: path of the video, ending in .mp4, .m4v or .mov; its directory exists. A regular file of that name is
-            replaced, a link is followed, and none of the images may be it.
+            replaced, a link is followed, and none of the images and sounds may be it.
         base: directory that relative paths start from; the working directory if absent. Any local path may be read.
         settings: limits and paths; the defaults if absent.
         on_progress: called with a `protocol.schema.Progress` after every still.
@@ -52,7 +52,7 @@ def render(
     origin = Origin(base=Path(base or ".").absolute(), any_path=True)
     job = render_job(parse_request(request), settings.limits, settings.fetch, origin)
     fetcher = Fetcher(settings.fetch, base=job.base, any_path=True)
-    refuse_inputs(place, files_of([image.url for image in job.request.images], fetcher))
+    refuse_inputs(place, files_of([url for _, url in job.request.urls()], fetcher))
     report = render_whole(job, place, render_settings(settings), on_progress=on_progress or (lambda _: None))
     output = Path(output).absolute()
     return report.result(output.as_uri(), output.name, job.request)

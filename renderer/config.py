@@ -172,9 +172,10 @@ class FetchSettings(_Part):
         (), description="buckets such as s3://reels, or prefixes such as s3://reels/stills, whose objects may be read"
     )
     max_image_bytes: int = Field(50 * MEBIBYTE, ge=1, description="the hosted service's limit")
-    download_timeout_s: float = Field(60, gt=0, description="for one image, redirects included")
+    max_audio_bytes: int = Field(256 * MEBIBYTE, ge=1, description="of one sound")
+    download_timeout_s: float = Field(60, gt=0, description="for one image or sound, redirects included")
     download_attempts: int = Field(
-        3, ge=1, le=10, description="of one image, where a server does not answer or says to come again"
+        3, ge=1, le=10, description="of one image or sound, where a server does not answer or says to come again"
     )
     max_redirects: int = Field(5, ge=0)
     headers: Annotated[dict[str, dict[str, SecretStr]], BeforeValidator(_hosts_in_lower_case)] = Field(
@@ -195,7 +196,9 @@ class PictureSettings(_Part):
 
     max_image_pixels: int = Field(200_000_000, ge=1)
     decoding_threads: int = Field(0, ge=0, le=64, description="0: one per core, four at most")
-    decode_timeout_s: float = Field(20, gt=0, description="for one image; a decoder that takes longer hangs")
+    decode_timeout_s: float = Field(
+        20, gt=0, description="for one image, or one packet of a sound; a decoder that takes longer hangs"
+    )
     look_ahead: int = Field(0, ge=0, description="stills ready ahead of the encoder; 0: two per decoding thread")
 
 

@@ -8,13 +8,16 @@ StillreelError
 │   │   ├── NoManifest           the file holds something else
 │   │   ├── NotSupported         this version or machine cannot do it
 │   │   └── RequestIdConflict    the id belongs to another request
-│   ├── FetchFailed            an image could not be read or downloaded, or may not be
+│   ├── FetchFailed            an image or a sound could not be read or downloaded, or may not be
 │   │   └── SourceUnavailable    its server does not answer now; it may later
 │   ├── FileTooLarge           its bytes are too many
 │   ├── UnsupportedFormat      its bytes are no image that is known
 │   ├── DecodeFailed           it is damaged
 │   │   └── DecodeTimedOut       its decoder does not come back
+│   │       └── SoundTimedOut      a sound's decoder does not
 │   ├── ImageTooLarge          its pixels are too many
+│   ├── UnsupportedSound       its bytes are no sound that is known
+│   ├── SoundDamaged           it cannot be decoded
 │   ├── JobNotFound            nobody has this request_id
 │   ├── StillInProgress        its result is not there yet
 │   ├── JobCancelled           its client did not want it any more
@@ -207,6 +210,18 @@ class DecodeTimedOut(DecodeFailed):
 
 class ImageTooLarge(JobError):
     kind = "image_too_large"
+
+
+class UnsupportedSound(JobError):
+    kind = "unsupported_audio_format"
+
+
+class SoundDamaged(JobError):
+    kind = "audio_load_error"
+
+
+class SoundTimedOut(DecodeTimedOut):
+    kind = "audio_load_error"
 
 
 class JobNotFound(JobError):

@@ -101,6 +101,7 @@ def render_job(
     origin = origin or Origin()
     if len(request.images) > limits.max_images:
         raise _too_many(limits.max_images, len(request.images))
+    fetcher = Fetcher(fetch, base=origin.base, attachments=origin.attachments, any_path=origin.any_path)
     faults: list[JobError] = []
     with _noting(faults):
         _refuse_what_is_not_there(request, origin)
@@ -108,6 +109,7 @@ def render_job(
         _check_output(request, origin)
     with _noting(faults):
         _check_sides(request, limits)
+    faults += _of_sounds(request, limits, fetcher.of_sounds())
     line = None
     with _noting(faults):
         line = timeline_of(request)
@@ -115,7 +117,6 @@ def render_job(
     if request.timecode is not None and (line or request.fps != AUTO_FPS):
         with _noting(faults):
             check_timecode(request.timecode, line.fps if line else frame_rate(request.fps))
-    fetcher = Fetcher(fetch, base=origin.base, attachments=origin.attachments, any_path=origin.any_path)
     sources = _of_sources(request, fetcher, may_wait=not faults)
     if line is None or faults or sources:
         raise as_one([*faults, *([sources] if sources else [])])
@@ -129,6 +130,23 @@ def _noting(faults: list[JobError]) -> Iterator[None]:
         yield
     except JobError as error:
         faults.append(error)
+
+
+def _of_sounds(request: RenderRequest, limits: RequestLimits, fetcher: Fetcher) -> Iterator[JobError]:
+    """Look for sounds that cannot be read, without reading them, and for times beyond the limit on a video's length."""
+    for place, track in enumerate(request.audio):
+        try:
+            fetcher.check(track.url)
+        except JobError as error:
+            yield error.at("audio", place, "url")
+        for name in ("at", "start"):
+            if getattr(track, name) > limits.max_duration_s:
+                yield LimitExceeded(
+                    f"expected up to {limits.max_duration_s:g} s, found {getattr(track, name):g} s "
+                    "(limits.max_duration_s)",
+                    loc=("audio", place, name),
+                    context={"le": limits.max_duration_s},
+                )
 
 
 def _of_sources(request: RenderRequest, fetcher: Fetcher, *, may_wait: bool) -> JobError | None:

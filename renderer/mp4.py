@@ -29,12 +29,14 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import BinaryIO, Final, Self
+from typing import TYPE_CHECKING, BinaryIO, Final, Self
 
 import av
 import numpy as np
 import numpy.typing as npt
-from av.container import OutputContainer
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.stream import Stream
 from av.video.reformatter import ColorRange
 from av.video.stream import VideoStream
 
@@ -45,7 +47,10 @@ from renderer.h264.bits import NalType, join_nals, nal_type, split_nals
 from renderer.h264.description import described
 from renderer.h264.parameter_sets import parse_sps
 from renderer.version import VERSION
-from renderer.work import VideoFacts
+from renderer.work import SoundFacts, VideoFacts
+
+if TYPE_CHECKING:
+    from renderer.sound.soundtrack import SoundFormat, Soundtrack
 
 _HEAD: Final = 8
 _STSD_HEAD: Final = 8  # version, flags, entry_count
@@ -131,6 +136,8 @@ def _peak(sizes: npt.NDArray[np.int64], fps: Fraction) -> int:
 _UNDECODED = {"skip_frame": "all"}
 
 _LEAST_TIMESCALE: Final = 10_000
+_SOUND_RATE: Final = 48_000
+_CHUNK_US: Final = "500000"  # frames and sound take turns every half second, not after every frame
 _PARAMETER_SETS: Final = frozenset({NalType.SPS, NalType.PPS})
 _TOOL: Final = f"stillreel {VERSION}"
 
@@ -138,14 +145,21 @@ _TOOL: Final = f"stillreel {VERSION}"
 class Mp4Writer:
     """One MP4 in the making. Leave the `with` block without `commit()` and nothing remains."""
 
-    def __init__(self, path: Path, fps: Fraction, timecode: str | None = None) -> None:
+    def __init__(
+        self, path: Path, fps: Fraction, timecode: str | None = None, sound: "Soundtrack | None" = None
+    ) -> None:
         """Begin the file.
 
         Args:
             path: the final name, whose suffix chooses MP4, M4V or QuickTime; its directory exists.
             fps: exact frames per second.
             timecode: of the first frame, such as "01:00:00:00"; `timeline.check_timecode` has passed it.
+            sound: is taken as the video grows.
         """
+        self._sound = sound
+        self._packets = iter(sound or ())
+        self._packet: av.Packet[Stream] | None = None
+        self._sound_stream: AudioStream | None = None
         self._timecode = timecode
         self._parameter_sets: frozenset[bytes] = frozenset()
         self._path = path
@@ -174,6 +188,7 @@ class Mp4Writer:
         Raises:
             StorageFull: the disk is full.
             OutputFailed: the file cannot be written for another reason.
+            JobError: a sound is at fault.
         """
         with _as_write_failure():
             for sample in samples:
@@ -187,6 +202,19 @@ class Mp4Writer:
                 packet.is_keyframe = sample.is_sync
                 container.mux_one(packet)
                 self._frames += 1
+                self._mux_sound(self._frames * self._frame_s)
+
+    def _mux_sound(self, until_s: Fraction | None = None) -> None:
+        """Append the sound up to a moment, or all that is left; libavformat puts it between the frames."""
+        if self._container is None or self._sound_stream is None:
+            return
+        while (packet := self._packet or next(self._packets, None)) is not None:
+            self._packet = packet
+            if until_s is not None and (packet.pts or 0) * packet.time_base >= until_s:
+                return
+            packet.stream = self._sound_stream
+            self._container.mux_one(packet)
+            self._packet = None
 
     def commit(self, frames: int | None = None) -> VideoFacts:
         """Finish the file, check it, put it on disk and give it its name.
@@ -200,6 +228,7 @@ class Mp4Writer:
         """
         expected = self._frames if frames is None else frames
         with _as_write_failure():
+            self._mux_sound()
             self._close()
             if self._part.exists():
                 finish(self._part, self._fps)
@@ -208,9 +237,17 @@ class Mp4Writer:
                 raise OutputFailed(
                     f"the file holds {facts.frames} frames at {facts.fps}, expected {expected} at {self._fps}"
                 )
+            self._check_sound(facts.sound)
             sync(self._part)
             settle(self._part, self._path)
         return facts
+
+    def _check_sound(self, found: SoundFacts | None) -> None:
+        """Refuse a file whose sound is not as long as it was to be, which its edit list tells in ticks of the movie."""
+        expected_s = Fraction(self._sound.samples, _SOUND_RATE) if self._sound else Fraction(0)
+        found_s = found.duration_s if found else Fraction(0)
+        if abs(found_s - expected_s) > Fraction(1, timescale(self._fps)):
+            raise OutputFailed(f"the file holds {float(found_s):g} s of sound, expected {float(expected_s):g} s")
 
     def _without_sets(self, access_unit: bytes) -> bytes:
         """Leave out the parameter sets, which are in `avcC`."""
@@ -234,6 +271,7 @@ class Mp4Writer:
                     "video_track_timescale": scale,
                     "write_tmcd": "1",  # of a timecode, which M4V files lose otherwise
                     "movie_timescale": scale,
+                    "chunk_duration": _CHUNK_US,
                 },
             )
             self._container.metadata["creation_time"] = _created_at()
@@ -248,13 +286,27 @@ class Mp4Writer:
             self._stream.metadata["encoder"] = _TOOL
             if self._timecode:
                 self._stream.metadata["timecode"] = self._timecode
+            if self._sound is not None:
+                self._sound_stream = _sound_stream(self._container, self._sound.format)
             _copy_colour(described_unit, self._stream)
         return self._container, self._stream
 
     def _close(self) -> None:
-        container, self._container, self._stream = self._container, None, None
+        container, self._container, self._stream, self._sound_stream = self._container, None, None, None
         if container is not None:
             container.close()
+
+
+def _sound_stream(container: OutputContainer, sound: "SoundFormat") -> AudioStream:
+    """Add a track for sound that is coded elsewhere; the encoder that this one gets says how and codes nothing."""
+    stream = container.add_stream(sound.coder, rate=_SOUND_RATE)
+    if not isinstance(stream, AudioStream):
+        raise OutputFailed(f"{sound.coder} is no encoder of sound here")
+    stream.codec_context.layout = sound.layout
+    stream.codec_context.bit_rate = sound.bit_rate
+    stream.time_base = Fraction(1, _SOUND_RATE)
+    stream.metadata["encoder"] = _TOOL
+    return stream
 
 
 def timescale(fps: Fraction) -> int:
@@ -276,9 +328,20 @@ def read_facts(path: Path) -> VideoFacts:
         ticks, time_base, fps = stream.duration, stream.time_base, stream.average_rate
         if ticks is None or time_base is None or fps is None:
             raise OutputFailed("expected a file that states its duration, found none")
+        size_bytes, sound = path.stat().st_size, _sound_facts(container)
         return VideoFacts(
-            stream.width, stream.height, stream.frames, Fraction(fps), ticks * time_base, path.stat().st_size
+            stream.width, stream.height, stream.frames, Fraction(fps), ticks * time_base, size_bytes, sound
         )
+
+
+def _sound_facts(container: InputContainer) -> SoundFacts | None:
+    if not container.streams.audio:
+        return None
+    stream = container.streams.audio[0]
+    codec, rate, duration, time_base = stream.codec_context.name, stream.rate, stream.duration, stream.time_base
+    if duration is None or time_base is None:
+        raise OutputFailed("expected sound that states its duration, found none")
+    return SoundFacts("aac" if codec == "aac" else "opus", stream.channels, rate, duration * time_base)
 
 
 def _described(nal: bytes, reordered: int) -> bytes:

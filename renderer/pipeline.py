@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
@@ -50,6 +51,7 @@ from renderer.work import NO_GPU_ENCODER, RenderJob, RenderReport, VideoFacts
 
 if TYPE_CHECKING:
     from renderer.mp4 import Mp4Writer
+    from renderer.sound.soundtrack import Soundtrack, Tracks
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +150,15 @@ class _Whole:
         return Fetcher(self.settings.fetch, base=job.base, attachments=job.attachments, any_path=job.any_path)
 
     @cached_property
+    def tracks(self) -> "Tracks | None":
+        """The sounds of the request; None if it has none."""
+        if not self.job.request.audio:
+            return None
+        from renderer.sound.soundtrack import Tracks  # noqa: PLC0415 - few jobs have sound
+
+        return Tracks(self.job.request, self.fetcher.of_sounds(), self.marks or Marks())
+
+    @cached_property
     def limits(self) -> CanvasLimits:
         """The largest canvas that the settings and the encoder allow."""
         settings, encoder = self.settings, self.job.request.encoder
@@ -160,6 +171,7 @@ class _Whole:
     def render(self, output: Path) -> RenderReport:
         """Render the job; without the images that cannot be read, if its request says so."""
         on_error = self.job.request.on_error
+        self._refuse_codec(output)
         whole = reel_of(self.job.request, self.job.timeline, self.fetcher)
         faults: dict[Hashable, JobError] = {}
         reel = whole
@@ -178,6 +190,12 @@ class _Whole:
             else:
                 said = (*self.job.warnings, *remarks(self.job.request, self.job.timeline))
                 return replace(report, warnings=(*said, *warnings_of(whole, faults, on_error), *report.warnings))
+
+    def _refuse_codec(self, output: Path) -> None:
+        """Refuse a codec that the file cannot hold."""
+        request = self.job.request
+        if request.audio and request.audio_codec == "opus" and output.suffix.lower() == ".mov":
+            raise NotSupported("QuickTime files hold no Opus; expected aac, or a name in .mp4", loc=("audio_codec",))
 
     def _check_urls(self, reel: Reel) -> None:
         """Refuse urls whose fault shows without reading a file, before any work."""
@@ -212,7 +230,11 @@ class _Whole:
         facts, plan, backend = rendering.complete(backend, output)
         warnings += [*_shown_in_part(rendering.in_part), *_enlarged(rendering.enlarged, look.canvas)]
         reasons = backend.reason, plan.encoded_reason
-        return RenderReport(facts, backend.name, *reasons, self.clock.report(), tuple(warnings))
+        report = RenderReport(facts, backend.name, *reasons, self.clock.report(), tuple(warnings))
+        if self.tracks is None:
+            return report
+        warnings += self.tracks.warnings
+        return replace(report, warnings=tuple(warnings), sound_s=self.tracks.duration_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,11 +279,12 @@ class _Rendering:
         stream = self._stream(plan, [still for _, still in coded])
         sources = [reel.sources[index] for index, _ in coded]
         with (
+            self._sound() as sound,
             FramesInFlight() as lent,
             backend.open_encoder(stream, whole.settings.encode) as encoder,
             Loader(whole.fetcher, whole.settings.pictures, whole.marks, self.at_hand) as loader,
             Stills(sources, self.look, loader, whole.settings.pictures, encoder.stock) as stills,
-            self._video(output, stream.fps) as video,
+            self._video(output, stream.fps, sound) as video,
         ):
             for (index, still), lease in zip(coded, whole.clock.timed("stills", stills), strict=True):
                 whole.good.add(reel.sources[index].picture)
@@ -281,10 +304,21 @@ class _Rendering:
             self.in_part.update(stills.in_part)
             return whole.clock.time("mux", video.commit, reel.timeline.frames)
 
-    def _video(self, output: Path, fps: Fraction) -> "Mp4Writer":
+    def _video(self, output: Path, fps: Fraction, sound: "Soundtrack | None") -> "Mp4Writer":
         from renderer.mp4 import Mp4Writer  # noqa: PLC0415 - libav is imported while the first stills are decoded
 
-        return Mp4Writer(output, fps, self.whole.job.request.timecode)
+        return Mp4Writer(output, fps, self.whole.job.request.timecode, sound)
+
+    def _sound(self) -> "AbstractContextManager[Soundtrack | None]":
+        """Begin the sound of this attempt on its own thread, if the job has any."""
+        tracks = self.whole.tracks
+        if tracks is None:
+            return nullcontext()
+        from renderer.sound.decode import RATE  # noqa: PLC0415 - as above
+        from renderer.sound.soundtrack import Soundtrack  # noqa: PLC0415 - as above
+
+        limit_s = self.whole.settings.pictures.decode_timeout_s if self.whole.marks is None else None
+        return Soundtrack(tracks, math.floor(self.reel.timeline.duration_s * RATE), limit_s)
 
     def _plan(self, backend: Backend) -> StreamPlan:
         rules = self.whole.settings.nvenc if backend.nvenc else self.whole.settings.encode

@@ -12,7 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final
 
-from protocol.schema import File, PixelLayout, RenderRequest, RenderResult, ResultWarning
+from protocol.schema import AudioCodec, File, PixelLayout, RenderRequest, RenderResult, ResultWarning, Sound
 from renderer.timeline import Timeline
 
 
@@ -43,6 +43,16 @@ class RenderJob:
 
 
 @dataclass(frozen=True, slots=True)
+class SoundFacts:
+    """What a finished file says of its sound."""
+
+    codec: AudioCodec
+    channels: int
+    rate: int
+    duration_s: Fraction
+
+
+@dataclass(frozen=True, slots=True)
 class VideoFacts:
     """What a finished file says of itself."""
 
@@ -52,6 +62,7 @@ class VideoFacts:
     fps: Fraction
     duration_s: Fraction
     size_bytes: int
+    sound: SoundFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +75,7 @@ class RenderReport:
             and writing repeats and the file ("mux"); "stills_busy" adds up what the decoding threads worked meanwhile.
         encoded_reason: why every frame of the holds was coded; None if they are synthesised.
         warnings: what the client might not expect of the video.
+        sound_s: how long the sounds of the request are together.
     """
 
     facts: VideoFacts
@@ -72,6 +84,7 @@ class RenderReport:
     encoded_reason: str | None
     timings: dict[str, float] = field(default_factory=dict)
     warnings: tuple[ResultWarning, ...] = ()
+    sound_s: Fraction = Fraction(0)
 
     def result(self, video_url: str, file_name: str, request: RenderRequest) -> RenderResult:
         """Return the report as clients read it."""
@@ -85,6 +98,7 @@ class RenderReport:
             duration=float(facts.duration_s),
             width=facts.width,
             height=facts.height,
+            audio=self._sound(),
             encoder=self.encoder,
             fallback_reason=self.fallback_reason,
             held_pictures="encoded" if self.encoded_reason else "synthesised",
@@ -94,6 +108,12 @@ class RenderReport:
             request_id=request.request_id,
             metadata=request.metadata,
         )
+
+    def _sound(self) -> Sound | None:
+        found = self.facts.sound
+        if found is None:
+            return None
+        return Sound(codec=found.codec, channels=found.channels, sample_rate=found.rate, duration=float(self.sound_s))
 
 
 def _type_of(file_name: str) -> str:

@@ -124,7 +124,10 @@ OUTPUT_FORMAT: Final = 2
 """A number that goes up whenever the same request gives another video than before, even if only a default changed."""
 
 # These fields decide when and for whom a video is made, not how it looks; images and fps have entries of their own.
-_OUTSIDE: Final = {"images", "fps", "sync_mode", "priority", "start_timeout", "webhook_url", "output"}
+_OUTSIDE: Final[dict[str, Any]] = {
+    **dict.fromkeys(("images", "fps", "sync_mode", "priority", "start_timeout", "webhook_url", "output"), True),
+    "audio": {"__all__": {"url"}},
+}
 _DIGITS: Final = 12
 _UNREADABLE: Final = "unreadable"
 _KNOWN_MAX: Final = 100_000
@@ -157,16 +160,17 @@ class Digests:
             "format": OUTPUT_FORMAT,
             "fps": str(job.timeline.fps),
             "holds": job.timeline.holds,
-            "images": self._of_images([image.url for image in request.images], fetcher),
+            "images": self._of_sources([image.url for image in request.images], fetcher),
+            **({"sounds": self._of_sources([track.url for track in request.audio], fetcher)} if request.audio else {}),
             "request": request.model_dump(mode="json", exclude=_OUTSIDE, exclude_defaults=True),
             # Not which ffmpeg: its path tells the machine, and a batch may run on many.
             "encode": {"hold_pictures": encode.hold_pictures, "threads": encode.threads},
         }
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
-    def _of_images(self, urls: list[str], fetcher: Fetcher) -> list[str]:
+    def _of_sources(self, urls: list[str], fetcher: Fetcher) -> list[str]:
         try:
-            reading = {url: self._pool.submit(self._of_image, url, fetcher) for url in dict.fromkeys(urls)}
+            reading = {url: self._pool.submit(self._of_source, url, fetcher) for url in dict.fromkeys(urls)}
         except RuntimeError as error:  # the pool was shut down
             raise CancelledError from error
         try:
@@ -175,7 +179,7 @@ class Digests:
             for future in reading.values():
                 future.cancel()
 
-    def _of_image(self, url: str, fetcher: Fetcher) -> str:
+    def _of_source(self, url: str, fetcher: Fetcher) -> str:
         try:
             with fetcher.open_local(url) as handle:
                 return f"url:{_of_text(url)}" if handle is None else f"file:{self._of_file(handle)}"

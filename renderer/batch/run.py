@@ -335,7 +335,7 @@ class _Batch:
         rendered = self._unfinished / f"{key}.part"
         outcome = await self._attempts(ready, slot, RenderTask(key, ready.work, rendered, self._render_settings))
         if isinstance(outcome, RenderReport):
-            outcome = replace(outcome, warnings=warning_with_files(outcome.warnings, _images_of(ready)))
+            outcome = replace(outcome, warnings=warning_with_files(outcome.warnings, _sources_of(ready)))
             refused = await asyncio.to_thread(self._publish, ready, rendered, outcome)
             if refused is None:
                 self.tally.finish(key, outcome.facts.frames)
@@ -343,7 +343,7 @@ class _Batch:
                 self._view.done(self.tally, ready.found.name, ready.output, outcome)
                 return
             outcome = refused
-        self._fail(ready.found, naming_files(outcome, _images_of(ready)), key)
+        self._fail(ready.found, naming_files(outcome, _sources_of(ready)), key)
 
     async def _attempts(self, ready: Ready, slot: Slot, task: RenderTask) -> RenderReport | Fault:
         """Try until the video is made, or a worker has died over it too often."""
@@ -393,5 +393,5 @@ class _Batch:
             self.tally.advance(key, progress)
 
 
-def _images_of(ready: Ready) -> Fields:
-    return ready.work.request.model_dump(include={"images"})
+def _sources_of(ready: Ready) -> Fields:
+    return ready.work.request.model_dump(include={"images", "audio"})

@@ -9,7 +9,16 @@ import click
 
 from renderer import config
 from renderer.cli import usage
-from renderer.cli.render import assigned, canvas_option, gaps_option, on_error_option, scaling_option, set_option
+from renderer.cli.render import (
+    assigned,
+    audio_option,
+    canvas_option,
+    gaps_option,
+    on_error_option,
+    scaling_option,
+    set_option,
+    sounds,
+)
 from renderer.cli.usage import PATH, config_option, json_option
 from renderer.errors import ConfigError
 
@@ -33,6 +42,7 @@ if TYPE_CHECKING:
 @canvas_option
 @gaps_option
 @on_error_option
+@audio_option
 @set_option
 @click.option("--jobs", "-j", type=click.IntRange(min=1), metavar="NUMBER", help="How many videos to make at a time.")
 @json_option
@@ -47,6 +57,7 @@ def batch(
     canvas: str | None,
     gaps: str | None,
     on_error: str | None,
+    audio: tuple[str, ...],
     assignments: tuple[str, ...],
     jobs: int | None,
     as_json: bool,
@@ -72,7 +83,9 @@ def batch(
         workers=settings.engine.workers,
         shard=parse_shard(shard, os.environ) if shard else Shard(),
         hold=parse_hold(hold) if hold else None,
-        overrides=parse_overrides(assigned(assignments, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error)),
+        overrides=parse_overrides(
+            assigned(assignments, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error, audio=sounds(audio))
+        ),
     )
     console = Console(stderr=True)
     with watching(console) as view:

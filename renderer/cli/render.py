@@ -1,5 +1,6 @@
 """The command `stillreel render`, and the arguments that it shares with `submit`: a manifest, or images."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -11,7 +12,7 @@ from renderer.cli import terminal, usage
 from renderer.cli.output import overwrite_option, refuse_manifest, written
 from renderer.cli.usage import PATH, config_option, json_option
 from renderer.errors import ConfigError, JobError
-from renderer.manifests.sources import Asked, Wishes, ask, parse_hold
+from renderer.manifests.sources import Asked, Wishes, ask, parse_hold, source_url
 from renderer.manifests.still import naming_its_files, parse_overrides, warning_with_files
 
 sources_argument = click.argument("sources", nargs=-1, required=True, metavar="MANIFEST|IMAGE...")
@@ -38,6 +39,12 @@ gaps_option = click.option(
     "--gaps",
     type=click.Choice(get_args(GapRule)),
     help="If a number is missing from the names: close the gap, hold the image before it for its time, or fail.",
+)
+audio_option = click.option(
+    "--audio",
+    multiple=True,
+    metavar="FILE",
+    help="A sound under the images; may be repeated, and --set audio=[...] sets times, fades and gain.",
 )
 set_option = click.option(
     "--set",
@@ -74,6 +81,11 @@ def asked(
     )
 
 
+def sounds(names: Sequence[str]) -> str | None:
+    """Return the field `audio` for sounds that are named by file or url."""
+    return json.dumps([{"url": source_url(name)} for name in names]) if names else None
+
+
 def assigned(assignments: Sequence[str], **options: str | None) -> list[str]:
     """Return what `--set` says, and what the options for single fields say, which take precedence."""
     return [*assignments, *(f"{name}={value}" for name, value in options.items() if value)]
@@ -92,6 +104,7 @@ def assigned(assignments: Sequence[str], **options: str | None) -> list[str]:
 @set_option
 @start_option
 @gaps_option
+@audio_option
 @keep_order_option
 @overwrite_option
 @json_option
@@ -108,6 +121,7 @@ def render(
     assignments: tuple[str, ...],
     start: int | None,
     gaps: str | None,
+    audio: tuple[str, ...],
     keep_order: bool,
     overwrite: bool | None,
     as_json: bool,
@@ -128,7 +142,9 @@ def render(
     terminal.keep_stdout()
     keep_freed_memory()
     with written(output, overwrite=overwrite, as_json=as_json) as place:
-        fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error)
+        fields = assigned(
+            assignments, fps=fps, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error, audio=sounds(audio)
+        )
         found = asked(sources, hold, fields, start, keep_order=keep_order)
         if found.manifest:
             refuse_manifest(place, found.manifest)

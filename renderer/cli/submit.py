@@ -22,6 +22,7 @@ from renderer.cli.output import overwrite_option
 from renderer.cli.render import (
     asked,
     assigned,
+    audio_option,
     canvas_option,
     fps_option,
     gaps_option,
@@ -30,6 +31,7 @@ from renderer.cli.render import (
     on_error_option,
     scaling_option,
     set_option,
+    sounds,
     sources_argument,
     start_option,
     with_warnings,
@@ -48,6 +50,7 @@ from renderer.errors import ConfigError
 @set_option
 @start_option
 @gaps_option
+@audio_option
 @keep_order_option
 @click.option("--wait", is_flag=True, help="Wait until the job has ended and show its progress.")
 @fetch_option
@@ -66,6 +69,7 @@ def submit(
     assignments: tuple[str, ...],
     start: int | None,
     gaps: str | None,
+    audio: tuple[str, ...],
     keep_order: bool,
     wait: bool,
     output: Path | None,
@@ -81,7 +85,9 @@ def submit(
     """
     if output is not None and not wait:
         raise ConfigError("expected --wait with -o; without it, fetch the video later: stillreel result ID -o FILE")
-    fields = assigned(assignments, fps=fps, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error)
+    fields = assigned(
+        assignments, fps=fps, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error, audio=sounds(audio)
+    )
     found = asked(sources, hold, fields, start, keep_order=keep_order)
     request = _absolute(found.fields, found.base)
     if not wait:
@@ -107,14 +113,12 @@ def submit(
 
 def _absolute(request: dict[str, Any], base: Path) -> dict[str, Any]:
     """Make the paths of local files absolute, so that the daemon finds them; it checks the rest of the request."""
-    images = request.get("images")
-    if not isinstance(images, list):
-        return request
 
-    def absolute(image: object) -> object:
-        url = image.get("url") if isinstance(image, dict) else None
-        if not isinstance(image, dict) or not isinstance(url, str) or ":" in url.split("/")[0]:
-            return image
-        return {**image, "url": os.path.normpath(base / url)}
+    def absolute(source: object) -> object:
+        url = source.get("url") if isinstance(source, dict) else None
+        if not isinstance(source, dict) or not isinstance(url, str) or ":" in url.split("/")[0]:
+            return source
+        return {**source, "url": os.path.normpath(base / url)}
 
-    return {**request, "images": [absolute(image) for image in images]}
+    lists = {name: request[name] for name in ("images", "audio") if isinstance(request.get(name), list)}
+    return {**request, **{name: [absolute(source) for source in sources] for name, sources in lists.items()}}

@@ -7,10 +7,11 @@ removed with the log of the job.
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from protocol.schema import RenderRequest
+from protocol.schema import AudioTrack, ImageFrame, RenderRequest
 from renderer.disk import open_private
 from renderer.observe.redaction import printable, redact
 
@@ -18,7 +19,13 @@ NAME: Final = "request.json"
 
 _STILLS: Final = 200
 _URL_CHARACTERS: Final = 300
-_LEFT_OUT: Final = {"images", "metadata", "webhook_url", "request_id"}  # written apart, private, or known anyway
+_LEFT_OUT: Final = {
+    "images",
+    "audio",
+    "metadata",
+    "webhook_url",
+    "request_id",
+}  # written apart, private, or known anyway
 
 
 def keep(directory: Path, request: RenderRequest) -> None:
@@ -47,8 +54,12 @@ def described(request: RenderRequest) -> dict[str, Any]:
     settings = request.model_dump(mode="json", exclude_defaults=True, exclude=_LEFT_OUT)
     stills = request.images[:_STILLS]
     left_out = len(request.images) - len(stills)
-    images = [{"url": _shown(still.url), **still.model_dump(exclude={"url"}, exclude_unset=True)} for still in stills]
-    return {"images": images, **({"images_left_out": left_out} if left_out else {}), **settings}
+    audio = {"audio": _sources(request.audio)} if request.audio else {}
+    return {"images": _sources(stills), **({"images_left_out": left_out} if left_out else {}), **audio, **settings}
+
+
+def _sources(sources: Sequence[ImageFrame | AudioTrack]) -> list[dict[str, Any]]:
+    return [{"url": _shown(each.url), **each.model_dump(exclude={"url"}, exclude_unset=True)} for each in sources]
 
 
 def _shown(url: str) -> str:

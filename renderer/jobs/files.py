@@ -73,9 +73,11 @@ class Files:
         faults: dict[str, JobError] = {}
         saved = list(work.attachments)
         images = work.request.images
-        for url in dict.fromkeys(image.url for image in images if image.url[:5].lower() == "data:"):
+        for loc, url in work.request.urls():
+            if url[:5].lower() != "data:" or url in names or url in faults:
+                continue
             try:
-                content = fetcher.fetch(url)
+                content = (fetcher.of_sounds() if loc[0] == "audio" else fetcher).fetch(url)
             except JobError as error:
                 faults[url] = error
                 continue
@@ -86,10 +88,8 @@ class Files:
             places = [image.url for image in images]
             found = [(places.index(url), error) for url, error in faults.items()]
             raise together(found, is_all=True) from found[0][1].__cause__
-        # Images that cannot be read stay in the request; the worker goes on without them, or names them with others.
-        renamed = tuple(image.model_copy(update={"url": names.get(image.url, image.url)}) for image in images)
-        request = work.request.model_copy(update={"images": renamed})
-        return replace(work, request=request, attachments=tuple(saved)) if names else work
+        # What cannot be read stays in the request; the worker goes on without it, or names it with others.
+        return replace(work, request=work.request.renamed(names), attachments=tuple(saved)) if names else work
 
     def _write(self, path: Path, content: Content) -> None:
         self.directory.mkdir(mode=0o700, exist_ok=True)

@@ -47,6 +47,7 @@ _PICTURES_ELSEWHERE: Final = frozenset(
         *(".ai", ".eps", ".kra", ".svg", ".svgz", ".xcf"),
     }
 )
+_SCHEME: Final = re.compile(r"(?:https?|file|data|cid|s3|gs|az):", re.IGNORECASE)
 _NAMED_MAX: Final = 10
 _HOLD: Final = re.compile(r"(?P<frames>[0-9]{1,10})|(?P<duration>[0-9]{1,10}(\.[0-9]{1,10})?)s", re.ASCII)
 
@@ -231,7 +232,7 @@ class _Images:
         if len(sources) == len(files) and _is_as_a_shell_sorts(sources) and not self._wishes.keeps_order:
             files.sort(key=lambda file: natural(str(file)))
         hold = self._wishes.hold or {"frames": 1}
-        urls = [_url(file) for file in files]
+        urls = [file_url(file) for file in files]
         # A pattern is a sequence even where its images do not look like one, which others warn of.
         is_unsaid = self._is_sequence and self._wishes.overrides.get("gaps") is None
         if is_unsaid and not likely_gaps(urls) and (found := gaps(urls)):
@@ -320,7 +321,12 @@ def _is_as_a_shell_sorts(sources: Sequence[str]) -> bool:
     return list(sources) == sorted(sources) or list(sources) == sorted(sources, key=locale.strxfrm)
 
 
-def _url(file: Path) -> str:
+def source_url(name: str) -> str:
+    """Return a url as it was typed, and a file's name as its path."""
+    return name if _SCHEME.match(name) and not os.path.lexists(name) else file_url(Path(name))
+
+
+def file_url(file: Path) -> str:
     """Write a file's path so that it means the same everywhere; a path that is not text is percent-encoded."""
     path = os.path.abspath(file)  # noqa: PTH100 - Path.resolve would follow links, and the names people gave be lost
     try:

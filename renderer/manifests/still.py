@@ -92,13 +92,13 @@ def warning_with_files(warnings: Iterable[ResultWarning], fields: Mapping[str, A
 
 
 def _url_at(fields: Mapping[str, Any], loc: Loc) -> str | None:
-    """Return the url of the image that a fault lies in, cut to what a line can hold; None where it lies elsewhere.
+    """Return the url of the image or sound that a fault lies in, cut to what fits a line; None where it lies elsewhere.
 
     A picture that is written out in the request has no name that would help.
     """
     match loc:
-        case ("images", int(index), "url"):
-            url = fields["images"][index].get("url")
+        case ("images" | "audio" as name, int(index), "url"):
+            url = fields[name][index].get("url")
             return None if not isinstance(url, str) or url.startswith("data:") else url[:_URL_MAX]
         case _:
             return None

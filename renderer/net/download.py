@@ -1,4 +1,4 @@
-"""One image over http or https, within a number of bytes, seconds, redirects and attempts.
+"""One image or sound over http or https, within a number of bytes, seconds, redirects and attempts.
 
 Every hop connects to an address that the guard has judged. An answer that leads from https to http is followed, as
 browsers do for images; the url's own user and password are never sent, and headers that the settings name go to their
@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urljoin
 
 import httpcore
@@ -31,19 +31,23 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _ANY_ZLIB: Final = 32 + zlib.MAX_WBITS  # zlib.h, inflateInit2: a gzip or a zlib header, whichever comes
 _HEADERS: Final = {
     "User-Agent": f"stillreel/{VERSION}",
-    "Accept": "image/*, */*;q=0.5",
-    "Accept-Encoding": "identity",  # images are compressed already; some servers send gzip all the same
+    "Accept-Encoding": "identity",  # images and sounds are compressed already; some servers send gzip all the same
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What a download may take; `timeout_s` is for one attempt."""
+    """What a download may take; `timeout_s` is for one attempt, and `kind` the media type that is preferred."""
 
     max_bytes: int
     timeout_s: float
     max_redirects: int
     attempts: int = 1
+    kind: Literal["image", "audio"] = "image"
+
+    def too_large(self, found: str) -> FileTooLarge:
+        words = f"expected at most {self.max_bytes} bytes, found {found} (fetch.max_{self.kind}_bytes)"
+        return FileTooLarge(words)
 
 
 def download(url: str, bounds: Bounds, client: Client, pause: Callable[[float], None] = time.sleep) -> bytes:
@@ -63,16 +67,17 @@ def download(url: str, bounds: Bounds, client: Client, pause: Callable[[float], 
 
 def _download_once(url: str, bounds: Bounds, client: Client) -> bytes:
     deadline = Deadline(bounds.timeout_s)
+    headers = {**_HEADERS, "Accept": f"{bounds.kind}/*, */*;q=0.5"}
     for _ in range(bounds.max_redirects + 1):
-        with client.asked("GET", parse_http(url), _HEADERS, deadline) as answer:
+        with client.asked("GET", parse_http(url), headers, deadline) as answer:
             target = _header(answer, b"location") if answer.status in _REDIRECTS else None
             if target is None:
-                return _body(answer, bounds.max_bytes, deadline)
+                return _body(answer, bounds, deadline)
             url = urljoin(url, target)
     raise FetchFailed(f"expected at most {bounds.max_redirects} redirects, found more")
 
 
-def _body(answer: httpcore.Response, max_bytes: int, deadline: Deadline) -> bytes:
+def _body(answer: httpcore.Response, bounds: Bounds, deadline: Deadline) -> bytes:
     if answer.status in _NOT_NOW:
         raise SourceUnavailable(
             f"expected the answer 200 OK, found {answer.status}", retry_after_s=_asked_pause_s(answer)
@@ -80,15 +85,15 @@ def _body(answer: httpcore.Response, max_bytes: int, deadline: Deadline) -> byte
     if answer.status != 200:
         raise FetchFailed(f"expected the answer 200 OK, found {answer.status}")
     length = _header(answer, b"content-length") or ""
-    if length.isdecimal() and (len(length) > 18 or int(length) > max_bytes):
-        raise FileTooLarge(f"expected at most {max_bytes} bytes, found {length[:20]} (fetch.max_image_bytes)")
+    if length.isdecimal() and (len(length) > 18 or int(length) > bounds.max_bytes):
+        raise bounds.too_large(length[:20])
     chunks: list[bytes] = []
     size_bytes = 0
-    for chunk in _decoded(answer, max_bytes):
+    for chunk in _decoded(answer, bounds.max_bytes):
         chunks.append(chunk)
         size_bytes += len(chunk)
-        if size_bytes > max_bytes:
-            raise FileTooLarge(f"expected at most {max_bytes} bytes, found more (fetch.max_image_bytes)")
+        if size_bytes > bounds.max_bytes:
+            raise bounds.too_large("more")
     deadline.check()
     return b"".join(chunks)
 

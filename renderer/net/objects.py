@@ -114,7 +114,7 @@ def check_output(url: str, allowed: tuple[str, ...]) -> None:
         raise InvalidRequest("not in a bucket that may be written (outputs.allow_objects)", loc=OUTPUT)
 
 
-def read(url: ObjectUrl, max_bytes: int, access: Access) -> bytes:
+def read(url: ObjectUrl, max_bytes: int, access: Access, kind: str = "image") -> bytes:
     """Return an object's content.
 
     Raises:
@@ -123,7 +123,7 @@ def read(url: ObjectUrl, max_bytes: int, access: Access) -> bytes:
     """
     import obstore  # noqa: PLC0415 - an extra, which few jobs need
 
-    too_large = f"expected at most {max_bytes} bytes, found {{}} (fetch.max_image_bytes)"
+    too_large = f"expected at most {max_bytes} bytes, found {{}} (fetch.max_{kind}_bytes)"
     with _in_our_words(_not_read):
         answer = obstore.get(_store(url.scheme, url.bucket, access), url.name)
         if answer.meta["size"] > max_bytes:

@@ -18,10 +18,11 @@ import re
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, Self
 from urllib.parse import unquote_to_bytes
 
 from protocol.objects import SCHEMES, ObjectUrl, is_among, is_object, parse_object
@@ -71,6 +72,7 @@ class Fetcher:
                 user.
         """
         self._settings = settings
+        self._kind: Literal["image", "audio"] = "image"
         self._attachments = tuple(attachments)
         self._any_path = any_path
         starts = (base,) if base is not None else settings.allow_roots
@@ -81,7 +83,16 @@ class Fetcher:
             for root in (*settings.allow_roots, *((base,) if base is not None else ()))
             for spelling in (Path(os.path.abspath(root)), Path(os.path.realpath(root)))  # noqa: PTH100 - keeps links
         )
-        self._check_by_scheme: dict[str, Callable[[str], object]] = {
+
+    def of_sounds(self) -> Self:
+        """Return one for the same sources, with the limit on the bytes of sounds in place of that of images."""
+        found = copy(self)
+        found._kind = "audio"  # noqa: SLF001 - of a twin
+        return found
+
+    @property
+    def _checks(self) -> dict[str, Callable[[str], object]]:
+        return {
             "": self._candidates,
             "file": lambda rest: self._candidates(_path_of(rest)),
             "data": self._check_data,
@@ -98,7 +109,7 @@ class Fetcher:
             FetchFailed, FileTooLarge, NotSupported: as `fetch` would.
         """
         scheme, rest = self._split(url)
-        self._check_by_scheme[scheme](rest)
+        self._checks[scheme](rest)
 
     def fetch(self, url: str) -> Content:
         """Read the source.
@@ -108,7 +119,7 @@ class Fetcher:
 
         Raises:
             FetchFailed: it does not exist, must not be read, or could not be read.
-            FileTooLarge: it has more than max_image_bytes.
+            FileTooLarge: it has more than max_image_bytes, or max_audio_bytes.
             NotSupported: nothing here reads such urls.
         """
         scheme, rest = self._split(url)
@@ -121,7 +132,7 @@ class Fetcher:
         if scheme in SCHEMES:
             from renderer.net.objects import read  # noqa: PLC0415 - as below
 
-            return read(self._check_object(rest), self._settings.max_image_bytes, self._access())
+            return read(self._check_object(rest), self._max_bytes, self._access(), self._kind)
         self._check_http(rest)
         from renderer.net.client import Client  # noqa: PLC0415 - asyncio and the like, which few jobs need
         from renderer.net.download import Bounds, download  # noqa: PLC0415 - as above
@@ -129,7 +140,11 @@ class Fetcher:
 
         settings = self._settings
         bounds = Bounds(
-            settings.max_image_bytes, settings.download_timeout_s, settings.max_redirects, settings.download_attempts
+            self._max_bytes,
+            settings.download_timeout_s,
+            settings.max_redirects,
+            settings.download_attempts,
+            self._kind,
         )
         headers = {
             host: {name: value.get_secret_value() for name, value in of_host.items()}
@@ -166,9 +181,9 @@ class Fetcher:
         if match is None:
             return "", url
         scheme = match[1].lower()
-        if scheme not in self._check_by_scheme:
+        if scheme not in self._checks:
             raise NotSupported(
-                f"expected a path or a url of the schemes {', '.join(filter(None, self._check_by_scheme))}, "
+                f"expected a path or a url of the schemes {', '.join(filter(None, self._checks))}, "
                 f"found {scheme[:32]}: (a path with a colon can be written ./name)"
             )
         return scheme, url if scheme.startswith("http") or scheme in SCHEMES else match[2]
@@ -238,11 +253,13 @@ class Fetcher:
         return b"".join(chunks)
 
     def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self._settings.max_image_bytes:
-            raise FileTooLarge(
-                f"expected at most {self._settings.max_image_bytes} bytes, "
-                f"found {size_bytes} or more (fetch.max_image_bytes)"
-            )
+        if size_bytes > self._max_bytes:
+            words = f"expected at most {self._max_bytes} bytes, found {size_bytes} or more"
+            raise FileTooLarge(f"{words} (fetch.max_{self._kind}_bytes)")
+
+    @property
+    def _max_bytes(self) -> int:
+        return self._settings.max_audio_bytes if self._kind == "audio" else self._settings.max_image_bytes
 
     # data: urls.
 

@@ -1,4 +1,4 @@
-"""Which images are inside a decoder right now, written where another process can still read it when this one is gone.
+"""Which images and sounds are inside a decoder now, where another process can still read it when this one is gone.
 
 A decoder that crashes takes its process along, and one that hangs in native code cannot be stopped by a thread beside
 it. The process that watches needs to know whose bytes were being read.
@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
-from renderer.errors import DecodeFailed, DecodeTimedOut
+from protocol.errors import Loc
+from renderer.errors import DecodeFailed, DecodeTimedOut, JobError, SoundDamaged, SoundTimedOut
 
 MOST_THREADS = 64
 
@@ -27,26 +29,32 @@ class Cell(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """An image inside a decoder.
+    """An image or a sound inside a decoder.
 
     Attributes:
-        image: its place in the request.
+        loc: the url in the request that it came from.
         thread: the thread's `threading.get_ident()`.
         since_s: seconds since it went in.
     """
 
-    image: int
+    loc: Loc
     thread: int
     since_s: float
 
     def timed_out(self, limit_s: float) -> DecodeTimedOut:
-        words = f"expected an image that is decoded within {limit_s:g} s, found one that takes longer"
-        return DecodeTimedOut(words, loc=("images", self.image, "url"))
+        what, error = ("a sound", SoundTimedOut) if self._is_sound else ("an image", DecodeTimedOut)
+        words = f"expected {what} that is decoded within {limit_s:g} s, found one that takes longer"
+        return error(words, loc=self.loc)
 
-    def crashed(self, number: int) -> DecodeFailed:
+    def crashed(self, number: int) -> JobError:
         """Return the error for a decoder that has ended its process by this signal."""
-        words = f"expected a whole image, found one that crashes its decoder ({signal.Signals(number).name})"
-        return DecodeFailed(words, loc=("images", self.image, "url"))
+        what, error = ("sound", SoundDamaged) if self._is_sound else ("image", DecodeFailed)
+        words = f"expected a whole {what}, found one that crashes its decoder ({signal.Signals(number).name})"
+        return error(words, loc=self.loc)
+
+    @property
+    def _is_sound(self) -> bool:
+        return self.loc[0] == "audio"
 
 
 class Marks:
@@ -67,25 +75,29 @@ class Marks:
             cell.number = _NOBODY
 
     @contextlib.contextmanager
-    def decoding(self, image: int) -> Iterator[None]:
-        """Mark an image as inside a decoder, on this thread, until the block ends."""
-        place = self._free.pop()
-        cell = self._cells[place]
+    def decoding(self, place: int, of: Literal["images", "audio"] = "images") -> Iterator[None]:
+        """Mark an image or a sound as inside a decoder, on this thread, until the block ends."""
+        free = self._free.pop()
+        cell = self._cells[free]
         cell.thread = threading.get_ident()
         cell.began_ns = time.monotonic_ns()
-        cell.number = image + 1  # last, because a reader goes by it
+        cell.number = place + 1 if of == "images" else -place - 1  # last, because a reader goes by it
         try:
             yield
         finally:
             cell.number = _NOBODY
-            self._free.append(place)
+            self._free.append(free)
 
     def inside(self) -> list[Decoding]:
         """Return what is inside decoders, the longest first."""
         now = time.monotonic_ns()  # of one clock for all processes of a machine
         found = (
-            Decoding(number - 1, cell.thread, (now - cell.began_ns) / 1e9)
+            Decoding(_place(number), cell.thread, (now - cell.began_ns) / 1e9)
             for cell in self._cells
             if (number := cell.number) != _NOBODY
         )
         return sorted(found, key=lambda decoding: -decoding.since_s)
+
+
+def _place(number: int) -> Loc:
+    return ("images", number - 1, "url") if number > 0 else ("audio", -number - 1, "url")

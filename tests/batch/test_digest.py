@@ -71,6 +71,9 @@ def test_the_defaults_are_those_of_this_output_format() -> None:
         "encoder": "auto",
         "max_keyframe_interval": 10.0,
         "timecode": None,
+        "audio": (),
+        "audio_codec": "aac",
+        "audio_bitrate": 192_000,
         "sync_mode": False,
         "priority": "normal",
     }
@@ -181,3 +184,12 @@ def test_an_image_that_cannot_be_read_counts_as_such_and_is_the_renderers_to_nam
     (tmp_path / "late.png").rmdir()
     (tmp_path / "late.png").write_bytes(b"third")
     assert digest("a.png", "late.png") != missing
+
+
+def test_a_sound_counts_by_its_bytes_and_times_and_not_by_its_name(digest: Digest, tmp_path: Path) -> None:
+    for name, content in (("a.mp3", b"sound"), ("copy.mp3", b"sound"), ("b.mp3", b"other")):
+        (tmp_path / name).write_bytes(content)
+    one = digest(audio=[{"url": "a.mp3"}])
+    assert one == digest(audio=[{"url": "copy.mp3"}])
+    others = [digest(), digest(audio=[{"url": "b.mp3"}]), digest(audio=[{"url": "a.mp3", "at": 1}])]
+    assert len({one, *others}) == 4

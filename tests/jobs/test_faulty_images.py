@@ -126,7 +126,7 @@ def test_of_two_images_in_decoders_the_one_whose_thread_crashes_is_named(tmp_pat
             images = {"url": str(slow), "frames": 1}, {"url": str(slow.with_name("other.png"))}
             attempt = asyncio.create_task(at.slot.run(task(*images, directory=tmp_path, decoding_threads=2)))
             await inside(at, 2)
-            both = {one.thread: one.image for one in at.slot._worker.marks.inside()}
+            both = {one.thread: one.loc[1] for one in at.slot._worker.marks.inside()}
             signal_thread(worker.pid, busiest_thread(worker.pid), signal.SIGSEGV)
             fault = await attempt
             assert isinstance(fault, Fault)
@@ -147,7 +147,7 @@ def test_where_no_thread_is_named_the_image_that_crashes_when_alone_is_and_the_j
         await inside(at, count)
         [worker] = at.processes()
         resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (0, 0))
-        images = [one.image for one in at.slot._worker.marks.inside()]
+        images = [one.loc[1] for one in at.slot._worker.marks.inside()]
         signal_thread(worker.pid, busiest_thread(worker.pid), signal.SIGSEGV)
         return images
 

@@ -125,21 +125,27 @@ class RecentUrls:
     """The urls of the newest requests, for error bodies."""
 
     def __init__(self) -> None:
-        self._urls: OrderedDict[str, list[Any]] = OrderedDict()
+        self._urls: OrderedDict[str, dict[str, list[Any]]] = OrderedDict()
         self._count = 0
 
     def keep(self, job_id: str, document: object) -> None:
         """Remember the urls of a request."""
-        images = at(document, ("images",))
-        urls = [shortened(at(image, ("url",))) for image in images] if isinstance(images, list) else []
-        self._count += len(urls) - len(self._urls.pop(job_id, ()))
+        urls = {}
+        for name in ("images", "audio"):
+            sources = at(document, (name,))
+            urls[name] = [shortened(at(each, ("url",))) for each in sources] if isinstance(sources, list) else []
+        self._count += _counted(urls) - _counted(self._urls.pop(job_id, {}))
         self._urls[job_id] = urls
         while self._count > _URLS_KEPT:
-            self._count -= len(self._urls.popitem(last=False)[1])
+            self._count -= _counted(self._urls.popitem(last=False)[1])
 
     def of(self, job_id: str) -> dict[str, Any]:
         """Return the part of the request's document that is known."""
-        return {"images": [{"url": url} for url in self._urls.get(job_id, ())]}
+        return {name: [{"url": url} for url in urls] for name, urls in self._urls.get(job_id, {}).items()}
+
+
+def _counted(urls: dict[str, list[Any]]) -> int:
+    return sum(map(len, urls.values()))
 
 
 _LOOK_S: Final = 1.0

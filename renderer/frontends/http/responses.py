@@ -35,6 +35,7 @@ _EXPLAINED_THERE: Final = {
     "file_download_error",
     "image_load_error",
     "unsupported_image_format",
+    "unsupported_audio_format",
     "image_too_large",
     "file_too_large",
     "greater_than_equal",
@@ -85,6 +86,7 @@ class Faults:
             "file_too_large": {"max_size": fetch.max_image_bytes},
             "image_too_large": {"max_pixels": pictures.max_image_pixels},
         }
+        self._contexts_of_sounds = {**self._contexts, "file_too_large": {"max_size": fetch.max_audio_bytes}}
 
     def answer(self, fault: Fault, document: object = None, request_id: str | None = None) -> "JSONResponse":
         """Return the answer to a request that has failed.
@@ -116,11 +118,12 @@ class Faults:
     def _entry(self, each: Mapping[str, Any], document: object) -> dict[str, Any]:
         loc = tuple(each["loc"])
         kind = _TYPES.get(each["type"], each["type"])
+        contexts = self._contexts_of_sounds if loc[:1] == ("audio",) else self._contexts
         entry = {
             "loc": ["body", *loc],
             "msg": each["msg"],
             "type": kind,
-            "ctx": each.get("ctx") or self._contexts.get(kind, {}),
+            "ctx": each.get("ctx") or contexts.get(kind, {}),
             "input": shortened(each["input"] if "input" in each else at(document, loc)),
         }
         if kind in _EXPLAINED_THERE:

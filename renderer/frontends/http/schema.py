@@ -22,6 +22,12 @@ class Output(schema.Output):
     model_config = ConfigDict(extra="ignore")
 
 
+class AudioTrack(schema.AudioTrack):
+    """One sound under the stills; all times are in seconds."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 EXAMPLE: dict[str, Any] = {
     "images": [
         {"url": "https://example.com/first.png", "frames": 24},
@@ -38,6 +44,7 @@ class ImagesToVideoInput(schema.RenderRequest):
 
     images: schema.AtLeastOne[ImageFrame]
     output: Output | None = Field(None, description="the object that the video becomes; not with sync_mode")
+    audio: schema.Tracks[AudioTrack] = Field((), description="sounds under the stills, mixed")
 
 
 class ImagesToVideoOutput(schema.RenderResult):

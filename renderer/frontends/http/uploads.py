@@ -192,23 +192,19 @@ class Uploads:
             FetchFailed: a url names an upload that does not exist.
         """
         tokens: dict[str, str] = {}
-        images = []
-        for index, image in enumerate(request.images):
-            token = self._token(image.url, links)
+        names: dict[str, str] = {}
+        for loc, url in request.urls():
+            token = self._token(url, links)
             if token is None:
-                images.append(image)
                 continue
             if token not in tokens:
                 if self.about(token) is None:
-                    raise FetchFailed("no such file, or it has expired").at("images", index, "url")
+                    raise FetchFailed("no such file, or it has expired").at(*loc)
                 tokens[token] = f"cid:{len(tokens)}"
-            images.append(image.model_copy(update={"url": tokens[token]}))
+            names[url] = tokens[token]
         self._in_use.update(list(tokens))
         try:
-            yield (
-                request.model_copy(update={"images": tuple(images)}) if tokens else request,
-                [self.path(token) for token in tokens],
-            )
+            yield request.renamed(names), [self.path(token) for token in tokens]
         finally:
             self._in_use.subtract(list(tokens))
             self._in_use += Counter()  # drops the counts of zero

@@ -280,7 +280,7 @@ class LocalSlot:
         if thread is not None:
             return next((decoding.crashed(-code).fault() for decoding in inside if decoding.thread == thread), lost)
         # The crash left no stack that names a thread, or the thread belongs to a library.
-        is_alone = task.settings.pictures.decoding_threads == 1
+        is_alone = task.settings.pictures.decoding_threads == 1 and len(inside) == 1
         return inside[0].crashed(-code).fault() if is_alone else _Unclear()
 
 

@@ -1,0 +1,277 @@
+"""Decodes a sound to floats at 48 kHz, from its first sample on, in pieces: a track of hours takes little memory.
+
+Where a sound begins is what its file says: libavcodec leaves out the samples that an encoder has put in front (LAME's
+header, Opus' pre-skip, edit lists), and a sound that begins late in a video begins with silence. libswresample delays
+nothing: it looks ahead by the length of its filter.
+
+A file that was cut short is decoded as far as it goes. One in which sound comes again after something that cannot be
+decoded is damaged and refused: what is heard would not be what was sent.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Final
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.stream import Discard, Disposition
+
+from renderer.errors import SoundDamaged, StillreelError
+from renderer.pictures.marks import Marks
+from renderer.sound.formats import LEAST_RATE, MOST_CHANNELS, MOST_RATE, Container, recognise, unsupported
+
+if TYPE_CHECKING:
+    from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+    from av.packet import Packet
+
+RATE: Final = 48_000
+Samples = npt.NDArray[np.float32]  # (channels, samples)
+
+_LEAST_GAP_S: Final = 0.04  # Matroska's times are rounded to milliseconds
+_LAST_FRAME: Final = 8192  # samples; a codec's last frame is longer than what is left of the sound
+_LOUDEST: Final = 64.0  # floats in a file may be anything; 36 dB above full scale
+_UNREAD_S: Final = 0.5
+_PIECE: Final = RATE
+_FRAME: Final = 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class SoundFile:
+    """A sound whose header has been read.
+
+    Attributes:
+        track: its place in the request.
+        channels: 1 or 2; more are mixed down.
+        stated_s: how long it is, as its file says; None where that would be a guess.
+        about_s: the same, or that guess; 0 if there is none.
+        is_cut: the file has fewer bytes than it says.
+    """
+
+    data: bytes
+    track: int
+    container: Container
+    channels: int
+    stated_s: Fraction | None
+    about_s: Fraction
+    is_cut: bool = False
+
+
+def read_header(data: bytes, track: int, marks: Marks) -> SoundFile:
+    """Read what a file says of its sound; nothing is decoded.
+
+    Raises:
+        UnsupportedSound: no decoder of the table reads it; the message names what was found.
+        SoundDamaged: its header is damaged.
+    """
+    row = recognise(data)
+    with marks.decoding(track, "audio"), _parsing(row), _opened(data, row) as (container, stream):
+        context = stream.codec_context
+        if not context.sample_rate or not context.channels:
+            raise SoundDamaged(f"expected a whole sound ({row.name}), found one without samples")
+        _check(context.sample_rate, context.channels)
+        stated_s = None
+        if row.tells_length and stream.duration and stream.time_base:
+            stated_s = stream.duration * stream.time_base + _begins_s(stream, row)
+        about_s = stated_s or Fraction(max(0, container.duration or 0), av.time_base)
+        return SoundFile(data, track, row, min(context.channels, 2), stated_s, about_s, _is_cut(data))
+
+
+class Reading:
+    """One reading of a sound from its beginning to its end; iterate once.
+
+    Attributes:
+        ends_early_s: where the file ends although it should go on; None where it is whole, so far.
+    """
+
+    def __init__(self, file: SoundFile, marks: Marks) -> None:
+        self.ends_early_s: float | None = None
+        self._file = file
+        self._marks = marks
+        self._done = 0  # samples yielded
+
+    def __iter__(self) -> Iterator[Samples]:
+        """Yield the sound, (channels, samples) each.
+
+        Raises:
+            UnsupportedSound, SoundDamaged: it cannot be decoded.
+        """
+        stated = None if self._file.stated_s is None else round(self._file.stated_s * RATE)
+        for piece, is_tail in with_tail(self._pieces(), _LAST_FRAME):
+            self._done += piece.shape[1]
+            excess = self._done - stated if is_tail and stated is not None else 0
+            yield piece[:, : piece.shape[1] - excess] if 0 < excess < piece.shape[1] else piece
+        if self._file.is_cut or (stated is not None and self._done < stated - _UNREAD_S * RATE):
+            self.ends_early_s = self._done / RATE
+
+    def _pieces(self) -> Iterator[Samples]:
+        file, made = self._file, 0
+        with _parsing(file.container), _opened(file.data, file.container) as (container, stream):
+            resampler = _Resampler(file.channels)
+            for frame, begins_s in self._frames(container, stream):
+                if begins_s is not None:
+                    for piece in (*resampler.finish(), *_silence(file.channels, round(begins_s * RATE) - made)):
+                        made += piece.shape[1]
+                        yield piece
+                for piece in resampler.take(frame):
+                    made += piece.shape[1]
+                    yield piece
+            yield from resampler.finish()
+
+    def _frames(
+        self, container: "InputContainer", stream: "AudioStream"
+    ) -> "Iterator[tuple[AudioFrame, float | None]]":
+        """Yield what can be decoded; nothing may come after what cannot.
+
+        A frame that begins later than the last one has ended comes with its time, where its container has a timeline.
+        """
+        packets, failed_at = container.demux(stream), None
+        due_s: float | None = 0.0 if self._file.container.has_times else None
+        while True:
+            packet, frames, has_failed = self._decoded(packets, stream)
+            for frame in frames:
+                begins_s = due_s if frame.time is None else frame.time
+                is_late = due_s is not None and begins_s is not None and begins_s > due_s + _LEAST_GAP_S
+                if failed_at is not None or (is_late and not self._file.container.has_times):
+                    raise SoundDamaged(f"expected a whole sound, found one that is damaged at about {due_s or 0:.1f} s")
+                yield frame, begins_s if is_late else None
+                due_s = max(due_s or 0.0, begins_s or 0.0) + frame.samples / frame.sample_rate
+            if has_failed and failed_at is None:
+                failed_at = self.ends_early_s = due_s or 0.0
+            if packet is None:
+                return
+
+    def _decoded(
+        self, packets: "Iterator[Packet[AudioStream]]", stream: "AudioStream"
+    ) -> "tuple[Packet[AudioStream] | None, list[AudioFrame], bool]":
+        """Return the next packet, None after the last; what was decoded of it; and whether that has failed."""
+        with self._marks.decoding(self._file.track, "audio"):
+            try:
+                packet = next(packets, None)
+            except av.FFmpegError:
+                return None, [], True
+            if packet is None:
+                return None, [], False
+            try:
+                return packet, stream.codec_context.decode(packet), False
+            except av.EOFError:
+                return packet, [], False
+            except av.FFmpegError:
+                return packet, [], True
+
+
+class _Resampler:
+    """Turns frames into 48 kHz and one or two channels; a stream may change its format on the way."""
+
+    def __init__(self, channels: int) -> None:
+        self._layout = "mono" if channels == 1 else "stereo"
+        self._format: tuple[object, ...] | None = None
+        self._resampler = self._fresh()
+
+    def _fresh(self) -> av.AudioResampler:
+        return av.AudioResampler("fltp", self._layout, RATE, _FRAME)
+
+    def take(self, frame: "AudioFrame") -> Iterator[Samples]:
+        found = (frame.format.name, frame.layout.name, frame.sample_rate)
+        if found != self._format:
+            _check(frame.sample_rate, frame.layout.nb_channels)
+            yield from self.finish()
+            self._format = found
+        frame.pts = None  # they would be taken for gaps
+        yield from map(_samples, self._resampler.resample(frame))
+
+    def finish(self) -> Iterator[Samples]:
+        """Yield what is still inside, and begin anew."""
+        if self._format is not None:
+            yield from map(_samples, self._resampler.resample(None))
+            self._resampler, self._format = self._fresh(), None
+
+
+def _samples(frame: "AudioFrame") -> Samples:
+    found = np.asarray(frame.to_ndarray(), np.float32)
+    if not np.abs(found).max(initial=0) <= _LOUDEST:  # NaN is no number to compare with
+        found = np.clip(np.nan_to_num(found), -_LOUDEST, _LOUDEST)
+    return found
+
+
+def _silence(channels: int, samples: int) -> Iterator[Samples]:
+    for begin in range(0, samples, _PIECE):
+        yield np.zeros((channels, min(_PIECE, samples - begin)), np.float32)
+
+
+def with_tail(pieces: Iterator[Samples], size: int) -> Iterator[tuple[Samples, bool]]:
+    """Yield the same samples; the last `size` of them, or fewer, come as one piece that is marked."""
+    kept: list[Samples] = []
+    held = 0
+    for piece in pieces:
+        kept.append(piece)
+        held += piece.shape[1]
+        while held - kept[0].shape[1] >= size:
+            held -= kept[0].shape[1]
+            yield kept.pop(0), False
+    if kept:
+        rest = np.concatenate(kept, axis=1)
+        cut = max(0, held - size)
+        if cut:
+            yield rest[:, :cut], False
+        yield rest[:, cut:], True
+
+
+def _check(rate: int, channels: int) -> None:
+    if channels > MOST_CHANNELS:
+        raise unsupported(f"one of {channels} channels; up to {MOST_CHANNELS} are read")
+    if not LEAST_RATE <= rate <= MOST_RATE:
+        raise unsupported(f"one of {rate} samples a second; {LEAST_RATE} to {MOST_RATE} are read")
+
+
+@contextmanager
+def _parsing(row: Container) -> Iterator[None]:
+    """Turn any exception that libav raises for hostile bytes into SoundDamaged, and keep the cause."""
+    try:
+        yield
+    except StillreelError:
+        raise
+    except MemoryError as error:
+        raise SoundDamaged(f"expected a sound ({row.name}) that fits into a worker's memory") from error
+    except Exception as error:  # PyAV does not document which exceptions it raises
+        raise SoundDamaged(f"expected a whole sound ({row.name}), found a damaged one") from error
+
+
+@contextmanager
+def _opened(data: bytes, row: Container) -> "Iterator[tuple[InputContainer, AudioStream]]":
+    """Open a file by the demuxer of its container, which may open no other file and only decoders of the table."""
+    options = {
+        "protocol_whitelist": "none",
+        "format_whitelist": row.demuxer,
+        "codec_whitelist": ",".join(row.codecs),
+    }
+    with av.open(io.BytesIO(data), "r", format=row.demuxer, options=options) as container:
+        sounds = container.streams.audio
+        if not sounds:
+            raise unsupported(f"a file without sound ({row.name})")
+        stream = next((each for each in sounds if each.disposition & Disposition.default), sounds[0])
+        context = stream.codec_context
+        if context is None or context.name not in row.codecs:
+            raise unsupported(f"a sound coded as {'something unknown' if context is None else context.name}")
+        context.thread_count = 1
+        for other in container.streams:
+            if other is not stream:
+                other.discard = Discard.all
+        yield container, stream
+
+
+def _is_cut(data: bytes) -> bool:
+    """Whether a WAV file is shorter than its header says; libav overlooks that, and streams say 2^32 - 1."""
+    size = int.from_bytes(data[4:8], "little")
+    return data[:4] == b"RIFF" and len(data) < size < 0xFFFFFF00
+
+
+def _begins_s(stream: "AudioStream", row: Container) -> Fraction:
+    if not row.has_times or stream.start_time is None or stream.time_base is None:
+        return Fraction(0)
+    return stream.start_time * stream.time_base
