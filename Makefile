@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 BENCH := .venv-bench
 
-.PHONY: fuzz soak setup format lint types imports test check audit constraints demo serve bench bench-holds clean
+.PHONY: fuzz soak setup format lint types imports test check audit constraints demo serve bench bench-readme clean
 setup: $(READY)
 
 $(READY): pyproject.toml
@@ -40,5 +40,6 @@ soak: $(READY)
 # The versions that the container's image installs; needs the network and the image's Python (PYTHON=python3.13).
 constraints: ; $(PYTHON) scripts/constraints.py
 bench: $(BENCH)/.ready ; $(BENCH)/bin/python -m benchmarks
-bench-holds: $(BENCH)/.ready ; $(BENCH)/bin/python -m benchmarks holds --peers stillreel,floor,concat,moviepy,pyav --rounds 1
+# The tables and the plot of README.md, written into it: eleven minutes on two quiet cores.
+bench-readme: $(BENCH)/.ready ; $(BENCH)/bin/python -m benchmarks readme
 clean: ; rm -rf .venv $(BENCH) out .mypy_cache .ruff_cache .pytest_cache

@@ -3,27 +3,30 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import plots
+from benchmarks import plots, readme
 from benchmarks.compare import Plan, compare
 from benchmarks.peers.base import Peer
 from benchmarks.peers.catalogue import PEERS
-from benchmarks.results import RESULTS, Report, WorkResult, this_machine
+from benchmarks.results import RESULTS, Report, Throughput, WorkResult, this_machine
 from benchmarks.tables import (
     curve_table,
     left_out,
     load_table,
     overhead_table,
+    pareto_table,
     polling_table,
     startup_table,
+    throughput_table,
     work_table,
 )
 from benchmarks.workloads import WORKLOADS, Workload, find, uniform
+from protocol.schema import Preset
 
 app = typer.Typer(
     add_completion=False,
@@ -33,17 +36,17 @@ app = typer.Typer(
 )
 err = Console(stderr=True)
 # A pipe has no width of its own, and the table of peers needs this much.
-out = Console(width=None if sys.stdout.isatty() else 180)
+out = Console(width=None if sys.stdout.isatty() else 200)
 
 _NVENC = "stillreel-nvenc,concat-nvenc"  # left out, with the reason, where no GPU encodes
-_USUAL = f"stillreel,daemon,floor,concat,moviepy,imageio,pyav,{_NVENC}"
-_PLOTTED = f"stillreel,floor,concat,moviepy,imageio,pyav,{_NVENC}"
+_USUAL = f"stillreel,daemon,floor,concat,concat-accurate,moviepy,imageio,pyav,{_NVENC}"
+_PLOTTED = f"stillreel,floor,concat,concat-accurate,moviepy,imageio,pyav,{_NVENC}"
 FIVE_MINUTES = {"service": "", "24x1-1080p": "", "24x24-1080p": _USUAL}  # workload: its peers; all if empty
 HOLDS, IMAGES = (1, 4, 24, 240), (8, 24, 100)
 
 Rounds = Annotated[int, typer.Option(min=1, help="Timed turns of each peer.")]
 PeerNames = Annotated[str, typer.Option("--peers", help="Names with commas between; see `list`. Default: all.")]
-WithQuality = Annotated[bool, typer.Option("--quality", help="Compare the pictures too: SSIM and VMAF.")]
+WithQuality = Annotated[bool, typer.Option("--quality", help="Compare the pictures too: SSIM, VMAF and RGB PSNR.")]
 Folder = Annotated[Path, typer.Option("--out", help="Folder for JSON and PNG files.")]
 SizeName = Annotated[str, typer.Option("--size", help="tiny, 360p, 720p, 1080p or 4k.")]
 
@@ -162,6 +165,28 @@ def load(
 
 
 @app.command()
+def throughput(
+    workload: Annotated[str, typer.Argument(help="Name; see `list`.")] = "service",
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs timed in each round.")] = 20,
+    rounds: Rounds = 3,
+    folder: Folder = RESULTS,
+) -> None:
+    """Time two workers of a daemon against `xargs -P2 ffmpeg`."""
+    found = _throughput(workload, jobs, rounds)
+    _save(Report(machine=this_machine(), throughput=found), "throughput", folder)
+
+
+@app.command("readme")
+def write_readme(folder: Folder = RESULTS, into: Annotated[Path, typer.Option(help="File.")] = readme.README) -> None:
+    """Measure what README.md shows and write its tables and its plot (eleven minutes on two quiet cores)."""
+    works = [_compare(find(row.work), row.peers, row.plan) for row in readme.ROWS]
+    found = _throughput(*readme.THROUGHPUT)
+    report = _save(Report(machine=this_machine(), works=tuple(works), throughput=found), "readme", folder)
+    readme.write_tables(report, into)
+    _plotted(plots.plot_holds(_save(readme.plotted(report), "holds", folder), folder / "holds.png"))
+
+
+@app.command()
 def polling(
     workload: Annotated[str, typer.Argument(help="Name; see `list`.")] = "8x24-1080p",
     jobs: Annotated[int, typer.Option(min=1, help="Jobs timed in each round.")] = 30,
@@ -176,6 +201,34 @@ def polling(
         found = measure_polling(_find(workload), jobs, rounds, cores or os.cpu_count() or 1, status.update)
     out.print(polling_table(found))
     _save(Report(machine=this_machine(), polled=(found,)), "polling", folder)
+
+
+@app.command()
+def pareto(
+    presets: Annotated[str, typer.Option(help="Of x264, with commas between.")] = "veryfast",
+    holds: Annotated[str, typer.Option(help="Hold lengths with commas between, each of a second or more.")] = "24",
+    options: Annotated[str, typer.Option(help="Sets of options with semicolons between. Default: all.")] = "",
+    size: SizeName = "1080p",
+    folder: Folder = RESULTS,
+    name: Annotated[str, typer.Option(help="Name of the result.")] = "pareto",
+) -> None:
+    """Weigh x264's options for held stills: time against size at equal SSIM, VMAF and RGB PSNR (20 minutes)."""
+    from benchmarks.pareto import OPTIONS, measure_pareto  # noqa: PLC0415 - brings the renderer in
+
+    chosen = options.split(";") if options else list(OPTIONS)
+    if unknown := [each for each in chosen if each not in OPTIONS]:
+        raise typer.BadParameter(f"no options {'; '.join(unknown)}: expected some of {'; '.join(OPTIONS)}")
+    with err.status("") as status:
+        codings = [
+            coding
+            for preset in presets.split(",")
+            for hold in holds.split(",")
+            for coding in measure_pareto(cast("Preset", preset), int(hold), chosen, size, status.update)
+        ]
+    out.print(pareto_table(codings))
+    report = _save(Report(machine=this_machine(), codings=tuple(codings)), name, folder)
+    if len(chosen) > 1:
+        _plotted(plots.plot_pareto(report, folder / f"{name}.png"))
 
 
 @app.command()
@@ -205,10 +258,24 @@ def startup(rounds: Rounds = 7, folder: Folder = RESULTS) -> None:
 
 
 @app.command()
-def replot(file: Annotated[Path, typer.Argument(help="holds.json, images.json or cores.json.")]) -> None:
+def replot(file: Annotated[Path, typer.Argument(help="holds.json, images.json, cores.json or pareto.json.")]) -> None:
     """Draw the plot of an earlier run again."""
-    draw = {"holds": plots.plot_holds, "images": plots.plot_images, "cores": plots.plot_cores}[file.stem]
+    draw = {
+        "holds": plots.plot_holds,
+        "images": plots.plot_images,
+        "cores": plots.plot_cores,
+        "pareto": plots.plot_pareto,
+    }[file.stem]
     _plotted(draw(Report.load(file), file.with_suffix(".png")))
+
+
+def _throughput(workload: str, jobs: int, rounds: int) -> Throughput:
+    from benchmarks.throughput import measure_throughput  # noqa: PLC0415 - brings the renderer in
+
+    with err.status("") as status:
+        found = measure_throughput(_find(workload), jobs, rounds, status.update)
+    out.print(throughput_table(found))
+    return found
 
 
 def _overhead_of(names: list[str], rounds: int, works: list[WorkResult], result: str, folder: Path) -> None:

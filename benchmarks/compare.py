@@ -1,7 +1,8 @@
 """Peers side by side: everyone does the same work in turn, round after round, and the ratio is taken within a round.
 
 Whatever else the machine does then falls on all alike. The first turn of each is not timed: it fills the file cache,
-shows that the peer works at all, and is where memory, the file and its quality are looked at.
+shows that the peer works at all, and is where memory, the file and its quality are looked at. Work that takes minutes
+has no such turn, and its memory is not looked at.
 """
 
 import contextlib
@@ -35,11 +36,13 @@ class Plan:
 
     Attributes:
         rounds: timed turns of each peer.
+        with_warm_up: a turn before them is not timed.
         cores: the processors that may be used, by number; all if empty.
     """
 
     rounds: int = 3
     with_quality: bool = False
+    with_warm_up: bool = True
     cores: tuple[int, ...] = ()
 
     @property
@@ -62,6 +65,7 @@ class _Turn:
     wall_s: list[float] = field(default_factory=list)
     inside_s: list[float] = field(default_factory=list)
     cpu_s: list[float] = field(default_factory=list)
+    faults: list[int] = field(default_factory=list)
 
     def take(self, *, memory: Memory | None = None) -> None:
         """Do the work once; what it cost is noted unless memory is looked at."""
@@ -74,6 +78,7 @@ class _Turn:
         elif memory is None:
             self.wall_s.append(round(done.wall_s, 4))
             self.cpu_s.append(round(done.cpu_s, 4))
+            self.faults.append(done.faults)
             self.inside_s += _inside_s(done)
 
 
@@ -84,13 +89,15 @@ def compare(work: Workload, peers: Sequence[Peer], plan: Plan, say: Say = lambda
         folder = Path(name)
         with _daemon(peers, folder, plan) as daemon:
             turns = [_turn(peer, work, folder, daemon, plan) for peer in peers]
-            for turn in _able(turns):
+            for turn in _able(turns) if plan.with_warm_up else ():
                 say(f"{work.name}: {turn.peer.name}, warm-up")
-                _warm_up(turn, work, plan)
+                turn.take(memory=turn.memory)
+                _look(turn, work, plan)
             for number in range(plan.rounds):
                 for turn in _able(turns):
                     say(f"{work.name}: {turn.peer.name}, round {number + 1} of {plan.rounds}")
                     turn.take()
+                    _look(turn, work, plan)
         ours = next((turn.wall_s for turn in turns if turn.peer.name == OURS), [])
         results = tuple(_result(turn, ours, folder) for turn in turns)
     return WorkResult(
@@ -131,9 +138,9 @@ def _able(turns: Sequence[_Turn]) -> Iterator[_Turn]:
     return (turn for turn in turns if turn.why_not is None)
 
 
-def _warm_up(turn: _Turn, work: Workload, plan: Plan) -> None:
-    turn.take(memory=turn.memory)
-    if turn.why_not is None:
+def _look(turn: _Turn, work: Workload, plan: Plan) -> None:
+    """Look at the video of a peer's first turn."""
+    if turn.why_not is None and turn.video is None:
         turn.video = examine(turn.task.output, turn.peer.frames(work), work.fps)
         if plan.with_quality:
             turn.quality = judge(turn.task.output, work, one_frame_each=turn.peer.is_floor)
@@ -160,6 +167,7 @@ def _result(turn: _Turn, ours: list[float], folder: Path) -> PeerResult:
         wall_s=tuple(turn.wall_s),
         inside_s=tuple(turn.inside_s),
         cpu_s=tuple(turn.cpu_s),
+        faults=tuple(turn.faults),
         wall=Spread.of(turn.wall_s) if turn.wall_s else None,
         times_ours=Spread.of([theirs / our for theirs, our in pairs]) if pairs else None,
         peak_process_bytes=turn.memory.process_bytes or None,

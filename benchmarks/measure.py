@@ -1,8 +1,9 @@
-"""One command's cost: wall and CPU seconds, peak memory.
+"""One command's cost: wall and CPU seconds, page faults, peak memory.
 
-CPU is that of the child and all its descendants that were waited for (getrusage); a daemon's, which is no child, is
-read from its process tree before and after. Memory is sampled in a run of its own that is not timed, because looking at
-it costs the machine something. It is not ru_maxrss: that starts at what the parent had when the child was forked.
+CPU and page faults are those of the child and all its descendants that were waited for (getrusage); a daemon's, which
+is no child, are read from its process tree before and after. Memory is sampled in a run of its own that is not timed,
+because looking at it costs the machine something. It is not ru_maxrss: that starts at what the parent had when the
+child was forked.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -30,6 +32,7 @@ class Finished:
     stderr: str
     wall_s: float
     cpu_s: float
+    faults: int
 
 
 class Memory:
@@ -49,10 +52,10 @@ def run(command: Sequence[str], *, daemon_pid: int | None = None, memory: Memory
     """Run a command to its end and return what it cost.
 
     Args:
-        daemon_pid: a daemon that works for the command; its CPU and memory count too.
+        daemon_pid: a daemon that works for the command; its CPU, page faults and memory count too.
         memory: filled with what was seen; the times are then not fit for use.
     """
-    daemon_before_s, before_s = _daemon_cpu_s(daemon_pid), _children_cpu_s()
+    before = _spent(daemon_pid)
     began = time.perf_counter()
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
@@ -66,8 +69,8 @@ def run(command: Sequence[str], *, daemon_pid: int | None = None, memory: Memory
             child.wait()
             raise
         wall_s = time.perf_counter() - began
-    cpu_s = _children_cpu_s() - before_s + _daemon_cpu_s(daemon_pid) - daemon_before_s
-    return Finished(child.returncode, stdout, stderr, wall_s, cpu_s)
+    cpu_s, faults = (after - earlier for after, earlier in zip(_spent(daemon_pid), before, strict=True))
+    return Finished(child.returncode, stdout, stderr, wall_s, cpu_s, int(faults))
 
 
 @contextlib.contextmanager
@@ -97,13 +100,18 @@ def _tree(root: psutil.Process) -> list[psutil.Process]:
     return [root, *root.children(recursive=True)]
 
 
-def _children_cpu_s() -> float:
+def _spent(daemon_pid: int | None) -> tuple[float, int]:
+    """Return the processor seconds and the page faults of all children that have ended, and of the daemon."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
+    cpu_s, faults = usage.ru_utime + usage.ru_stime, usage.ru_minflt + usage.ru_majflt
+    for process in _tree(psutil.Process(daemon_pid)) if daemon_pid is not None else ():
+        times = process.cpu_times()
+        cpu_s += times.user + times.system + times.children_user + times.children_system
+        faults += _faults(process.pid)
+    return cpu_s, faults
 
 
-def _daemon_cpu_s(pid: int | None) -> float:
-    if pid is None:
-        return 0.0
-    times = [process.cpu_times() for process in _tree(psutil.Process(pid))]
-    return float(sum(t.user + t.system + t.children_user + t.children_system for t in times))
+def _faults(pid: int) -> int:
+    """Return the page faults of a process and of its children that have ended: proc(5), /proc/pid/stat, 10 to 13."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return sum(map(int, fields[7:11]))

@@ -1,4 +1,4 @@
-"""Stills to measure with: photographs at any size, and drawn frames that move a little.
+"""Stills to measure with, as files: photographs at any size, and what drawn.py draws.
 
 What the photographs are: scikit-image's bundled pictures (a portrait, a cup, a cat, a rocket, galaxies, a retina, a
 stereo pair of a motorcycle, stained tissue), cropped, turned, scaled up with Lanczos and given the grain of a sensor,
@@ -17,10 +17,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
-Size = tuple[int, int]  # width, height
+from benchmarks.drawn import SCENE, Pixels, Size, drawing, screenshot, slide
 
 JPEG_QUALITY = 92
 _SOURCES = (
@@ -42,9 +40,29 @@ def photographs(count: int, size: Size) -> list[Path]:
     return [_kept("photographs", ".jpg", photograph, index, size) for index in range(count)]
 
 
+def png_photographs(count: int, size: Size) -> list[Path]:
+    """Return the same photographs as PNG files."""
+    return [_kept("photographs", ".png", photograph, index, size) for index in range(count)]
+
+
 def drawings(count: int, size: Size) -> list[Path]:
     """Return `count` consecutive drawings of an animation as PNG files."""
     return [_kept("drawings", ".png", drawing, index, size) for index in range(count)]
+
+
+def scenes(count: int, size: Size) -> list[Path]:
+    """Return `count` drawings as PNG files, each from another scene."""
+    return [_kept("drawings", ".png", drawing, SCENE * index, size) for index in range(count)]
+
+
+def slides(count: int, size: Size) -> list[Path]:
+    """Return `count` slides of a talk as PNG files."""
+    return [_kept("slides", ".png", slide, index, size) for index in range(count)]
+
+
+def screenshots(count: int, size: Size) -> list[Path]:
+    """Return `count` screenshots as PNG files."""
+    return [_kept("screenshots", ".png", screenshot, index, size) for index in range(count)]
 
 
 def photograph(index: int, size: Size) -> Pixels:
@@ -62,28 +80,6 @@ def photograph(index: int, size: Size) -> Pixels:
         turn = np.array([[-1, 0, size[0] - 1], [0, 1, 0]]) @ np.vstack([turn, [0, 0, 1]])
     still = cv2.warpAffine(source, turn, size, flags=cv2.INTER_LANCZOS4, borderMode=cv2.BORDER_REFLECT_101)
     return _with_grain(np.asarray(still, np.uint8), random)
-
-
-def drawing(index: int, size: Size) -> Pixels:
-    """Return drawing number `index`, of flat colours and smooth outlines: (H, W, 3) uint8, BGR."""
-    width, height = size
-    canvas = np.empty((height, width, 3), np.uint8)
-    canvas[:] = np.linspace((235, 206, 150), (200, 232, 250), height)[:, None]
-    for layer, colour in enumerate(((140, 190, 150), (95, 160, 110), (60, 120, 70))):
-        x = np.arange(-8, width + 8, 8)
-        waves = np.sin(x / width * (5 + 3 * layer) + layer * 2 - index * 0.01 * (layer + 1))
-        y = height * (0.55 + 0.13 * layer) + waves * height * 0.05
-        hill = np.vstack([np.column_stack([x, y]), [[width + 8, height], [-8, height]]])
-        cv2.fillPoly(canvas, [hill.astype(np.int32)], colour, cv2.LINE_AA)
-    unit = height / 100
-    bounce = abs(np.sin(index * 0.25)) * 22 * unit
-    at = (round(width * (0.15 + 0.012 * index % 0.7)), round(height * 0.72 - bounce))
-    line = max(1, round(unit * 0.6))
-    for radius, colour, width_px in ((11, (70, 90, 235), -1), (11, (30, 30, 40), line), (3, (250, 250, 250), -1)):
-        cv2.circle(canvas, at, round(radius * unit), colour, width_px, cv2.LINE_AA)
-    foot = (at[0] + round(np.sin(index * 0.9) * 7 * unit), round(height * 0.9))
-    cv2.line(canvas, (at[0], at[1] + round(11 * unit)), foot, (30, 30, 40), line, cv2.LINE_AA)
-    return canvas
 
 
 def _kept(kind: str, suffix: str, make: Callable[[int, Size], Pixels], index: int, size: Size) -> Path:

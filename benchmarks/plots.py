@@ -4,20 +4,22 @@ White background, so that they read on a light and a dark page; a line is named 
 colours are Okabe and Ito's, which people with any colour vision tell apart.
 """
 
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.catalogue import OURS
-from benchmarks.results import Report, Spread, WorkResult
+from benchmarks.results import CHOSEN, Coding, Report, Spread, WorkResult
 
 _COLOURS = {
     OURS: "#0072B2",
     "daemon": "#56B4E9",
     "concat": "#D55E00",
+    "concat-accurate": "#7A2E00",
     "concat-once": "#A63D00",
     "image2": "#E69F00",
-    "image2-bt709": "#B37A00",
+    "image2-accurate": "#B37A00",
     "moviepy": "#CC79A7",
     "imageio": "#009E73",
     "pyav": "#8C6D31",
@@ -50,6 +52,43 @@ def plot_images(report: Report, file: Path) -> Path:
 def plot_cores(report: Report, file: Path) -> Path:
     """Plot wall seconds against the number of cores."""
     return _plot(report.works, lambda work: work.cores, (f"{report.works[0].title}: time against cores", "cores"), file)
+
+
+def plot_pareto(report: Report, file: Path) -> Path:
+    """Plot the size of stills coded once against the encoder's time, a panel for each metric, a point for each option.
+
+    The size is over x264's own sequence, the mean of the kinds, each of which counts alike.
+    """
+    from matplotlib.figure import Figure  # noqa: PLC0415 - from the bench extra
+
+    tried: dict[str, list[Coding]] = {}
+    for coding in report.codings:
+        tried.setdefault(coding.options, []).append(coding)
+    metrics = {"ssim": "equal SSIM", "vmaf": "equal VMAF", "rgb_psnr": "equal RGB PSNR"}
+    figure = Figure(figsize=(15, 6.4), dpi=110, facecolor="white", layout="constrained")
+    for axes, (metric, title) in zip(figure.subplots(1, 3), metrics.items(), strict=True):
+        for options, codings in tried.items():
+            at = sum(coding.cpu_s for coding in codings) / sum(coding.stills for coding in codings) * 1000
+            size = statistics.geometric_mean(coding.sizes[metric] for coding in codings) * 100
+            is_ours = options == CHOSEN
+            colour = _COLOURS[OURS] if is_ours else _INK
+            axes.plot(at, size, marker="o", color=colour, markersize=8 if is_ours else 4)
+            axes.annotate(
+                options,
+                (at, size),
+                (5, 3),
+                textcoords="offset points",
+                color=colour,
+                fontsize=8.5,
+                weight="bold" if is_ours else "normal",
+            )
+        axes.axhline(100, color=_FAINT, zorder=0)
+        axes.set_title(title, loc="left", color=_INK)
+        axes.set(xlabel="encoder's processor time for a still, ms", ylabel="size, % of x264 coding every frame")
+        axes.spines[["top", "right"]].set_visible(False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file)
+    return file
 
 
 def _plot(works: Sequence[WorkResult], along: Along, words: tuple[str, str], file: Path) -> Path:

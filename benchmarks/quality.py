@@ -6,23 +6,29 @@ still's luma by the same matrix and range as the video's: peers differ in them, 
 colour (told apart in `colour` and `tagged`), not of coding. VMAF's motion term sees a sequence in which every frame is
 another still; it is the same for all peers.
 
+Colours are compared as RGB, as a player shows them: by the matrix and range that the file names, by BT.709 and limited
+range where it names none, with chroma placed as H.264 places it. Pillow reads the stills, which neither side does.
+
 The first and the last frame of each hold are looked at too: a frame that is nearer to a neighbouring still than to its
 own shows the wrong picture.
 """
 
 import json
+import math
+import statistics
 import subprocess
 import tempfile
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import IO
+from typing import IO, get_args
 
 import av
 import cv2
 import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from benchmarks.results import Colour, Quality, Video
 from benchmarks.workloads import Workload
@@ -30,9 +36,10 @@ from benchmarks.workloads import Workload
 MOST_STILLS = 48
 
 Luma = npt.NDArray[np.uint8]
+Rgb = npt.NDArray[np.float32]
 
 # Weights of red and blue, scale and offset of luma: ITU-R BT.601 and BT.709, H.273 clause 8.3.
-_COLOURS: dict[Colour, tuple[float, float, float, int]] = {
+_COLOURS: dict[str, tuple[float, float, float, int]] = {
     "bt709 limited": (0.2126, 0.0722, 219 / 255, 16),
     "bt601 limited": (0.299, 0.114, 219 / 255, 16),
     "bt709 full": (0.2126, 0.0722, 1, 0),
@@ -60,11 +67,12 @@ def examine(file: Path, frames_expected: int, fps: int) -> Video:
     )
 
 
-def judge(file: Path, work: Workload, *, one_frame_each: bool = False) -> Quality:
+def judge(file: Path, work: Workload, *, one_frame_each: bool = False, is_vmaf_clipped: bool = True) -> Quality:
     """Compare the video with the stills.
 
     Args:
         one_frame_each: the video has one frame per still, whatever the workload's holds are.
+        is_vmaf_clipped: VMAF ends at 100, as usual; else it tells fine pictures apart as well.
     """
     holds = (1,) * len(work.holds) if one_frame_each else work.holds
     starts = [0, *accumulate(holds)]
@@ -76,12 +84,14 @@ def judge(file: Path, work: Workload, *, one_frame_each: bool = False) -> Qualit
         shown, reference = Path(folder) / "shown", Path(folder) / "reference"
         with shown.open("wb") as shown_file, reference.open("wb") as reference_file:
             tagged = looker.look(file, shown_file, reference_file)
-        ssim, vmaf, vmaf_least = _vmaf(shown, reference, work)
+        ssim, vmaf, vmaf_least = _vmaf(shown, reference, work, is_vmaf_clipped)
     return Quality(
         stills=looker.compared,
         ssim=ssim,
         vmaf=vmaf,
         vmaf_least=vmaf_least,
+        rgb_psnr=round(looker.rgb_psnr, 3),
+        colour_error=round(statistics.mean(looker.colour_errors), 3),
         edges=len(edges),
         edges_wrong=len(edges) - looker.edges_right,
         colour=looker.colour or "bt709 limited",
@@ -102,6 +112,12 @@ class _Looker:
         self.colour: Colour | None = None
         self.compared = 0
         self.edges_right = 0
+        self.colour_errors: list[float] = []
+        self._squared_errors: list[float] = []
+
+    @property
+    def rgb_psnr(self) -> float:
+        return 10 * math.log10(255**2 / max(statistics.mean(self._squared_errors), 1e-9))
 
     def look(self, file: Path, shown: IO[bytes], reference: IO[bytes]) -> str:
         """Write the chosen frames and their stills as raw luma; return the colours that the file names."""
@@ -113,10 +129,11 @@ class _Looker:
             tagged = f"{matrix} {_RANGE_TAGS.get(int(context.color_range), 'limited')}"
             for index, frame in enumerate(container.decode(stream)):
                 if index in self._middles or index in self._edges:
-                    self._compare(index, _luma_of(frame), shown, reference)
+                    self._compare(index, frame, shown, reference)
         return tagged
 
-    def _compare(self, index: int, picture: Luma, shown: IO[bytes], reference: IO[bytes]) -> None:
+    def _compare(self, index: int, frame: av.VideoFrame, shown: IO[bytes], reference: IO[bytes]) -> None:
+        picture = _plane(frame, 0)
         if self.colour is None:
             self.colour = nearest_colour(picture, self._stills[(self._edges.get(index) or [self._middles[index]])[0]])
         for still in self._edges.get(index, ()):
@@ -126,6 +143,9 @@ class _Looker:
             shown.write(picture.tobytes())
             reference.write(self._luma(self._middles[index]).tobytes())
             self.compared += 1
+            error = rgb_of(frame) - _read(self._stills[self._middles[index]])
+            self._squared_errors.append(float(np.mean(np.square(error))))
+            self.colour_errors.append(float(np.mean(np.abs(np.mean(error, axis=(0, 1))))))
 
     def _luma(self, still: int) -> Luma:
         if still not in self._lumas:
@@ -137,25 +157,48 @@ class _Looker:
 
 def luma_of_still(file: Path, colour: Colour) -> Luma:
     """Return the still's luma: (H, W) uint8."""
-    bgr = cv2.imread(str(file), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise OSError(f"{file} could not be read")
     kr, kb, scale, offset = _COLOURS[colour]
-    weights = np.array([[kb * scale, (1 - kr - kb) * scale, kr * scale, offset]], np.float32)
-    return np.asarray(cv2.transform(bgr, weights), np.uint8).reshape(bgr.shape[:2])
+    weights = np.array([[kr * scale, (1 - kr - kb) * scale, kb * scale, offset]], np.float32)
+    rgb = _read(file)
+    return np.asarray(cv2.transform(rgb, weights), np.uint8).reshape(rgb.shape[:2])
+
+
+def _read(file: Path) -> Luma:
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def rgb_of(frame: av.VideoFrame) -> Rgb:
+    """Return a decoded yuv420p picture as a player shows it: (H, W, 3) float32, 0 to 255."""
+    matrix = _MATRIX_TAGS.get(int(frame.colorspace), "bt709")
+    kr, kb, scale, offset = _COLOURS[f"{matrix} {_RANGE_TAGS.get(int(frame.color_range), 'limited')}"]
+    luma = (_plane(frame, 0) - np.float32(offset)) / np.float32(scale)
+    # In line with even columns and between rows: H.264, figure 6-1.
+    twice = np.array([[2, 0, 0], [0, 2, 0.5]], np.float32)
+    blue, red = (
+        cv2.warpAffine(
+            (_plane(frame, number) - np.float32(128)) / np.float32(scale if scale == 1 else 224 / 255),
+            twice,
+            luma.shape[::-1],
+            borderMode=cv2.BORDER_REPLICATE,
+        )
+        for number in (1, 2)
+    )
+    from_chroma = np.array([[1, 0, 2 - 2 * kr], [1, 0, 0], [1, 2 - 2 * kb, 0]], np.float32)
+    from_chroma[1, 1:] = [-(2 - 2 * kb) * kb / (1 - kr - kb), -(2 - 2 * kr) * kr / (1 - kr - kb)]
+    return np.clip(cv2.transform(cv2.merge([luma, blue, red]), from_chroma), 0, 255)
 
 
 def nearest_colour(picture: Luma, still: Path) -> Colour:
     """Return the matrix and range by which the still's luma comes nearest to the picture."""
-    return min(_COLOURS, key=lambda colour: _distance(picture, luma_of_still(still, colour)))
+    return min(get_args(Colour), key=lambda colour: _distance(picture, luma_of_still(still, colour)))
 
 
 def _distance(one: Luma, other: Luma) -> float:
     return float(cv2.norm(one, other, cv2.NORM_L2)) if one.shape == other.shape else float("inf")
 
 
-def _luma_of(frame: av.VideoFrame) -> Luma:
-    plane = frame.planes[0]
+def _plane(frame: av.VideoFrame, number: int) -> Luma:
+    plane = frame.planes[number]
     rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
     return np.ascontiguousarray(rows[:, : plane.width])
 
@@ -164,10 +207,11 @@ def _evenly(count: int, most: int) -> list[int]:
     return list(range(count)) if count <= most else [round(n * (count - 1) / (most - 1)) for n in range(most)]
 
 
-def _vmaf(shown: Path, reference: Path, work: Workload) -> tuple[float, float, float]:
+def _vmaf(shown: Path, reference: Path, work: Workload, is_clipped: bool) -> tuple[float, float, float]:
     """Return mean SSIM, mean VMAF and the least VMAF of a frame."""
     log = shown.with_suffix(".json")
-    vmaf = f"libvmaf=feature=name=float_ssim:n_threads=2:log_fmt=json:log_path={log}"
+    model = "" if is_clipped else "model='version=vmaf_v0.6.1\\:disable_clip=true':"
+    vmaf = f"libvmaf={model}feature=name=float_ssim:n_threads=2:log_fmt=json:log_path={log}"
     graph = f"[0:v]format=yuv420p[shown];[1:v]format=yuv420p[still];[shown][still]{vmaf}"
     command = [str(imageio_ffmpeg.get_ffmpeg_exe()), "-hide_banner", "-nostdin", "-loglevel", "error"]
     for file in (shown, reference):

@@ -15,6 +15,8 @@ from benchmarks.peers.gpu import encoding_gpus
 
 RESULTS = Path(__file__).parent / "results"
 
+CHOSEN = "as chosen"  # renderer's own options for x264
+
 Colour = Literal["bt709 limited", "bt601 limited", "bt709 full", "bt601 full"]
 
 _PACKAGES = (
@@ -74,10 +76,12 @@ class Video(_Model):
 
 
 class Quality(_Model):
-    """How near the video's pictures are to the stills; luma only.
+    """How near the video's pictures are to the stills; SSIM and VMAF look at luma only.
 
     Attributes:
         stills: of the workload were compared.
+        rgb_psnr: of what a player shows, from the mean squared error over all stills, in dB.
+        colour_error: by how many levels of 255 the mean of a channel is off, on average.
         edges_wrong: of the first and last frames of their holds, how many show another still, or nothing.
         colour: the matrix and range that the pictures were made with, by comparison.
         tagged: those that the file names.
@@ -87,6 +91,8 @@ class Quality(_Model):
     ssim: float
     vmaf: float
     vmaf_least: float
+    rgb_psnr: float | None = None
+    colour_error: float | None = None
     edges: int
     edges_wrong: int
     colour: Colour
@@ -101,6 +107,8 @@ class PeerResult(_Model):
         why_not: why it has no numbers; None where it has.
         wall_s: whole process, one number per round, in the order of the rounds.
         inside_s: without the start of the interpreter and its imports, where the peer can tell.
+        cpu_s: processor time, user and system, of all its processes.
+        faults: page faults of all its processes.
         times_ours: its wall seconds divided by ours in the same round.
         peak_process_bytes, peak_tree_bytes: memory of the largest process and of all together.
     """
@@ -112,6 +120,7 @@ class PeerResult(_Model):
     wall_s: tuple[float, ...] = ()
     inside_s: tuple[float, ...] = ()
     cpu_s: tuple[float, ...] = ()
+    faults: tuple[int, ...] = ()
     wall: Spread | None = None
     times_ours: Spread | None = None
     peak_process_bytes: int | None = None
@@ -183,6 +192,41 @@ class Load(_Model):
     status_p99_ms: float
     asked: int
     memory_bytes: tuple[int, int, int]
+
+
+class Coding(_Model):
+    """How one set of x264's options codes one kind of held stills, beside x264 coding every frame.
+
+    Attributes:
+        cpu_s: the encoder's processor time for all stills, each coded once.
+        held_cpu_s, held_bytes: the same, and the size, with every frame coded at crf 20.
+        sizes: by metric, the size at which each still coded once is as good, over held_bytes.
+        crfs: by metric, the crf that takes; 20 is level.
+    """
+
+    kind: str
+    preset: str
+    hold: int
+    options: str
+    stills: int
+    cpu_s: float
+    held_cpu_s: float
+    held_bytes: int
+    sizes: dict[str, float]
+    crfs: dict[str, float]
+
+
+class Throughput(_Model):
+    """Jobs per second of a daemon's workers, and of as many ffmpegs at a time."""
+
+    work: str
+    workers: int
+    jobs: int
+    daemon_jobs_per_s: tuple[float, ...]
+    concat_jobs_per_s: tuple[float, ...]
+    accurate_jobs_per_s: tuple[float, ...]
+    daemon_times_concat: Spread
+    daemon_times_accurate: Spread
 
 
 class Polling(_Model):
@@ -259,6 +303,8 @@ class Report(_Model):
     works: tuple[WorkResult, ...] = ()
     overhead: tuple[Overhead, ...] = ()
     under_load: Load | None = None
+    throughput: Throughput | None = None
+    codings: tuple[Coding, ...] = ()
     polled: tuple[Polling, ...] = ()
     behind_curve: Curve | None = None
     startup: Startup | None = None

@@ -1,11 +1,24 @@
 """Results as tables for the terminal."""
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
 
 from rich import box
 from rich.table import Table
 
-from benchmarks.results import Curve, Load, Overhead, PeerResult, Polling, Quality, Spread, Startup, WorkResult
+from benchmarks.results import (
+    Coding,
+    Curve,
+    Load,
+    Overhead,
+    PeerResult,
+    Polling,
+    Quality,
+    Spread,
+    Startup,
+    Throughput,
+    WorkResult,
+)
 
 _MEBIBYTE = 1024 * 1024
 
@@ -13,8 +26,9 @@ _MEBIBYTE = 1024 * 1024
 def work_table(work: WorkResult) -> Table:
     """Return one row per peer.
 
-    "× ours" is its wall time divided by stillreel's in the same round, MiB the peak memory of the whole tree, MB the
-    file, edges the first and last frames of holds, where another still may show.
+    "× ours" is its wall time divided by stillreel's in the same round, faults the page faults per still, MiB the peak
+    memory of the whole tree, MB the file, RGB its PSNR in dB, off the levels by which a channel's mean is wrong, edges
+    the first and last frames of holds, where another still may show.
     """
     cores = f"{work.cores} core{'s' if work.cores > 1 else ''}"
     title = f"[bold]{work.name}[/]  {work.title}; x264 {work.preset}, CRF {work.crf}, {cores}"
@@ -23,7 +37,7 @@ def work_table(work: WorkResult) -> Table:
         table.add_column(heading, justify="right" if justify == "right" else "left", no_wrap=True)
     for peer in work.peers:
         if peer.wall:
-            table.add_row(*(cell(peer) for cell, _ in _COLUMNS.values()))
+            table.add_row(*(cell(peer, work) for cell, _ in _COLUMNS.values()))
     return table
 
 
@@ -79,22 +93,32 @@ def _colour(quality: Quality) -> str:
     return f"{found}, [yellow]{'untagged' if is_untagged else f'tagged {quality.tagged}'}[/]"
 
 
+def _of_quality(write: Callable[[Quality], str]) -> Callable[[PeerResult, WorkResult], str]:
+    return lambda peer, _: write(peer.quality) if peer.quality else ""
+
+
 # Heading, what stands below it, and on which side.
-_COLUMNS: dict[str, tuple[Callable[[PeerResult], str], str]] = {
-    "": (lambda peer: peer.title, "left"),
-    "wall s": (lambda peer: _median(peer.wall_s), "right"),
-    "spread": (lambda peer: _range(peer.wall), "left"),
-    "inside": (lambda peer: _median(peer.inside_s), "right"),
-    "CPU s": (lambda peer: _median(peer.cpu_s), "right"),
-    "× ours": (lambda peer: f"{peer.times_ours.median:.2f}" if peer.times_ours else "", "right"),
-    "spread ": (lambda peer: _range(peer.times_ours), "left"),
-    "MiB": (lambda peer: f"{peer.peak_tree_bytes / _MEBIBYTE:.0f}" if peer.peak_tree_bytes else "", "right"),
-    "MB": (lambda peer: f"{peer.video.size_bytes / 1e6:.2f}" if peer.video else "", "right"),
-    "SSIM": (lambda peer: f"{peer.quality.ssim:.4f}" if peer.quality else "", "right"),
-    "VMAF": (lambda peer: f"{peer.quality.vmaf:.1f}" if peer.quality else "", "right"),
-    "frames": (_frames, "left"),
-    "edges": (lambda peer: _edges(peer.quality) if peer.quality else "", "left"),
-    "colour": (lambda peer: _colour(peer.quality) if peer.quality else "", "left"),
+_COLUMNS: dict[str, tuple[Callable[[PeerResult, WorkResult], str], str]] = {
+    "": (lambda peer, _: peer.title, "left"),
+    "wall s": (lambda peer, _: _median(peer.wall_s), "right"),
+    "spread": (lambda peer, _: _range(peer.wall), "left"),
+    "inside": (lambda peer, _: _median(peer.inside_s), "right"),
+    "CPU s": (lambda peer, _: _median(peer.cpu_s), "right"),
+    "× ours": (lambda peer, _: f"{peer.times_ours.median:.2f}" if peer.times_ours else "", "right"),
+    "spread ": (lambda peer, _: _range(peer.times_ours), "left"),
+    "faults": (
+        lambda peer, work: f"{statistics.median(peer.faults) / work.images:.0f}" if peer.faults else "",
+        "right",
+    ),
+    "MiB": (lambda peer, _: f"{peer.peak_tree_bytes / _MEBIBYTE:.0f}" if peer.peak_tree_bytes else "", "right"),
+    "MB": (lambda peer, _: f"{peer.video.size_bytes / 1e6:.2f}" if peer.video else "", "right"),
+    "SSIM": (_of_quality(lambda quality: f"{quality.ssim:.4f}"), "right"),
+    "VMAF": (_of_quality(lambda quality: f"{quality.vmaf:.1f}"), "right"),
+    "RGB": (_of_quality(lambda quality: f"{quality.rgb_psnr:.1f}" if quality.rgb_psnr else ""), "right"),
+    "off": (_of_quality(lambda quality: f"{quality.colour_error:.1f}" if quality.rgb_psnr else ""), "right"),
+    "frames": (lambda peer, _: _frames(peer), "left"),
+    "edges": (_of_quality(_edges), "left"),
+    "colour": (_of_quality(_colour), "left"),
 }
 
 
@@ -111,6 +135,30 @@ def load_table(found: Load) -> Table:
     )
     memory = ", ".join(f"{size / _MEBIBYTE:.0f}" for size in found.memory_bytes)
     table.add_row("daemon's memory: begun, waiting, ended", f"{memory} MiB")
+    return table
+
+
+def throughput_table(found: Throughput) -> Table:
+    """Return the jobs per second of two workers and of two ffmpegs."""
+    table = Table(f"{found.work}, {found.workers} at a time", "", "daemon's times that", box=None)
+    table.add_row("daemon", f"{_median(found.daemon_jobs_per_s)} jobs/s", "")
+    for name, rates, ratio in (
+        ("xargs ffmpeg concat", found.concat_jobs_per_s, found.daemon_times_concat),
+        ("the same, accurate", found.accurate_jobs_per_s, found.daemon_times_accurate),
+    ):
+        table.add_row(name, f"{_median(rates)} jobs/s", f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})")
+    return table
+
+
+def pareto_table(codings: Sequence[Coding]) -> Table:
+    """Return what each set of options takes: processor time, and size in % of x264 coding every frame, with the crf."""
+    table = Table(
+        "preset", "hold", "options", "stills", "ms each", "equal SSIM", "equal VMAF", "equal RGB PSNR", box=None
+    )
+    for coding in codings:
+        at = (f"{coding.sizes[metric] * 100:.1f} % @ {coding.crfs[metric]:.1f}" for metric in coding.sizes)
+        ms = f"{coding.cpu_s / coding.stills * 1000:.1f}"
+        table.add_row(coding.preset, str(coding.hold), coding.options, coding.kind, ms, *at)
     return table
 
 

@@ -5,11 +5,13 @@ frames.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.photographs import Size, drawings, photographs
+from benchmarks.drawn import Size
+from benchmarks.photographs import drawings, photographs, png_photographs
 
 SIZES: dict[str, Size] = {
     "tiny": (160, 96),
@@ -28,15 +30,18 @@ class Workload:
     """One piece of work, the same for everyone who does it.
 
     Attributes:
+        size: of the video.
         holds: frames to hold, one number per still.
-        is_drawn: drawn frames in place of photographs.
+        make: returns that many stills of a size.
+        source: the stills' own size, where it is not the video's.
     """
 
     name: str
     title: str
     size: Size
     holds: tuple[int, ...]
-    is_drawn: bool = False
+    make: Callable[[int, Size], list[Path]] = photographs
+    source: Size | None = None
     fps: int = FPS
 
     @property
@@ -50,8 +55,7 @@ class Workload:
 
     def stills(self) -> list[Path]:
         """Return the files, made where they are not yet there."""
-        make = drawings if self.is_drawn else photographs
-        return make(len(self.holds), self.size)
+        return self.make(len(self.holds), self.source or self.size)
 
     def request(self) -> dict[str, Any]:
         """Return the work as a stillreel request; the other peers read the same file."""
@@ -93,7 +97,7 @@ def _mixed(name: str, title: str, size: str, holds: tuple[int, ...]) -> Workload
 
 def _drawn(name: str, drawings_count: int, hold: int, size: str) -> Workload:
     title = f"animation, {drawings_count} drawings, {hold} frames each, {size}"
-    return Workload(name, title, SIZES[size], (hold,) * drawings_count, is_drawn=True)
+    return Workload(name, title, SIZES[size], (hold,) * drawings_count, drawings)
 
 
 WORKLOADS: dict[str, Workload] = {
@@ -105,6 +109,14 @@ WORKLOADS: dict[str, Workload] = {
         *(uniform(24, 24, size) for size in ("720p", "4k")),
         *(uniform(images, 1, "1080p") for images in (100, 500)),
         uniform(24, 1, "4k"),
+        Workload("png", "24 photographs as PNG, 24 frames each, 1080p", SIZES["1080p"], (24,) * 24, png_photographs),
+        Workload(
+            "large",
+            "24 photographs of 24 megapixels, one frame each, to 1080 rows",
+            (1620, 1080),
+            (1,) * 24,
+            source=(6000, 4000),
+        ),
         _mixed(
             "mixed",
             "24 photographs, holds of 1 to 240 frames mixed, 1080p",

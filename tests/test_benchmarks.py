@@ -2,17 +2,20 @@ import json
 import sys
 from pathlib import Path
 
+import av
 import cv2
 import pytest
 
-from benchmarks import workloads
+from benchmarks import readme, workloads
 from benchmarks.compare import Plan, compare
 from benchmarks.measure import Memory, run
-from benchmarks.peers.base import lay_out
+from benchmarks.peers.base import Peer, lay_out
 from benchmarks.peers.catalogue import OURS, PEERS
 from benchmarks.peers.script import UNAVAILABLE
+from benchmarks.photographs import png_photographs
 from benchmarks.quality import examine, judge
-from benchmarks.results import Report, this_machine
+from benchmarks.results import Quality, Report, this_machine
+from benchmarks.throughput import measure_throughput
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -82,11 +85,58 @@ def test_a_frame_of_the_wrong_still_is_found(tmp_path: Path) -> None:
     assert right.ssim > 0.9
 
 
+def test_colours_are_judged_as_a_player_shows_them(tmp_path: Path) -> None:
+    work = workloads.Workload("png-tiny", "", TINY.size, (6,) * 4, png_photographs)
+    by_default, accurate = (judged(PEERS[name], work, tmp_path) for name in ("image2", "image2-accurate"))
+    assert accurate.rgb_psnr > by_default.rgb_psnr + 1
+    assert accurate.colour_error < 0.5 < by_default.colour_error
+    assert (accurate.colour, accurate.tagged) == ("bt709 limited", "bt709 limited")
+
+
+def judged(peer: Peer, work: workloads.Workload, folder: Path) -> Quality:
+    task = lay_out(work, folder / peer.name)
+    assert run(peer.command(task)).code == 0
+    return judge(task.output, work)
+
+
+def test_stills_larger_than_the_canvas_are_scaled_by_every_peer(tmp_path: Path) -> None:
+    work = workloads.Workload("large-tiny", "", (160, 96), (1,) * 4, source=(320, 192))
+    for name in (OURS, "image2", "image2-accurate", "concat-accurate"):
+        task = lay_out(work, tmp_path / name)
+        assert run(PEERS[name].command(task)).code == 0
+        with av.open(str(task.output)) as container:
+            stream = container.streams.video[0]
+            assert (stream.width, stream.height) == (160, 96)
+
+
+def test_readme_gets_the_tables_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = readme.Row("4x6-tiny", "four photographs", Plan(rounds=1, with_quality=True))
+    monkeypatch.setattr(readme, "ROWS", (row,))
+    work = compare(TINY, [PEERS[name] for name in row.peers.split(",")], row.plan)
+    page = tmp_path / "README.md"
+    page.write_text(f"Before.\n\n{readme.BEGIN}\nold\n{readme.END}\n\nAfter.\n", encoding="utf-8")
+    readme.write_tables(Report(machine=this_machine(), works=(work,)), page)
+    text = page.read_text(encoding="utf-8")
+    assert "old" not in text
+    assert text.startswith("Before.")
+    assert text.endswith("After.\n")
+    speed, quality = text.split(readme.BEGIN)[1].split(readme.END)[0].split("\n\n")
+    assert [line.count("|") for line in speed.strip().splitlines()] == [7, 7, 7]
+    assert "| four photographs | **" in speed
+    assert [line.count("|") for line in quality.strip().splitlines()] == [12] * 5
+
+
+def test_two_workers_are_timed_beside_two_ffmpegs() -> None:
+    found = measure_throughput(TINY, jobs=3, rounds=1)
+    assert min(found.daemon_jobs_per_s + found.concat_jobs_per_s + found.accurate_jobs_per_s) > 0
+
+
 def test_memory_and_cpu_of_a_child_are_seen() -> None:
     memory = Memory()
     spend = "import time\nx = bytearray(80_000_000)\nwhile time.process_time() < 0.3: pass"
     done = run([sys.executable, "-c", spend], memory=memory)
     assert done.cpu_s >= 0.29
+    assert done.faults > 80e6 / (2 * 1024 * 1024)  # even if its pages are huge
     assert 80e6 < memory.process_bytes <= memory.tree_bytes < 200e6
 
 

@@ -22,7 +22,12 @@ def concat(task: Task, encoder: tuple[str, ...] = _X264) -> list[str]:
     With an ffmpeg that honours the last duration this shows the last still for twice its hold, and stills begin on a
     clock of 25 to the second, whatever the output's rate is. Both are recorded as they are.
     """
-    return _concat(task, [*_entries(task), f"file '{task.work.stills()[-1]}'"], encoder)
+    return _concat(task, [*_entries(task), f"file '{task.work.stills()[-1]}'"], (*_usual(task), *encoder))
+
+
+def concat_accurate(task: Task) -> list[str]:
+    """The same with ffmpeg's accurate conversion."""
+    return concat(task, (*_accurate(task), *_X264))
 
 
 def concat_once(task: Task) -> list[str]:
@@ -33,18 +38,36 @@ def concat_once(task: Task) -> list[str]:
 def image2(task: Task, encoder: tuple[str, ...] = _X264) -> list[str]:
     """A numbered sequence; a hold that all stills share is made by the input's frame rate."""
     rate = Fraction(task.work.fps, task.work.hold or 1)
-    return [*_start(task), "-framerate", str(rate), "-i", _numbered(task), *_end(task, encoder)]
+    source = [*_start(task), "-framerate", str(rate), "-i", _numbered(task)]
+    return [*source, *_end(task, (*_usual(task), *encoder))]
 
 
-def image2_bt709(task: Task) -> list[str]:
-    """The same with the colours that stillreel makes: ffmpeg leaves a JPEG's as they are, BT.601 in full range.
+def image2_accurate(task: Task) -> list[str]:
+    """The same with ffmpeg's accurate conversion."""
+    return image2(task, (*_accurate(task), *_X264))
 
-    What it saves so in time it pays in players that take the range or matrix for the usual one.
+
+def stills_as_nv12(task: Task, output: Path) -> list[str]:
+    """Each still once as an NV12 picture, converted accurately."""
+    raw = ("-pix_fmt", "nv12", "-f", "rawvideo", str(output))
+    return [*_start(task), "-i", _numbered(task), *_accurate(task)[:2], *raw]
+
+
+def _usual(task: Task) -> tuple[str, ...]:
+    """Scale where the stills have not the video's size, and leave everything else to ffmpeg."""
+    return ("-vf", f"scale={task.work.size[0]}:{task.work.size[1]}") if task.work.source else ()
+
+
+def _accurate(task: Task) -> tuple[str, ...]:
+    """Make the colours that stillreel makes, as exactly as the scaler can.
+
+    By default ffmpeg rounds down at each step, and leaves a JPEG's matrix, BT.601, as it is. The scaler takes the
+    matrix as an option; the tags come from the encoder's own parameters. Of two -vf the last one counts.
     """
-    # The scaler takes the matrix as an option; the tags come from the encoder's own parameters.
-    scale = ("-vf", "scale=out_range=tv:out_color_matrix=bt709:flags=bicubic,format=yuv420p")
-    tags = ("-x264-params", "colorprim=bt709:transfer=bt709:colormatrix=bt709:fullrange=off")
-    return image2(task, (*scale, *_X264, *tags))
+    width, height = task.work.size
+    flags = "bicubic+accurate_rnd+full_chroma_int+full_chroma_inp"
+    scale = f"scale={width}:{height}:out_range=tv:out_color_matrix=bt709:flags={flags},format=yuv420p"
+    return "-vf", scale, "-x264-params", "colorprim=bt709:transfer=bt709:colormatrix=bt709:fullrange=off"
 
 
 def floor(task: Task) -> list[str]:
