@@ -15,6 +15,7 @@ from fractions import Fraction
 
 import imageio_ffmpeg
 
+from protocol.schema import Preset
 from renderer.config import EncodeSettings
 from renderer.encode.plan import INTRA_STEPS
 from renderer.encode.stream import AccessUnit, HeldCoding, StreamSettings
@@ -26,10 +27,16 @@ from renderer.h264.repeat import is_idr
 _LIST_MAX_CHARACTERS = 120_000
 # The plan forces the IDR pictures that are needed. x264 makes an intra profile without references of a GOP of one.
 _LEAST_HELD_GOP = 250
-# Where every picture is an IDR, looking ahead finds nothing: without it x264 takes 11 % less processor time. With
-# qcomp 1 the quantiser depends on crf and offset alone, as it does under macroblock tree; else it depends on how
-# complex a picture is, and the first one gets no offset (ratecontrol.c).
-_NO_LOOK_AHEAD = ["mbtree=0", "rc-lookahead=0", "sync-lookahead=0", "scenecut=0", "qcomp=1"]
+# Where no picture resembles the one before, looking ahead finds nothing: without it x264 takes 11 % less processor
+# time. With qcomp 1 the quantiser depends on crf and offset alone, as it does under macroblock tree; else it depends on
+# how complex a picture is, and the first one gets no offset (ratecontrol.c). With ipratio 1 that holds for an I picture
+# after a P picture as well.
+_NO_LOOK_AHEAD = ["mbtree=0", "rc-lookahead=0", "sync-lookahead=0", "qcomp=1", "ipratio=1"]
+# What one picture in place of a refined sequence needs; both cost no time (benchmarks/results/pareto.json). The filter
+# of blocks' edges smooths text, which x264's P pictures repair: without it below quantiser 22, slides and screenshots
+# are 9 to 22 % smaller at equal SSIM and RGB PSNR, photographs as large; above, it still hides blocks. A little less
+# adaptive quantisation saves 1 to 5 % at equal RGB PSNR and nothing at equal SSIM. ultrafast has neither.
+_FOR_ONE_PICTURE = ["deblock=-3,-3", "aq-strength=0.9"]
 # What x264 adds to crf under macroblock tree: 13.5 * (1 - qcomp), with qcomp 0.6.
 _TREE_STEPS = 5.4
 # x264 writes an access unit delimiter (7.3.2.4) with a four-byte start code in front of every access unit when asked
@@ -74,7 +81,7 @@ def arguments(ffmpeg: str, stream: StreamSettings, threads: int = 0) -> list[str
         gop = max(gop, _LEAST_HELD_GOP)
         held, times = _listed(stream.held, stream.fps)
         x264 += ["bframes=0", "ref=1", "min-keyint=1", *_zones(held)]
-        x264 += _NO_LOOK_AHEAD if held.is_all_idr else []
+        x264 += _intra(stream.preset, held) if held.is_all_idr or held.is_montage else []
         forced = ["-force_key_frames", times, "-forced-idr", "1"]
     return [
         *(ffmpeg, "-hide_banner", "-nostdin", "-loglevel", "warning"),
@@ -92,7 +99,8 @@ def _listed(held: HeldCoding, fps: Fraction) -> tuple[HeldCoding, str]:
     times = _idr_times(held, fps)
     if len(times) <= _LIST_MAX_CHARACTERS:
         return held, times
-    offsets = tuple(offset - INTRA_STEPS for offset in held.quantiser_offsets)
+    steps = 0 if held.is_montage else INTRA_STEPS
+    offsets = tuple(offset - steps for offset in held.quantiser_offsets)
     return _listed(HeldCoding((True,) * len(offsets), offsets), fps)
 
 
@@ -104,11 +112,17 @@ def _idr_times(held: HeldCoding, fps: Fraction) -> str:
     return ",".join(["0", *(f"{time_s:.6f}" for time_s in times)])
 
 
+def _intra(preset: Preset, held: HeldCoding) -> list[str]:
+    """Return the options where pictures are coded by themselves; of a montage some may yet be predicted."""
+    options = [*_NO_LOOK_AHEAD, *(["scenecut=0"] if held.is_all_idr else [])]
+    return options if preset == "ultrafast" else [*options, *_FOR_ONE_PICTURE]
+
+
 def _zones(held: HeldCoding) -> list[str]:
     """Write the quantiser offsets, equal neighbours in one zone."""
     zones = []
     start = 0
-    added = _TREE_STEPS if held.is_all_idr else 0.0
+    added = _TREE_STEPS if held.is_all_idr or held.is_montage else 0.0
     offsets = [offset + added for offset in held.quantiser_offsets]
     for offset, run in itertools.groupby(offsets):
         end = start + len(list(run))

@@ -17,7 +17,7 @@ from renderer.encode.nvenc.options import refusal_of
 from renderer.encode.nvenc.probe import findings_here, recalled, try_device
 from renderer.encode.nvenc.session import Opening
 from renderer.encode.stream import StreamSettings
-from renderer.encode.x264 import X264Encoder
+from renderer.encode.x264 import open_x264
 from renderer.errors import DeviceFailed, NotSupported, SessionsBusy
 from renderer.geometry import Canvas
 from renderer.work import NvencDevice, NvencFindings
@@ -59,7 +59,7 @@ class Backend:
 
 
 def libx264(reason: str | None = None) -> Backend:
-    return Backend("libx264", X264Encoder, reason)
+    return Backend("libx264", open_x264, reason)
 
 
 def choose(asked: EncoderName, canvas: Canvas, crf: int, settings: RenderSettings) -> Backend:

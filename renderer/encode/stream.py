@@ -35,10 +35,14 @@ class HeldCoding:
     Attributes:
         is_idr: which must be IDR pictures.
         quantiser_offsets: steps to add to what crf would choose.
+        holds: frames that each is shown for, of stills that may be a montage; empty if that does not matter.
+        is_montage: no still resembles the one before, as far as they were looked at (x264.py).
     """
 
     is_idr: tuple[bool, ...]
     quantiser_offsets: tuple[float, ...]
+    holds: tuple[int, ...] = ()
+    is_montage: bool = False
 
     @property
     def is_all_idr(self) -> bool:

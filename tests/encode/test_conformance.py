@@ -19,7 +19,7 @@ from renderer.config import EncodeSettings
 from renderer.encode.base import Encoder
 from renderer.encode.null import NullEncoder
 from renderer.encode.stream import AccessUnit, HeldCoding, StreamSettings
-from renderer.encode.x264 import X264Encoder
+from renderer.encode.x264 import open_x264
 from renderer.errors import EncodeFailed
 from renderer.geometry import Canvas
 from renderer.h264.bits import NalType, nal_type, split_nals, unescape
@@ -30,7 +30,7 @@ Frame = npt.NDArray[np.uint8]
 OpenEncoder = Callable[[StreamSettings, EncodeSettings], Encoder]
 
 # The null encoder shows grey whatever it gets, so what pictures show is asked of the real ones only.
-REAL_ENCODERS = [pytest.param(X264Encoder, id="x264")]
+REAL_ENCODERS = [pytest.param(open_x264, id="x264")]
 ENCODERS = [pytest.param(NullEncoder, id="null"), *REAL_ENCODERS]
 if os.environ.get("CONFORM") == "nvenc":
     from tests.encode.nvenc.nvenc_children import open_nvenc
@@ -148,7 +148,7 @@ def test_a_frame_may_be_overwritten_once_it_is_not_pending(real: OpenEncoder, st
 def test_held_streams_have_their_idrs_where_asked_and_one_reference(
     opened: OpenEncoder, stream, frame_of, is_idr
 ) -> None:
-    held = HeldCoding(is_idr, (0.0,) * len(is_idr))
+    held = HeldCoding(is_idr, (0.0,) * len(is_idr), () if all(is_idr) else (2,) * len(is_idr))
     units = encode(
         opened, replace(stream, held=held, preset="medium"), [frame_of(40 + 9 * index) for index in range(6)]
     )

@@ -9,16 +9,19 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.drawn import drawing, slide
+from benchmarks.photographs import photograph
 from renderer.config import EncodeSettings
 from renderer.encode.ffmpeg import AccessUnitSplitter, arguments, find_ffmpeg
 from renderer.encode.stream import AccessUnit, HeldCoding, StreamSettings
-from renderer.encode.x264 import X264Encoder
+from renderer.encode.x264 import X264Encoder, is_montage, open_x264
 from renderer.errors import EncodeFailed
 from renderer.geometry import Canvas
 from renderer.h264.bits import NalType, join_nals, nal_type, split_nals
@@ -57,10 +60,59 @@ def test_a_stream_of_nothing_but_idrs_is_told_shortly() -> None:
     stream = StreamSettings(Canvas(64, 48), Fraction(25), 20, "veryfast", 1, HeldCoding((True,) * 9999, (0.0,) * 9999))
     command = arguments("ffmpeg", stream)
     assert command[command.index("-force_key_frames") + 1] == "expr:1"
-    *_, zones, mbtree, rc, sync, scenecut, qcomp = command[command.index("-x264-params") + 1].split(":")
-    assert (mbtree, rc, sync, scenecut) == ("mbtree=0", "rc-lookahead=0", "sync-lookahead=0", "scenecut=0")
+    x264 = set(command[command.index("-x264-params") + 1].split(":"))
+    assert x264 >= {"mbtree=0", "rc-lookahead=0", "sync-lookahead=0", "scenecut=0", "deblock=-3,-3"}
     # Both as macroblock tree would have it.
-    assert (qcomp, zones) == ("qcomp=1", "zones=0,9998,b=0.5359")
+    assert x264 >= {"qcomp=1", "zones=0,9998,b=0.5359"}
+
+
+def test_of_a_montage_pictures_may_yet_be_predicted() -> None:
+    held = HeldCoding((True, False, False), (-4.0,) * 3, (2, 2, 2), is_montage=True)
+    command = arguments("ffmpeg", StreamSettings(Canvas(64, 48), Fraction(25), 20, "veryfast", 240, held))
+    x264 = command[command.index("-x264-params") + 1].split(":")
+    assert {"mbtree=0", "deblock=-3,-3"} <= set(x264)
+    assert "scenecut=0" not in x264
+    assert command[command.index("-force_key_frames") + 1] == "0"
+
+
+def test_ultrafast_stays_without_a_deblocking_filter() -> None:
+    held = HeldCoding((True, True), (-4.0, -4.0))
+    command = arguments("ffmpeg", StreamSettings(Canvas(64, 48), Fraction(25), 20, "ultrafast", 240, held))
+    assert "deblock" not in command[command.index("-x264-params") + 1]
+
+
+@pytest.mark.parametrize(
+    ("looks", "expected"),
+    [
+        ([photograph(index, (320, 192)) for index in range(3)], True),
+        ([drawing(index, (320, 192)) for index in range(3)], False),
+        ([slide(index, (320, 192)) for index in (0, 4, 8)], False),  # one paper: x264 predicts it
+        ([photograph(0, (320, 192)), drawing(0, (320, 192)), drawing(1, (320, 192))], False),
+        ([photograph(0, (320, 192))], False),
+    ],
+)
+def test_stills_that_do_not_resemble_one_another_are_a_montage(looks: list[Frame], expected: bool) -> None:
+    assert is_montage([cv2.cvtColor(look, cv2.COLOR_BGR2YUV_I420) for look in looks]) is expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_every_still_that_was_looked_at_first_is_coded_once(count: int) -> None:
+    canvas = Canvas(16, 16)
+    held = HeldCoding((True, *[False] * (count - 1)), (0.0,) * count, (2,) * count)
+    with open_x264(StreamSettings(canvas, Fraction(24), 30, "ultrafast", 240, held), EncodeSettings()) as encoder:
+        units = [
+            unit for shade in range(count) for unit in encoder.encode(np.full(canvas.nv12_shape, 40 + shade, np.uint8))
+        ]
+        units += encoder.flush()
+    assert len(units) == count
+
+
+def test_a_child_that_is_not_needed_is_not_started(tmp_path: Path) -> None:
+    stream = StreamSettings(
+        Canvas(16, 16), Fraction(24), 30, "ultrafast", 240, HeldCoding((True, False), (0.0, 0.0), (2, 2))
+    )
+    with open_x264(stream, EncodeSettings(ffmpeg=str(tmp_path / "none"))) as encoder:
+        assert list(encoder.flush()) == []
 
 
 @pytest.mark.parametrize(("count", "fps"), [(10_000, Fraction(1)), (10_000, Fraction(120)), (40_000, Fraction(24))])
