@@ -279,20 +279,26 @@ class Startup(_Model):
 
     Attributes:
         first_still: `render`, until it opens its first image.
+        client_floor: an interpreter that imports the libraries of a client, zmq and pydantic, and ends.
+        render_floor: the same with those of a render, numpy, cv2 and pydantic.
         daemon: until it is ready.
         daemon_idle_bytes: its own proportional memory once its worker is there.
-        worker_back_ms: what a job takes longer whose worker was killed while it was idle.
+        worker_back_ms: what a job takes longer that comes when its idle worker has just been killed.
+        idle_worker_back_ms: from that kill until another worker is there, though no job comes.
     """
 
     version: Begun
     status: Begun
     submit: Begun
     first_still: Begun
+    client_floor: Begun
+    render_floor: Begun
     daemon: Begun
     daemon_idle_bytes: Spread
     daemon_with_http: Begun
     daemon_with_http_idle_bytes: Spread
     worker_back_ms: Spread
+    idle_worker_back_ms: Spread
 
 
 class Report(_Model):

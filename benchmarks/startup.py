@@ -5,6 +5,7 @@ proportional (PSS): what processes share is counted once. `render` is ended when
 hook, so that its figures are those of all that comes before decoding.
 """
 
+import os
 import resource
 import signal
 import subprocess
@@ -24,6 +25,13 @@ from protocol.client import Client
 _PICTURE = "data:image/x-portable-graymap;base64,UDUgMiAyIDI1NQqAgICA"
 _REQUEST = '{"images": [{"url": "%s", "frames": 2}], "request_id": "%s"}'
 _WAIT_S = 60.0
+_SETTLED_S = 0.5  # until a worker that has just begun is known to the daemon
+# A model is made, because the rest of pydantic is imported then; OpenBLAS starts no threads in a render either.
+_CLIENT_FLOOR = "import zmq, pydantic; pydantic.create_model('Floor', value=(int, 1))"
+_RENDER_FLOOR = (
+    "import os; os.environ['OPENBLAS_NUM_THREADS'] = '1'; import numpy, cv2, pydantic; "
+    "pydantic.create_model('Floor', value=(int, 1))"
+)
 _ENDS_AT_THE_FIRST_STILL = """
 import os, sys
 def hook(event, arguments):
@@ -37,6 +45,7 @@ main()
 
 def measure_startup(rounds: int, say: Callable[[str], None] = lambda _: None) -> Startup:
     """Measure everything, `rounds` times after a warm-up that writes what Python compiles."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process would compile what it imports
     with tempfile.TemporaryDirectory(prefix="stillreel-bench-") as name:
         folder = Path(name)
         (folder / "still.pgm").write_bytes(b"P5 2 2 255\n" + bytes(4))
@@ -46,6 +55,9 @@ def measure_startup(rounds: int, say: Callable[[str], None] = lambda _: None) ->
         say("version and render")
         version = _commands([*stillreel, "--version"], rounds, folder)
         first_still = _commands(to_first_still, rounds, folder)
+        say("what is imported in any case")
+        client_floor = _commands([sys.executable, "-c", _CLIENT_FLOOR], rounds, folder)
+        render_floor = _commands([sys.executable, "-c", _RENDER_FLOOR], rounds, folder)
         with serving(folder / "asked", folder) as daemon, Client(daemon.endpoint) as client:
             client.render({"images": [{"url": _PICTURE, "frames": 2}], "request_id": "done"})
             say("status, submit, and a worker that dies")
@@ -54,6 +66,7 @@ def measure_startup(rounds: int, say: Callable[[str], None] = lambda _: None) ->
             submit = _commands([*stillreel, "submit", "reel.json", *to], rounds, folder)
             client.wait("reel")
             back_ms = [_worker_back_ms(daemon, client) for _ in range(rounds + 1)][1:]
+            idle_back_ms = [_idle_worker_back_ms(daemon) for _ in range(rounds + 1)][1:]
         say("daemons")
         plain = [_daemon(folder / f"plain-{number}", ()) for number in range(rounds + 1)][1:]
         http = [_daemon(folder / f"http-{number}", ("--http", "127.0.0.1:0")) for number in range(rounds + 1)][1:]
@@ -62,11 +75,14 @@ def measure_startup(rounds: int, say: Callable[[str], None] = lambda _: None) ->
         status=status,
         submit=submit,
         first_still=first_still,
+        client_floor=client_floor,
+        render_floor=render_floor,
         daemon=_begun([each[0] for each in plain]),
         daemon_idle_bytes=Spread.of([each[1] for each in plain]),
         daemon_with_http=_begun([each[0] for each in http]),
         daemon_with_http_idle_bytes=Spread.of([each[1] for each in http]),
         worker_back_ms=Spread.of(back_ms),
+        idle_worker_back_ms=Spread.of(idle_back_ms),
     )
 
 
@@ -105,6 +121,17 @@ def _worker_back_ms(daemon: Daemon, client: Client) -> float:
         worker.send_signal(signal.SIGKILL)
         worker.wait(_WAIT_S)
     return (_job_s(client) - usual_s) * 1000
+
+
+def _idle_worker_back_ms(daemon: Daemon) -> float:
+    """Return the milliseconds from the death of a worker that has nothing to do until another is there."""
+    time.sleep(_SETTLED_S)
+    before = _wait(lambda: _workers(daemon))
+    began = time.perf_counter()
+    for worker in before:
+        worker.send_signal(signal.SIGKILL)
+    _wait(lambda: [worker for worker in _workers(daemon) if worker not in before])
+    return (time.perf_counter() - began) * 1000
 
 
 def _job_s(client: Client) -> float:

@@ -179,13 +179,16 @@ def startup_table(found: Startup) -> Table:
         ("stillreel --version", found.version, None),
         ("stillreel status", found.status, None),
         ("stillreel submit", found.submit, None),
+        ("python -c 'import zmq, pydantic'", found.client_floor, None),
         ("stillreel render, to its first still", found.first_still, None),
+        ("python -c 'import numpy, cv2, pydantic'", found.render_floor, None),
         ("the daemon, until it is ready", found.daemon, found.daemon_idle_bytes),
         ("the same with --http", found.daemon_with_http, found.daemon_with_http_idle_bytes),
     ):
         memory = f"{size.median / _MEBIBYTE:.0f} MiB" if size else ""
         table.add_row(name, f"{begun.cpu_s.median:.2f} s", f"{begun.wall_s.median:.2f} s", memory)
-    table.add_row("a worker in place of one that died", "", f"{found.worker_back_ms.median:.0f} ms", "")
+    table.add_row("an idle worker in place of one that died", "", f"{found.idle_worker_back_ms.median:.0f} ms", "")
+    table.add_row("a job that comes in that moment, longer by", "", f"{found.worker_back_ms.median:.0f} ms", "")
     return table
 
 

@@ -7,7 +7,6 @@ import reprlib
 import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -181,6 +180,8 @@ def _name(loc: Loc) -> str:
 
 def meant(name: str, known: typing.Iterable[str]) -> str:
     """Return the addition "; did you mean ...?" if a name resembles a known one, else an empty text."""
+    from difflib import get_close_matches  # noqa: PLC0415 - for mistakes only
+
     likely = get_close_matches(name.lower(), list(known), n=1)
     return f"; did you mean {likely[0]}?" if likely else ""
 

@@ -10,9 +10,7 @@ setting that may have been meant.
 
 import os
 import re
-import tomllib
 from collections.abc import Mapping
-from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -69,6 +67,8 @@ def _meant_by(typed: str, names: Names) -> str:
     begun = [known for known, (_, name) in names.items() if name.upper().startswith(f"{word}_")]
     if word.lower() in {part for part, _ in names.values()}:
         return f"the settings of that part are written {typed}__NAME"
+    from difflib import get_close_matches  # noqa: PLC0415 - for mistakes only
+
     spelt = get_close_matches(word, [known.removeprefix(_PREFIX) for known in (*names, *_OPTIONS)], n=1, cutoff=0.75)
     likely = bare or [_PREFIX + each for each in spelt] or begun
     return f"did you mean {likely[0]}?" if likely else "a setting is written STILLREEL_PART__NAME"
@@ -434,6 +434,8 @@ def _merge(tree: dict[str, Any], source: Mapping[str, Any]) -> None:
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
+    import tomllib  # noqa: PLC0415 - many run without such a file
+
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -42,8 +42,7 @@ from renderer.observe import descriptors
 from renderer.observe.descriptors import repeatedly
 from renderer.observe.examination import examined
 from renderer.observe.job_log import JobLogs, WorkerLog, below
-from renderer.observe.metrics import Metrics, Snapshot
-from renderer.observe.scrape import MetricsServer
+from renderer.observe.metrics import Snapshot
 from renderer.processes import adopt_orphans, end_orphans
 from renderer.start import check, say_if_descriptors_are_few, stopping_signals
 from renderer.version import VERSION
@@ -80,6 +79,8 @@ class ServiceManager:
 if TYPE_CHECKING:
     from renderer.frontends.http.app import HttpDoor
     from renderer.frontends.spool.door import Spool
+    from renderer.observe.prometheus import PrometheusMetrics
+    from renderer.observe.scrape import MetricsServer
 
 
 _GAUGES_S = 1.0
@@ -154,7 +155,7 @@ class _Daemon:
         settings = self._settings
         level = logging.getLogger().level
         worker_log = WorkerLog(level, settings.observe.log_format, self._places.logs)
-        render, metrics = render_settings(settings, self._gpus), Metrics()
+        render, metrics = render_settings(settings, self._gpus), self._counts()
         open_slot = local_slots(settings.engine, self._places.reach(render), metrics=metrics, worker_log=worker_log)
         engine = Engine(
             settings.engine, render, self._store, self._places, open_slot, metrics=metrics, tries_holds=True
@@ -184,7 +185,7 @@ class _Daemon:
         parts: list[Part] = [engine.run, keeping.run, server.serve, _end_orphans, descriptors.watch, self._keep_fresh]
         parts += [spool.serve] if spool else []
         parts += [Webhooks(settings, self._data_dir, engine, self._store.hooks).run]
-        async with self._metrics(engine, spool) as port:  # the last part of the start that may fail
+        async with self._scraped(metrics, engine, spool) as port:  # the last part of the start that may fail
             self._say_start(addresses, engine.health(), port)
             await self._take_up(engine, spool)
 
@@ -234,7 +235,7 @@ class _Daemon:
             for task in (draining, stopping, *answering, *serving):
                 task.cancel()
 
-    def _say_start(self, addresses: Sequence[str], health: Health, port: MetricsServer | None) -> None:
+    def _say_start(self, addresses: Sequence[str], health: Health, port: "MetricsServer | None") -> None:
         """Write the first line of the log, with the facts that a reader of the other lines needs."""
         words = "stillreel %s listens on %s; data directory %s; encoder %s%s"
         verdict = health.encoder + (f" ({health.encoder_reason})" if health.encoder_reason else "")
@@ -280,16 +281,28 @@ class _Daemon:
         known = daemon_id(self._data_dir)
         return Spool(settings.spool, engine, intake, daemon_id=known, workers=settings.engine.workers)
 
+    def _counts(self) -> "PrometheusMetrics | None":
+        """Return what counts, if anybody can read it."""
+        if self._settings.observe.metrics is None and not self._has_http:
+            return None
+        from renderer.observe.prometheus import PrometheusMetrics  # noqa: PLC0415 - 2 MB that others do not need
+
+        return PrometheusMetrics()
+
     @contextlib.asynccontextmanager
-    async def _metrics(self, engine: Engine, spool: "Spool | None") -> AsyncIterator[MetricsServer | None]:
+    async def _scraped(
+        self, metrics: "PrometheusMetrics | None", engine: Engine, spool: "Spool | None"
+    ) -> "AsyncIterator[MetricsServer | None]":
         """Answer scrapes, on a port and threads of their own if that is wished for; the HTTP door has them as well.
 
         The gauges are read on this loop, once a second.
         """
-        address = self._settings.observe.metrics
-        if address is None and not self._has_http:
+        if metrics is None:
             yield None
             return
+        from renderer.observe.scrape import MetricsServer  # noqa: PLC0415 - as for the metrics
+
+        address = self._settings.observe.metrics
         began = time.monotonic()
         seen: list[Snapshot | None] = [None]
 
@@ -298,10 +311,10 @@ class _Daemon:
             claims, backlog = (spool.claims, spool.unclaimed) if spool else (None, None)
             seen[0] = engine.snapshot(time.monotonic() - began, claims, backlog)
 
-        engine.metrics.watch(lambda: seen[0])
-        engine.metrics.watch_processes()
+        metrics.watch(lambda: seen[0])
+        metrics.watch_processes()
         with contextlib.ExitStack() as open_port:
-            port = open_port.enter_context(MetricsServer(engine.metrics, address)) if address else None
+            port = open_port.enter_context(MetricsServer(metrics, address)) if address else None
             looking = asyncio.create_task(repeatedly("reading the gauges", look, _GAUGES_S))
             try:
                 yield port

@@ -10,7 +10,6 @@ quantiser offsets (a bitrate factor f in a zone moves the quantiser by -6·log2(
 
 import itertools
 import shutil
-import statistics
 from fractions import Fraction
 
 import imageio_ffmpeg
@@ -131,6 +130,8 @@ def _zones(held: HeldCoding) -> list[str]:
         start = end
     written = "/".join(zones)
     if len(written) > _LIST_MAX_CHARACTERS:
+        import statistics  # noqa: PLC0415 - the daemon, which needs the command line alone, need not wait for it
+
         factor = 2 ** (-statistics.median(offsets) / 6)
         written = f"0,{start - 1},b={factor:.4f}"
     return [f"zones={written}"] if written else []

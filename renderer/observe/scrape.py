@@ -18,7 +18,7 @@ from prometheus_client import MetricsHandler
 
 from renderer.errors import ConfigError
 from renderer.observe.descriptors import SHORT, say_short
-from renderer.observe.metrics import Metrics
+from renderer.observe.prometheus import PrometheusMetrics
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class MetricsServer(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
 
-    def __init__(self, metrics: Metrics, address: str, *, connection_s: float = 10.0) -> None:
+    def __init__(self, metrics: PrometheusMetrics, address: str, *, connection_s: float = 10.0) -> None:
         """Answer scrapes from now on.
 
         Args:

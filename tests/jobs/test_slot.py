@@ -20,7 +20,7 @@ from renderer.config import EncodeSettings, EngineSettings
 from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.jobs.slots.base import AttemptLost, RenderTask
 from renderer.jobs.slots.local import LocalSlot
-from renderer.observe.metrics import Metrics
+from renderer.observe.prometheus import PrometheusMetrics
 from renderer.work import RenderReport
 from tests.daemon_process import Gate, request
 from tests.jobs.factories import SETTINGS, make_work
@@ -30,7 +30,7 @@ from tests.pictures.matrix import exr_file, named
 class Bench:
     """A slot on its own."""
 
-    def __init__(self, slot: LocalSlot, directory: Path, metrics: Metrics) -> None:
+    def __init__(self, slot: LocalSlot, directory: Path, metrics: PrometheusMetrics) -> None:
         self.slot = slot
         self.metrics = metrics
         self._directory = directory
@@ -47,7 +47,7 @@ class Bench:
 @contextlib.asynccontextmanager
 async def bench(directory: Path, **settings: Any) -> AsyncIterator[Bench]:
     with tempfile.TemporaryDirectory(prefix="sr-") as scratch:
-        metrics = Metrics()
+        metrics = PrometheusMetrics()
         slot = LocalSlot(EngineSettings(**settings), f"{scratch}/progress", metrics=metrics)
         try:
             await slot.prepare()

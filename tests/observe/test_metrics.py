@@ -17,7 +17,8 @@ from protocol.errors import ERRORS
 from protocol.schema import File, Health, RenderResult
 from renderer import render
 from renderer.observe.logs import JsonFormatter, TextFormatter
-from renderer.observe.metrics import STAGES, Metrics, Snapshot
+from renderer.observe.metrics import Snapshot
+from renderer.observe.prometheus import STAGES, PrometheusMetrics
 from renderer.version import VERSION
 from tests.daemon_process import request
 
@@ -52,7 +53,7 @@ RESULT = RenderResult(
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-def samples(metrics: Metrics) -> Samples:
+def samples(metrics: PrometheusMetrics) -> Samples:
     """Every sample by its name and labels, as a scraper reads them."""
     text = generate_latest(metrics.registry).decode()
     found = [sample for family in parse_text(text) for sample in family.samples]
@@ -61,18 +62,18 @@ def samples(metrics: Metrics) -> Samples:
     return by_name
 
 
-def changed(metrics: Metrics, before: Samples) -> Samples:
+def changed(metrics: PrometheusMetrics, before: Samples) -> Samples:
     """The samples that are not what they were; buckets left out."""
     now = samples(metrics)
     return {key: value for key, value in now.items() if before.get(key) != value and not key[0].endswith("_bucket")}
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    return Metrics()
+def metrics() -> PrometheusMetrics:
+    return PrometheusMetrics()
 
 
-def test_a_job_that_is_done_is_counted_in_all_its_parts(metrics: Metrics) -> None:
+def test_a_job_that_is_done_is_counted_in_all_its_parts(metrics: PrometheusMetrics) -> None:
     before = samples(metrics)
     metrics.accepted("zmq:9f86d081")
     metrics.ended("done", waited_s=4.0, took_s=2.5, result=RESULT)
@@ -97,7 +98,7 @@ def test_a_job_that_is_done_is_counted_in_all_its_parts(metrics: Metrics) -> Non
     }
 
 
-def test_a_job_that_never_began_has_no_times(metrics: Metrics) -> None:
+def test_a_job_that_never_began_has_no_times(metrics: PrometheusMetrics) -> None:
     before = samples(metrics)
     metrics.ended("expired", error_type="startup_timeout")
     assert changed(metrics, before) == {
@@ -106,7 +107,7 @@ def test_a_job_that_never_began_has_no_times(metrics: Metrics) -> None:
     }
 
 
-def test_refusals_and_restarts_are_counted(metrics: Metrics) -> None:
+def test_refusals_and_restarts_are_counted(metrics: PrometheusMetrics) -> None:
     before = samples(metrics)
     metrics.refused("queue_full")
     metrics.worker_restarted("died")
@@ -117,7 +118,7 @@ def test_refusals_and_restarts_are_counted(metrics: Metrics) -> None:
     }
 
 
-def test_what_clients_may_choose_makes_no_series(metrics: Metrics) -> None:
+def test_what_clients_may_choose_makes_no_series(metrics: PrometheusMetrics) -> None:
     for number in range(50):
         metrics.accepted(f"someone-{number}")
         metrics.accepted(f"zmq:{number}")
@@ -134,20 +135,20 @@ def test_what_clients_may_choose_makes_no_series(metrics: Metrics) -> None:
     assert samples(metrics)["stillreel_jobs_accepted_total", (("client", "zmq"),)] == 50
 
 
-def test_every_series_is_there_before_anything_happens(metrics: Metrics) -> None:
+def test_every_series_is_there_before_anything_happens(metrics: PrometheusMetrics) -> None:
     found = samples(metrics)
     assert found["stillreel_job_errors_total", (("type", "internal_error"),)] == 0
     assert found["stillreel_stage_seconds_bucket", (("le", "+Inf"), ("stage", "mux"))] == 0
     assert found["stillreel_build_info", (("version", VERSION),)] == 1
 
 
-def test_a_clock_that_was_set_back_makes_no_negative_time(metrics: Metrics) -> None:
+def test_a_clock_that_was_set_back_makes_no_negative_time(metrics: PrometheusMetrics) -> None:
     metrics.ended("done", waited_s=-5.0, took_s=-1.0)
     assert samples(metrics)["stillreel_queue_wait_seconds_sum", ()] == 0
     assert samples(metrics)["stillreel_job_seconds_sum", (("state", "done"),)] == 0
 
 
-def test_the_stages_of_a_real_job_have_series_of_their_own(tmp_path: Path, metrics: Metrics) -> None:
+def test_the_stages_of_a_real_job_have_series_of_their_own(tmp_path: Path, metrics: PrometheusMetrics) -> None:
     result = render(request(), tmp_path / "out.mp4")
     metrics.ended("done", result=result)
     found = samples(metrics)
@@ -158,7 +159,7 @@ def test_the_stages_of_a_real_job_have_series_of_their_own(tmp_path: Path, metri
     assert found["stillreel_video_bytes_total", ()] == (tmp_path / "out.mp4").stat().st_size
 
 
-def test_many_threads_lose_no_count(metrics: Metrics) -> None:
+def test_many_threads_lose_no_count(metrics: PrometheusMetrics) -> None:
     def count() -> None:
         for _ in range(500):
             metrics.ended("done", took_s=0.1, result=RESULT)
@@ -174,7 +175,7 @@ def test_many_threads_lose_no_count(metrics: Metrics) -> None:
 # Gauges
 
 
-def test_the_gauges_are_read_when_they_are_asked_for(metrics: Metrics) -> None:
+def test_the_gauges_are_read_when_they_are_asked_for(metrics: PrometheusMetrics) -> None:
     standing = [SNAPSHOT]
     before = samples(metrics)
     metrics.watch(lambda: standing[0])
@@ -205,7 +206,7 @@ def test_the_gauges_are_read_when_they_are_asked_for(metrics: Metrics) -> None:
 
 
 def test_a_snapshot_that_fails_costs_the_gauges_and_a_log_line(
-    metrics: Metrics, caplog: pytest.LogCaptureFixture
+    metrics: PrometheusMetrics, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail() -> Snapshot:
         raise RuntimeError("dictionary changed size during iteration")
@@ -219,7 +220,7 @@ def test_a_snapshot_that_fails_costs_the_gauges_and_a_log_line(
     assert (line.getMessage(), line.levelno) == ("the gauges could not be read", logging.WARNING)
 
 
-def test_where_nobody_knows_how_the_daemon_stands_it_is_not_ready(metrics: Metrics) -> None:
+def test_where_nobody_knows_how_the_daemon_stands_it_is_not_ready(metrics: PrometheusMetrics) -> None:
     metrics.watch(lambda: None)
     found = samples(metrics)
     assert found["stillreel_ready", ()] == 0
@@ -229,7 +230,7 @@ def test_where_nobody_knows_how_the_daemon_stands_it_is_not_ready(metrics: Metri
 # Both formats, and the documentation
 
 
-def families(metrics: Metrics) -> Iterator[tuple[str, str, str, str]]:
+def families(metrics: PrometheusMetrics) -> Iterator[tuple[str, str, str, str]]:
     """Name as it is queried, type, labels and words of every metric."""
     for family in metrics.registry.collect():
         labels = {name for sample in family.samples for name in sample.labels} - {"le"}
@@ -237,7 +238,7 @@ def families(metrics: Metrics) -> Iterator[tuple[str, str, str, str]]:
         yield family.name + suffix, family.type, ", ".join(sorted(labels)), family.documentation
 
 
-def test_names_follow_the_conventions(metrics: Metrics) -> None:
+def test_names_follow_the_conventions(metrics: PrometheusMetrics) -> None:
     metrics.watch(lambda: SNAPSHOT)
     metrics.watch_processes()
     for name, kind, _, words in families(metrics):
@@ -249,7 +250,7 @@ def test_names_follow_the_conventions(metrics: Metrics) -> None:
         assert words
 
 
-def test_openmetrics_reads_it_too(metrics: Metrics) -> None:
+def test_openmetrics_reads_it_too(metrics: PrometheusMetrics) -> None:
     metrics.watch(lambda: SNAPSHOT)
     metrics.ended("done", waited_s=4.0, took_s=2.5, result=RESULT)
     found = list(parse_openmetrics(generate_openmetrics(metrics.registry).decode()))
@@ -257,7 +258,7 @@ def test_openmetrics_reads_it_too(metrics: Metrics) -> None:
     assert not [sample for family in found for sample in family.samples if sample.name.endswith("_created")]
 
 
-def test_the_documentation_lists_every_metric(metrics: Metrics) -> None:
+def test_the_documentation_lists_every_metric(metrics: PrometheusMetrics) -> None:
     metrics.watch(lambda: SNAPSHOT)
     metrics.watch_processes()
     expected = [

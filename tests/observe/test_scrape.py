@@ -16,7 +16,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from renderer.errors import ConfigError
-from renderer.observe.metrics import Metrics, Snapshot
+from renderer.observe.metrics import Snapshot
+from renderer.observe.prometheus import PrometheusMetrics
 from renderer.observe.scrape import CONNECTIONS, MetricsServer
 from tests.daemon_process import wait_until
 
@@ -25,14 +26,14 @@ ACCEPTED = 'stillreel_jobs_accepted_total{client="zmq"} 1.0'
 
 
 @pytest.fixture
-def metrics() -> Metrics:
-    metrics = Metrics()
+def metrics() -> PrometheusMetrics:
+    metrics = PrometheusMetrics()
     metrics.accepted("zmq")
     return metrics
 
 
 @pytest.fixture
-def server(metrics: Metrics) -> Iterator[MetricsServer]:
+def server(metrics: PrometheusMetrics) -> Iterator[MetricsServer]:
     with MetricsServer(metrics, "127.0.0.1:0") as server:
         yield server
 
@@ -70,7 +71,7 @@ def is_cut_off(connection: socket.socket) -> bool:
 
 
 @pytest.mark.parametrize("place", ["127.0.0.1:0", "localhost:0", "127.1.2.3:0", "[::1]:0"])
-def test_the_address_that_is_told_can_be_scraped(metrics: Metrics, place: str) -> None:
+def test_the_address_that_is_told_can_be_scraped(metrics: PrometheusMetrics, place: str) -> None:
     with MetricsServer(metrics, place) as server:
         assert not server.address.endswith(":0")
         assert ACCEPTED in scrape(server.address).splitlines()
@@ -92,17 +93,17 @@ def test_prometheus_can_read_it_in_every_format_it_asks_for(server: MetricsServe
         *("http://127.0.0.1:9464", "::ffff:1.2.3.4:9464"),
     ],
 )
-def test_another_address_is_refused_by_name(metrics: Metrics, place: str) -> None:
+def test_another_address_is_refused_by_name(metrics: PrometheusMetrics, place: str) -> None:
     with pytest.raises(ConfigError, match=r"^observe\.metrics: expected HOST:PORT on a loopback address, .* found '"):
         MetricsServer(metrics, place)
 
 
-def test_a_port_that_is_taken_is_refused_by_name(metrics: Metrics, server: MetricsServer) -> None:
+def test_a_port_that_is_taken_is_refused_by_name(metrics: PrometheusMetrics, server: MetricsServer) -> None:
     with pytest.raises(ConfigError, match=r"^observe\.metrics: 127\.0\.0\.1:\d+: Address already in use$"):
         MetricsServer(metrics, server.address)
 
 
-def test_the_port_is_free_again_at_once(metrics: Metrics) -> None:
+def test_the_port_is_free_again_at_once(metrics: PrometheusMetrics) -> None:
     with MetricsServer(metrics, "127.0.0.1:0") as first:
         scrape(first.address)
     with MetricsServer(metrics, first.address) as second:
@@ -110,13 +111,13 @@ def test_the_port_is_free_again_at_once(metrics: Metrics) -> None:
         scrape(second.address)
 
 
-def test_closing_twice_is_harmless(metrics: Metrics) -> None:
+def test_closing_twice_is_harmless(metrics: PrometheusMetrics) -> None:
     server = MetricsServer(metrics, "127.0.0.1:0")
     server.close()
     server.close()
 
 
-def test_closing_cuts_off_who_is_connected(metrics: Metrics) -> None:
+def test_closing_cuts_off_who_is_connected(metrics: PrometheusMetrics) -> None:
     with MetricsServer(metrics, "127.0.0.1:0") as server:
         silent = connect(server)
         scrape(server.address)
@@ -144,7 +145,7 @@ def test_a_client_that_is_silent_holds_nobody_up(server: MetricsServer) -> None:
         assert ACCEPTED in scrape(server.address)
 
 
-def test_a_client_that_sends_a_byte_now_and_then_is_cut_off(metrics: Metrics) -> None:
+def test_a_client_that_sends_a_byte_now_and_then_is_cut_off(metrics: PrometheusMetrics) -> None:
     def trickle(connection: socket.socket) -> None:
         for _ in range(1000):
             connection.sendall(b"G")
@@ -174,7 +175,7 @@ def test_connections_are_few(server: MetricsServer) -> None:
     wait_until(is_answered, "room again")
 
 
-def test_a_snapshot_that_hangs_holds_only_its_scrape(metrics: Metrics) -> None:
+def test_a_snapshot_that_hangs_holds_only_its_scrape(metrics: PrometheusMetrics) -> None:
     asked, answer = threading.Event(), threading.Event()
 
     def hang() -> Snapshot:
@@ -193,7 +194,7 @@ def test_a_snapshot_that_hangs_holds_only_its_scrape(metrics: Metrics) -> None:
     answer.set()
 
 
-def test_a_snapshot_that_fails_leaves_an_answer(metrics: Metrics, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_snapshot_that_fails_leaves_an_answer(metrics: PrometheusMetrics, caplog: pytest.LogCaptureFixture) -> None:
     metrics.watch(lambda: SNAPSHOT if False else 1 / 0)  # type: ignore[arg-type,return-value]
     with MetricsServer(metrics, "127.0.0.1:0") as server:
         assert ACCEPTED in scrape(server.address)
@@ -202,7 +203,7 @@ def test_a_snapshot_that_fails_leaves_an_answer(metrics: Metrics, caplog: pytest
     ]
 
 
-def test_many_scrapes_at_once_are_all_whole(metrics: Metrics, server: MetricsServer) -> None:
+def test_many_scrapes_at_once_are_all_whole(metrics: PrometheusMetrics, server: MetricsServer) -> None:
     metrics.watch(lambda: SNAPSHOT)
     texts: list[str] = []
 

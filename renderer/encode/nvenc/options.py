@@ -27,7 +27,6 @@ PyNvVideoCodec turns options into strings and ignores unknown ones, so it was ch
 device. The profile cannot be chosen; it is High.
 """
 
-import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -132,6 +131,8 @@ def _coded_options(stream: StreamSettings) -> dict[str, str]:
 
 def _held_options(crf: int, held: HeldCoding) -> dict[str, str]:
     """Return the options for held pictures; the plan, and not the encoder, decides which pictures are IDR pictures."""
+    import statistics  # noqa: PLC0415 - the daemon, which needs only what a card can do, need not wait for it
+
     wanted = crf + statistics.median(held.quantiser_offsets) + _STEPS_ABOVE_CRF
     inter = _clamped(wanted)
     intra = inter if held.is_all_idr else _clamped(wanted - _INTRA_STEPS)

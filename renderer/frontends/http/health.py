@@ -3,7 +3,7 @@
 from typing import Final
 
 import anyio.to_thread
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import JSONResponse, Response
 
 from protocol.schema import Health
@@ -46,5 +46,5 @@ class HealthRoutes:
 
     async def metrics(self) -> Response:
         """Return the metrics in Prometheus' format."""
-        text = await anyio.to_thread.run_sync(generate_latest, self._engine.metrics.registry)
+        text = await anyio.to_thread.run_sync(self._engine.metrics.text)
         return Response(text, media_type=CONTENT_TYPE_LATEST)
