@@ -11,7 +11,7 @@ import pytest
 
 from protocol.schema import RenderRequest
 from renderer import disk
-from renderer.batch.plan import output_for
+from renderer.batch.places import output_for
 from renderer.config import FetchSettings, NvencSettings
 from renderer.encode.nvenc.breaker import Breaker
 from renderer.encode.nvenc.probe import _Cache

@@ -13,7 +13,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from renderer.batch.plan import Output, printable
+from renderer.batch.places import Output
+from renderer.batch.plan import printable
 from renderer.batch.run import Failure, Tally, View
 from renderer.work import RenderReport
 
@@ -70,7 +71,7 @@ class Lines(View):
 
     def done(self, tally: Tally, name: str, output: Output, report: RenderReport) -> None:
         facts = f"{report.facts.frames} frames in {report.timings['total']:.2f} s"
-        self._say(tally, f"done    {printable(name)} -> {printable(output.video.name)}, {facts}")
+        self._say(tally, f"done    {printable(name)} -> {printable(output.name)}, {facts}")
 
     def failed(self, tally: Tally, failure: Failure) -> None:
         self._say(tally, f"failed  {_told(failure)}")

@@ -1,18 +1,9 @@
 """What a batch is to do, and what that means for each manifest: render it, leave it, or say what is wrong with it.
 
-**Manifests are found** below a directory, in the order of names, one at a time: a tree may hold any number. Hidden
-entries are left out, and so are the directories of copies that storage and archives make by themselves, and the
-outputs if they are below the same directory. Symbolic links to files are followed, links to directories are not, so
-that a walk ends.
-
 **The hash** in an output's name covers all that decides how the video looks, and nothing else. The holds in frames
-stand for `frames`, `duration` and `fps`; the bytes of a local image stand for its path, so that a tree may be moved.
-An http url stands for itself: whether its picture has changed is known to its server only. Fields at their defaults
-are left out, so that a new field renames nothing.
-
-**Outputs** are NAME-HASH.mp4 with NAME-HASH.json beside it, which says that the video is whole. The video gets its
-name first and its sidecar after it, each written elsewhere, synced and renamed. So a video with a sidecar that tells
-its size is finished, whatever was killed when; and two processes that make the same one replace like with like.
+stand for `frames`, `duration` and `fps`; the bytes of a local image stand for its path, so that a tree may be moved. An
+object stands for itself with its version, as its store tells it. An http url stands for itself: whether its picture has
+changed is known to its server only. Fields at their defaults are left out, so that a new field renames nothing.
 """
 
 import hashlib
@@ -21,104 +12,19 @@ import os
 import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePath
+from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any, Final
 
-from pydantic_core import from_json
-
+from renderer.batch.places import Output, Place
 from renderer.batch.shard import Shard
+from renderer.batch.trees import Found, Tree
 from renderer.config import EncodeSettings, Settings
-from renderer.disk import put, settle
 from renderer.errors import ConfigError, InvalidRequest, JobError, NoManifest
 from renderer.intake import Origin, parse_request, render_job
-from renderer.manifests.read import is_manifest, is_manifest_name, load_manifest
-from renderer.manifests.sources import directory_manifest, is_image_name, is_unread_picture
 from renderer.manifests.still import Fields, naming_its_files
 from renderer.pictures.fetch import Fetcher
 from renderer.work import RenderJob
-
-# Where network storage keeps smaller copies of pictures, and archives keep what only a Mac reads.
-_COPIES: Final = frozenset({"@eaDir", "@__thumb", "__MACOSX"})
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """A manifest, or a directory of images that is shown as a whole.
-
-    Attributes:
-        path: where it is.
-        name: its path relative to the batch's directory; people read it, and shards are cut by it.
-        stem: its output's path below the directory of outputs, without hash and suffix.
-        refusal: why the directory could not be searched; None for everything else.
-        left_out: the names of pictures that a directory of images has in formats that are not read here.
-    """
-
-    path: Path
-    name: str
-    stem: PurePath
-    is_directory: bool = False
-    refusal: str | None = None
-    left_out: tuple[str, ...] = ()
-
-
-def discover(root: Path, out: Path, *, with_directories: bool = False) -> Iterator[Found]:
-    """Yield all that is to be rendered.
-
-    Args:
-        out: the directory of outputs, which exists; it is not searched unless it is `root` itself.
-        with_directories: every directory that has images and no manifest is one video.
-    """
-    outputs = out.stat()
-    waiting = [root]
-    while waiting:
-        directory = waiting.pop()
-        try:
-            entries = _entries(directory)
-        except OSError as error:
-            yield _found(directory, root, refusal=f"the directory cannot be searched: {error.strerror}")
-            continue
-        manifests = [entry for entry in entries if is_manifest_name(entry.name) and _is_file(entry)]
-        for entry in manifests:
-            yield _found(Path(entry.path), root)
-        if with_directories and _is_reel(entries, manifests):
-            unread = tuple(entry.name for entry in entries if is_unread_picture(entry.name) and _is_file(entry))
-            yield replace(_found(directory, root, is_directory=True), left_out=unread)
-        below = [entry for entry in entries if entry.is_dir(follow_symlinks=False)]
-        waiting += [Path(entry.path) for entry in reversed(below) if not os.path.samestat(entry.stat(), outputs)]
-
-
-def _entries(directory: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(directory) as entries:
-        visible = (entry for entry in entries if not (entry.name.startswith(".") or entry.name in _COPIES))
-        return sorted(visible, key=lambda entry: entry.name)
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    """Whether it can be read as a file; a link that leads nowhere counts, so that somebody hears of it."""
-    try:
-        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))  # noqa: PTH110 - Path's raises
-    except OSError:
-        return True
-
-
-def _is_reel(entries: list[os.DirEntry[str]], manifests: list[os.DirEntry[str]]) -> bool:
-    has_images = any(_is_picture_name(entry.name) and _is_file(entry) for entry in entries)
-    return has_images and not any(is_manifest(Path(entry.path)) for entry in manifests)
-
-
-def _is_picture_name(name: str) -> bool:
-    """Whether it is a picture, be it one that is not read here: a directory of such alone fails and is not silent."""
-    return is_image_name(name) or is_unread_picture(name)
-
-
-def _found(path: Path, root: Path, *, is_directory: bool = False, refusal: str | None = None) -> Found:
-    name = path.relative_to(root).as_posix()
-    if not (is_directory or refusal):
-        return Found(path, name, PurePath(name).with_suffix(""))
-    stem = PurePath(name if path != root else path.absolute().name or "images")
-    return Found(path, name, stem, is_directory, refusal)
-
 
 OUTPUT_FORMAT: Final = 2
 """A number that goes up whenever the same request gives another video than before, even if only a default changed."""
@@ -182,7 +88,10 @@ class Digests:
     def _of_source(self, url: str, fetcher: Fetcher) -> str:
         try:
             with fetcher.open_local(url) as handle:
-                return f"url:{_of_text(url)}" if handle is None else f"file:{self._of_file(handle)}"
+                if handle is not None:
+                    return f"file:{self._of_file(handle)}"
+            version = fetcher.version(url)
+            return f"url:{_of_text(url)}" if version is None else f"object:{_of_text(f'{url} {version}')}"
         except (JobError, OSError):
             return _UNREADABLE
 
@@ -205,48 +114,6 @@ def _of_text(text: str) -> str:
 
 _COMMANDS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, half characters, ends of lines and paragraphs
 _TURNING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # change the direction
-_NAME_MAX_BYTES: Final = 200  # most file systems take 255, the hash and the suffix included
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A video's final place, and its sidecar's."""
-
-    video: Path
-
-    @property
-    def sidecar(self) -> Path:
-        return self.video.with_suffix(".json")
-
-    def is_finished(self) -> bool:
-        """Whether the video is there as its sidecar describes it."""
-        try:
-            told = from_json(self.sidecar.read_bytes())
-            return bool(told["video"]["file_size"] == self.video.stat().st_size)
-        except (OSError, ValueError, KeyError, TypeError, IndexError):
-            return False
-
-    def publish(self, rendered: Path, told: dict[str, Any]) -> None:
-        """Move a video here that is whole and synced, and write its sidecar.
-
-        Args:
-            rendered: in a directory of the same file system that nobody else writes to.
-
-        Raises:
-            OSError: at most the video without its sidecar is here.
-        """
-        self.video.parent.mkdir(parents=True, exist_ok=True)
-        sidecar = json.dumps(told, indent=2, allow_nan=False) + "\n"
-        settle(rendered, self.video)
-        put(self.sidecar, sidecar.encode(), part=rendered.with_suffix(".sidecar.part"), mode=0o666)
-
-
-def output_for(out: Path, stem: PurePath, digest: str) -> Output:
-    """Return the place below `out` for what is named `stem` and has this hash."""
-    name = stem.name
-    while len(os.fsencode(name)) > _NAME_MAX_BYTES:
-        name = name[:-1]
-    return Output(out / stem.parent / f"{name}-{digest}.mp4")
 
 
 def as_text(name: str) -> str:
@@ -264,24 +131,19 @@ class Plan:
     """A batch, as the command line asks for it.
 
     Attributes:
-        directory: absolute; all manifests below it are rendered.
-        out: absolute; exists.
         workers: videos that are made at a time.
-        hold: how long each image of a plain directory is shown; None: directories are no manifests.
         overrides: fields that are set in every request.
     """
 
-    directory: Path
-    out: Path
+    tree: Tree
+    place: Place
     workers: int
     shard: Shard = field(default_factory=Shard)
-    hold: Fields | None = None
     overrides: Fields = field(default_factory=dict)
 
     def walk(self) -> Iterator[Found]:
-        """Yield the manifests of this shard, in a fixed order."""
-        found = discover(self.directory, self.out, with_directories=self.hold is not None)
-        return (each for each in found if self.shard.has(each.name))
+        """Yield the manifests of this shard in a fixed order, and what could not be searched and may hold some."""
+        return (each for each in self.tree.walk() if each.refusal or self.shard.has(each.name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,16 +182,15 @@ class Preparation:
             JobError: the manifest or an image of it is at fault.
         """
         fields = self._fields(found)
-        if "images" not in fields and found.path.suffix.lower() == ".json":
+        if "images" not in fields and PurePath(found.name).suffix.lower() == ".json":
             raise NoManifest("the file names no images")
-        base = found.path if found.is_directory else found.path.parent
-        origin = Origin(base=base, any_path=True)
+        origin = Origin(base=self._plan.tree.base(found), any_path=True)
         try:
             work = render_job(parse_request(fields), self._settings.limits, self._settings.fetch, origin)
             digest = self.digest(work)
         except JobError as error:
             raise naming_its_files(error, fields) from error.__cause__
-        output = output_for(self._plan.out, found.stem, digest)
+        output = self._plan.place.output(found.stem, digest)
         return None if output.is_finished() else Ready(found, work, digest, output)
 
     def digest(self, work: RenderJob) -> str:
@@ -345,8 +206,6 @@ class Preparation:
         if found.refusal:
             raise InvalidRequest(found.refusal)
         try:
-            if found.is_directory:
-                return directory_manifest(found.path, self._plan.hold or {}, self._plan.overrides)
-            return load_manifest(found.path, self._plan.overrides)
+            return self._plan.tree.fields(found, self._plan.overrides)
         except ConfigError as error:
             raise InvalidRequest(error.message) from error  # one of many: the batch itself goes on

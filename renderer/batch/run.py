@@ -4,31 +4,28 @@ Little is held in memory: as many manifests wait as there are workers, and the t
 second walk beside it counts the manifests. A worker is started when there is something to render, so that a batch that
 was finished before ends at once.
 
-Unfinished videos lie in a directory of the run's own among the outputs, OUT/.stillreel/ID. A lock in it shows that the
-run is alive; a run that gets the lock of another directory removes that directory.
-
 A tally counts how far a batch is, how fast it goes, and when it will be done.
 """
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import signal
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from protocol.schema import Fault, Progress, ResultWarning
-from renderer.batch.plan import Found, Output, Plan, Preparation, Ready, as_text, printable
+from renderer.batch.places import Output
+from renderer.batch.plan import Plan, Preparation, Ready, as_text, printable
+from renderer.batch.trees import Found
 from renderer.config import Settings, render_settings
-from renderer.disk import owned, remove_dead, scratch_dir
+from renderer.disk import scratch_dir
 from renderer.encode.ffmpeg import runnable_ffmpeg
-from renderer.errors import ConfigError, FetchFailed, NoManifest, OutputFailed, StillreelError, WorkerLost
+from renderer.errors import FetchFailed, NoManifest, OutputFailed, StillreelError, WorkerLost
 from renderer.jobs.slots.base import AttemptLost, RenderTask, Slot
 from renderer.jobs.slots.local import LocalSlot
 from renderer.jobs.slots.progress import receiving
@@ -36,41 +33,6 @@ from renderer.manifests.still import Fields, naming_files, warning_with_files
 from renderer.work import RenderReport
 
 log = logging.getLogger(__name__)
-
-
-HIDDEN: Final = ".stillreel"
-_LOCK: Final = "lock"
-
-
-@contextlib.contextmanager
-def workspace(out: Path) -> Iterator[Path]:
-    """Lend a directory below `out` that nobody else writes to; also remove what runs that were killed have left.
-
-    Raises:
-        ConfigError: it cannot be made.
-    """
-    parent = out / HIDDEN
-    with contextlib.ExitStack() as stack:
-        stack.callback(_remove_dead, parent)
-        try:
-            own = stack.enter_context(owned(lambda: _made(parent), _LOCK))
-        except OSError as error:
-            raise ConfigError(f"--out {out}: cannot be written: {error.strerror}") from error
-        _remove_dead(parent)
-        yield own
-
-
-def _made(parent: Path) -> Path:
-    own = parent / uuid.uuid4().hex
-    own.mkdir(parents=True)
-    return own
-
-
-def _remove_dead(parent: Path) -> None:
-    """Remove the directories of runs that were killed, and the one that they are in if no run is left."""
-    with contextlib.suppress(OSError):
-        remove_dead([each for each in parent.iterdir() if each.is_dir()], _LOCK)
-        parent.rmdir()
 
 
 # An estimate of the end is given once this much is done, after this time; an earlier one would jump about.
@@ -239,7 +201,11 @@ def run_batch(plan: Plan, settings: Settings, view: View) -> Tally:
         ConfigError: the encoder or the directory of outputs cannot be used.
     """
     runnable_ffmpeg(settings.encode)
-    with workspace(plan.out) as unfinished, scratch_dir() as scratch, ThreadPoolExecutor(_READING_THREADS) as readers:
+    with (
+        plan.place.workspace() as unfinished,
+        scratch_dir() as scratch,
+        ThreadPoolExecutor(_READING_THREADS) as readers,
+    ):
         batch = _Batch(plan, settings, view, unfinished, Preparation(plan, settings, readers))
         asyncio.run(batch.run(str(scratch / "progress")))
     return batch.tally
@@ -333,7 +299,8 @@ class _Batch:
     async def _render(self, ready: Ready, slot: Slot) -> None:
         key = str(next(self._keys))
         rendered = self._unfinished / f"{key}.part"
-        outcome = await self._attempts(ready, slot, RenderTask(key, ready.work, rendered, self._render_settings))
+        task = RenderTask(key, ready.work, rendered, self._render_settings, destination=ready.output.destination)
+        outcome = await self._attempts(ready, slot, task)
         if isinstance(outcome, RenderReport):
             outcome = replace(outcome, warnings=warning_with_files(outcome.warnings, _sources_of(ready)))
             refused = await asyncio.to_thread(self._publish, ready, rendered, outcome)
@@ -372,7 +339,7 @@ class _Batch:
         try:
             if self._preparation.digest(ready.work) != ready.digest:
                 raise FetchFailed("an image was changed while the video was made; run the batch again")
-            result = report.result(output.video.as_uri(), as_text(output.video.name), ready.work.request)
+            result = report.result(output.url, as_text(output.name), ready.work.request)
             output.publish(rendered, {**result.model_dump(mode="json"), "manifest": as_text(ready.found.name)})
         except StillreelError as error:
             return error.fault()

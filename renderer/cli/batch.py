@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from protocol.objects import ObjectUrl, is_object, parse_prefix
 from renderer import config
 from renderer.cli import usage
 from renderer.cli.render import (
@@ -19,17 +20,20 @@ from renderer.cli.render import (
     set_option,
     sounds,
 )
-from renderer.cli.usage import PATH, config_option, json_option
-from renderer.errors import ConfigError
+from renderer.cli.usage import config_option, json_option
+from renderer.errors import ConfigError, FetchFailed
 
 if TYPE_CHECKING:
+    from renderer.batch.places import Place
     from renderer.batch.plan import Plan
     from renderer.batch.run import Tally
+    from renderer.batch.trees import Tree
+    from renderer.net.objects import Access
 
 
 @click.command(epilog=usage.BATCH)
-@click.argument("directory", type=PATH, metavar="DIR")
-@click.option("--out", type=PATH, required=True, metavar="DIR", help="Where the videos go, in the same subdirectories.")
+@click.argument("directory", metavar="DIR")
+@click.option("--out", required=True, metavar="DIR", help="Where the videos go, in the same subdirectories.")
 @click.option(
     "--shard", metavar="I/N", help="Render part I of N, from 0 to N-1; auto or auto/N reads a job array's variables."
 )
@@ -48,9 +52,9 @@ if TYPE_CHECKING:
 @json_option
 @config_option
 def batch(
-    directory: Path,
+    directory: str,
     *,
-    out: Path,
+    out: str,
     shard: str | None,
     hold: str | None,
     scaling: str | None,
@@ -65,7 +69,7 @@ def batch(
 ) -> None:
     """Render every manifest below a directory, without a daemon. Videos that are finished already are skipped.
 
-    Manifests are .json, .jsonl and .csv files.
+    Manifests are .json, .jsonl and .csv files. Each DIR may be a prefix of a bucket too, such as s3://reels/manifests.
     """
     from rich.console import Console  # noqa: PLC0415 - the help of all commands stays quick
 
@@ -77,12 +81,12 @@ def batch(
     from renderer.manifests.still import parse_overrides  # noqa: PLC0415 - as above
 
     settings = config.load(config_file, flags={"engine": {"workers": jobs}})
+    tree, place = _ends(directory, out, parse_hold(hold) if hold else None, settings)
     plan = Plan(
-        directory=_existing(directory),
-        out=_made(out),
+        tree,
+        place,
         workers=settings.engine.workers,
         shard=parse_shard(shard, os.environ) if shard else Shard(),
-        hold=parse_hold(hold) if hold else None,
         overrides=parse_overrides(
             assigned(assignments, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error, audio=sounds(audio))
         ),
@@ -95,6 +99,38 @@ def batch(
     if as_json:
         click.echo(json.dumps(_document(plan, tally), indent=2))
     raise click.exceptions.Exit(_exit_code(plan, tally))
+
+
+def _ends(directory: str, out: str, hold: dict[str, Any] | None, settings: config.Settings) -> "tuple[Tree, Place]":
+    """Return where manifests come from and where videos go; a directory, or a prefix of a bucket that was looked at."""
+    from renderer.batch.places import DirectoryPlace, ObjectPlace  # noqa: PLC0415 - as above
+    from renderer.batch.trees import DirectoryTree, ObjectTree  # noqa: PLC0415 - as above
+    from renderer.net.objects import access_for  # noqa: PLC0415 - as above
+
+    reading = access_for(settings.fetch)
+    root, goal = (_prefix(each, reading) if is_object(each) else None for each in (directory, out))
+    place: Place = ObjectPlace(goal, reading) if goal else DirectoryPlace(_made(Path(out)))
+    if root is None:
+        outputs = place.out if isinstance(place, DirectoryPlace) else None
+        return DirectoryTree(_existing(Path(directory)), outputs, hold), place
+    if hold is not None:
+        raise ConfigError(f"--hold takes directories of images on disk, and {directory} is a bucket's")
+    return ObjectTree(root, goal, reading), place
+
+
+def _prefix(url: str, access: "Access") -> ObjectUrl:
+    from renderer.net.objects import missing_extra, names_below  # noqa: PLC0415 - as above
+
+    if missing := missing_extra():
+        raise ConfigError(missing)
+    try:
+        prefix = parse_prefix(url)
+        next(names_below(prefix, access), None)
+    except ValueError as error:
+        raise ConfigError(f"{url}: {error}") from error
+    except FetchFailed as error:
+        raise ConfigError(f"{url} cannot be listed: {error.message}") from error
+    return prefix
 
 
 def _existing(directory: Path) -> Path:

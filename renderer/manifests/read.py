@@ -315,6 +315,15 @@ def _text(path: Path, max_bytes: int) -> str:
                 content = _read(file, max_bytes)
     except OSError as error:
         raise ConfigError(f"it cannot be read: {error.strerror}") from error
+    return decoded(content)
+
+
+def decoded(content: bytes) -> str:
+    """Return the text of a manifest.
+
+    Raises:
+        ConfigError: it is not in UTF-8.
+    """
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from renderer.batch.run import HIDDEN
+from renderer.batch.places import HIDDEN
 from renderer.mp4 import read_facts
 from tests.batch.conftest import BatchProcess, StartBatch, Tree, command
 from tests.daemon_process import Gate, still, wait_until

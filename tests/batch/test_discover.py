@@ -5,7 +5,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from renderer.batch.plan import Found, discover
+from renderer.batch.trees import Found, discover
 
 
 @pytest.fixture

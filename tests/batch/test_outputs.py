@@ -7,8 +7,8 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from renderer.batch.plan import Output, as_text, output_for, printable
-from renderer.batch.run import HIDDEN, workspace
+from renderer.batch.places import HIDDEN, FileOutput, output_for, workspace
+from renderer.batch.plan import as_text, printable
 from renderer.errors import ConfigError
 
 
@@ -16,7 +16,7 @@ def names_in(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def publish(out: Path, unfinished: Path, content: bytes = b"video") -> Output:
+def publish(out: Path, unfinished: Path, content: bytes = b"video") -> FileOutput:
     rendered = unfinished / "0.part"
     rendered.write_bytes(content)
     output = output_for(out, PurePath("a/b"), "0123456789ab")

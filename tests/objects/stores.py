@@ -68,7 +68,10 @@ class Bucket:
         return dict(obstore.get(self._store, name).attributes)
 
     def names(self) -> list[str]:
-        return sorted(each["path"] for page in obstore.list(self._store) for each in page)
+        return self.names_below("")
+
+    def names_below(self, prefix: str) -> list[str]:
+        return sorted(each["path"] for page in obstore.list(self._store, prefix or None) for each in page)
 
 
 Answer = Callable[[BaseHTTPRequestHandler], tuple[int, bytes]]
