@@ -110,7 +110,7 @@ class Running:
 
     async def until(self, job_id: str, *states: State) -> Job:
         """Wait for a job to be in one of these states, or else in its last."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             async for job in self.engine.updates(job_id, heartbeat_s=0.05):
                 if job.state in states:
                     return job
@@ -124,11 +124,11 @@ class Running:
         return self.engine.job(job_id).state
 
     async def when(self, is_so: Callable[[], object], what: str) -> None:
-        for _ in range(2000):
+        for _ in range(6000):
             if is_so():
                 return
             await asyncio.sleep(0.01)
-        raise AssertionError(f"not within 20 s: {what}")
+        raise AssertionError(f"not within 60 s: {what}")
 
 
 @contextlib.asynccontextmanager

@@ -347,8 +347,8 @@ def test_every_answered_write_outlives_a_kill_at_any_moment(path: Path) -> None:
     rolls = random.Random()
     for _ in range(4):
         writer = child(WRITER, path)
-        answered |= dict([writer.stdout.readline().split()])
-        time.sleep(rolls.uniform(0, 0.15))
+        answered |= dict(writer.stdout.readline().split() for _ in range(rolls.randrange(9, 30)))
+        time.sleep(rolls.uniform(0, 0.005))  # between any two answers
         writer.send_signal(signal.SIGKILL)
         for line in writer.stdout:
             if line.endswith("\n"):

@@ -488,7 +488,7 @@ def test_a_thousand_calls_share_one_client(serve, result):
 
     async def main():
         server = serve(handle)
-        async with AsyncClient(server.endpoint) as client:
+        async with AsyncClient(server.endpoint, connect_timeout_s=60) as client:  # a call is not sent again before that
             ids = [f"job-{number}" for number in range(1000)]
             answers = await asyncio.gather(*(client.render(REQUEST | {"request_id": id_}) for id_ in ids))
             assert client._connection._pending == {}

@@ -10,6 +10,7 @@ RED, GREEN, BLUE = (200, 30, 40), (20, 160, 60), (30, 60, 190)
 NEARLY = 16  # a browser's canvas manages colours its own way; exact colours are another test's
 # Draws the video at given times to a canvas and returns the colour in the middle of each.
 COLOURS = """async (video, times) => {
+  if (video.readyState < video.HAVE_CURRENT_DATA) await new Promise((done) => { video.onloadeddata = done; });
   const canvas = Object.assign(document.createElement("canvas"), {width: video.videoWidth, height: video.videoHeight});
   const context = canvas.getContext("2d", {willReadFrequently: true});
   const colours = [];
