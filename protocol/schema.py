@@ -176,7 +176,7 @@ class AudioTrack(_Strict):
     duration: Seconds | None = Field(None, description="how long it is heard at most; left out: to its file's end")
     loop: bool = Field(False, description="true: it is repeated until `duration` or the end of the video")
     fade_in: Fade = 0.0
-    fade_out: Fade = Field(0.0, description="before its last moment, which may be the end of the video")
+    fade_out: Fade = Field(0.0, description="before its end, which may be that of the video")
     gain_db: Decibels = 0.0
 
 
@@ -224,6 +224,7 @@ class RenderRequest(_Strict):
         description='of the first frame, "HH:MM:SS:FF"; with ";" before the frames 29.97 and 59.94 fps drop numbers',
     )
     audio: Tracks[AudioTrack] = Field((), description="sounds under the stills, mixed")
+    length: LengthRule = Field("stills", description="what the video is as long as; docs/sound.md says what gives way")
     audio_codec: AudioCodec = Field("aac", description="opus is for .mp4 and .m4v; fewer players know it there")
     audio_bitrate: BitRate = Field(192_000, description="of the video's sound, in bits per second")
     sync_mode: bool = Field(False, description="true: the video's bytes come with the answer")
@@ -329,6 +330,7 @@ class Sound(_Answer):
         description="seconds from the video's start to the end of the last sound, before it was cut or padded; "
         "where it was cut within a file, as that file says"
     )
+    stills_duration: float = Field(description="seconds of the stills, before they followed the sound")
 
 
 class RenderResult(_Answer):

@@ -374,6 +374,8 @@ class RenderSettings(_Part):
     outputs: OutputSettings = Field(default_factory=OutputSettings)
     gpus: NvencFindings | None = None
     max_canvas_side: int = MAX_CANVAS_SIDE
+    max_frames: int = 1_000_000
+    max_duration_s: float = 6 * 3600
 
 
 def render_settings(settings: Settings, gpus: NvencFindings | None = None) -> RenderSettings:
@@ -385,6 +387,8 @@ def render_settings(settings: Settings, gpus: NvencFindings | None = None) -> Re
         outputs=settings.outputs,
         gpus=gpus,
         max_canvas_side=settings.limits.max_canvas_side,
+        max_frames=settings.limits.max_frames,
+        max_duration_s=settings.limits.max_duration_s,
     )
 
 

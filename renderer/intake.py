@@ -9,7 +9,6 @@ import contextlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,7 @@ from renderer.net.objects import check_output
 from renderer.net.url import check_callee
 from renderer.pictures.fetch import Fetcher
 from renderer.pictures.reel import together
-from renderer.timeline import Timeline, check_timecode, frame_rate, timeline_of
+from renderer.timeline import check_length, check_timecode, frame_rate, timeline_of
 from renderer.work import Attachment, NvencFindings, RenderJob
 
 _URL_MAX = 2048
@@ -109,11 +108,13 @@ def render_job(
         _check_output(request, origin)
     with _noting(faults):
         _check_sides(request, limits)
+    with _noting(faults):
+        _check_rule(request)
     faults += _of_sounds(request, limits, fetcher.of_sounds())
     line = None
     with _noting(faults):
         line = timeline_of(request)
-        _check_length(line, limits)
+        check_length(line, limits, ("images",))
     if request.timecode is not None and (line or request.fps != AUTO_FPS):
         with _noting(faults):
             check_timecode(request.timecode, line.fps if line else frame_rate(request.fps))
@@ -130,6 +131,17 @@ def _noting(faults: list[JobError]) -> Iterator[None]:
         yield
     except JobError as error:
         faults.append(error)
+
+
+def _check_rule(request: RenderRequest) -> None:
+    """Refuse a length that nothing decides."""
+    if request.length == "stills":
+        return
+    if not request.audio:
+        raise InvalidRequest(f"expected `audio`, which {request.length} follows, found none", loc=("length",))
+    if all(track.loop and track.duration is None for track in request.audio):
+        words = f"expected a sound that ends, which {request.length} follows, found only such as are repeated for ever"
+        raise InvalidRequest(words, loc=("length",))
 
 
 def _of_sounds(request: RenderRequest, limits: RequestLimits, fetcher: Fetcher) -> Iterator[JobError]:
@@ -200,22 +212,6 @@ def refuse_missing_gpu(request: RenderRequest, gpus: NvencFindings | None) -> No
             raise NotSupported(gpus.refusal, loc=("encoder",))
         _refuse_canvas(
             request, canvas_limits("nvenc", gpus), "this is the limit of the GPU's encoder; libx264 allows more"
-        )
-
-
-def _check_length(line: Timeline, limits: RequestLimits) -> None:
-    if line.frames > limits.max_frames:
-        raise LimitExceeded(
-            f"expected up to {limits.max_frames} frames in all, found {line.frames} (limits.max_frames)",
-            loc=("images",),
-            context={"le": limits.max_frames},
-        )
-    if line.duration_s > Fraction(limits.max_duration_s):
-        raise LimitExceeded(
-            f"expected up to {limits.max_duration_s:g} s in all, "
-            f"found {float(line.duration_s):.3f} s (limits.max_duration_s)",
-            loc=("images",),
-            context={"le": limits.max_duration_s},
         )
 
 

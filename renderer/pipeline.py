@@ -171,10 +171,11 @@ class _Whole:
     def render(self, output: Path) -> RenderReport:
         """Render the job; without the images that cannot be read, if its request says so."""
         on_error = self.job.request.on_error
-        self._refuse_codec(output)
+        if self.tracks is not None:
+            self.tracks.check_codec(output)
         whole = reel_of(self.job.request, self.job.timeline, self.fetcher)
         faults: dict[Hashable, JobError] = {}
-        reel = whole
+        reel = self._following(whole)
         while True:
             try:
                 self._check_urls(reel)
@@ -186,16 +187,21 @@ class _Whole:
                 is_all = on_error != "fail" or len(faults) < MAX_FAULTS
                 if on_error == "fail" or all(source.picture in faults for source in whole.sources):
                     raise together(whole.first_places(faults), is_all=is_all) from error.__cause__
-                reel = whole.without(faults, on_error)
+                if on_error == "skip":
+                    reel = self._following(whole.without(faults, on_error))
+                else:
+                    reel = self._following(whole).without(faults, on_error)
             else:
                 said = (*self.job.warnings, *remarks(self.job.request, self.job.timeline))
                 return replace(report, warnings=(*said, *warnings_of(whole, faults, on_error), *report.warnings))
 
-    def _refuse_codec(self, output: Path) -> None:
-        """Refuse a codec that the file cannot hold."""
-        request = self.job.request
-        if request.audio and request.audio_codec == "opus" and output.suffix.lower() == ".mov":
-            raise NotSupported("QuickTime files hold no Opus; expected aac, or a name in .mp4", loc=("audio_codec",))
+    def _following(self, reel: Reel) -> Reel:
+        """Let the stills follow the sound, if the request says so."""
+        if self.tracks is None:
+            return reel
+        images = [self.job.request.images[source.image] for source in reel.sources]
+        say = ProgressReporter(reel, self.on_progress).say_again
+        return replace(reel, timeline=self.tracks.followed(reel.timeline, images, self.settings, say))
 
     def _check_urls(self, reel: Reel) -> None:
         """Refuse urls whose fault shows without reading a file, before any work."""
@@ -234,7 +240,8 @@ class _Whole:
         if self.tracks is None:
             return report
         warnings += self.tracks.warnings
-        return replace(report, warnings=tuple(warnings), sound_s=self.tracks.duration_s)
+        lengths = self.tracks.duration_s, self.job.timeline.duration_s
+        return replace(report, warnings=tuple(warnings), sound_s=lengths[0], stills_s=lengths[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,14 +5,16 @@ is such a rate rounded to the two or more decimals it was written with means tha
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
 from itertools import accumulate, repeat
+from typing import Protocol
 
-from protocol.schema import AUTO_FPS, ImageFrame, RenderRequest, ResultWarning
-from renderer.errors import InvalidRequest, as_one
+from protocol.errors import Loc
+from protocol.schema import AUTO_FPS, ImageFrame, LengthRule, RenderRequest, ResultWarning
+from renderer.errors import InvalidRequest, LimitExceeded, as_one
 from renderer.manifests.numbering import likely_gaps, times_shown, unsaid_words
 
 _NTSC_RATES = tuple(Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120))
@@ -82,6 +84,31 @@ def timeline_of(request: RenderRequest) -> Timeline:
     return timeline(request.images, _AUTO_RATES[-1], request.min_frames, times)
 
 
+def has_no_time(image: ImageFrame) -> bool:
+    """Whether a still has neither frames nor a duration, so that it may get a share of the sound's."""
+    return image.duration is None and "frames" not in image.model_fields_set
+
+
+def following(line: Timeline, sharing: Collection[int], rule: LengthRule, sound_s: Fraction) -> Timeline:
+    """Let a timeline follow its sound.
+
+    Args:
+        sharing: the stills that share what the others leave, each as often as it is shown; boundaries are at the frames
+            nearest to the running total.
+        rule: for `longest`, and where nothing is to be shared, the last still is held until the sound ends.
+    """
+    end, holds = _rounded(sound_s * line.fps), list(line.holds)
+    if rule == "audio" and sharing:
+        shares = sum(holds[index] for index in sharing)
+        room, done = max(shares, end - line.frames + shares), 0
+        for index in sorted(sharing):
+            begun, done = done, done + holds[index]
+            holds[index] = _rounded(Fraction(room * done, shares)) - _rounded(Fraction(room * begun, shares))
+    else:
+        holds[-1] += max(0, end - line.frames)
+    return Timeline(line.fps, tuple(holds))
+
+
 def remarks(request: RenderRequest, line: Timeline) -> list[ResultWarning]:
     """Return the warnings about the timeline that `timeline_of` has made of a request."""
     urls = [image.url for image in request.images]
@@ -96,6 +123,39 @@ def remarks(request: RenderRequest, line: Timeline) -> list[ResultWarning]:
         )
         warnings.append(ResultWarning(type="video_longer", message=words, loc=("min_frames",)))
     return warnings
+
+
+class LengthLimits(Protocol):
+    """What a video may have at most."""
+
+    @property
+    def max_frames(self) -> int: ...
+    @property
+    def max_duration_s(self) -> float: ...
+
+
+def check_length(line: Timeline, limits: LengthLimits, loc: Loc) -> None:
+    """Refuse a video that is too long.
+
+    Args:
+        loc: the field that makes it so.
+
+    Raises:
+        LimitExceeded: the message says what is allowed.
+    """
+    if line.frames > limits.max_frames:
+        raise LimitExceeded(
+            f"expected up to {limits.max_frames} frames in all, found {line.frames} (limits.max_frames)",
+            loc=loc,
+            context={"le": limits.max_frames},
+        )
+    if line.duration_s > Fraction(limits.max_duration_s):
+        raise LimitExceeded(
+            f"expected up to {limits.max_duration_s:g} s in all, "
+            f"found {float(line.duration_s):.3f} s (limits.max_duration_s)",
+            loc=loc,
+            context={"le": limits.max_duration_s},
+        )
 
 
 def check_timecode(timecode: str, fps: Fraction) -> None:

@@ -76,6 +76,7 @@ class RenderReport:
         encoded_reason: why every frame of the holds was coded; None if they are synthesised.
         warnings: what the client might not expect of the video.
         sound_s: how long the sounds of the request are together.
+        stills_s: how long its stills are, before they followed the sound.
     """
 
     facts: VideoFacts
@@ -85,6 +86,7 @@ class RenderReport:
     timings: dict[str, float] = field(default_factory=dict)
     warnings: tuple[ResultWarning, ...] = ()
     sound_s: Fraction = Fraction(0)
+    stills_s: Fraction = Fraction(0)
 
     def result(self, video_url: str, file_name: str, request: RenderRequest) -> RenderResult:
         """Return the report as clients read it."""
@@ -113,7 +115,13 @@ class RenderReport:
         found = self.facts.sound
         if found is None:
             return None
-        return Sound(codec=found.codec, channels=found.channels, sample_rate=found.rate, duration=float(self.sound_s))
+        return Sound(
+            codec=found.codec,
+            channels=found.channels,
+            sample_rate=found.rate,
+            duration=float(self.sound_s),
+            stills_duration=float(self.stills_s),
+        )
 
 
 def _type_of(file_name: str) -> str:

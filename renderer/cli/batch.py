@@ -15,6 +15,7 @@ from renderer.cli.render import (
     audio_option,
     canvas_option,
     gaps_option,
+    length_option,
     on_error_option,
     scaling_option,
     set_option,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 @gaps_option
 @on_error_option
 @audio_option
+@length_option
 @set_option
 @click.option("--jobs", "-j", type=click.IntRange(min=1), metavar="NUMBER", help="How many videos to make at a time.")
 @json_option
@@ -62,6 +64,7 @@ def batch(
     gaps: str | None,
     on_error: str | None,
     audio: tuple[str, ...],
+    length: str | None,
     assignments: tuple[str, ...],
     jobs: int | None,
     as_json: bool,
@@ -88,7 +91,15 @@ def batch(
         workers=settings.engine.workers,
         shard=parse_shard(shard, os.environ) if shard else Shard(),
         overrides=parse_overrides(
-            assigned(assignments, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error, audio=sounds(audio))
+            assigned(
+                assignments,
+                scaling=scaling,
+                canvas=canvas,
+                gaps=gaps,
+                on_error=on_error,
+                audio=sounds(audio),
+                length=length,
+            )
         ),
     )
     console = Console(stderr=True)

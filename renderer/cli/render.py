@@ -7,7 +7,7 @@ from typing import get_args
 
 import click
 
-from protocol.schema import CanvasChoice, GapRule, OnError, RenderResult, Scaling
+from protocol.schema import CanvasChoice, GapRule, LengthRule, OnError, RenderResult, Scaling
 from renderer.cli import terminal, usage
 from renderer.cli.output import overwrite_option, refuse_manifest, written
 from renderer.cli.usage import PATH, config_option, json_option
@@ -45,6 +45,11 @@ audio_option = click.option(
     multiple=True,
     metavar="FILE",
     help="A sound under the images; may be repeated, and --set audio=[...] sets times, fades and gain.",
+)
+length_option = click.option(
+    "--length",
+    type=click.Choice(get_args(LengthRule)),
+    help="What the video is as long as: the stills, the sounds (images without --hold share it), or the longest.",
 )
 set_option = click.option(
     "--set",
@@ -105,6 +110,7 @@ def assigned(assignments: Sequence[str], **options: str | None) -> list[str]:
 @start_option
 @gaps_option
 @audio_option
+@length_option
 @keep_order_option
 @overwrite_option
 @json_option
@@ -122,6 +128,7 @@ def render(
     start: int | None,
     gaps: str | None,
     audio: tuple[str, ...],
+    length: str | None,
     keep_order: bool,
     overwrite: bool | None,
     as_json: bool,
@@ -143,7 +150,14 @@ def render(
     keep_freed_memory()
     with written(output, overwrite=overwrite, as_json=as_json) as place:
         fields = assigned(
-            assignments, fps=fps, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error, audio=sounds(audio)
+            assignments,
+            fps=fps,
+            scaling=scaling,
+            canvas=canvas,
+            gaps=gaps,
+            on_error=on_error,
+            audio=sounds(audio),
+            length=length,
         )
         found = asked(sources, hold, fields, start, keep_order=keep_order)
         if found.manifest:

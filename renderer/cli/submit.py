@@ -28,6 +28,7 @@ from renderer.cli.render import (
     gaps_option,
     hold_option,
     keep_order_option,
+    length_option,
     on_error_option,
     scaling_option,
     set_option,
@@ -51,6 +52,7 @@ from renderer.errors import ConfigError
 @start_option
 @gaps_option
 @audio_option
+@length_option
 @keep_order_option
 @click.option("--wait", is_flag=True, help="Wait until the job has ended and show its progress.")
 @fetch_option
@@ -70,6 +72,7 @@ def submit(
     start: int | None,
     gaps: str | None,
     audio: tuple[str, ...],
+    length: str | None,
     keep_order: bool,
     wait: bool,
     output: Path | None,
@@ -86,7 +89,14 @@ def submit(
     if output is not None and not wait:
         raise ConfigError("expected --wait with -o; without it, fetch the video later: stillreel result ID -o FILE")
     fields = assigned(
-        assignments, fps=fps, scaling=scaling, canvas=canvas, gaps=gaps, on_error=on_error, audio=sounds(audio)
+        assignments,
+        fps=fps,
+        scaling=scaling,
+        canvas=canvas,
+        gaps=gaps,
+        on_error=on_error,
+        audio=sounds(audio),
+        length=length,
     )
     found = asked(sources, hold, fields, start, keep_order=keep_order)
     request = _absolute(found.fields, found.base)

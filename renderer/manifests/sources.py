@@ -231,7 +231,7 @@ class _Images:
         files = self._all_files(sources)
         if len(sources) == len(files) and _is_as_a_shell_sorts(sources) and not self._wishes.keeps_order:
             files.sort(key=lambda file: natural(str(file)))
-        hold = self._wishes.hold or {"frames": 1}
+        hold = self._wishes.hold or {}
         urls = [file_url(file) for file in files]
         # A pattern is a sequence even where its images do not look like one, which others warn of.
         is_unsaid = self._is_sequence and self._wishes.overrides.get("gaps") is None

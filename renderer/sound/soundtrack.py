@@ -6,24 +6,27 @@ it cut a loud sine by 3 dB and left 10 dB of pink noise's signal-to-noise ratio,
 """
 
 import contextvars
+import math
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 import av
 import numpy as np
 
-from protocol.schema import RenderRequest, ResultWarning
-from renderer.errors import EncodeFailed, JobError, SoundDamaged, as_one
+from protocol.schema import ImageFrame, RenderRequest, ResultWarning
+from renderer.errors import EncodeFailed, JobError, NotSupported, SoundDamaged, as_one
 from renderer.pictures.fetch import Fetcher
 from renderer.pictures.marks import Marks
 from renderer.sound.decode import RATE, Samples, SoundFile, read_header
 from renderer.sound.mix import CEILING, Placed, limited, mixed
+from renderer.timeline import LengthLimits, Timeline, check_length, following, has_no_time
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -78,6 +81,8 @@ class Tracks:
         self._marks = marks
         self.warnings: tuple[ResultWarning, ...] = ()
         self.duration_s = Fraction(0)
+        self._measured_s: Fraction | None = None
+        self._is_longer = False
 
     @cached_property
     def files(self) -> Sequence[SoundFile]:
@@ -112,6 +117,48 @@ class Tracks:
         most = _OPUS_MOST * channels if request.audio_codec == "opus" else request.audio_bitrate
         return SoundFormat(request.audio_codec, channels, min(request.audio_bitrate, most))
 
+    def check_codec(self, output: Path) -> None:
+        """Refuse a codec that the file cannot hold."""
+        if self._request.audio_codec == "opus" and output.suffix.lower() == ".mov":
+            raise NotSupported("QuickTime files hold no Opus; expected aac, or a name in .mp4", loc=("audio_codec",))
+
+    def followed(
+        self, line: Timeline, images: Sequence[ImageFrame], limits: LengthLimits, say: Callable[[], None]
+    ) -> Timeline:
+        """Return the timeline of these stills as the request lets it follow the sound.
+
+        Args:
+            say: called now and then.
+
+        Raises:
+            JobError: a sound is at fault.
+            LimitExceeded: the video would be too long.
+        """
+        rule = self._request.length
+        if rule == "stills":
+            return line
+        sound_s = self._measured(math.ceil(limits.max_duration_s), say)
+        sharing = [index for index, image in enumerate(images) if has_no_time(image)]
+        found = following(line, sharing, rule, sound_s)
+        check_length(found, limits, ("length",))
+        self._is_longer = found.duration_s - sound_s >= 1 / line.fps
+        return found
+
+    def _measured(self, most_s: int, say: Callable[[], None]) -> Fraction:
+        """Return how long the sounds are together, but for those that are repeated for ever; they are decoded for that.
+
+        Nothing is decoded beyond `most_s`; what is longer is longer than that by a second.
+        """
+        if self._measured_s is None:
+            total = RATE * (most_s + 1)
+            ends = [0]
+            for track, file in zip(self._request.audio, self.files, strict=True):
+                if track.duration is not None or not track.loop:
+                    pieces = Placed(track, file, total, self._marks).pieces()
+                    ends.append(sum(_counted(pieces, say)))
+            self._measured_s = Fraction(max(ends), RATE)
+        return self._measured_s
+
     def mixed(self, total: int) -> Iterator[Samples]:
         """Yield the sound of a video of so many samples.
 
@@ -122,14 +169,27 @@ class Tracks:
         pairs = zip(self._request.audio, self.files, strict=True)
         placed = [Placed(track, file, total, self._marks) for track, file in pairs]
         yield from limited(mixed(placed, total), CEILING if others or first.gain_db > 0 else _FULL_SCALE)
-        self.warnings = tuple(warning for each in placed for warning in each.warnings())
-        self.duration_s = Fraction(max(each.end for each in placed), RATE)
+        self.warnings = (*self._silence(total), *(warning for each in placed for warning in each.warnings()))
+        self.duration_s = self._measured_s or Fraction(max(each.end for each in placed), RATE)
+
+    def _silence(self, total: int) -> Iterator[ResultWarning]:
+        """Warn where the stills need more time than the sound has that they were to follow."""
+        sound_s, video_s = self._measured_s, Fraction(total, RATE)
+        if self._request.length == "audio" and sound_s is not None and self._is_longer:
+            words = f"the stills need {float(video_s):.3f} s, so silence follows the sound's {float(sound_s):.3f} s"
+            yield ResultWarning(type="video_longer", message=words, loc=("length",))
 
     def refuse_late(self, limit_s: float | None) -> None:
         """Raise the fault of a decoder that has taken longer for a packet than this, if there is a limit."""
         late = [decoding for decoding in self._marks.inside() if limit_s is not None and decoding.since_s > limit_s]
         if late and limit_s is not None:
             raise late[0].timed_out(limit_s)
+
+
+def _counted(pieces: Iterator[Samples], say: Callable[[], None]) -> Iterator[int]:
+    for piece in pieces:
+        say()
+        yield piece.shape[1]
 
 
 class Soundtrack:

@@ -72,6 +72,7 @@ def test_the_defaults_are_those_of_this_output_format() -> None:
         "max_keyframe_interval": 10.0,
         "timecode": None,
         "audio": (),
+        "length": "stills",
         "audio_codec": "aac",
         "audio_bitrate": 192_000,
         "sync_mode": False,

@@ -47,6 +47,7 @@ def test_defaults_are_the_documented_ones():
         "max_keyframe_interval": 10.0,
         "timecode": None,
         "audio": (),
+        "length": "stills",
         "audio_codec": "aac",
         "audio_bitrate": 192_000,
         "sync_mode": False,

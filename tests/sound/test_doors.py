@@ -160,6 +160,8 @@ def test_the_command_line_puts_sounds_under_images(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "v.mp4")) as container:
         assert len(container.streams.audio) == 1
     assert has_clicks(tmp_path / "v.mp4", tmp_path)
+    words = ["render", "a.ppm", "a.ppm", "--audio", "tone.wav", "--length", "audio", "-o", "s.mp4", "--json"]
+    assert json.loads(run(*words, cwd=tmp_path).stdout)["frames"] == 24
     line = failed(run("render", "a.ppm", "--audio", "a.ppm", "-o", "w.mp4", cwd=tmp_path), 1)
     assert "audio[0].url: " in line
     assert "a.ppm: expected a sound that is read here" in line
