@@ -434,13 +434,21 @@ class JobLog(_Answer):
     lines: tuple[LogLine, ...]
 
 
+class NodeSlots(_Answer):
+    node: str | None = Field(None, description="a machine of a cluster; null for the daemon's own")
+    encoder: str
+    slots: int = Field(description="most jobs that run there at once")
+    busy: int
+
+
 class Health(_Answer):
     status: Literal["ok", "draining"]
     version: str
     live: bool = True
     ready: bool = Field(True, description="whether a request would be accepted now")
     reasons: tuple[str, ...] = Field((), description="why it is not ready")
-    workers: int
+    workers: int = Field(description="most jobs that run at once")
+    slots: tuple[NodeSlots, ...] = Field((), description="the same by machine and encoder")
     jobs_running: int
     jobs_queued: int
     encoder: str

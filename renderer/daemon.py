@@ -36,6 +36,8 @@ from renderer.jobs.engine import Engine
 from renderer.jobs.outcome import Places
 from renderer.jobs.retention import Retention
 from renderer.jobs.slots.local import local_slots
+from renderer.jobs.slots.ray import joined
+from renderer.jobs.slots.remote import Terms
 from renderer.jobs.store import JobStore
 from renderer.net.addresses import Guard
 from renderer.observe import descriptors
@@ -156,9 +158,18 @@ class _Daemon:
         level = logging.getLogger().level
         worker_log = WorkerLog(level, settings.observe.log_format, self._places.logs)
         render, metrics = render_settings(settings, self._gpus), self._counts()
-        open_slot = local_slots(settings.engine, self._places.reach(render), metrics=metrics, worker_log=worker_log)
+        reach = self._places.reach(render)
+        open_slot = local_slots(settings.engine, reach, metrics=metrics, worker_log=worker_log)
+        cluster = await joined(Terms(settings.engine, worker_log, reach))
         engine = Engine(
-            settings.engine, render, self._store, self._places, open_slot, metrics=metrics, tries_holds=True
+            settings.engine,
+            render,
+            self._store,
+            self._places,
+            open_slot if "local" in settings.engine.slots else None,
+            elsewhere=cluster,
+            metrics=metrics,
+            tries_holds=True,
         )
         callees = Guard(settings.webhooks.allow_networks, setting="webhooks.allow_networks")
         intake = Intake(

@@ -34,6 +34,7 @@ for _part in ("connect", "read", "write", "pool"):
 # with one process, so one that is begun last keeps that process busy while the others have nothing left to do.
 LONG_GROUPS = (
     "frontends/web",
+    "jobs/slots",
     "test_daemon.py",
     "frontends/spool/test_spool.py",
     "encode/nvenc/test_nvenc_jobs.py",

@@ -1,7 +1,7 @@
 """What docs/architecture.md says under "Where to go", done: one double for each row that has no suite of its own.
 
 An encoder and a slot have theirs, which run over doubles as well: tests/encode/test_conformance.py and
-tests/jobs/test_slot_conformance.py.
+tests/jobs/slots/test_slot_conformance.py.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
-"""A batch from its first manifest to its last: one task reads and hashes ahead, and one task per worker renders.
+"""A batch from its first manifest to its last: one task reads and hashes ahead, and one task per slot renders.
 
-Little is held in memory: as many manifests wait as there are workers, and the tree is walked while the batch runs. A
-second walk beside it counts the manifests. A worker is started when there is something to render, so that a batch that
-was finished before ends at once.
+Little is held in memory: as many manifests wait as there were slots at first, and the tree is walked while the batch
+runs. A second walk beside it counts the manifests. A worker is started when there is something to render, so that a
+batch that was finished before ends at once. A video whose attempt was lost is begun again by the next free slot.
 
 A tally counts how far a batch is, how fast it goes, and when it will be done.
 """
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +27,14 @@ from renderer.config import Settings, render_settings
 from renderer.disk import scratch_dir
 from renderer.encode.ffmpeg import runnable_ffmpeg
 from renderer.errors import FetchFailed, NoManifest, OutputFailed, StillreelError, WorkerLost
-from renderer.jobs.slots.base import AttemptLost, RenderTask, Slot
+from renderer.jobs.roster import Roster
+from renderer.jobs.slots.base import AttemptLost, RenderTask, Slot, ready_until
 from renderer.jobs.slots.local import LocalSlot
 from renderer.jobs.slots.progress import receiving
+from renderer.jobs.slots.ray import joined
+from renderer.jobs.slots.remote import Terms
 from renderer.manifests.still import Fields, naming_files, warning_with_files
+from renderer.observe.job_log import WorkerLog
 from renderer.work import RenderReport
 
 log = logging.getLogger(__name__)
@@ -211,6 +216,15 @@ def run_batch(plan: Plan, settings: Settings, view: View) -> Tally:
     return batch.tally
 
 
+@dataclass(slots=True)
+class _Work:
+    """A video that is to be made; `key` names it among those of this run."""
+
+    key: str
+    ready: Ready
+    attempts: int = 0
+
+
 class _Batch:
     def __init__(self, plan: Plan, settings: Settings, view: View, unfinished: Path, preparation: Preparation) -> None:
         self.tally = Tally()
@@ -220,13 +234,18 @@ class _Batch:
         self._view = view
         self._unfinished = unfinished
         self._preparation = preparation
-        self._keys = itertools.count()
-        self._waiting: asyncio.Queue[Ready | None] = asyncio.Queue(plan.workers)
-        self._slots: dict[str, Slot] = {}
+        self._waiting: asyncio.Queue[_Work] = asyncio.Queue()
+        self._roster: Roster
+        self._room: asyncio.Semaphore  # for manifests that wait
 
     async def run(self, progress_address: str) -> None:
         """Render until all is done or a signal comes."""
-        loop = asyncio.get_running_loop()
+        engine, loop = self._settings.engine, asyncio.get_running_loop()
+        cluster = await joined(Terms(engine, WorkerLog()))
+        open_slot = partial(LocalSlot, engine) if "local" in engine.slots else None
+        self._roster = Roster(open_slot, self._plan.workers, cluster, "")
+        slots = self._plan.workers + (sum(node.slots for node in cluster.nodes) if cluster else 0)
+        self._room = asyncio.Semaphore(slots)
         work = asyncio.create_task(self._work(progress_address))
         for signum in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(signum, self._stop, work)
@@ -246,14 +265,14 @@ class _Batch:
 
     async def _work(self, progress_address: str) -> None:
         with receiving(progress_address, self._hear):
-            async with asyncio.TaskGroup() as ticking:
-                ticker = ticking.create_task(self._tick())
-                async with asyncio.TaskGroup() as working:
-                    working.create_task(self._count())
-                    working.create_task(self._feed())
-                    for _ in range(self._plan.workers):
-                        working.create_task(self._serve(progress_address))
-                ticker.cancel()
+            async with asyncio.TaskGroup() as lasting:
+                ticking = lasting.create_task(self._tick())
+                serving = lasting.create_task(self._roster.run(progress_address, self._serve))
+                async with asyncio.TaskGroup() as ending:
+                    ending.create_task(self._count())
+                    ending.create_task(self._feed())
+                ticking.cancel()
+                serving.cancel()
 
     async def _tick(self) -> None:
         while True:
@@ -265,8 +284,8 @@ class _Batch:
         self.tally.total = await asyncio.to_thread(lambda: sum(1 for _ in walk))
 
     async def _feed(self) -> None:
-        """Read and check manifests, a little ahead of the workers."""
-        walk = self._plan.walk()
+        """Read and check manifests, a little ahead of the slots, and wait until all videos are made."""
+        walk, keys = self._plan.walk(), itertools.count()
         while (found := await asyncio.to_thread(next, walk, None)) is not None:
             self.tally.left_out += [LeftOut(f"{found.name}/{name}", UNREAD) for name in found.left_out]
             try:
@@ -277,30 +296,48 @@ class _Batch:
                 self._fail(found, error.fault())
             else:
                 if ready:
-                    await self._waiting.put(ready)
+                    await self._room.acquire()
+                    self._waiting.put_nowait(_Work(str(next(keys)), ready))
                 else:
                     self.tally.skipped += 1
-        for _ in range(self._plan.workers):
-            await self._waiting.put(None)
+        await self._waiting.join()
 
-    async def _serve(self, progress_address: str) -> None:
-        """Render one video after the other in a worker of our own."""
-        slot: Slot | None = None
+    async def _serve(self, slot: Slot) -> None:
+        """Render one video after the other; a worker is begun with the first, so that none is begun for nothing."""
+        if not slot.node:
+            work = await self._waiting.get()
+            await slot.prepare()
+            await self._make(work, slot)
+        while True:
+            await self._make(await ready_until(slot, self._waiting.get), slot)
+
+    async def _make(self, work: _Work, slot: Slot) -> None:
+        if work.attempts == 0:
+            self._room.release()
+        self._roster.running[work.key] = slot
         try:
-            while (ready := await self._waiting.get()) is not None:
-                if slot is None:
-                    slot = LocalSlot(self._settings.engine, progress_address)
-                    await slot.prepare()
-                await self._render(ready, slot)
+            await self._render(work, slot)
         finally:
-            if slot is not None:
-                await asyncio.shield(asyncio.to_thread(slot.close))
+            del self._roster.running[work.key]
+        self._waiting.task_done()
 
-    async def _render(self, ready: Ready, slot: Slot) -> None:
-        key = str(next(self._keys))
-        rendered = self._unfinished / f"{key}.part"
-        task = RenderTask(key, ready.work, rendered, self._render_settings, destination=ready.output.destination)
-        outcome = await self._attempts(ready, slot, task)
+    async def _render(self, work: _Work, slot: Slot) -> None:
+        """Run one attempt; one that is lost leaves the video to another, unless that was the last."""
+        key, ready, limit = work.key, work.ready, self._settings.engine.attempts
+        request, rendered = ready.work.request, self._unfinished / f"{key}-{work.attempts}.part"
+        self.tally.begin(key, ready.found.name, Progress(images=len(request.images), frames=ready.work.timeline.frames))
+        destination = ready.output.destination
+        task = RenderTask(key, ready.work, rendered, self._render_settings, destination=destination)
+        outcome = await slot.run(task)
+        if isinstance(outcome, AttemptLost):
+            work.attempts += 1
+            why = f"{outcome.why} (attempt {work.attempts} of {limit})"
+            log.info("%s: %s", printable(ready.found.name), why)
+            if work.attempts < limit:
+                await asyncio.sleep(self._settings.engine.retry_pause_s * 4 ** (work.attempts - 1))
+                self._waiting.put_nowait(work)
+                return
+            outcome = WorkerLost(why).fault()
         if isinstance(outcome, RenderReport):
             outcome = replace(outcome, warnings=warning_with_files(outcome.warnings, _sources_of(ready)))
             refused = await asyncio.to_thread(self._publish, ready, rendered, outcome)
@@ -311,27 +348,6 @@ class _Batch:
                 return
             outcome = refused
         self._fail(ready.found, naming_files(outcome, _sources_of(ready)), key)
-
-    async def _attempts(self, ready: Ready, slot: Slot, task: RenderTask) -> RenderReport | Fault:
-        """Try until the video is made, or a worker has died over it too often."""
-        limit, pause_s = self._settings.engine.attempts, self._settings.engine.retry_pause_s
-        untouched = Progress(images=len(ready.work.request.images), frames=ready.work.timeline.frames)
-        self._slots[task.job_id] = slot
-        try:
-            attempt = 0
-            while True:
-                attempt += 1
-                self.tally.begin(task.job_id, ready.found.name, untouched)
-                ending = await slot.run(task)
-                if not isinstance(ending, AttemptLost):
-                    return ending
-                why = f"{ending.why} (attempt {attempt} of {limit})"
-                log.info("%s: %s", printable(ready.found.name), why)
-                if attempt >= limit:
-                    return WorkerLost(why).fault()
-                await asyncio.sleep(pause_s * 4 ** (attempt - 1))
-        finally:
-            del self._slots[task.job_id]
 
     def _publish(self, ready: Ready, rendered: Path, report: RenderReport) -> Fault | None:
         """Give a video its name, unless an image has changed since that was made up."""
@@ -348,15 +364,15 @@ class _Batch:
         return None
 
     def _fail(self, found: Found, fault: Fault, key: str | None = None) -> None:
-        for left in self._unfinished.glob(f"{key}.*") if key is not None else ():
+        for left in self._unfinished.glob(f"{key}-*") if key is not None else ():
             left.unlink(missing_ok=True)
         failure = Failure(found.name, fault)
         self.tally.fail(failure, key)
         self._view.failed(self.tally, failure)
 
     def _hear(self, key: str, progress: Progress) -> None:
-        if key in self._slots:
-            self._slots[key].heard()
+        if slot := self._roster.running.get(key):
+            slot.heard()
             self.tally.advance(key, progress)
 
 

@@ -19,11 +19,12 @@ from renderer.errors import CapacityError, ConfigError, DecodeTimedOut, Stillree
 from renderer.observe import logs
 from renderer.version import VERSION
 
-# Each module has the command under its name.
+# Each module has the command under its name, with an underscore for a hyphen.
 _MODULES: Final = {
     "serve": "renderer.cli.serve",
     "render": "renderer.cli.render",
     "batch": "renderer.cli.batch",
+    "ray-node": "renderer.cli.ray_node",
     "submit": "renderer.cli.submit",
     "status": "renderer.cli.client",
     "result": "renderer.cli.client",
@@ -56,7 +57,7 @@ class Commands(click.Group):
         """Return a command by its name, or None."""
         if cmd_name not in _MODULES:
             return None
-        command: click.Command = getattr(importlib.import_module(_MODULES[cmd_name]), cmd_name)
+        command: click.Command = getattr(importlib.import_module(_MODULES[cmd_name]), cmd_name.replace("-", "_"))
         return command
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -21,7 +21,7 @@ from renderer.cli.render import (
     set_option,
     sounds,
 )
-from renderer.cli.usage import config_option, json_option
+from renderer.cli.usage import config_option, json_option, slots_option
 from renderer.errors import ConfigError, FetchFailed
 
 if TYPE_CHECKING:
@@ -50,7 +50,10 @@ if TYPE_CHECKING:
 @audio_option
 @length_option
 @set_option
-@click.option("--jobs", "-j", type=click.IntRange(min=1), metavar="NUMBER", help="How many videos to make at a time.")
+@click.option(
+    "--jobs", "-j", type=click.IntRange(min=1), metavar="NUMBER", help="How many videos to make here at once."
+)
+@slots_option
 @json_option
 @config_option
 def batch(
@@ -67,6 +70,7 @@ def batch(
     length: str | None,
     assignments: tuple[str, ...],
     jobs: int | None,
+    slots: tuple[str, ...],
     as_json: bool,
     config_file: Path | None,
 ) -> None:
@@ -83,7 +87,7 @@ def batch(
     from renderer.manifests.sources import parse_hold  # noqa: PLC0415 - as above
     from renderer.manifests.still import parse_overrides  # noqa: PLC0415 - as above
 
-    settings = config.load(config_file, flags={"engine": {"workers": jobs}})
+    settings = config.load(config_file, flags={"engine": {"workers": jobs, "slots": slots or None}})
     tree, place = _ends(directory, out, parse_hold(hold) if hold else None, settings)
     plan = Plan(
         tree,

@@ -4,6 +4,7 @@
 because it does not import the libraries that are tried here (observe/examination.py).
 """
 
+import asyncio
 import json
 import os
 import platform
@@ -26,6 +27,9 @@ from renderer.encode.x264 import X264Encoder
 from renderer.errors import ConfigError, StillreelError
 from renderer.intake import Origin, render_job
 from renderer.jobs.slots import confinement
+from renderer.jobs.slots.ray import joined
+from renderer.jobs.slots.remote import Node, Terms
+from renderer.observe.job_log import WorkerLog
 from renderer.pictures.cuda import CudaFailed, open_gpu
 from renderer.pictures.memory import pinned_memory
 from renderer.pipeline import render
@@ -70,6 +74,7 @@ def examine(settings: Settings) -> list[Finding]:
             confinement.refusal() if settings.engine.confine_workers else "off (engine.confine_workers)",
             "confines the files of a daemon's workers",
         ),
+        *_cluster(settings),
         Finding("workers", True, f"{engine.workers} of {os.cpu_count()} cores, {engine.max_queued} jobs may wait"),
         Finding(
             "limits",
@@ -135,6 +140,29 @@ def _gpus(settings: Settings, findings: NvencFindings) -> list[Finding]:
             for index, device in enumerate(findings.devices)
         ),
         *([] if findings.refusal else [_optional("nvenc held pictures", nvenc_refusal(settings.nvenc), _HELD)]),
+    ]
+
+
+def _cluster(settings: Settings) -> list[Finding]:
+    """Return a finding for the cluster that the settings name, if they do, and one for each node with slots."""
+
+    async def look() -> tuple[Node, ...]:
+        cluster = await joined(Terms(settings.engine, WorkerLog()))
+        if cluster is None:
+            return ()
+        await cluster.leave()
+        return cluster.nodes
+
+    if all(word == "local" for word in settings.engine.slots):
+        return []
+    try:
+        nodes = asyncio.run(look())
+    except ConfigError as error:
+        return [Finding("ray", False, str(error), is_needed="local" not in settings.engine.slots)]
+    count = sum(node.slots for node in nodes)
+    return [
+        Finding("ray", True, f"{len(nodes)} nodes with {count} slots in all"),
+        *(Finding(f"node {node.name}", True, f"{node.slots} slots, {node.encoder}") for node in nodes),
     ]
 
 

@@ -9,7 +9,7 @@ import click
 
 from renderer import config
 from renderer.cli import terminal, usage
-from renderer.cli.usage import PATH, config_option, data_dir_option, json_option
+from renderer.cli.usage import PATH, config_option, data_dir_option, json_option, slots_option
 from renderer.disk import absolute
 from renderer.observe import logs
 
@@ -37,8 +37,9 @@ from renderer.observe import logs
     help="Network that is not public but that http(s) URLs may reach; may be repeated.",
 )
 @click.option(
-    "--workers", type=click.IntRange(min=1), metavar="NUMBER", help="How many jobs to render at the same time."
+    "--workers", type=click.IntRange(min=1), metavar="NUMBER", help="How many jobs to render here at the same time."
 )
+@slots_option
 @click.option("--spool", type=PATH, metavar="DIR", help="Directory into which manifests are moved.")
 @click.option("--http", metavar="HOST:PORT", help="Serve HTTP and the page here.")
 @click.option("--https", metavar="HOST:PORT", help="Serve HTTPS here.")
@@ -56,6 +57,7 @@ def serve(
     allow_http: bool | None,
     allow_networks: tuple[str, ...],
     workers: int | None,
+    slots: tuple[str, ...],
     spool: Path | None,
     http: str | None,
     https: str | None,
@@ -77,7 +79,7 @@ def serve(
                 "allow_http": allow_http,
                 "allow_networks": list(allow_networks) or None,
             },
-            "engine": {"workers": workers},
+            "engine": {"workers": workers, "slots": slots or None},
             "http": {"bind": http, "tls_bind": https, "tls_cert": tls_cert, "tls_key": tls_key},
             "spool": {"directory": absolute(spool, "spool.directory") if spool else None},
             "observe": {"metrics": metrics, "log_format": log_format},

@@ -200,7 +200,8 @@ def show_health(seen: "Health", *, as_json: bool) -> None:
         _show_json(seen)
     elif seen.ready:
         work = f"{seen.jobs_running} of {seen.workers} workers render, {seen.jobs_queued} jobs wait"
-        click.echo(f"ready: {work}, encoder {seen.encoder}")
+        nodes = [f"{each.busy} of {each.slots} on {each.node} ({each.encoder})" for each in seen.slots if each.node]
+        click.echo(printable(f"ready: {work}, encoder {seen.encoder}{'; ' if nodes else ''}{', '.join(nodes)}"))
     else:
         click.echo(f"not ready: {printable('; '.join(seen.reasons))}")
 

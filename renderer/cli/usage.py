@@ -12,6 +12,12 @@ PATH = click.Path(path_type=Path)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON on stdout.")
 config_option = click.option("--config", "config_file", type=PATH, help="TOML file with settings.")
+slots_option = click.option(
+    "--slots",
+    multiple=True,
+    metavar="local|ray[://HOST:PORT]",
+    help="Where jobs run: local, as by default, or on a Ray cluster; both if it is repeated.",
+)
 data_dir_option = click.option("--data-dir", type=PATH, help="Where the daemon keeps its files.")
 
 DONE, FAILED, USAGE, UNREACHABLE, TRY_AGAIN = range(5)
@@ -37,6 +43,7 @@ HEALTH = (
 )
 DOCTOR = f"Exit codes: {DONE} all that is needed works, {FAILED} something does not, {_USAGE}."
 KEYS = f"Exit codes: {DONE} done, {_USAGE}."
+RAY_NODE = f"Exit codes: {DONE} it was told to stop and has, {FAILED} Ray failed, {_USAGE}."
 STORE = f"Exit codes: {DONE} done, {FAILED} it failed or left something alone, {_USAGE}."
 STORE_CHECK = f"Exit codes: {DONE} all is there, {FAILED} something is missing or belongs to no job, {_USAGE}."
 ALL = (

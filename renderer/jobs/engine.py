@@ -33,7 +33,9 @@ from renderer.jobs import asked, outcome
 from renderer.jobs.job import Job, State, Submission, owner_of
 from renderer.jobs.outcome import Places
 from renderer.jobs.queue import WaitingJobs
-from renderer.jobs.slots.base import AttemptLost, Ending, OpenSlot, RenderTask, Slot, ready_until
+from renderer.jobs.roster import Roster
+from renderer.jobs.slots import finished
+from renderer.jobs.slots.base import AttemptLost, Elsewhere, Ending, OpenSlot, RenderTask, Slot, ready_until
 from renderer.jobs.slots.progress import receiving
 from renderer.jobs.store import JobStore
 from renderer.observe.metrics import Metrics, Snapshot
@@ -59,21 +61,22 @@ class Engine:
         render: RenderSettings,
         store: JobStore,
         places: Places,
-        open_slot: OpenSlot,
+        open_slot: OpenSlot | None,
         *,
+        elsewhere: Elsewhere | None = None,
         metrics: Metrics | None = None,
         tries_holds: bool = False,
     ) -> None:
-        """Store the parts that it works with; with `tries_holds` one slot first tests whether pictures can be held."""
+        """Store its parts; `tries_holds`: a slot tests if pictures can be held; without `open_slot` none are here."""
         self._settings = settings
         self.render_settings = render
         self._store = store
         self._places = places
-        self._open_slot = open_slot
+        self._roster = Roster(open_slot, settings.workers, elsewhere, "libx264" if self._refusal else "nvenc")
         self.metrics = metrics or Metrics()
         self._tries_holds = tries_holds
         self._waiting = WaitingJobs()
-        self._running: dict[str, Slot] = {}
+        self._running = self._roster.running
         self._verdicts: dict[str, Fault] = {}  # how the jobs that run and were told to stop are to end
         self._ended = asyncio.Event()
         self._job_s = 1.0  # how long recent jobs have taken on average
@@ -98,19 +101,15 @@ class Engine:
         """Open the slots and give them jobs until cancelled; then close them."""
         progress_address = str(self._places.scratch / "progress")
         with receiving(progress_address, self._take_progress):
-            slots = [self._open_slot(progress_address) for _ in range(self._settings.workers)]
             try:
-                if self._tries_holds and self.render_settings.encode.hold_pictures:
-                    await self._try_held_pictures(slots[0])
-                async with asyncio.TaskGroup() as serving:
-                    for slot in slots:
-                        serving.create_task(self._serve(slot))
+                await self._roster.run(progress_address, self._serve, self._try_held_pictures)
             finally:
                 self._waiting.cancel_timers()
-                await asyncio.shield(asyncio.gather(*(asyncio.to_thread(slot.close) for slot in slots)))
 
     async def _try_held_pictures(self, slot: Slot) -> None:
         """Have every job encode its holds frame by frame where the self-test of held pictures fails."""
+        if not (self._tries_holds and self.render_settings.encode.hold_pictures):
+            return
         if refused := await slot.held_pictures_refusal(self.render_settings.encode):
             findings = {"hold_pictures": False, "hold_pictures_refusal": refused}
             encode = self.render_settings.encode.model_copy(update=findings)
@@ -201,7 +200,7 @@ class Engine:
         if trouble := self._disk_trouble():
             raise StorageFull(f"the daemon's disk {trouble}; try again later")
         if self._queue_room() == 0:
-            most, wait_s = self._settings.max_queued, self._job_s / self._settings.workers
+            most, wait_s = self._settings.max_queued, self._job_s / max(1, self._roster.count)
             raise QueueFull(
                 f"expected at most {most} jobs to wait, found {self._store.count(State.QUEUED)}; "
                 f"the next place is free in about {max(1, round(wait_s))} s"
@@ -222,7 +221,7 @@ class Engine:
             )
 
     def _queue_room(self) -> int:
-        idle = self._settings.workers - len(self._running)
+        idle = self._roster.count - len(self._running)
         return max(0, self._settings.max_queued + idle - self._store.count(State.QUEUED))
 
     def _disk_trouble(self) -> str | None:
@@ -277,7 +276,8 @@ class Engine:
         except StillreelError as error:
             ending = error.fault()
         else:
-            ending = await slot.run(task)
+            earlier = await asyncio.to_thread(finished.take, task) if job.setback else None
+            ending = self._verdicts.get(job.id) or earlier or await slot.run(task)
         job = self._store.live(job.id) or job  # with its latest progress
         after = outcome.apply_ending(job, task, ending, self._settings.attempts)
         while True:
@@ -373,10 +373,12 @@ class Engine:
         states = [State(name) for name in query.states]
         return [self.status(job) for job in self._store.newest(states, query.limit, owner)]
 
+    @property
+    def _refusal(self) -> str | None:
+        return self.render_settings.gpus.refusal if self.render_settings.gpus else NO_GPU_ENCODER
+
     def health(self) -> Health:
-        gpus = self.render_settings.gpus
-        refusal = gpus.refusal if gpus else NO_GPU_ENCODER
-        reasons = []
+        refusal, reasons = self._refusal, list[str]()
         if self._waiting.is_closed:
             reasons.append("the daemon is stopping")
         if trouble := self._disk_trouble():
@@ -388,7 +390,8 @@ class Engine:
             version=VERSION,
             ready=not reasons,
             reasons=tuple(reasons),
-            workers=self._settings.workers,
+            workers=self._roster.count,
+            slots=self._roster.by_node(),
             jobs_running=len(self._running),
             jobs_queued=self._store.count(State.QUEUED),
             encoder="libx264" if refusal else "nvenc",
@@ -403,7 +406,7 @@ class Engine:
             is_ready=self.room() > 0,
             queued=Counter(job.priority for job in waiting),
             running=len(self._running),
-            workers=self._settings.workers,
+            workers=self._roster.count,
             outputs_bytes=self._store.video_bytes(),
             uptime_s=uptime_s,
             oldest_queued_s=max([0.0, *(now - job.accepted_at for job in waiting)]),
@@ -412,6 +415,7 @@ class Engine:
             webhooks_pending=self._store.webhooks_pending(),
             spool_claims=spool_claims,
             spool_backlog=spool_backlog,
+            slots=self._roster.by_node(),
         )
 
     async def updates(self, job_id: str, heartbeat_s: float) -> AsyncIterator[Job]:

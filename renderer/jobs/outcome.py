@@ -22,9 +22,11 @@ from renderer.config import RenderSettings
 from renderer.disk import is_full, sync, write_failure
 from renderer.errors import NotSupported, WorkerLost
 from renderer.jobs.job import Job, State
+from renderer.jobs.slots import finished
 from renderer.jobs.slots.base import AttemptLost, Destination, Ending, RenderTask
 from renderer.jobs.slots.reach import Reach
 from renderer.net.objects import check_output
+from renderer.version import VERSION
 from renderer.work import RenderJob, RenderReport
 
 log = logging.getLogger(__name__)
@@ -104,7 +106,8 @@ class Places:
                 if directory.name not in files:
                     shutil.rmtree(directory, ignore_errors=True)
         unknown = []
-        for directory in self.outputs.iterdir():
+        taken_up = {job.output for job in unfinished if finished.lies_in(job.output)}
+        for directory in sorted({*self.outputs.iterdir()} - taken_up):
             try:
                 size_bytes = (directory / VIDEO_NAME).stat().st_size
             except OSError:
@@ -118,6 +121,7 @@ class Places:
     def clean(self, job: Job) -> None:
         """Remove what a finished job needs no more; what a disk that is read-only keeps is noted in `uncleaned`."""
         self.uncleaned.discard(job.id)
+        finished.forget(job.output)
         try:
             if job.files:
                 _remove(self.attachments / job.files.name)
@@ -156,32 +160,26 @@ def _say_lost(known: int, unknown: Sequence[int], brought: int) -> None:
     log.warning(words, known, len(unknown), sum(unknown), brought, extra={"action": "store_lost"})
 
 
-def prepare(job: Job) -> Path:
-    """Make the directory for a job's video, and return the name that this attempt writes to.
-
-    Raises:
-        OutputFailed, StorageFull: it cannot be made.
-    """
-    try:
-        job.output.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError as error:
-        raise write_failure(error.errno, error.strerror) from error
-    return job.output / f"{_ATTEMPT}{job.attempts}-{uuid.uuid4().hex[:8]}.mp4"
-
-
 def task_for(job: Job, work: RenderJob, render: RenderSettings) -> RenderTask:
-    """Return the task of an attempt at a job.
+    """Return the task of an attempt at a job; the directory for its video is made, and it has a name of its own there.
 
     Raises:
         OutputFailed, StorageFull: no directory can be made for its video.
         JobError: its video may not become the object that was asked for, as the settings are now.
     """
-    wanted, destination = work.request.output, None
+    wanted, destination, content = work.request.output, None, ""
     if wanted:
         check_output(wanted.url, render.outputs.allow_objects)
         destination = Destination(wanted.url, _mark(job))
+    else:
+        content = hashlib.sha256(f"{VERSION} {_mark(job)} {job.digest}".encode()).hexdigest()[:32]
+    try:
+        job.output.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise write_failure(error.errno, error.strerror) from error
+    output = job.output / f"{_ATTEMPT}{job.attempts}-{uuid.uuid4().hex[:8]}.mp4"
     is_private = not job.is_kept_elsewhere
-    return RenderTask(job.id, work, prepare(job), render, is_private=is_private, destination=destination)
+    return RenderTask(job.id, work, output, render, is_private, destination, content)
 
 
 def _mark(job: Job) -> str:

@@ -3,10 +3,10 @@
 A daemon whose counts nobody can read keeps none: Prometheus' client takes 2 MB and a thirtieth of a second to import.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from protocol.schema import RenderResult
+from protocol.schema import NodeSlots, RenderResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +23,7 @@ class Snapshot:
         webhooks_pending: how many calls about finished jobs have not been acknowledged yet.
         spool_claims: manifests of the manifest directory that it has claimed; None without that door.
         spool_backlog: manifests that no daemon had claimed at the last look; None without that door.
+        slots: where jobs may run; this machine, and the nodes that are there now.
     """
 
     is_ready: bool
@@ -37,6 +38,7 @@ class Snapshot:
     webhooks_pending: int = 0
     spool_claims: int | None = None
     spool_backlog: int | None = None
+    slots: Sequence[NodeSlots] = ()
 
 
 class Metrics:

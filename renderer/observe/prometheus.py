@@ -8,7 +8,7 @@ Figures about the daemon's own process have the names that every Prometheus clie
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import (
@@ -25,7 +25,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from protocol.errors import ERRORS
-from protocol.schema import RenderResult
+from protocol.schema import NodeSlots, RenderResult
 from renderer.observe.metrics import Metrics, Snapshot
 from renderer.processes import resident_below
 from renderer.version import VERSION
@@ -201,7 +201,19 @@ def _gauges(now: Snapshot) -> list[Metric]:
         "uptime_seconds": ("Since the daemon was started", now.uptime_s),
     }
     known = [(name, words, float(value)) for name, (words, value) in single.items() if value is not None]
-    return [queued, *(GaugeMetricFamily(f"stillreel_{name}", words, value) for name, words, value in known)]
+    known_families = (GaugeMetricFamily(f"stillreel_{name}", words, value) for name, words, value in known)
+    return [queued, *_slots(now.slots), *known_families]
+
+
+def _slots(nodes: Sequence[NodeSlots]) -> list[Metric]:
+    """Return how many slots there are and how many are busy; the nodes are the operator's, and so they are few."""
+    labels = ["node", "encoder"]
+    slots = GaugeMetricFamily("stillreel_slots", "Most jobs that run at once, by machine and encoder", labels=labels)
+    busy = GaugeMetricFamily("stillreel_slots_busy", "Jobs that run, by machine and encoder", labels=labels)
+    for each in nodes:
+        slots.add_metric([each.node or "local", each.encoder], each.slots)
+        busy.add_metric([each.node or "local", each.encoder], each.busy)
+    return [slots, busy]
 
 
 def _one_of(values: Collection[str], value: str) -> str:

@@ -16,6 +16,9 @@ LATE = "late.ppm"  # ends the url of a picture that does not come before the slo
 class FakeSlot:
     """Renders nothing: writes a file of a few bytes, and reports what the request asks for."""
 
+    node = ""
+    encoder = None
+
     def __init__(self, progress_address: str) -> None:
         self.begun: list[str] = []
         self.goes_on = asyncio.Event()

@@ -30,7 +30,7 @@ def run(places: Places, **fields: object) -> Job:
 
 def tasked(job: Job, content: bytes = b"video") -> RenderTask:
     """An attempt that has written its video."""
-    task = RenderTask(job.id, make_work(), outcome.prepare(job), SETTINGS)
+    task = outcome.task_for(job, make_work(), SETTINGS)
     task.output.write_bytes(content)
     return task
 
@@ -51,7 +51,7 @@ def test_a_report_gives_the_video_its_name_and_ends_the_job(places: Places) -> N
 
 def test_every_attempt_writes_under_a_name_of_its_own(places: Places) -> None:
     job = run(places, attempts=1)
-    names = {outcome.prepare(job).name for _ in range(10)}
+    names = {outcome.task_for(job, make_work(), SETTINGS).output.name for _ in range(10)}
     assert len(names) == 10
     assert all(name.startswith(".attempt-1-") and name.endswith(".mp4") for name in names)
 

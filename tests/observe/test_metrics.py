@@ -14,7 +14,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from protocol.errors import ERRORS
-from protocol.schema import File, Health, RenderResult
+from protocol.schema import File, Health, NodeSlots, RenderResult
 from renderer import render
 from renderer.observe.logs import JsonFormatter, TextFormatter
 from renderer.observe.metrics import Snapshot
@@ -36,6 +36,10 @@ SNAPSHOT = Snapshot(
     webhooks_pending=5,
     spool_claims=7,
     spool_backlog=300,
+    slots=(
+        NodeSlots(node=None, encoder="libx264", slots=1, busy=1),
+        NodeSlots(node="alpha", encoder="nvenc", slots=3, busy=1),
+    ),
 )
 RESULT = RenderResult(
     video=File(url="file:///x/video.mp4", file_name="video.mp4", file_size=5000),
@@ -183,6 +187,10 @@ def test_the_gauges_are_read_when_they_are_asked_for(metrics: PrometheusMetrics)
         ("stillreel_ready", ()): 1,
         ("stillreel_jobs_queued", (("priority", "normal"),)): 3,
         ("stillreel_jobs_queued", (("priority", "low"),)): 40,
+        ("stillreel_slots", (("encoder", "libx264"), ("node", "local"))): 1,
+        ("stillreel_slots", (("encoder", "nvenc"), ("node", "alpha"))): 3,
+        ("stillreel_slots_busy", (("encoder", "libx264"), ("node", "local"))): 1,
+        ("stillreel_slots_busy", (("encoder", "nvenc"), ("node", "alpha"))): 1,
         ("stillreel_jobs_running", ()): 2,
         ("stillreel_workers", ()): 4,
         ("stillreel_oldest_queued_seconds", ()): 90.5,

@@ -18,14 +18,20 @@ async function showHealth() {
     return setText(byId("health"), { lost: "No answer", locked: "A key is needed" }[feed.link] ?? "Connecting");
   }
   try {
-    const { status, ready, reasons, version, workers, encoder } = await health();
+    const { status, ready, reasons, version, workers, slots = [], encoder } = await health();
     byId("health-dot").dataset.state = ready ? "ready" : "away";
     const idle = status === "draining" ? "Stopping" : reasons?.join("; ") || "Not ready";
-    setText(byId("health"), ready ? `Ready, ${encoder}, ${plural(workers, "worker")}` : idle);
+    setText(byId("health"), ready ? `Ready, ${encoder}, ${plural(workers, "worker")}${onNodes(slots)}` : idle);
     setText(byId("version"), `stillreel ${version}`);
   } catch {
     setText(byId("health"), "No answer");
   }
+}
+
+// Where the workers are, if some are on nodes of a cluster.
+function onNodes(slots) {
+  const places = slots.map(({ node, encoder, slots: count }) => `${count} ${node ? `on ${node}, ${encoder}` : "here"}`);
+  return slots.some(({ node }) => node) ? `: ${places.join("; ")}` : "";
 }
 
 async function examine() {

@@ -1,10 +1,12 @@
 """The seam between the engine and the places where attempts at jobs run.
 
 A slot takes one task at a time, and says how the attempt has ended. It knows nothing of queues, states or stores, so
-that a slot on another machine need not know them either. tests/jobs/test_slot_conformance.py holds every slot to the
-promises that are made here.
+that a slot on another machine need not know them either. tests/jobs/slots/test_slot_conformance.py holds every slot to
+the promises that are made here.
 
 The progress of an attempt goes as datagrams to the address that the slot was opened with (progress.py).
+
+Slots on this machine are opened once and stay. Those elsewhere come and go with the machines that offer them.
 """
 
 import asyncio
@@ -38,6 +40,8 @@ class RenderTask:
         output: where the video is written; nothing is there before, and its directory exists.
         is_private: the video is for the daemon's user alone, whatever the umask.
         destination: what the video becomes in place of a file.
+        content: names what the video is made from, so that an attempt which has finished unheard of is found by it
+            (finished.py); empty where nobody would look for it.
     """
 
     job_id: str
@@ -46,6 +50,7 @@ class RenderTask:
     settings: RenderSettings
     is_private: bool = False
     destination: Destination | None = None
+    content: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +69,26 @@ class AttemptLost:
 Ending = RenderReport | Fault | AttemptLost
 
 
+class Gone(Exception):
+    """A place on another machine that has left, and does not come back."""
+
+
 class Slot(Protocol):
     """One place where one attempt runs at a time; used on one loop.
 
     `prepare`, then `run` for one task after the other, then `close`, when no `run` is under way. `stop` and `heard` may
     come at any time before that.
+
+    Attributes:
+        node: the name of the machine where it is; empty for this one.
+        encoder: what encodes there, "nvenc" or "libx264"; None: as the findings about this machine say.
     """
+
+    @property
+    def node(self) -> str: ...
+
+    @property
+    def encoder(self) -> str | None: ...
 
     async def prepare(self) -> None:
         """Get ready for a task, so that the next `run` begins at once; harmless when the slot is ready already.
@@ -86,7 +105,8 @@ class Slot(Protocol):
     async def run(self, task: RenderTask) -> Ending:
         """Run one attempt to its end; the slot is ready for another task afterwards, whatever the ending.
 
-        Nothing of the attempt works on once this has returned. The ending is a report, and the video lies at
+        Nothing of the attempt works on once this has returned, unless it ran on another machine that is out of reach:
+        what that one may still write is under a name of its own. The ending is a report, and the video lies at
         `task.output`, or is the object that `task.destination` names; a fault, if the job or a time limit ended it; or
         AttemptLost, if the place was lost. Never an exception, but for a cancel, after which only `close` may follow.
         """
@@ -125,3 +145,13 @@ async def ready_until(slot: Slot, work_comes: Callable[[], Awaitable[_Work]]) ->
         finally:
             coming.cancel()
             losing.cancel()
+
+
+class Elsewhere(Protocol):
+    """Slots on other machines, which join and leave while the daemon runs."""
+
+    async def run(self, progress_address: str, join: Callable[[Slot], None], leave: Callable[[Slot], None]) -> None:
+        """Tell of every slot that is there from now on, and of every one that is gone, until cancelled.
+
+        A slot that has left gets no further task: to prepare it raises Gone. It is closed by whom it was told to.
+        """

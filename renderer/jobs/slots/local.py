@@ -69,6 +69,9 @@ def local_slots(
 class LocalSlot:
     """A worker process that is given one job at a time; `prepare()` starts it."""
 
+    node: Final = ""
+    encoder: Final = None
+
     def __init__(
         self,
         settings: EngineSettings,

