@@ -21,6 +21,7 @@ from benchmarks.tables import (
     overhead_table,
     pareto_table,
     polling_table,
+    ray_table,
     startup_table,
     throughput_table,
     work_table,
@@ -184,6 +185,22 @@ def write_readme(folder: Folder = RESULTS, into: Annotated[Path, typer.Option(he
     report = _save(Report(machine=this_machine(), works=tuple(works), throughput=found), "readme", folder)
     readme.write_tables(report, into)
     _plotted(plots.plot_holds(_save(readme.plotted(report), "holds", folder), folder / "holds.png"))
+
+
+@app.command()
+def ray(
+    workload: Annotated[str, typer.Argument(help="Name; see `list`.")] = "8x24-720p",
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs timed in each round.")] = 200,
+    rounds: Rounds = 3,
+    folder: Folder = RESULTS,
+) -> None:
+    """Time jobs through a Ray cluster on this machine against the same jobs in a daemon's own workers."""
+    from benchmarks.on_ray import measure_ray  # noqa: PLC0415 - brings the renderer in, which only this needs
+
+    with err.status("") as status:
+        found = measure_ray(_find(workload), jobs, rounds, status.update)
+    out.print(ray_table(found))
+    _save(Report(machine=this_machine(), on_ray=found), "ray", folder)
 
 
 @app.command()

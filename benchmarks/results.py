@@ -229,6 +229,21 @@ class Throughput(_Model):
     daemon_times_accurate: Spread
 
 
+class OnRay(_Model):
+    """What jobs take through a Ray cluster on this machine, beside a daemon's own workers on the same cores.
+
+    Attributes:
+        ray_times_local_s: how many times as long the jobs took through Ray, round by round.
+    """
+
+    work: str
+    slots: int
+    jobs: int
+    local_jobs_per_s: tuple[float, ...]
+    ray_jobs_per_s: tuple[float, ...]
+    ray_times_local_s: Spread
+
+
 class Polling(_Model):
     """What a daemon's jobs take while clients ask over HTTP for a status, beside the same jobs alone.
 
@@ -311,6 +326,7 @@ class Report(_Model):
     under_load: Load | None = None
     throughput: Throughput | None = None
     codings: tuple[Coding, ...] = ()
+    on_ray: OnRay | None = None
     polled: tuple[Polling, ...] = ()
     behind_curve: Curve | None = None
     startup: Startup | None = None

@@ -10,6 +10,7 @@ from benchmarks.results import (
     Coding,
     Curve,
     Load,
+    OnRay,
     Overhead,
     PeerResult,
     Polling,
@@ -159,6 +160,16 @@ def pareto_table(codings: Sequence[Coding]) -> Table:
         at = (f"{coding.sizes[metric] * 100:.1f} % @ {coding.crfs[metric]:.1f}" for metric in coding.sizes)
         ms = f"{coding.cpu_s / coding.stills * 1000:.1f}"
         table.add_row(coding.preset, str(coding.hold), coding.options, coding.kind, ms, *at)
+    return table
+
+
+def ray_table(found: OnRay) -> Table:
+    """Return what a cluster costs."""
+    table = Table(f"{found.jobs} jobs of {found.work}, {found.slots} slots", "", box=None, title_justify="left")
+    table.add_row("in the daemon's own workers", f"{_median(found.local_jobs_per_s)} jobs/s")
+    table.add_row("through Ray", f"{_median(found.ray_jobs_per_s)} jobs/s")
+    ratio = found.ray_times_local_s
+    table.add_row("time, times that of the workers", f"{ratio.median:.3f} ({ratio.least:.3f} to {ratio.most:.3f})")
     return table
 
 
