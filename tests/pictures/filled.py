@@ -5,6 +5,7 @@ memory which it never wrote gives another picture under another byte. Blocks up 
 fresh pages from the kernel are zero under any filling.
 """
 
+import hashlib
 import os
 import select
 import struct
@@ -31,16 +32,17 @@ class Died(Exception):
 class Child:
     """One process that decodes files, one after the other."""
 
-    def __init__(self, fill: int) -> None:
+    def __init__(self, fill: int, of: str = "pictures") -> None:
         self.environment = os.environ | {
             "GLIBC_TUNABLES": f"glibc.malloc.perturb={fill}:glibc.malloc.mmap_threshold={32 << 20}",
             "PYTHONPATH": str(_ROOT),
         }
+        self._of = of
         self._start()
 
     def _start(self) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.pictures.filled"],
+            [sys.executable, "-m", "tests.pictures.filled", self._of],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -49,7 +51,7 @@ class Child:
         )
 
     def outcome(self, data: bytes) -> str:
-        """Return a digest of the picture, or the words of the refusal.
+        """Return a digest of the picture or the sound, or the words of the refusal.
 
         Raises:
             Died: the process ended or hung; another one is there for the next file.
@@ -108,26 +110,43 @@ class Pair:
         """
         first, second = (child.outcome(data) for child in self._children)
         if first != second:
-            raise AssertionError(f"the picture depends on what was in memory before: {first} and {second}")
+            raise AssertionError(f"what comes out depends on what was in memory before: {first} and {second}")
         return first
 
 
 @contextmanager
-def pair() -> Iterator[Pair]:
+def pair(of: str = "pictures") -> Iterator[Pair]:
+    """Lend two children that decode pictures, or sounds."""
     with ExitStack() as stack:
-        children = [Child(fill) for fill in FILLS]
+        children = [Child(fill, of) for fill in FILLS]
         for child in children:
             stack.callback(child.close)
         yield Pair(children)
 
 
-def main() -> None:
-    """Decode what comes on standard input, in the child."""
-    import hashlib
-
-    from renderer.errors import JobError
+def _picture(data: bytes) -> str:
     from renderer.pictures.decode import decode
 
+    picture = decode(data, background=(10, 20, 30), max_pixels=MAX_PIXELS)
+    return f"shows {picture.size} {hashlib.blake2b(picture.pixels.data, digest_size=12).hexdigest()}"
+
+
+def _sound(data: bytes) -> str:
+    from renderer.pictures.marks import Marks
+    from renderer.sound.decode import Reading, read_header
+
+    digest, size = hashlib.blake2b(digest_size=12), 0
+    for piece in Reading(read_header(data, 0, Marks()), Marks()):
+        digest.update(piece.tobytes())
+        size += piece.shape[1]
+    return f"sounds {size} {digest.hexdigest()}"
+
+
+def main() -> None:
+    """Decode what comes on standard input, in the child."""
+    from renderer.errors import JobError
+
+    decoded = _sound if sys.argv[1:] == ["sounds"] else _picture
     stream, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "w")
     os.dup2(
         2, 1
@@ -135,8 +154,7 @@ def main() -> None:
     while head := stream.read(4):
         data = stream.read(struct.unpack("<I", head)[0])
         try:
-            picture = decode(data, background=(10, 20, 30), max_pixels=MAX_PIXELS)
-            answer = f"shows {picture.size} {hashlib.blake2b(picture.pixels.data, digest_size=12).hexdigest()}"
+            answer = decoded(data)
         except JobError as error:
             answer = f"refuses: {type(error).__name__}: {error}"
         answers.write(" ".join(answer.split()) + "\n")
