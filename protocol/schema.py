@@ -28,7 +28,6 @@ from protocol.objects import checked_object
 
 FPS_MIN, FPS_MAX = 1, 120
 AUTO_FPS = "auto"
-MOST_TRACKS = 16
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 ResizeMode = Literal["pad", "crop", "stretch"]
@@ -112,6 +111,7 @@ Fps = Annotated[int | float | str, BeforeValidator(_check_fps)]
 Moment = Annotated[float, Field(ge=0, le=2**31 - 1, allow_inf_nan=False), _no_boolean("float_type")]
 Fade = Annotated[float, Field(ge=0, le=300, allow_inf_nan=False), _no_boolean("float_type")]
 Decibels = Annotated[float, Field(ge=-100, le=60, allow_inf_nan=False), _no_boolean("float_type")]
+Lufs = Annotated[float, Field(ge=-70, le=-5, allow_inf_nan=False), _no_boolean("float_type")]
 BitRate = Annotated[int, Field(ge=8000, le=512_000), _no_boolean("int_type")]
 AtLeastOne = Annotated[
     tuple[_Item, ...],
@@ -121,11 +121,7 @@ AtLeastOne = Annotated[
 ]
 
 
-Tracks = Annotated[
-    tuple[_Item, ...],
-    BeforeValidator(at_most(MOST_TRACKS)),
-    Field(json_schema_extra={"maxItems": MOST_TRACKS}),
-]
+Tracks = Annotated[tuple[_Item, ...], BeforeValidator(at_most(16)), Field(json_schema_extra={"maxItems": 16})]
 
 
 class _Answer(BaseModel):
@@ -180,6 +176,13 @@ class AudioTrack(_Strict):
     gain_db: Decibels = 0.0
 
 
+class Loudness(_Strict):
+    """How loud the sound is made, by EBU R128."""
+
+    target_lufs: Lufs = -14.0
+    true_peak_db: Annotated[float, Field(ge=-9, le=0), _no_boolean("float_type")] = -1.0
+
+
 class RenderRequest(_Strict):
     """An ordered list of stills and how to show them."""
 
@@ -225,6 +228,7 @@ class RenderRequest(_Strict):
     )
     audio: Tracks[AudioTrack] = Field((), description="sounds under the stills, mixed")
     length: LengthRule = Field("stills", description="what the video is as long as; docs/sound.md says what gives way")
+    loudness: Loudness | None = None
     audio_codec: AudioCodec = Field("aac", description="opus is for .mp4 and .m4v; fewer players know it there")
     audio_bitrate: BitRate = Field(192_000, description="of the video's sound, in bits per second")
     sync_mode: bool = Field(False, description="true: the video's bytes come with the answer")
@@ -326,10 +330,7 @@ class Sound(_Answer):
     codec: AudioCodec
     channels: int
     sample_rate: int
-    duration: float = Field(
-        description="seconds from the video's start to the end of the last sound, before it was cut or padded; "
-        "where it was cut within a file, as that file says"
-    )
+    duration: float = Field(description="seconds to the end of the last sound, before it was cut or padded")
     stills_duration: float = Field(description="seconds of the stills, before they followed the sound")
 
 

@@ -23,6 +23,8 @@ from renderer.sound.decode import RATE, Reading, Samples, SoundFile, with_tail
 
 PIECE: Final = RATE
 CEILING: Final = 10 ** (-1 / 20)
+_TAPS: Final = np.arange(-12, 13)
+_BETWEEN: Final = [np.sinc(_TAPS - share / 4) * np.hanning(len(_TAPS) + 2)[1:-1] for share in (1, 2, 3)]
 _AHEAD: Final = RATE // 50  # samples that the limiter looks ahead, and back
 
 
@@ -155,24 +157,34 @@ def mixed(tracks: Sequence[Placed], total: int) -> Iterator[Samples]:
         yield sum_
 
 
-def limited(pieces: Iterable[Samples], ceiling: float) -> Iterator[Samples]:
-    """Turn the sound down around peaks above the ceiling, so that none is left; nothing is delayed."""
+def limited(pieces: Iterable[Samples], ceiling: float, *, is_true: bool = False) -> Iterator[Samples]:
+    """Turn the sound down around peaks above the ceiling, so that none is left; nothing is delayed.
+
+    Args:
+        is_true: peaks between samples count too (ITU-R BS.1770-5, annex 2).
+    """
     before: Samples | None = None
     now: Samples | None = None
     for after in chain(pieces, (None,)):
         if now is not None:
-            yield _turned_down(before, now, after, ceiling)
+            yield _turned_down(before, now, after, ceiling, is_true=is_true)
         before, now = now, after
 
 
-def _turned_down(before: Samples | None, now: Samples, after: Samples | None, ceiling: float) -> Samples:
+def _turned_down(
+    before: Samples | None, now: Samples, after: Samples | None, ceiling: float, *, is_true: bool
+) -> Samples:
     """Return `now` with the gain that its peaks, and those just before and after it, ask for."""
     around = [np.zeros((len(now), 2 * _AHEAD), np.float32), now, np.zeros((len(now), 2 * _AHEAD), np.float32)]
     if before is not None:
         around[0] = before[:, -2 * _AHEAD :]
     if after is not None:
         around[2] = after[:, : 2 * _AHEAD]
-    peaks = np.abs(np.concatenate(around, axis=1)).max(axis=0)
+    whole = np.concatenate(around, axis=1)
+    peaks = np.abs(whole).max(axis=0)
+    for taps in _BETWEEN if is_true else ():
+        for channel in whole:
+            peaks = np.maximum(peaks, np.abs(np.convolve(channel, taps, "same")))
     if peaks.max() <= ceiling:
         return now
     allowed = ceiling / np.maximum(peaks.astype(np.float64), ceiling)

@@ -25,6 +25,7 @@ from renderer.errors import EncodeFailed, JobError, NotSupported, SoundDamaged, 
 from renderer.pictures.fetch import Fetcher
 from renderer.pictures.marks import Marks
 from renderer.sound.decode import RATE, Samples, SoundFile, read_header
+from renderer.sound.loudness import Evened
 from renderer.sound.mix import CEILING, Placed, limited, mixed
 from renderer.timeline import LengthLimits, Timeline, check_length, following, has_no_time
 
@@ -165,11 +166,22 @@ class Tracks:
         Raises:
             JobError: a sound is at fault.
         """
-        [first, *others] = self._request.audio
-        pairs = zip(self._request.audio, self.files, strict=True)
-        placed = [Placed(track, file, total, self._marks) for track, file in pairs]
-        yield from limited(mixed(placed, total), CEILING if others or first.gain_db > 0 else _FULL_SCALE)
-        self.warnings = (*self._silence(total), *(warning for each in placed for warning in each.warnings()))
+        placed: list[Placed] = []
+
+        def mix() -> Iterator[Samples]:
+            pairs = zip(self._request.audio, self.files, strict=True)
+            placed[:] = [Placed(track, file, total, self._marks) for track, file in pairs]
+            return mixed(placed, total)
+
+        warnings: tuple[ResultWarning, ...] = ()
+        if self._request.loudness is None:
+            [first, *others] = self._request.audio
+            yield from limited(mix(), CEILING if others or first.gain_db > 0 else _FULL_SCALE)
+        else:
+            evened = Evened(mix, self._request.loudness)
+            yield from evened.pieces()
+            warnings = evened.warnings
+        self.warnings = (*self._silence(total), *(each for track in placed for each in track.warnings()), *warnings)
         self.duration_s = self._measured_s or Fraction(max(each.end for each in placed), RATE)
 
     def _silence(self, total: int) -> Iterator[ResultWarning]:

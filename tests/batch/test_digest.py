@@ -73,6 +73,7 @@ def test_the_defaults_are_those_of_this_output_format() -> None:
         "timecode": None,
         "audio": (),
         "length": "stills",
+        "loudness": None,
         "audio_codec": "aac",
         "audio_bitrate": 192_000,
         "sync_mode": False,

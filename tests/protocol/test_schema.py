@@ -48,6 +48,7 @@ def test_defaults_are_the_documented_ones():
         "timecode": None,
         "audio": (),
         "length": "stills",
+        "loudness": None,
         "audio_codec": "aac",
         "audio_bitrate": 192_000,
         "sync_mode": False,

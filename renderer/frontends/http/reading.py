@@ -31,7 +31,7 @@ from renderer.errors import InvalidRequest, StillreelError, TooManyImages
 from renderer.frontends.documents import cost_bytes, read_aside
 from renderer.frontends.http.links import Caller
 from renderer.frontends.http.responses import REQUEST_ID
-from renderer.frontends.http.schema import AudioTrack, ImageFrame, ImagesToVideoInput, Output
+from renderer.frontends.http.schema import AudioTrack, ImageFrame, ImagesToVideoInput, Loudness, Output
 from renderer.intake import invalid
 
 _WORDS_MAX: Final = 300
@@ -97,6 +97,7 @@ def _unknown(document: Any) -> Iterator[tuple[Loc, str]]:
     """Yield the places of unknown fields, each with a suggestion of what may have been meant."""
     yield from _unknown_in(document, ImagesToVideoInput, ())
     yield from _unknown_in(document.get("output") or {}, Output, ("output",))
+    yield from _unknown_in(document.get("loudness") or {}, Loudness, ("loudness",))
     for name, model in (("images", ImageFrame), ("audio", AudioTrack)):
         for number, fields in enumerate(document.get(name, ())):
             yield from _unknown_in(fields, model, (name, number))

@@ -28,6 +28,12 @@ class AudioTrack(schema.AudioTrack):
     model_config = ConfigDict(extra="ignore")
 
 
+class Loudness(schema.Loudness):
+    """How loud the sound is made, by EBU R128."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
 EXAMPLE: dict[str, Any] = {
     "images": [
         {"url": "https://example.com/first.png", "frames": 24},
@@ -44,6 +50,7 @@ class ImagesToVideoInput(schema.RenderRequest):
 
     images: schema.AtLeastOne[ImageFrame]
     output: Output | None = Field(None, description="the object that the video becomes; not with sync_mode")
+    loudness: Loudness | None = None
     audio: schema.Tracks[AudioTrack] = Field((), description="sounds under the stills, mixed")
 
 
