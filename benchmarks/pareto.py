@@ -61,7 +61,7 @@ _CRF, _TRIED = 20, (17, 20, 23)
 
 
 @dataclass(frozen=True, slots=True)
-class _Point:
+class Point:
     """One coding of all stills: its size, its processor time and what it shows."""
 
     crf: int
@@ -96,7 +96,7 @@ class _Stills:
         self._pictures = task.folder / "stills.nv12"
         subprocess.run(stills_as_nv12(task, self._pictures), check=True)
 
-    def coded(self, crf: int, options: str | None) -> _Point:
+    def coded(self, crf: int, options: str | None) -> Point:
         """Code each still once, with the options, or every frame if there are none."""
         work = self._task.work
         plan = plan_stream(Timeline(Fraction(FPS), work.holds), range(len(work.holds)), 10 * FPS, self._preset)
@@ -108,7 +108,7 @@ class _Stills:
         output = self._task.folder / "coded.h264"
         cpu_s = self._run(command, output, (work.hold or 1) if held is None else 1)
         quality = judge(output, work, one_frame_each=held is not None, is_vmaf_clipped=False)
-        return _Point(crf, output.stat().st_size, cpu_s, quality)
+        return Point(crf, output.stat().st_size, cpu_s, quality)
 
     def _run(self, command: Sequence[str], output: Path, times: int) -> float:
         """Give every still to the command so many times; return the command's processor time."""
@@ -137,8 +137,8 @@ _METRICS: dict[str, Callable[[Quality], float]] = {
 }
 
 
-def _coding(work: Workload, preset: Preset, name: str, held: _Point, points: Sequence[_Point]) -> Coding:
-    at = {metric: _reached(points, measure, measure(held.quality)) for metric, measure in _METRICS.items()}
+def _coding(work: Workload, preset: Preset, name: str, held: Point, points: Sequence[Point]) -> Coding:
+    at = {metric: reached(points, measure, measure(held.quality)) for metric, measure in _METRICS.items()}
     return Coding(
         kind=work.name,
         preset=preset,
@@ -153,7 +153,7 @@ def _coding(work: Workload, preset: Preset, name: str, held: _Point, points: Seq
     )
 
 
-def _reached(points: Sequence[_Point], measure: Callable[[Quality], float], wanted: float) -> tuple[float, float]:
+def reached(points: Sequence[Point], measure: Callable[[Quality], float], wanted: float) -> tuple[float, float]:
     """Return the size and the crf at which the wanted quality is reached; beyond the points along the nearest two."""
     finest_last = sorted(points, key=lambda point: measure(point.quality))
     here = sum(measure(point.quality) < wanted for point in finest_last[1:-1])

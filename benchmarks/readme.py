@@ -70,7 +70,7 @@ def write_tables(report: Report, readme: Path = README) -> None:
     if not found:
         raise ValueError(f"{readme.name}: expected a line {BEGIN} and after it a line {END}")
     tables = "\n\n".join("\n".join(lines) for lines in (_speed(report), _quality(report)))
-    readme.write_text(f"{before}{BEGIN}\n{tables}\n{END}{after}", encoding="utf-8")
+    readme.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}", encoding="utf-8")
 
 
 def _speed(report: Report) -> Iterator[str]:

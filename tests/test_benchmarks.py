@@ -6,15 +6,15 @@ import av
 import cv2
 import pytest
 
-from benchmarks import readme, workloads
+from benchmarks import pareto, readme, workloads
 from benchmarks.compare import Plan, compare
 from benchmarks.measure import Memory, run
 from benchmarks.peers.base import Peer, lay_out
 from benchmarks.peers.catalogue import OURS, PEERS
 from benchmarks.peers.script import UNAVAILABLE
-from benchmarks.photographs import png_photographs
+from benchmarks.photographs import photographs, png_photographs
 from benchmarks.quality import examine, judge
-from benchmarks.results import Quality, Report, this_machine
+from benchmarks.results import CHOSEN, Quality, Report, this_machine
 from benchmarks.throughput import measure_throughput
 
 pytestmark = pytest.mark.timeout(60)
@@ -120,7 +120,7 @@ def test_readme_gets_the_tables_of_the_run(tmp_path: Path, monkeypatch: pytest.M
     assert "old" not in text
     assert text.startswith("Before.")
     assert text.endswith("After.\n")
-    speed, quality = text.split(readme.BEGIN)[1].split(readme.END)[0].split("\n\n")
+    speed, quality = text.split(readme.BEGIN)[1].split(readme.END)[0].strip().split("\n\n")
     assert [line.count("|") for line in speed.strip().splitlines()] == [7, 7, 7]
     assert "| four photographs | **" in speed
     assert [line.count("|") for line in quality.strip().splitlines()] == [12] * 5
@@ -129,6 +129,28 @@ def test_readme_gets_the_tables_of_the_run(tmp_path: Path, monkeypatch: pytest.M
 def test_two_workers_are_timed_beside_two_ffmpegs() -> None:
     found = measure_throughput(TINY, jobs=3, rounds=1)
     assert min(found.daemon_jobs_per_s + found.concat_jobs_per_s + found.accurate_jobs_per_s) > 0
+
+
+def test_options_are_weighed_at_equal_quality(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pareto, "KINDS", {"photographs": (photographs, 2)})
+    chosen, cavlc = pareto.measure_pareto("veryfast", 24, [CHOSEN, "CAVLC"], "tiny")
+    assert (chosen.stills, chosen.options, cavlc.options) == (2, CHOSEN, "CAVLC")
+    assert 0 < chosen.cpu_s < chosen.held_cpu_s
+    for metric in ("ssim", "vmaf", "rgb_psnr"):
+        assert 0.5 < chosen.sizes[metric] < cavlc.sizes[metric]  # the same pictures in more bytes
+        assert chosen.crfs[metric] == pytest.approx(cavlc.crfs[metric])
+
+
+def test_a_size_is_read_off_between_the_points_that_were_coded() -> None:
+    quality = Quality(
+        stills=1, ssim=0.9, vmaf=90, vmaf_least=90, edges=0, edges_wrong=0, colour="bt709 full", tagged=""
+    )
+    points = [
+        pareto.Point(crf, size_bytes, 1, quality.model_copy(update={"vmaf": vmaf}))
+        for crf, size_bytes, vmaf in ((17, 400, 96), (20, 200, 94), (23, 100, 90))
+    ]
+    for wanted, size_bytes, crf in ((94, 200, 20), (95, 200 * 2**0.5, 18.5), (92, 100 * 2**0.5, 21.5), (98, 800, 14)):
+        assert pareto.reached(points, lambda quality: quality.vmaf, wanted) == pytest.approx((size_bytes, crf))
 
 
 def test_memory_and_cpu_of_a_child_are_seen() -> None:
