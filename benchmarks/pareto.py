@@ -55,7 +55,6 @@ OPTIONS = {
     "CAVLC": "cabac=0",
     "subme=6, CAVLC": "subme=6:cabac=0",
     "no 8x8 transform": "no-8x8dct=1",
-    "no 4x4 blocks": "partitions=i8x8",
 }
 _CRF, _TRIED = 20, (17, 20, 23)
 

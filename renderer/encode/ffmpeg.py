@@ -31,10 +31,9 @@ _LEAST_HELD_GOP = 250
 # how complex a picture is, and the first one gets no offset (ratecontrol.c). With ipratio 1 that holds for an I picture
 # after a P picture as well.
 _NO_LOOK_AHEAD = ["mbtree=0", "rc-lookahead=0", "sync-lookahead=0", "qcomp=1", "ipratio=1"]
-# What one picture in place of a refined sequence needs; both cost no time (benchmarks/results/pareto.json). The filter
-# of blocks' edges smooths text, which x264's P pictures repair: without it below quantiser 22, slides and screenshots
-# are 9 to 22 % smaller at equal SSIM and RGB PSNR, photographs as large; above, it still hides blocks. A little less
-# adaptive quantisation saves 1 to 5 % at equal RGB PSNR and nothing at equal SSIM. ultrafast has neither.
+# What one picture in place of a refined sequence needs; neither costs time (measurements: docs/held-pictures.md). The
+# filter of blocks' edges smooths text, which x264's P pictures repair: there is none below quantiser 22, and above it
+# still hides blocks. A little less adaptive quantisation saves bytes at equal RGB PSNR and VMAF. ultrafast has neither.
 _FOR_ONE_PICTURE = ["deblock=-3,-3", "aq-strength=0.9"]
 # What x264 adds to crf under macroblock tree: 13.5 * (1 - qcomp), with qcomp 0.6.
 _TREE_STEPS = 5.4
