@@ -23,7 +23,8 @@ from tests.daemon_process import DaemonProcess, Gate, picture, request, starting
 from tests.manifest_directory import everybodys_directory
 from tests.served import APP, ENDPOINT
 
-DOCS = (Path(__file__).parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
+_DOCS = Path(__file__).parents[3] / "docs"
+DOCS, SEVERAL = ((_DOCS / name).read_text(encoding="utf-8") for name in ("operations.md", "several-daemons.md"))
 Require = Callable[[str, object, str], None]
 _NOBODY = 65534
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -33,6 +34,18 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def begun(place: Path, program: str, example: str) -> "subprocess.Popen[bytes]":
+    """Start nginx as a user without rights, with an example as what its `http` block holds."""
+    places = "".join(f"{name}_temp_path {place}/{name};" for name in _TEMPORARY)
+    file = place / "nginx.conf"
+    before = f"daemon off; pid {place}/nginx.pid; error_log stderr; events {{}}"
+    file.write_text(f"{before} http {{ access_log off; {places} {example} }}")
+    user: dict[str, Any] = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+    command = [shutil.copy(program, place), "-p", str(place), "-e", "stderr", "-c", str(file)]
+    with (place / "log").open("w") as log:
+        return subprocess.Popen(command, stderr=log, **user)
 
 
 class Proxied:
@@ -55,15 +68,8 @@ class Proxied:
         }.items():
             assert example.count(theirs) == 1
             example = example.replace(theirs, ours)
-        places = "".join(f"{name}_temp_path {place}/{name};" for name in _TEMPORARY)
-        file = place / "nginx.conf"
-        before = f"daemon off; pid {place}/nginx.pid; error_log stderr; events {{}}"
-        file.write_text(f"{before} http {{ access_log off; {places} {example} }}")
-        user = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-        command = [shutil.copy(program, place), "-p", str(place), "-e", "stderr", "-c", str(file)]
         self.log = place / "log"
-        with self.log.open("w") as log:
-            self.child = subprocess.Popen(command, stderr=log, **user)  # type: ignore[call-overload]
+        self.child = begun(place, program, example)
         self._headers = {"authorization": f"Key {KeyRing(daemon.data_dir).add('alice')}"} if has_key else {}
         self._trust = ssl.create_default_context(cafile=str(certificate))
         self.daemon = daemon
@@ -202,3 +208,76 @@ def test_without_keys_addresses_take_turns_and_silence_ends_a_run_but_no_stream(
             lines = [line for line in stream.iter_lines() if line]
         assert [line for line in lines if line.startswith(":")]
         assert json.loads(lines[-1].removeprefix("data: "))["status"] == "COMPLETED"
+
+
+# Several daemons behind one address: the example of docs/several-daemons.md.
+
+
+@contextlib.contextmanager
+def front(place: Path, program: str, daemons: list[DaemonProcess]) -> Iterator[str]:
+    """Run nginx in front of two daemons, and lend its url."""
+    [example] = re.findall(r"```nginx\n(.*?)```", SEVERAL, re.DOTALL)
+    port = free_port()
+    ours = (f"listen 127.0.0.1:{port}", *(daemon.http.removeprefix("http://") for daemon in daemons))
+    for theirs, our in zip(("listen 80", "10.0.0.11:8480", "10.0.0.12:8480"), ours, strict=True):
+        assert example.count(theirs) == 1
+        example = example.replace(theirs, our)
+    child = begun(place, program, example)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: answers(url, child, place), "nginx answers", 60)
+        yield url
+    finally:
+        child.terminate()
+        child.wait()
+
+
+def answers(url: str, child: "subprocess.Popen[bytes]", place: Path) -> bool:
+    try:
+        return httpx.get(f"{url}/livez").status_code == 200
+    except httpx.TransportError:
+        assert child.poll() is None, (place / "log").read_text()
+        return False
+
+
+def test_requests_about_a_job_reach_the_daemon_that_has_it(tmp_path: Path, program: str) -> None:
+    key = tmp_path / "key"
+    key.write_text("one-key-for-all-of-them-0123456789")
+    key.chmod(0o600)
+    told = {"HTTP__TRUST_PROXY": True, "HTTP__KEY_FILE": key, "ENGINE__WORKERS": 1}
+    with contextlib.ExitStack() as stack:
+        place = stack.enter_context(everybodys_directory())
+        daemons = []
+        for name in ("first", "second"):
+            (tmp_path / name).mkdir()
+            daemons.append(stack.enter_context(starting(tmp_path / name))("--http", "127.0.0.1:0", **told))
+        url = stack.enter_context(front(place, program, daemons))
+        client = stack.enter_context(httpx.Client(timeout=60, headers={"authorization": f"Key {key.read_text()}"}))
+
+        def submitted(**headers: str) -> str:
+            accepted = client.post(f"{url}/queue/{ENDPOINT}", json=request(), headers=headers).json()
+            assert accepted["status_url"].startswith(url)
+            assert client.get(accepted["status_url"]).status_code in {200, 202}
+            return str(accepted["request_id"])
+
+        named = [submitted(**{"x-fal-request-id": f"reel-{number}"}) for number in range(4)]
+        assert named == [f"reel-{number}" for number in range(4)]
+        ids = {*named, *(submitted() for _ in range(20)), submitted(**{"x-fal-request-id": named[0]})}
+        assert len(ids) == 24
+        kept = [{job for job in ids if status_at(client, daemon.http, job) != 404} for daemon in daemons]
+        assert all(kept), "both have some"
+        assert not kept[0] & kept[1]
+        assert kept[0] | kept[1] == ids
+
+        one, other = map(min, kept)
+        for job in (one, other):
+            wait_until(lambda job=job: status_at(client, url, job) == 200, f"{job} is done", 90)
+            video = client.get(f"{url}/queue/{APP}/requests/{job}").json()["video"]
+            assert len(httpx.get(video["url"]).content) == video["file_size"]
+        daemons[0].child.kill()
+        daemons[0].child.wait()
+        assert (status_at(client, url, one), status_at(client, url, other)) == (502, 200)
+
+
+def status_at(client: httpx.Client, url: str, job: str) -> int:
+    return client.get(f"{url}/queue/{APP}/requests/{job}/status").status_code
