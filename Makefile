@@ -22,9 +22,9 @@ format: $(READY) ; $(BIN)/ruff format . && $(BIN)/ruff check --fix .
 lint: $(READY) ; $(BIN)/ruff format --check . && $(BIN)/ruff check .
 types: $(READY) ; $(BIN)/mypy
 imports: $(READY) ; $(BIN)/lint-imports
-# Three at a time, because most tests wait for processes and sockets more than they work; a file stays with one of them,
+# Four at a time, because most tests wait for processes and sockets more than they work; a file stays with one of them,
 # and tests/conftest.py says which are begun first. Compiled modules are kept, for many processes import them anew.
-test: $(READY) ; PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+test: $(READY) ; PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
 check: lint types imports test
 # Looks up known holes in what is installed; needs the network, so it is no part of check.
 audit: $(READY) ; $(BIN)/pip-audit --skip-editable

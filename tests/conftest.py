@@ -35,8 +35,9 @@ for _part in ("connect", "read", "write", "pool"):
 LONG_GROUPS = (
     "frontends/web",
     "jobs/slots",
-    "test_daemon.py",
     "frontends/spool/test_spool.py",
+    "encode/nvenc/test_gpu_check.py",
+    "test_daemon.py",
     "encode/nvenc/test_nvenc_jobs.py",
     "encode/nvenc/test_nvenc.py",
     "batch/test_batch_process.py",
@@ -44,7 +45,6 @@ LONG_GROUPS = (
     "jobs/test_engine.py",
     "test_typed.py",
     "encode/nvenc/test_probe.py",
-    "encode/nvenc/test_gpu_check.py",
     "observe/test_descriptors.py",
     "cli/test_cli.py",
     "frontends/http/test_webhooks.py",
@@ -66,6 +66,9 @@ LONG_GROUPS = (
     "frontends/http/test_restart.py",
     "frontends/http/test_keys.py",
     "frontends/http/test_openapi.py",
+    "pictures/test_compose.py",
+    "jobs/test_store.py",
+    "manifests/test_placement.py",
 )
 
 
