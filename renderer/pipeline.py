@@ -9,6 +9,7 @@ also begun again without the images that cannot be read, if its request wants th
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -31,9 +32,10 @@ from renderer.encode.plan import (
     idrs_only,
     plan_stream,
 )
+from renderer.encode.recall import CodedFrames, LateEncoder, OtherStream, coded_by, is_cacheable, offsets_of
 from renderer.encode.select import Backend, OpenEncoder, choose
-from renderer.encode.sequence import FrameSequence, sequence_for
-from renderer.encode.stream import AccessUnit, StreamSettings
+from renderer.encode.sequence import sequence_for
+from renderer.encode.stream import StreamSettings
 from renderer.errors import DeviceFailed, EncodeFailed, JobError, NotSupported, SessionsBusy
 from renderer.geometry import Canvas, CanvasLimits, Size, canvas_for, even_up, largest_canvas
 from renderer.h264.bits import UnsupportedStream
@@ -41,6 +43,7 @@ from renderer.h264.repeat import NeedsIdr
 from renderer.pictures.compose import Framing
 from renderer.pictures.fetch import Content, Fetcher
 from renderer.pictures.formats import More
+from renderer.pictures.kept import CodedStill, Recall, StillCache, program
 from renderer.pictures.load import Loader
 from renderer.pictures.marks import Marks
 from renderer.pictures.measure import Measured, Measurer, is_of_image, unreadable
@@ -78,6 +81,7 @@ def render(
     on_progress: OnProgress = lambda _: None,
     open_encoder: OpenEncoder | None = None,
     marks: Marks | None = None,
+    cache: StillCache | None = None,
 ) -> RenderReport:
     """Render one job into `output`, which appears when it is whole and not before.
 
@@ -88,13 +92,14 @@ def render(
         open_encoder: encodes whatever the request says; None chooses as it says.
         marks: where another process sees what is being decoded, and ends this one if that takes too long; without
             them the job fails when it does, but the decoder's thread lives on.
+        cache: has stills that earlier jobs have coded, and takes those of this one.
 
     Raises:
         JobError: the request is at fault; `loc` says where.
         SessionsBusy: the request names nvenc, and all its sessions are in use.
         BackendError: encoding or writing failed. In both cases nothing is left behind.
     """
-    report = _Whole(job, settings or RenderSettings(), on_progress, open_encoder, marks).render(output)
+    report = _Whole(job, settings or RenderSettings(), on_progress, open_encoder, marks, cache).render(output)
     for warning in report.warnings:
         log.info("%s", warning, extra={"action": "warned", "warning": warning.type})
     return report
@@ -141,6 +146,7 @@ class _Whole:
     on_progress: OnProgress
     open_encoder: OpenEncoder | None
     marks: Marks | None
+    cache: StillCache | None
     clock: StageClock = field(default_factory=StageClock)
     good: set[Hashable] = field(default_factory=set)
 
@@ -237,6 +243,11 @@ class _Whole:
         warnings += [*_shown_in_part(rendering.in_part), *_enlarged(rendering.enlarged, look.canvas)]
         reasons = backend.reason, plan.encoded_reason
         report = RenderReport(facts, backend.name, *reasons, self.clock.report(), tuple(warnings))
+        coded, found = rendering.counts["coded"], rendering.counts["found"]
+        if found:
+            words = "%d of %d stills were coded by earlier jobs"
+            log.info(words, found, found + coded, extra={"action": "stills_found"})
+        report = replace(report, stills_coded=coded, stills_found=found)
         if self.tracks is None:
             return report
         warnings += self.tracks.warnings
@@ -252,6 +263,7 @@ class _Rendering:
         at_hand: images that have been fetched already, by url.
         enlarged: the sizes of the stills that are scaled up much, by their places in the request.
         in_part: what else the files of some stills hold, by their places in the request.
+        counts: of the stills that could be in the cache, those "found" there and those "coded".
     """
 
     whole: _Whole
@@ -260,13 +272,17 @@ class _Rendering:
     at_hand: dict[str, Content]
     enlarged: dict[int, Size] = field(default_factory=dict)
     in_part: dict[int, More] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
 
     def complete(self, backend: Backend, output: Path) -> tuple[VideoFacts, StreamPlan, Backend]:
         """Render the stills; return the facts of the video, and the plan and the encoder that were used in the end."""
-        plan = self._plan(backend)
+        plan, is_blind = self._plan(backend), False
         while True:
             try:
-                return self.attempt(plan, backend, output), plan, backend
+                return self.attempt(plan, backend, output, is_blind=is_blind), plan, backend
+            except OtherStream as error:
+                log.warning("every still is coded anew: %s", error, extra={"action": "still_damaged"})
+                is_blind = True
             except UnsupportedStream as error:
                 if not plan.is_held:
                     raise EncodeFailed(f"the encoder's stream cannot be used: {error}") from error
@@ -277,7 +293,7 @@ class _Rendering:
                     raise
                 backend, plan = other, self._plan(other)
 
-    def attempt(self, plan: StreamPlan, backend: Backend, output: Path) -> VideoFacts:
+    def attempt(self, plan: StreamPlan, backend: Backend, output: Path, *, is_blind: bool = False) -> VideoFacts:
         whole, reel = self.whole, self.reel
         coded = [(index, still) for index, still in enumerate(plan.stills) if still.copy_of is None]
         sequence = sequence_for(plan)
@@ -285,31 +301,57 @@ class _Rendering:
         reporter.say()
         stream = self._stream(plan, [still for _, still in coded])
         sources = [reel.sources[index] for index, _ in coded]
+        encoder = LateEncoder(stream, lambda rest: backend.open_encoder(rest, whole.settings.encode))
+        recall = self._recall(backend, stream, [source.image for source in sources], encoder, is_blind=is_blind)
         with (
             self._sound() as sound,
             FramesInFlight() as lent,
-            backend.open_encoder(stream, whole.settings.encode) as encoder,
+            encoder if recall else encoder.begun(),
             Loader(whole.fetcher, whole.settings.pictures, whole.marks, self.at_hand) as loader,
-            Stills(sources, self.look, loader, whole.settings.pictures, encoder.stock) as stills,
+            Stills(sources, self.look, loader, whole.settings.pictures, encoder.stock, recall) as stills,
             self._video(output, stream.fps, sound) as video,
         ):
-            for (index, still), lease in zip(coded, whole.clock.timed("stills", stills), strict=True):
+            frames = CodedFrames(
+                sequence, recall, lambda samples: whole.clock.time("mux", video.extend, samples, sequence.reordered)
+            )
+            for (index, still), ready in zip(coded, whole.clock.timed("stills", stills), strict=True):
                 whole.good.add(reel.sources[index].picture)
-                times = 1 if plan.is_held else still.hold
-                with lent.lend(lease, encoder, times):
-                    for _ in range(times):
-                        self._write(whole.clock.time("encode", encoder.encode, lease.frame), sequence, video)
-                        reporter.say_again()
+                if isinstance(ready, CodedStill):
+                    encoder.leave_out()
+                    frames.know(index, ready)
+                    if frames.is_behind:
+                        frames.add(whole.clock.time("encode", encoder.end))
+                else:
+                    times = 1 if plan.is_held else still.hold
+                    frames.expect(reel.sources[index].image)
+                    with lent.lend(ready, encoder, times):
+                        for _ in range(times):
+                            frames.add(whole.clock.time("encode", encoder.encode, ready.frame))
+                            reporter.say_again()
                 reporter.say(images_done=index + 1)
             reporter.say(images_done=len(reel.sources), stage="finishing")
             for unit in whole.clock.timed("encode", encoder.flush()):
-                self._write([unit], sequence, video)
+                frames.add([unit])
                 reporter.say_again()
             video.extend(sequence.flush(), sequence.reordered)
             whole.clock.add("stills_busy", loader.busy_s)
             self.enlarged.update(stills.enlarged)
             self.in_part.update(stills.in_part)
+            self.counts.update(frames.counts)
             return whole.clock.time("mux", video.commit, reel.timeline.frames)
+
+    def _recall(
+        self, backend: Backend, stream: StreamSettings, images: list[int], encoder: LateEncoder, *, is_blind: bool
+    ) -> Recall | None:
+        """Return the cache's side of an attempt; None where its stills cannot be in a cache.
+
+        A GPU's driver does not promise to code a picture alike wherever it comes in a stream.
+        """
+        cache, settings = self.whole.cache, self.whole.settings
+        if cache is None or backend.nvenc is not None or not is_cacheable(stream):
+            return None
+        shaped_by = (program(), self.look, settings.pictures.max_image_pixels, *coded_by(stream, settings.encode))
+        return Recall(cache, shaped_by, offsets_of(stream, images), encoder.begin, is_blind=is_blind)
 
     def _video(self, output: Path, fps: Fraction, sound: "Soundtrack | None") -> "Mp4Writer":
         from renderer.mp4 import Mp4Writer  # noqa: PLC0415 - libav is imported while the first stills are decoded
@@ -333,11 +375,6 @@ class _Rendering:
             return every_frame(self.reel.timeline.holds, rules.hold_pictures_refusal)
         pictures = [source.picture for source in self.reel.sources]
         return plan_stream(self.reel.timeline, pictures, self._keyframe_interval, self.whole.job.request.preset)
-
-    def _write(self, units: Iterable[AccessUnit], sequence: FrameSequence, video: "Mp4Writer") -> None:
-        for unit in units:
-            samples = sequence.push(unit)
-            self.whole.clock.time("mux", video.extend, samples, sequence.reordered)
 
     def _stream(self, plan: StreamPlan, coded: list[PlannedStill]) -> StreamSettings:
         request = self.whole.job.request

@@ -77,6 +77,8 @@ class RenderReport:
         warnings: what the client might not expect of the video.
         sound_s: how long the sounds of the request are together.
         stills_s: how long its stills are, before they followed the sound.
+        stills_coded: how many stills were looked for in the cache of coded stills, not found and coded.
+        stills_found: how many were found there.
     """
 
     facts: VideoFacts
@@ -87,6 +89,8 @@ class RenderReport:
     warnings: tuple[ResultWarning, ...] = ()
     sound_s: Fraction = Fraction(0)
     stills_s: Fraction = Fraction(0)
+    stills_coded: int = 0
+    stills_found: int = 0
 
     def result(self, video_url: str, file_name: str, request: RenderRequest) -> RenderResult:
         """Return the report as clients read it."""

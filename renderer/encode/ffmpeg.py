@@ -9,8 +9,10 @@ quantiser offsets (a bitrate factor f in a zone moves the quantiser by -6·log2(
 """
 
 import itertools
+import os
 import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import imageio_ffmpeg
 
@@ -69,6 +71,21 @@ def runnable_ffmpeg(settings: EncodeSettings) -> str:
     return ffmpeg
 
 
+def identity_of(ffmpeg: str) -> tuple[object, ...]:
+    """Return what tells this ffmpeg from another one, and from one that is installed in its place."""
+    path = Path(os.path.realpath(shutil.which(ffmpeg) or ffmpeg))
+    try:
+        found = path.stat()
+    except OSError:  # said when it is to be run
+        return (path,)
+    return path, found.st_size, found.st_mtime_ns
+
+
+def has_own_offsets(held: HeldCoding) -> bool:
+    """Whether every still gets its own offset, and not the median of all."""
+    return len(_all_zones(held)) <= _LIST_MAX_CHARACTERS
+
+
 def arguments(ffmpeg: str, stream: StreamSettings, threads: int = 0) -> list[str]:
     """Build the child's command line; threads=0 leaves their number to x264."""
     fps = f"{stream.fps.numerator}/{stream.fps.denominator}"
@@ -117,23 +134,31 @@ def _intra(preset: Preset, held: HeldCoding) -> list[str]:
 
 
 def _zones(held: HeldCoding) -> list[str]:
+    """Write the quantiser offsets, short enough for one argument."""
+    written = _all_zones(held)
+    if len(written) > _LIST_MAX_CHARACTERS:
+        import statistics  # noqa: PLC0415 - the daemon, which needs the command line alone, need not wait for it
+
+        count, median = len(held.quantiser_offsets), statistics.median(_offsets(held))
+        written = f"0,{count - 1},b={2 ** (-median / 6):.4f}"
+    return [f"zones={written}"] if written else []
+
+
+def _all_zones(held: HeldCoding) -> str:
     """Write the quantiser offsets, equal neighbours in one zone."""
     zones = []
     start = 0
-    added = _TREE_STEPS if held.is_all_idr or held.is_montage else 0.0
-    offsets = [offset + added for offset in held.quantiser_offsets]
-    for offset, run in itertools.groupby(offsets):
+    for offset, run in itertools.groupby(_offsets(held)):
         end = start + len(list(run))
         if offset:
             zones.append(f"{start},{end - 1},b={2 ** (-offset / 6):.4f}")
         start = end
-    written = "/".join(zones)
-    if len(written) > _LIST_MAX_CHARACTERS:
-        import statistics  # noqa: PLC0415 - the daemon, which needs the command line alone, need not wait for it
+    return "/".join(zones)
 
-        factor = 2 ** (-statistics.median(offsets) / 6)
-        written = f"0,{start - 1},b={factor:.4f}"
-    return [f"zones={written}"] if written else []
+
+def _offsets(held: HeldCoding) -> list[float]:
+    added = _TREE_STEPS if held.is_all_idr or held.is_montage else 0.0
+    return [offset + added for offset in held.quantiser_offsets]
 
 
 class AccessUnitSplitter:

@@ -67,6 +67,7 @@ class HeldSequence:
         self._copied = {still.copy_of for still in plan.stills}
         self._held = HeldPictures()
         self._originals: dict[int, bytes] = {}
+        self._known: dict[int, bytes] = {}
         self._waiting = next(self._stills, None)
         self._frames = 0
 
@@ -76,11 +77,29 @@ class HeldSequence:
 
     def push(self, unit: AccessUnit) -> Iterator[Sample]:
         yield from self._hold(unit.data)
-        while self._waiting and (original := self._waiting[1].copy_of) is not None:
-            yield from self._hold(self._originals[original])
+        yield from self._hold_known()
+
+    def know(self, index: int, access_unit: bytes) -> Iterator[Sample]:
+        """Take the access unit of a still that is not given to the encoder, and return the samples it completes."""
+        self._known[index] = access_unit
+        yield from self._hold_known()
+
+    @property
+    def known_ahead(self) -> int:
+        """How many of those stills wait for one that was given to the encoder."""
+        return len(self._known)
 
     def flush(self) -> Iterable[Sample]:
         return ()
+
+    def _hold_known(self) -> Iterator[Sample]:
+        """Hold the stills whose turn it is and that need not be coded."""
+        while self._waiting:
+            index, still = self._waiting
+            known = self._known.pop(index, None) if still.copy_of is None else self._originals[still.copy_of]
+            if known is None:
+                return
+            yield from self._hold(known)
 
     def _hold(self, access_unit: bytes) -> Iterator[Sample]:
         if self._waiting is None:

@@ -16,6 +16,7 @@ _FOR_CLIENTS: Final = {
     "setback",
     "holds_encoded",
     "warned",
+    "stills_found",
     "retention",
     "done",
     "failed",

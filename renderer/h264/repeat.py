@@ -40,12 +40,25 @@ _POC_STEP: Final = 2
 
 def is_idr(access_unit: bytes) -> bool:
     """Return whether the access unit is an IDR picture, by its first slice (7.4.1.2.4)."""
+    start = _first_slice(access_unit)
+    return start is not None and access_unit[start] & 31 == NalType.IDR_SLICE
+
+
+def parted(access_unit: bytes) -> tuple[bytes, bytes]:
+    """Return the parameter sets of an access unit, and its slices; what else is in front of these is left out."""
+    start = _first_slice(access_unit) or len(access_unit)
+    nals = split_nals(access_unit[: start - 3])
+    return join_nals([nal for nal in nals if nal_type(nal) in (NalType.SPS, NalType.PPS)]), access_unit[start - 3 :]
+
+
+def _first_slice(access_unit: bytes) -> int | None:
+    """Return where the first slice begins, behind its start code."""
     start = access_unit.find(b"\0\0\1") + 3
     while 2 < start < len(access_unit):
         if access_unit[start] & 31 in _SLICES:
-            return access_unit[start] & 31 == NalType.IDR_SLICE
+            return start
         start = access_unit.find(b"\0\0\1", start) + 3
-    return False
+    return None
 
 
 class NeedsIdr(UnsupportedStream):

@@ -6,8 +6,9 @@ OpenCV lets go of the GIL, so threads are enough.
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from typing import ParamSpec, Self, TypeVar
 
 from renderer.config import PictureSettings
@@ -95,13 +96,36 @@ class Loader:
         Raises:
             JobError: it cannot be read; `loc` names its place in the request.
         """
+        return self.decode(source, self.fetch(source), background, needed)
+
+    def fetch(self, source: Source) -> Content:
+        """Fetch a still, on the thread that calls.
+
+        Raises:
+            JobError: it cannot be had; `loc` names its place in the request.
+        """
+        with self._working_on(source):
+            content = self._at_hand.pop(source.url, None)
+            return self._fetcher.fetch(source.url) if content is None else content
+
+    def decode(
+        self, source: Source, content: Content, background: Rgb, needed: Callable[[Size], Size] | None = None
+    ) -> Picture:
+        """Decode a still that was fetched, on the thread that calls.
+
+        Raises:
+            JobError: it cannot be read; `loc` names its place in the request.
+        """
+        with self._working_on(source), self._marks.decoding(source.image):
+            if self._is_over:  # checked with the mark set, so that no decoding begins unseen after the end
+                raise JobCancelled("the job ended before this image was decoded")
+            return decode(opened(content), background=background, max_pixels=self._max_pixels, needed=needed)
+
+    @contextmanager
+    def _working_on(self, source: Source) -> Iterator[None]:
         began = time.perf_counter()
         try:
-            content = self._content(source.url)
-            with self._marks.decoding(source.image):
-                if self._is_over:  # checked with the mark set, so that no decoding begins unseen after the end
-                    raise JobCancelled("the job ended before this image was decoded")
-                return decode(opened(content), background=background, max_pixels=self._max_pixels, needed=needed)
+            yield
         except JobError as error:
             raise error.at("images", source.image, "url") from error.__cause__
         finally:
@@ -110,7 +134,3 @@ class Loader:
     def worked(self, began: float) -> None:
         """Note that a thread has worked since `began`, of `time.perf_counter`."""
         self._worked_s.append(time.perf_counter() - began)
-
-    def _content(self, url: str) -> Content:
-        content = self._at_hand.pop(url, None)
-        return self._fetcher.fetch(url) if content is None else content

@@ -21,6 +21,7 @@ from renderer.errors import OutputFailed
 from renderer.geometry import Size
 from renderer.pictures.compose import Framing, compose, needed_size
 from renderer.pictures.formats import More
+from renderer.pictures.kept import CodedStill, Recall
 from renderer.pictures.load import Loader
 from renderer.pictures.memory import PLAIN_STOCK, FramePool, FrameStock, Lease
 from renderer.pictures.reel import Source
@@ -43,6 +44,7 @@ class Stills:
         loader: Loader,
         settings: PictureSettings,
         stock: FrameStock = PLAIN_STOCK,
+        recall: Recall | None = None,
     ) -> None:
         """Allocate the frames.
 
@@ -51,15 +53,17 @@ class Stills:
             look: the canvas, and how stills are placed on it.
             loader: the job's loader, which must be closed after this object.
             stock: the memory that the frames are made of.
+            recall: has the stills that earlier jobs have coded; for stills that each come once.
         """
         self._sources = sources
         self._look = look
         self._loader = loader
+        self._recall = recall
         self._look_ahead = settings.look_ahead or 2 * loader.threads
         # One frame for each still in progress, one at the encoder, and one that is read back from the shelf.
         count = self._look_ahead + 2 + stock.kept_by_encoder
         self._pool = FramePool(look.canvas.nv12_shape, count, stock.memory)
-        self._under_way: deque[Future[Lease]] = deque()
+        self._under_way: deque[Future[Lease | CodedStill]] = deque()
         self._shelf = _Shelf()
         self.enlarged: dict[int, Size] = {}
         self.in_part: dict[int, More] = {}
@@ -73,8 +77,8 @@ class Stills:
             still.add_done_callback(_release)  # the job may have ended early, while threads still compose
         self._shelf.close()
 
-    def __iter__(self) -> Iterator[Lease]:
-        """Yield a lease on each still's frame.
+    def __iter__(self) -> Iterator[Lease | CodedStill]:
+        """Yield a lease on each still's frame, or what an earlier job has made of it.
 
         Raises:
             JobError: a still cannot be read; `loc` names the first place in the request that uses it.
@@ -87,8 +91,10 @@ class Stills:
         for source in self._sources:
             self._fill(waiting)
             if first[source.picture] is source:
+                if self._recall:
+                    self._recall.wait(self._under_way[0])
                 lease = self._loader.finished(self._under_way.popleft())
-                if last[source.picture] is not source:
+                if last[source.picture] is not source and isinstance(lease, Lease):
                     self._shelf.put(source.picture, lease.frame)
             else:
                 lease = self._pool.lend()
@@ -101,12 +107,15 @@ class Stills:
         while len(self._under_way) < self._look_ahead and (source := next(waiting, None)):
             self._under_way.append(self._loader.begin(self._prepare, source))
 
-    def _prepare(self, source: Source) -> Lease:
-        picture = self._loader.load(source, self._look.background, needed_size(self._look))
-        if picture.more:
-            self.in_part[source.image] = picture.more
-        if self._look.place(picture.size).enlargement > _FAR_ENLARGED:
-            self.enlarged[source.image] = picture.size
+    def _prepare(self, source: Source) -> Lease | CodedStill:
+        content = self._loader.fetch(source)
+        if self._recall and (coded := self._recall.find(source.image, content)):
+            self._note(source.image, coded.size, coded.more)
+            return coded
+        picture = self._loader.decode(source, content, self._look.background, needed_size(self._look))
+        self._note(source.image, picture.size, picture.more)
+        if self._recall:
+            self._recall.note(source.image, picture.size, picture.more)
         lease = self._pool.lend()
         began = time.perf_counter()
         try:
@@ -117,10 +126,16 @@ class Stills:
         self._loader.worked(began)
         return lease
 
+    def _note(self, image: int, size: Size, more: More | None) -> None:
+        if more:
+            self.in_part[image] = more
+        if self._look.place(size).enlargement > _FAR_ENLARGED:
+            self.enlarged[image] = size
 
-def _release(still: Future[Lease]) -> None:
-    if not still.cancelled() and still.exception() is None:
-        still.result().release()
+
+def _release(still: Future[Lease | CodedStill]) -> None:
+    if not still.cancelled() and still.exception() is None and isinstance(lease := still.result(), Lease):
+        lease.release()
 
 
 class _Shelf:
