@@ -38,6 +38,7 @@ from renderer.jobs.retention import Retention
 from renderer.jobs.slots.local import local_slots
 from renderer.jobs.slots.ray import joined
 from renderer.jobs.slots.remote import Terms
+from renderer.jobs.stills import KeptStills
 from renderer.jobs.store import JobStore
 from renderer.net.addresses import Guard
 from renderer.observe import descriptors
@@ -108,9 +109,11 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         store = JobStore(data / STORE_NAME)
         spool = absolute(settings.spool.directory, "spool.directory") if settings.spool.directory else None
         secret = (settings.http.tls_key,) if settings.http.tls_key else ()
-        places = Places(data / "outputs", data / "attachments", data / "logs", sockets, spool, secret)
+        stills = KeptStills(data / "stills", settings.retention, settings.engine.min_free_bytes)
+        places = Places(data / "outputs", data / "attachments", data / "logs", sockets, spool, secret, stills)
         try:
             shut(data, spool)
+            stills.begin()
             with JobLogs(below(places.logs)):
                 asyncio.run(_Daemon(settings, gpus, store, places, data).run(announce))
         finally:

@@ -212,7 +212,9 @@ class DaemonProcess:
 
         A worker that lives has a file for what it says if it crashes.
         """
-        found = [*self.data_dir.rglob("*"), *self.temporary.rglob("*")]
+        kept = self.data_dir / "stills" / "kept"
+        found = [path for path in self.data_dir.rglob("*") if kept not in path.parents]
+        found += self.temporary.rglob("*")
         names = [path.name for path in found if path.is_file() and path.name not in _LASTING]
         return [name for name in names if name != "crash"]
 

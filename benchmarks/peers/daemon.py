@@ -55,8 +55,9 @@ def serving(folder: Path, root: Path, prefix: Sequence[str] = (), options: Seque
     folder.mkdir(parents=True, exist_ok=True)
     serve = [*prefix, sys.executable, "-m", "renderer", "serve", "--bind", "tcp://127.0.0.1:*"]
     serve += ["--data-dir", str(folder / "data"), "--allow-root", str(root), *options]
+    environment = {"STILLREEL_RETENTION__STILLS_BYTES": "0", **os.environ}  # or it would code stills in one round only
     with (folder / "daemon.log").open("w+", encoding="utf-8") as log:
-        process = subprocess.Popen(serve, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(serve, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=environment)
         try:
             endpoint, *more = _addresses(process, folder / "daemon.log")
             http, local = (next((each for each in more if each.startswith(kind)), None) for kind in ("http:", "tcp:"))

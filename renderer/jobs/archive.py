@@ -26,7 +26,7 @@ from renderer.jobs.schema import APPLICATION_ID, MIGRATIONS
 
 _TRIES = 10
 _STORE_FILES = (STORE_NAME, f"{STORE_NAME}-wal", f"{STORE_NAME}-shm")
-_LEFT_OUT = {*_STORE_FILES, "lock", "reserve", "scratch", "outputs", "attachments"}
+_LEFT_OUT = {*_STORE_FILES, "lock", "reserve", "scratch", "outputs", "attachments", "stills"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,6 @@ from renderer.work import NO_GPU_ENCODER, RenderJob
 
 log = logging.getLogger(__name__)
 
-_MINUTE_S = 60.0
 _LOOK_S = 30.0  # between looks at a job that does not change
 _STORE_PAUSE_S = 1.0
 _HAND_BACK_S = 10.0
@@ -213,7 +212,7 @@ class Engine:
         mine = [job for job in self._store.unfinished() if job.owner == owner and job.state is State.QUEUED]
         if most and len(mine) >= most:
             raise QueueFull(f"expected at most {most} jobs of one key to wait, found {len(mine)}; try again later")
-        spent = self._store.pixels_since(owner, time.time() - _MINUTE_S) if pixels else 0
+        spent = self._store.pixels_since(owner, time.time() - 60) if pixels else 0
         if pixels and spent >= pixels:
             raise QueueFull(
                 f"expected less than {pixels} pixels of stills within a minute for one key, found {spent}; "
@@ -272,12 +271,13 @@ class Engine:
         task: RenderTask | None = None
         ending: Ending
         try:
-            task = outcome.task_for(job, self._store.work(job.id), self.render_settings)
+            task = outcome.task_for(job, self._store.work(job.id), self.render_settings, self._places.cache_for(job))
         except StillreelError as error:
             ending = error.fault()
         else:
             earlier = await asyncio.to_thread(finished.take, task) if job.setback else None
             ending = self._verdicts.get(job.id) or earlier or await slot.run(task)
+            await asyncio.to_thread(self._places.take_stills, task, ending, self.metrics)
         job = self._store.live(job.id) or job  # with its latest progress
         after = outcome.apply_ending(job, task, ending, self._settings.attempts)
         while True:

@@ -25,7 +25,10 @@ from renderer.jobs.job import Job, State
 from renderer.jobs.slots import finished
 from renderer.jobs.slots.base import AttemptLost, Destination, Ending, RenderTask
 from renderer.jobs.slots.reach import Reach
+from renderer.jobs.stills import KeptStills
 from renderer.net.objects import check_output
+from renderer.observe.metrics import Metrics
+from renderer.pictures.kept import StillCache
 from renderer.version import VERSION
 from renderer.work import RenderJob, RenderReport
 
@@ -47,6 +50,7 @@ class Places:
         scratch: for the progress socket and what workers keep for the time of a job; its path is short.
         spool: the manifest directory, if there is one; its jobs have their videos there.
         hidden: what workers must not read, beside what else the data directory holds.
+        stills: what jobs have coded for later ones; None if nothing is kept.
         uncleaned: ids of finished jobs that have left something which could not be removed; for `clean` to try again.
     """
 
@@ -56,6 +60,7 @@ class Places:
     scratch: Path
     spool: Path | None = None
     hidden: tuple[Path, ...] = ()
+    stills: KeptStills | None = None
     uncleaned: set[str] = field(default_factory=set, compare=False)
 
     def reach(self, render: RenderSettings) -> Reach:
@@ -64,10 +69,21 @@ class Places:
         active = (self.spool / "active",) if self.spool else ()
         return Reach(
             render,
-            read=(self.attachments, *incoming),
-            change=(self.outputs, self.logs, *active),
+            read=(self.attachments, *incoming, *((self.stills.kept,) if self.stills else ())),
+            change=(self.outputs, self.logs, *active, *((self.stills.new,) if self.stills else ())),
             hidden=(self.outputs.parent, *self.hidden),
         )
+
+    def cache_for(self, job: Job) -> StillCache | None:
+        """Return where an attempt at a job finds the stills of earlier ones."""
+        return self.stills.cache_for(job.owner) if self.stills else None
+
+    def take_stills(self, task: RenderTask, ending: Ending, metrics: Metrics) -> None:
+        """Keep what an attempt has coded for later jobs, if it has ended well, and count it; blocks."""
+        if isinstance(ending, RenderReport):
+            metrics.stills(ending.stills_found, ending.stills_coded)
+        if self.stills and task.cache:
+            self.stills.settle(task.cache, is_good=isinstance(ending, RenderReport))
 
     def trouble(self, min_free_bytes: int) -> str | None:
         """Return what is wrong with the disk: less free space than this, or it cannot be written; None if nothing is.
@@ -160,8 +176,11 @@ def _say_lost(known: int, unknown: Sequence[int], brought: int) -> None:
     log.warning(words, known, len(unknown), sum(unknown), brought, extra={"action": "store_lost"})
 
 
-def task_for(job: Job, work: RenderJob, render: RenderSettings) -> RenderTask:
+def task_for(job: Job, work: RenderJob, render: RenderSettings, cache: StillCache | None = None) -> RenderTask:
     """Return the task of an attempt at a job; the directory for its video is made, and it has a name of its own there.
+
+    Args:
+        cache: from `Places.cache_for`.
 
     Raises:
         OutputFailed, StorageFull: no directory can be made for its video.
@@ -179,7 +198,7 @@ def task_for(job: Job, work: RenderJob, render: RenderSettings) -> RenderTask:
         raise write_failure(error.errno, error.strerror) from error
     output = job.output / f"{_ATTEMPT}{job.attempts}-{uuid.uuid4().hex[:8]}.mp4"
     is_private = not job.is_kept_elsewhere
-    return RenderTask(job.id, work, output, render, is_private, destination, content)
+    return RenderTask(job.id, work, output, render, is_private, destination, content, cache)
 
 
 def _mark(job: Job) -> str:

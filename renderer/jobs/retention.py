@@ -56,6 +56,8 @@ class Retention:
         while jobs := self._surplus(now):
             for job in jobs:
                 await self._forget(job)
+        if self._places.stills:
+            await asyncio.to_thread(self._places.stills.bound)
 
     async def _clean_again(self) -> None:
         """Remove what could not be removed when its job ended; a job that is forgotten may have its id from another."""

@@ -84,6 +84,9 @@ class Metrics:
             reason: one of `prometheus.RESTARTS`.
         """
 
+    def stills(self, found: int, coded: int) -> None:
+        """Count the stills of a job that were found among those of earlier jobs, and those that had to be coded."""
+
     def webhook_ended(self, state: str) -> None:
         """Count a webhook that needs no further call.
 

@@ -39,6 +39,7 @@ STAGES: Final = ("stills", "stills_busy", "encode", "mux")
 PRIORITIES: Final = ("normal", "low")
 RESTARTS: Final = ("died", "timeout", "stalled", "cancelled", "grown")
 MANIFESTS: Final = ("done", "failed")
+STILLS: Final = ("yes", "no")
 WEBHOOKS: Final = ("acknowledged", "given_up")
 
 # From the work on one still to the longest job that the default limits allow; the wait for a worker may be longer.
@@ -67,6 +68,9 @@ class PrometheusMetrics(Metrics):
         self._held = self._counter("jobs_held", "Jobs whose holds were written as repeat pictures and not encoded")
         self._frames = self._counter("video_frames", "Frames in finished videos")
         self._bytes = self._counter("video_bytes", "Bytes of finished videos")
+        self._stills = self._counter(
+            "stills", "Stills looked up among those that earlier jobs have coded, by whether they were found", found=STILLS
+        )
         self._restarts = self._counter("worker_restarts", "Workers that had to be replaced, by reason", reason=RESTARTS)
         self._webhooks = self._counter(
             "webhooks_ended", "Webhooks that need no further call, by reason", state=WEBHOOKS
@@ -129,6 +133,10 @@ class PrometheusMetrics(Metrics):
 
     def worker_restarted(self, reason: str) -> None:
         self._restarts.labels(_one_of(RESTARTS, reason)).inc()
+
+    def stills(self, found: int, coded: int) -> None:
+        self._stills.labels("yes").inc(found)
+        self._stills.labels("no").inc(coded)
 
     def webhook_ended(self, state: str) -> None:
         self._webhooks.labels(_one_of(WEBHOOKS, state)).inc()

@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
-from renderer.config import VERSION
 from renderer.disk import open_private
 from renderer.geometry import Size
 from renderer.pictures.fetch import Content, RawPixels
 from renderer.pictures.formats import More
+from renderer.version import VERSION
 
 log = logging.getLogger(__name__)
 

@@ -134,7 +134,7 @@ def test_what_clients_may_choose_makes_no_series(metrics: PrometheusMetrics) -> 
         metrics.ended(f"state {number}", error_type=f"type {number}", took_s=1.0, result=result)
     values = {value for _, labels in samples(metrics) for name, value in labels if name not in {"le", "version"}}
     known = {"zmq", "spool", "http", "done", "failed", "cancelled", "expired", "nvenc", "libx264", *STAGES, *ERRORS}
-    assert values == known | {"died", "timeout", "stalled", "grown", "acknowledged", "given_up", "other"}
+    assert values == known | {"died", "timeout", "stalled", "grown", "acknowledged", "given_up", "yes", "no", "other"}
     assert samples(metrics)["stillreel_jobs_accepted_total", (("client", "other"),)] == 50
     assert samples(metrics)["stillreel_jobs_accepted_total", (("client", "zmq"),)] == 50
 

@@ -217,4 +217,4 @@ def test_many_scrapes_at_once_are_all_whole(metrics: PrometheusMetrics, server: 
     for thread in threads:
         thread.join()
     assert len(texts) == 10 * (CONNECTIONS // 2)
-    assert {len(list(text_string_to_metric_families(text))) for text in texts} == {27}
+    assert {len(list(text_string_to_metric_families(text))) for text in texts} == {28}

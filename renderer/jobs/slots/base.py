@@ -17,6 +17,7 @@ from typing import Literal, Protocol, TypeVar
 
 from protocol.schema import Fault
 from renderer.config import EncodeSettings, RenderSettings
+from renderer.pictures.kept import StillCache
 from renderer.work import RenderJob, RenderReport
 
 
@@ -42,6 +43,7 @@ class RenderTask:
         destination: what the video becomes in place of a file.
         content: names what the video is made from, so that an attempt which has finished unheard of is found by it
             (finished.py); empty where nobody would look for it.
+        cache: has stills that earlier jobs have coded.
     """
 
     job_id: str
@@ -51,6 +53,7 @@ class RenderTask:
     is_private: bool = False
     destination: Destination | None = None
     content: str = ""
+    cache: StillCache | None = None
 
 
 @dataclass(frozen=True, slots=True)

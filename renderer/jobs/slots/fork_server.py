@@ -37,10 +37,12 @@ import OpenEXR  # noqa: E402, F401 - as above
 
 import renderer.encode.selftest  # noqa: E402 - as above
 import renderer.jobs.slots.rendering  # noqa: E402 - as above
-import renderer.mp4  # noqa: E402, F401 - as above
+import renderer.mp4  # noqa: E402 - as above
+import renderer.pictures.kept  # noqa: E402 - as above
 from protocol.schema import Fault, Progress, ResultWarning  # noqa: E402 - as above
 from renderer.pictures import heic  # noqa: E402 - as above
 
 for _model in (Progress, Fault, ResultWarning):
     _model.model_rebuild()  # as above
 heic.library()
+renderer.pictures.kept.program()  # as above

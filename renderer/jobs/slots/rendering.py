@@ -108,7 +108,9 @@ def run(task: RenderTask) -> RenderReport | Fault:
     reporter = Reporter(lambda progress: _report_progress(task.job_id, progress))
     with process_job(task.job_id), _umask(task):
         try:
-            report = render(task.work, task.output, task.settings, on_progress=reporter.say, marks=_marks)
+            report = render(
+                task.work, task.output, task.settings, on_progress=reporter.say, marks=_marks, cache=task.cache
+            )
             return delivered(task, report, reporter)
         except StillreelError as error:
             return error.fault()
