@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from protocol.schema import RenderResult
     from renderer.config import Settings
+    from renderer.jobs.stills import KeptStills
     from renderer.pipeline import OnProgress
 
 
@@ -22,6 +23,7 @@ def render(
     base: str | Path | None = None,
     settings: "Settings | None" = None,
     on_progress: "OnProgress | None" = None,
+    stills: str | Path | None = None,
 ) -> "RenderResult":
     """Render a request in this process, without a daemon, and say what came out.
 
@@ -34,6 +36,7 @@ def render(
         base: directory that relative paths start from; the working directory if absent. Any local path may be read.
         settings: limits and paths; the defaults if absent.
         on_progress: called with a `protocol.schema.Progress` after every still.
+        stills: directory that coded stills are kept in, for calls that show some of them again; none are if absent.
 
     Raises:
         renderer.errors.ConfigError: no video can be put there.
@@ -53,6 +56,16 @@ def render(
     job = render_job(parse_request(request), settings.limits, settings.fetch, origin)
     fetcher = Fetcher(settings.fetch, base=job.base, any_path=True)
     refuse_inputs(place, files_of([url for _, url in job.request.urls()], fetcher))
-    report = render_whole(job, place, render_settings(settings), on_progress=on_progress or (lambda _: None))
+    kept = _kept_in(Path(stills), settings) if stills else None
+    show, cache = on_progress or (lambda _: None), kept.shared() if kept else None
+    report = render_whole(job, place, render_settings(settings), on_progress=show, cache=cache)
+    if kept and report.stills_coded:
+        kept.bound_shared()
     output = Path(output).absolute()
     return report.result(output.as_uri(), output.name, job.request)
+
+
+def _kept_in(directory: Path, settings: "Settings") -> "KeptStills":
+    from renderer.jobs.stills import KeptStills  # noqa: PLC0415 - few calls keep stills
+
+    return KeptStills(directory, settings.retention, settings.engine.min_free_bytes)

@@ -9,7 +9,8 @@ import pytest
 import renderer
 from protocol.schema import RenderResult
 from renderer import render
-from renderer.config import RequestLimits, Settings
+from renderer.config import EncodeSettings, RequestLimits, RetentionSettings, Settings
+from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.errors import FetchFailed, InvalidRequest, LimitExceeded
 
 
@@ -117,3 +118,22 @@ def test_the_same_request_gives_the_same_bytes_where_the_time_is_told(tmp_path: 
     for name in ("one.mp4", "two.mp4"):
         render({"images": images, "timecode": "01:00:00:00"}, tmp_path / name, base=tmp_path)
     assert (tmp_path / "one.mp4").read_bytes() == (tmp_path / "two.mp4").read_bytes()
+
+
+def test_stills_of_an_earlier_call_are_taken_from_the_directory_for_them(tmp_path: Path, write_image) -> None:
+    starts, ffmpeg = tmp_path / "starts", tmp_path / "ffmpeg"
+    ffmpeg.write_text(f'#!/bin/sh\necho >> {starts}\nexec {find_ffmpeg(EncodeSettings())} "$@"\n')
+    ffmpeg.chmod(0o755)
+    settings = Settings(encode=EncodeSettings(ffmpeg=str(ffmpeg)), retention=RetentionSettings(stills_bytes=6000))
+    images = [
+        {"url": str(write_image(f"{name}.png", colour=colour)), "frames": 24} for name, colour in (("a", 9), ("b", 99))
+    ]
+    for shown in (images, images[1:], images[::-1]):
+        result = render({"images": shown}, tmp_path / "a.mp4", settings=settings, stills=tmp_path / "deep" / "stills")
+        assert result.frames == 24 * len(shown)
+    assert len(starts.read_text()) == 1
+    for number in range(20):
+        one = {"url": str(write_image("c.png", colour=number)), "frames": 24}
+        render({"images": [one]}, tmp_path / "a.mp4", settings=settings, stills=tmp_path / "deep" / "stills")
+    kept = list((tmp_path / "deep" / "stills" / "kept").glob("*/*"))
+    assert 0 < sum(path.stat().st_size for path in kept) <= 6000

@@ -133,6 +133,7 @@ class Plan:
     Attributes:
         workers: videos that are made at a time.
         overrides: fields that are set in every request.
+        stills: absolute; where coded stills are kept for other videos. None keeps none.
     """
 
     tree: Tree
@@ -140,6 +141,7 @@ class Plan:
     workers: int
     shard: Shard = field(default_factory=Shard)
     overrides: Fields = field(default_factory=dict)
+    stills: Path | None = None
 
     def walk(self) -> Iterator[Found]:
         """Yield the manifests of this shard in a fixed order, and what could not be searched and may hold some."""

@@ -33,6 +33,7 @@ from renderer.jobs.slots.local import LocalSlot
 from renderer.jobs.slots.progress import receiving
 from renderer.jobs.slots.ray import joined
 from renderer.jobs.slots.remote import Terms
+from renderer.jobs.stills import KeptStills
 from renderer.manifests.still import Fields, naming_files, warning_with_files
 from renderer.observe.job_log import WorkerLog
 from renderer.work import RenderReport
@@ -231,6 +232,10 @@ class _Batch:
         self._plan = plan
         self._settings = settings
         self._render_settings = render_settings(settings)
+        self._stills, self._cache = None, None
+        if plan.stills:
+            self._stills = KeptStills(plan.stills, settings.retention, settings.engine.min_free_bytes)
+            self._cache = self._stills.shared()
         self._view = view
         self._unfinished = unfinished
         self._preparation = preparation
@@ -327,7 +332,9 @@ class _Batch:
         request, rendered = ready.work.request, self._unfinished / f"{key}-{work.attempts}.part"
         self.tally.begin(key, ready.found.name, Progress(images=len(request.images), frames=ready.work.timeline.frames))
         destination = ready.output.destination
-        task = RenderTask(key, ready.work, rendered, self._render_settings, destination=destination)
+        task = RenderTask(
+            key, ready.work, rendered, self._render_settings, destination=destination, cache=self._cache
+        )
         outcome = await slot.run(task)
         if isinstance(outcome, AttemptLost):
             work.attempts += 1
@@ -339,6 +346,8 @@ class _Batch:
                 return
             outcome = WorkerLost(why).fault()
         if isinstance(outcome, RenderReport):
+            if self._stills and outcome.stills_coded:
+                await asyncio.to_thread(self._stills.bound_shared)
             outcome = replace(outcome, warnings=warning_with_files(outcome.warnings, _sources_of(ready)))
             refused = await asyncio.to_thread(self._publish, ready, rendered, outcome)
             if refused is None:

@@ -20,6 +20,7 @@ from renderer.cli.render import (
     scaling_option,
     set_option,
     sounds,
+    stills_option,
 )
 from renderer.cli.usage import config_option, json_option, slots_option
 from renderer.errors import ConfigError, FetchFailed
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 @audio_option
 @length_option
 @set_option
+@stills_option
 @click.option(
     "--jobs", "-j", type=click.IntRange(min=1), metavar="NUMBER", help="How many videos to make here at once."
 )
@@ -69,6 +71,7 @@ def batch(
     audio: tuple[str, ...],
     length: str | None,
     assignments: tuple[str, ...],
+    stills: Path | None,
     jobs: int | None,
     slots: tuple[str, ...],
     as_json: bool,
@@ -105,6 +108,7 @@ def batch(
                 length=length,
             )
         ),
+        stills=stills.absolute() if stills else None,
     )
     console = Console(stderr=True)
     with watching(console) as view:

@@ -64,6 +64,12 @@ start_option = click.option(
 keep_order_option = click.option(
     "--keep-order", is_flag=True, help="Keep the order as typed, even if it is alphabetical, as from a shell's *."
 )
+stills_option = click.option(
+    "--stills",
+    type=PATH,
+    metavar="DIR",
+    help="Keep coded stills in this directory, and take those of earlier runs from it instead of coding them again.",
+)
 
 
 def asked(
@@ -112,6 +118,7 @@ def assigned(assignments: Sequence[str], **options: str | None) -> list[str]:
 @audio_option
 @length_option
 @keep_order_option
+@stills_option
 @overwrite_option
 @json_option
 @config_option
@@ -130,6 +137,7 @@ def render(
     audio: tuple[str, ...],
     length: str | None,
     keep_order: bool,
+    stills: Path | None,
     overwrite: bool | None,
     as_json: bool,
     config_file: Path | None,
@@ -164,7 +172,9 @@ def render(
             refuse_manifest(place, found.manifest)
         try:
             with terminal.progress_bar(quiet=as_json) as show:
-                result = render_here(found.fields, place, base=found.base, settings=settings, on_progress=show)
+                result = render_here(
+                    found.fields, place, base=found.base, settings=settings, on_progress=show, stills=stills
+                )
         except JobError as error:
             raise naming_its_files(error, found.fields) from error.__cause__
     terminal.show_result(with_warnings(result, found), as_json=as_json, on_stderr=str(output) == "-")

@@ -65,6 +65,20 @@ def test_editing_an_image_renders_its_videos_again_and_no_other(tree: Tree, run:
     tree.check()
 
 
+def test_a_still_of_many_videos_is_kept_once_for_all_of_them_and_for_later_runs(tree: Tree, run: RunBatch) -> None:
+    title = {"url": tree.image("title.ppm").name, "frames": 24}
+    for name in ("a", "b", "c"):
+        tree.manifest(name, title, {"url": tree.image(f"{name}.ppm", (9, 9, ord(name))).name, "frames": 24})
+    stills = tree.root.parent / "stills"
+    assert run("--stills", str(stills)).counts() == (3, 0, 0)
+    kept = {path: path.stat().st_mtime_ns for path in stills.glob("kept/*/*")}
+    assert len(kept) == 4
+    tree.manifest("d", title)
+    assert run("--stills", str(stills)).counts() == (1, 3, 0)
+    assert sum(path.stat().st_mtime_ns != moment for path, moment in kept.items()) == 1
+    tree.check()
+
+
 @pytest.mark.parametrize("harm", ["video", "sidecar", "both", "cut", "emptied"])
 def test_what_is_not_whole_is_rendered_again(tree: Tree, run: RunBatch, harm: str) -> None:
     for name in ("a", "b"):
