@@ -332,9 +332,7 @@ class _Batch:
         request, rendered = ready.work.request, self._unfinished / f"{key}-{work.attempts}.part"
         self.tally.begin(key, ready.found.name, Progress(images=len(request.images), frames=ready.work.timeline.frames))
         destination = ready.output.destination
-        task = RenderTask(
-            key, ready.work, rendered, self._render_settings, destination=destination, cache=self._cache
-        )
+        task = RenderTask(key, ready.work, rendered, self._render_settings, destination=destination, cache=self._cache)
         outcome = await slot.run(task)
         if isinstance(outcome, AttemptLost):
             work.attempts += 1

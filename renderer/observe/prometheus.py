@@ -69,7 +69,9 @@ class PrometheusMetrics(Metrics):
         self._frames = self._counter("video_frames", "Frames in finished videos")
         self._bytes = self._counter("video_bytes", "Bytes of finished videos")
         self._stills = self._counter(
-            "stills", "Stills looked up among those that earlier jobs have coded, by whether they were found", found=STILLS
+            "stills",
+            "Stills looked up among those that earlier jobs have coded, by whether they were found",
+            found=STILLS,
         )
         self._restarts = self._counter("worker_restarts", "Workers that had to be replaced, by reason", reason=RESTARTS)
         self._webhooks = self._counter(

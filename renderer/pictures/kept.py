@@ -10,7 +10,6 @@ their names whole, by a rename. A disk that is full or cannot be written ends th
 
 import functools
 import hashlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -175,11 +174,13 @@ def name_of(content: Content, *shaped_by: object) -> str:
 @functools.cache
 def program() -> str:
     """Return a hash of what decodes and composes: this program and the libraries that it names, in their versions."""
+    from importlib.metadata import PackageNotFoundError, requires, version  # noqa: PLC0415 - few command lines ask
+
     versions = []
-    for requirement in importlib.metadata.requires("stillreel") or ():
-        with suppress(importlib.metadata.PackageNotFoundError):
+    for requirement in requires("stillreel") or ():
+        with suppress(PackageNotFoundError):
             name = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
-            versions.append((name, importlib.metadata.version(name)))
+            versions.append((name, version(name)))
     return hashlib.sha256(repr((VERSION, versions, list(_sources()))).encode()).hexdigest()
 
 
