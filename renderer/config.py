@@ -284,15 +284,9 @@ class RetentionSettings(_Part):
 
     results_s: float = Field(7 * 86400, gt=0, description="answers, with their logs")
     results: int = Field(100_000, ge=1, description="answers kept at most")
-    outputs_s: float = Field(
-        7 * 86400,
-        gt=0,
-        description="videos, and unused coded stills; videos of the manifest directory are never removed",
-    )
+    outputs_s: float = Field(7 * 86400, gt=0, description="videos; those of the manifest directory are never removed")
     outputs_bytes: int = Field(100 * 1024 * MEBIBYTE, ge=1, description="videos kept at most, in bytes")
-    stills_bytes: int = Field(
-        2048 * MEBIBYTE, ge=0, description="coded stills kept for later jobs that show them, in bytes; 0: none"
-    )
+    stills_bytes: int = Field(2048 * MEBIBYTE, ge=0, description="coded stills kept for later jobs at most; 0: none")
     uploads_s: float = Field(86400, gt=0, description="files that clients have uploaded over http")
     uploads_bytes: int = Field(10 * 1024 * MEBIBYTE, ge=1, description="uploads kept at most, in bytes; then refused")
 

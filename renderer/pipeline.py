@@ -10,13 +10,13 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from protocol.errors import MAX_FAULTS
 from protocol.schema import Progress, RenderRequest, ResultWarning
@@ -46,7 +46,8 @@ from renderer.pictures.formats import More
 from renderer.pictures.kept import CodedStill, Recall, StillCache, program
 from renderer.pictures.load import Loader
 from renderer.pictures.marks import Marks
-from renderer.pictures.measure import Measured, Measurer, is_of_image, unreadable
+from renderer.pictures.measure import Measurer, is_of_image, unreadable
+from renderer.pictures.notes import enlarged, reduced, shown_in_part
 from renderer.pictures.prepare import Stills
 from renderer.pictures.reel import Reel, reel_of, together, warnings_of
 from renderer.timeline import Timeline, remarks
@@ -61,12 +62,6 @@ log = logging.getLogger(__name__)
 _ENDLESS = 1 << 30  # frames; X264_KEYINT_MAX_INFINITE, and ffmpeg takes nothing above 2^31 - 1
 
 _SILENCE_S = 1.0
-
-_IN_PART: Final[Mapping[More, tuple[str, str]]] = {
-    "frames": ("image_animated", "this image is an animation, of which only the first frame is shown"),
-    "pages": ("image_paged", "this image has several pages, of which only the first is shown"),
-    "pictures": ("image_multiple", "this file holds several pictures, of which only the main one is shown"),
-}
 
 OnProgress = Callable[[Progress], None]
 P = ParamSpec("P")
@@ -240,7 +235,7 @@ class _Whole:
             backend = Backend("libx264", self.open_encoder, reason)
         rendering = _Rendering(self, reel, look, at_hand)
         facts, plan, backend = rendering.complete(backend, output)
-        warnings += [*_shown_in_part(rendering.in_part), *_enlarged(rendering.enlarged, look.canvas)]
+        warnings += [*shown_in_part(rendering.in_part), *enlarged(rendering.enlarged, look.canvas)]
         reasons = backend.reason, plan.encoded_reason
         report = RenderReport(facts, backend.name, *reasons, self.clock.report(), tuple(warnings))
         coded, found = rendering.counts["coded"], rendering.counts["found"]
@@ -414,7 +409,7 @@ def _look(
             canvas = canvas_for(found.size, request.width, request.height)
         else:
             canvas = largest_canvas(found.size, limits)
-            warnings += _reduced(found, canvas)
+            warnings += reduced(found, canvas)
     _check_canvas(canvas, request, limits)
     red, green, blue = bytes.fromhex(request.background[1:])
     look = Framing(canvas, request.resize_mode, request.upscale, (red, green, blue), request.scaling)
@@ -432,40 +427,6 @@ def _check_canvas(canvas: Canvas, request: RenderRequest, limits: CanvasLimits) 
         f"{limits.macroblocks} macroblocks of 16x16",
         loc=(name,),
     )
-
-
-def _reduced(found: Measured, canvas: Canvas) -> list[ResultWarning]:
-    if canvas.pixels >= found.size.pixels:
-        return []
-    which = "the first image" if found.image == 0 else "this image"
-    words = (
-        f"the video is {canvas}, not {found.size} as {which}: the largest of this shape that H.264's levels, "
-        "the encoder and the server's limit for a side allow; width and height choose another size"
-    )
-    return [ResultWarning(type="canvas_reduced", message=words, loc=("images", found.image, "url"))]
-
-
-def _enlarged(sizes: Mapping[int, Size], canvas: Canvas) -> list[ResultWarning]:
-    if not sizes:
-        return []
-    first = min(sizes)
-    words = f"this image of {sizes[first]} is scaled up more than twice for a video of {canvas}{_others(sizes)}"
-    return [ResultWarning(type="image_enlarged", message=words, loc=("images", first, "url"))]
-
-
-def _shown_in_part(found: Mapping[int, More]) -> list[ResultWarning]:
-    """Name the files that hold more than the one picture that is shown."""
-    warnings = []
-    for more, (kind, words) in _IN_PART.items():
-        if images := [image for image in found if found[image] == more]:
-            loc = ("images", min(images), "url")
-            warnings.append(ResultWarning(type=kind, message=words + _others(images), loc=loc))
-    return warnings
-
-
-def _others(images: Collection[int]) -> str:
-    """Return the end of a sentence about the first image that counts the others."""
-    return {1: "", 2: "; so is 1 more image"}.get(len(images), f"; so are {len(images) - 1} more images")
 
 
 class ProgressReporter:
