@@ -4,6 +4,10 @@ Where a sound begins is what its file says: libavcodec leaves out the samples th
 header, Opus' pre-skip, edit lists), and a sound that begins late in a video begins with silence. libswresample delays
 nothing: it looks ahead by the length of its filter.
 
+PyAV 17.1 to 18.1 free a channel layout twice that names its channels one by one, which corrupts the heap. Such layouts
+come from four kinds of boxes in MP4 and from xHE-AAC: the boxes are blanked and the codec is refused, before any frame
+is made. Sound of an ordinary number of channels is none the worse for it.
+
 A file that was cut short is decoded as far as it goes. One in which sound comes again after something that cannot be
 decoded is damaged and refused: what is heard would not be what was sent.
 """
@@ -38,6 +42,8 @@ _LAST_FRAME: Final = 8192  # samples; a codec's last frame is longer than what i
 _LOUDEST: Final = 64.0  # floats in a file may be anything; 36 dB above full scale
 _UNREAD_S: Final = 0.5
 _PIECE: Final = RATE
+_LAYOUTS: Final = (b"chan", b"chnl", b"SA3D", b"cmov")
+_ESCAPE: Final = 31  # ISO/IEC 14496-3, 1.6.2.1: an audio object type above 31 follows, as USAC's
 _FRAME: Final = 1 << 14
 
 
@@ -70,6 +76,8 @@ def read_header(data: bytes, track: int, marks: Marks) -> SoundFile:
         SoundDamaged: its header is damaged.
     """
     row = recognise(data)
+    if row.demuxer.startswith("mov"):
+        data = _without_layouts(data)
     with marks.decoding(track, "audio"), _parsing(row), _opened(data, row) as (container, stream):
         context = stream.codec_context
         if not context.sample_rate or not context.channels:
@@ -157,6 +165,8 @@ class Reading:
                 return None, [], True
             if packet is None:
                 return None, [], False
+            if packet.has_sidedata("new_extradata"):
+                raise unsupported("one that changes its coding on the way")
             try:
                 return packet, stream.codec_context.decode(packet), False
             except av.EOFError:
@@ -258,11 +268,39 @@ def _opened(data: bytes, row: Container) -> "Iterator[tuple[InputContainer, Audi
         context = stream.codec_context
         if context is None or context.name not in row.codecs:
             raise unsupported(f"a sound coded as {'something unknown' if context is None else context.name}")
+        if context.name == "aac" and (context.extradata or b"\0")[0] >> 3 == _ESCAPE:
+            raise unsupported("a sound coded as xHE-AAC or another extension of AAC")
         context.thread_count = 1
         for other in container.streams:
             if other is not stream:
                 other.discard = Discard.all
         yield container, stream
+
+
+def _without_layouts(data: bytes) -> bytes:
+    """Return an MP4 without the boxes that may name channels one by one, nor a compressed index, which may hold some.
+
+    What has the name of such a box and a size that fits is taken for one, wherever it lies: libav may look there.
+    """
+    found = [
+        at
+        for name in _LAYOUTS
+        for at in _places(data, name)
+        if at >= 4 and ((size := int.from_bytes(data[at - 4 : at], "big")) < 2 or 8 <= size <= len(data) - at + 4)
+    ]
+    if not found:
+        return data
+    changed = bytearray(data)
+    for at in found:
+        changed[at : at + 4] = b"free"
+    return bytes(changed)
+
+
+def _places(data: bytes, name: bytes) -> Iterator[int]:
+    at = data.find(name)
+    while at >= 0:
+        yield at
+        at = data.find(name, at + 1)
 
 
 def _is_cut(data: bytes) -> bool:

@@ -1,6 +1,9 @@
 """Odd, damaged and hostile sounds: the right sound, or a clear error at their place in the request."""
 
+import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -225,3 +228,37 @@ def test_a_damaged_file_is_heard_or_refused(files, seed):
         except JobError:
             continue
         assert np.isfinite(sound).all()
+
+
+@pytest.mark.parametrize("order", ["FR+FL", "FC+LFE+FL+FR"])
+def test_channels_that_are_named_one_by_one_harm_nothing(order, tmp_path):
+    """PyAV frees such a layout twice: a process that decodes one without care dies, or worse."""
+    channels = order.count("+") + 1
+    source = tmp_path / "a.mov"
+    same = "|".join(f"c{number}=c0" for number in range(channels))
+    ffmpeg("-f", "lavfi", "-i", "sine=440:d=1", "-af", f"pan={order}|{same}", "-c:a", "pcm_s16le", source)
+    assert b"chan" in source.read_bytes()
+    program = (
+        "import sys; from renderer.pictures.marks import Marks\n"
+        "from renderer.sound.decode import Reading, read_header\n"
+        "data = open(sys.argv[1], 'rb').read()\n"
+        "for _ in range(5): print(sum(piece.shape[1] for piece in Reading(read_header(data, 0, Marks()), Marks())))"
+    )
+    strict = {**os.environ, "MALLOC_CHECK_": "3"}
+    told = subprocess.run(
+        [sys.executable, "-c", program, source], check=False, env=strict, capture_output=True, text=True
+    )
+    assert (told.returncode, told.stdout.split()) == (0, ["48000"] * 5)
+
+
+def test_a_compressed_index_is_not_unpacked(files):
+    data = files("a.mov")
+    with pytest.raises(UnsupportedSound, match="without sound"):
+        decoded(data.replace(b"trak", b"cmov"))
+
+
+def test_xhe_aac_is_refused(files):
+    data = files("a.m4a")
+    place = data.index(b"\x05\x80\x80\x80\x05\x11") + 5  # DecoderSpecificInfo
+    with pytest.raises(UnsupportedSound, match="xHE-AAC"):
+        decoded(data[:place] + bytes([0xF9]) + data[place + 1 :])
