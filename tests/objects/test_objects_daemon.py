@@ -13,6 +13,14 @@ import pytest
 
 from protocol.client import Client
 from protocol.errors import RemoteError
+from protocol.schema import RenderRequest
+from renderer.config import EngineSettings, FetchSettings, RenderSettings, RequestLimits
+from renderer.intake import Origin, render_job
+from renderer.jobs.slots import ray_task
+from renderer.jobs.slots.base import Destination, RenderTask
+from renderer.jobs.slots.remote import Terms
+from renderer.observe.job_log import WorkerLog
+from renderer.work import RenderReport
 from tests.daemon_process import DaemonProcess, picture, request, starting, still, wait_until
 from tests.objects.stores import KEY, SECRET, Bucket, HeldLine, Moto
 from tests.served import RUN
@@ -185,3 +193,25 @@ def test_no_key_is_written_down(daemon: DaemonProcess, shared: Bucket) -> None:
     assert "no such object" in kept
     assert SECRET not in kept
     assert KEY not in kept
+
+
+def test_a_node_needs_no_directory_of_the_daemons_machine_for_what_becomes_an_object(
+    shared: Bucket, tmp_path: Path
+) -> None:
+    """What Ray runs on a node, without Ray."""
+    reads = FetchSettings(allow_objects=(shared.url,))
+    request_ = RenderRequest.model_validate(body(shared))
+    work = render_job(request_, RequestLimits(), reads, Origin())
+    destination = Destination(f"{shared.url}/out/node.mp4", "a")
+    settings = RenderSettings(fetch=reads)
+    task = RenderTask("node", work, tmp_path / "elsewhere" / "node.mp4", settings, destination=destination)
+    host = ray_task._Host("alpha", Terms(EngineSettings(), WorkerLog()))
+    try:
+        *_, ending = host.run(task)
+    finally:
+        host.end()
+        host._stdin.close()
+        host._stdout.close()
+    assert isinstance(ending, RenderReport), ending
+    assert frames_in(shared.get("out/node.mp4")) == 5
+    assert list(tmp_path.iterdir()) == []

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from protocol.schema import Progress
@@ -47,7 +48,7 @@ class _Host:
             self._slot = await self._opened(task.settings, str(scratch / "progress"))
             try:
                 while True:
-                    await self._attempt(task)
+                    await self._attempt(_at_home(task, scratch))
                     task = await self._parent.receive()
             finally:
                 await asyncio.to_thread(self._slot.close)
@@ -102,6 +103,11 @@ class _Host:
             if news or time.monotonic() - told_at > _ALIVE_S:
                 self._parent.send(news or Alive())
                 told_at = time.monotonic()
+
+
+def _at_home(task: RenderTask, directory: Path) -> RenderTask:
+    """Have a video that becomes an object made here: nobody looks for it where the daemon's own would lie."""
+    return replace(task, output=directory / task.output.name) if task.destination else task
 
 
 async def _main() -> None:
