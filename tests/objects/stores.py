@@ -3,6 +3,7 @@
 import contextlib
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -80,7 +81,7 @@ Answer = Callable[[BaseHTTPRequestHandler], tuple[int, bytes]]
 class Scripted:
     """A server that gives the answers of a test, one after the other, and the last of them from then on."""
 
-    def __init__(self, *answers: Answer) -> None:
+    def __init__(self, *answers: Answer, tls: ssl.SSLContext | None = None) -> None:
         self.asked: list[str] = []
         waiting = list(answers)
         scripted = self
@@ -106,9 +107,11 @@ class Scripted:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
 
     def close(self) -> None:
         self._server.shutdown()

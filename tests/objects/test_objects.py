@@ -1,18 +1,22 @@
 """One object read, listed, put and signed for, at a real server; and what is said where a server fails."""
 
 import hashlib
+import ssl
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import trustme
 
 from protocol.objects import parse_object, parse_prefix
-from renderer.config import FetchSettings
+from renderer.config import FetchSettings, RenderSettings
 from renderer.errors import FetchFailed, FileTooLarge, InvalidRequest, NotSupported, OutputFailed, SourceUnavailable
+from renderer.jobs.slots import confinement
+from renderer.jobs.slots.reach import Reach
 from renderer.net import objects
-from renderer.net.objects import Access, check_output
+from renderer.net.objects import Access, access_for, check_output
 from renderer.pictures.fetch import Fetcher
 from tests.objects.stores import KEY, SECRET, Bucket, Scripted, answering
 
@@ -25,8 +29,8 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Scripted]]:
     """Return what starts a server with the given answers, and names it in the environment."""
     begun = []
 
-    def start(*answers: object) -> Scripted:
-        begun.append(Scripted(*answers))  # type: ignore[arg-type]
+    def start(*answers: object, tls: ssl.SSLContext | None = None) -> Scripted:
+        begun.append(Scripted(*answers, tls=tls))  # type: ignore[arg-type]
         monkeypatch.setenv("AWS_ENDPOINT_URL", begun[-1].url)
         return begun[-1]
 
@@ -206,7 +210,33 @@ def test_without_the_extra_its_name_is_said(monkeypatch: pytest.MonkeyPatch) -> 
         check_output("s3://reels/a.mp4", ("s3://reels",))
 
 
-# Servers that fail.
+# Servers that fail, and one with a certificate of its own.
+
+
+def test_a_confined_worker_trusts_the_authority_that_the_settings_name(
+    scripted: type[Scripted], tmp_path: Path
+) -> None:
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    scripted(answering(200, body=b"picture"), tls=tls)
+    place = parse_object("s3://reels/a.png")
+    with pytest.raises(SourceUnavailable, match="the store does not answer"):
+        objects.read(place, 100, ONCE)
+    fetch = FetchSettings(allow_objects=("s3://reels",), ca_file=tmp_path / "ca.pem")
+    token = tmp_path / "token"
+    token.write_text("ours")
+    secret = tmp_path / "secret"
+    secret.write_text("another's")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+        roots = Reach(RenderSettings(fetch=fetch))(None)
+    if confinement.refusal():
+        pytest.skip("this kernel confines nobody")
+    assert confinement.confined(roots, lambda: objects.read(place, 100, access_for(fetch))) == b"picture"
+    assert confinement.confined(roots, token.read_text) == "ours"
+    with pytest.raises(PermissionError):
+        confinement.confined(roots, secret.read_text)
 
 
 def test_a_server_that_is_busy_once_is_asked_again(scripted: type[Scripted]) -> None:
