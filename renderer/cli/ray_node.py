@@ -56,6 +56,7 @@ def ray_node(
     if gpus.candidates:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(device.uuid for device in gpus.candidates)
     _require_token(is_head=address is None)
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 would come on top of engine.worker_nice
     place = ["--head", f"--port={port}", "--include-dashboard=false", "--no-monitor"]
     if temp_dir is not None:
         place.append(f"--temp-dir={temp_dir.absolute()}")
