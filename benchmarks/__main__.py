@@ -15,6 +15,7 @@ from benchmarks.peers.base import Peer
 from benchmarks.peers.catalogue import PEERS
 from benchmarks.results import RESULTS, Report, Throughput, WorkResult, this_machine
 from benchmarks.tables import (
+    ceiling_table,
     curve_table,
     left_out,
     load_table,
@@ -201,6 +202,23 @@ def ray(
         found = measure_ray(_find(workload), jobs, rounds, status.update)
     out.print(ray_table(found))
     _save(Report(machine=this_machine(), on_ray=found), "ray", folder)
+
+
+@app.command()
+def ceiling(
+    counts: Annotated[str, typer.Option(help="Numbers of slots with commas between.")] = "20,50,100,200,500,1000",
+    lengths: Annotated[str, typer.Option(help="Seconds of a job, with commas between.")] = "0.1,1,10",
+    seconds: Annotated[float, typer.Option(min=1, help="Of each measurement, or four jobs if they take longer.")] = 10,
+    folder: Folder = RESULTS,
+) -> None:
+    """Measure how many slots one daemon's loop keeps busy; slots that sleep stand in for nodes."""
+    from benchmarks.ceiling import measure_ceiling  # noqa: PLC0415 - brings the renderer in, which only this needs
+
+    with err.status("") as status:
+        pairs = [(int(slots), float(job_s)) for job_s in lengths.split(",") for slots in counts.split(",")]
+        found = tuple(measure_ceiling(slots, job_s, seconds, status.update) for slots, job_s in pairs)
+    out.print(ceiling_table(found))
+    _save(Report(machine=this_machine(), fed=found), "ceiling", folder)
 
 
 @app.command()

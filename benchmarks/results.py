@@ -244,6 +244,22 @@ class OnRay(_Model):
     ray_times_local_s: Spread
 
 
+class Fed(_Model):
+    """How busy one daemon's loop keeps slots that sleep.
+
+    Attributes:
+        busy_share: the part of the time in which a slot had a job.
+        loop_cpu_share: processor time of the whole process, over the time; 1 is a core.
+    """
+
+    slots: int
+    job_s: float
+    busy_share: float
+    jobs_per_s: float
+    loop_cpu_share: float
+    cpu_ms_per_job: float
+
+
 class Polling(_Model):
     """What a daemon's jobs take while clients ask over HTTP for a status, beside the same jobs alone.
 
@@ -327,6 +343,7 @@ class Report(_Model):
     throughput: Throughput | None = None
     codings: tuple[Coding, ...] = ()
     on_ray: OnRay | None = None
+    fed: tuple[Fed, ...] = ()
     polled: tuple[Polling, ...] = ()
     behind_curve: Curve | None = None
     startup: Startup | None = None

@@ -9,6 +9,7 @@ from rich.table import Table
 from benchmarks.results import (
     Coding,
     Curve,
+    Fed,
     Load,
     OnRay,
     Overhead,
@@ -170,6 +171,15 @@ def ray_table(found: OnRay) -> Table:
     table.add_row("through Ray", f"{_median(found.ray_jobs_per_s)} jobs/s")
     ratio = found.ray_times_local_s
     table.add_row("time, times that of the workers", f"{ratio.median:.3f} ({ratio.least:.3f} to {ratio.most:.3f})")
+    return table
+
+
+def ceiling_table(found: Sequence[Fed]) -> Table:
+    """Return how many slots one daemon feeds."""
+    table = Table("slots", "jobs of", "busy", "jobs/s", "of a core", "processor time a job", box=None)
+    for row in found:
+        used = f"{row.loop_cpu_share:.0%}", f"{row.cpu_ms_per_job:.2f} ms"
+        table.add_row(str(row.slots), f"{row.job_s:g} s", f"{row.busy_share:.1%}", f"{row.jobs_per_s:g}", *used)
     return table
 
 

@@ -279,7 +279,7 @@ class Engine:
             ending = self._verdicts.get(job.id) or earlier or await slot.run(task)
             await asyncio.to_thread(self._places.take_stills, task, ending, self.metrics)
         job = self._store.live(job.id) or job  # with its latest progress
-        after = outcome.apply_ending(job, task, ending, self._settings.attempts)
+        after = await asyncio.to_thread(outcome.apply_ending, job, task, ending, self._settings.attempts)  # syncs files
         while True:
             # Told to stop while nothing ran: its worker was dead, or the loss of its attempt could not be stored.
             if after.state is State.QUEUED and (verdict := self._verdicts.get(job.id)):

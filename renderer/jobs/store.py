@@ -5,7 +5,8 @@ The database has one writer, and one transaction for each change. It keeps a wri
 and a power cut. A commit takes 0.2 ms on an SSD, so it is done on the daemon's loop, where nothing else can come
 between a look and a write.
 
-A change is stored first and seen afterwards, so that nobody learns of anything that a kill could still undo. Progress
+A change is stored first and seen afterwards, so that nobody learns of anything that a kill could still undo. That a job
+has begun is not synced: a power cut may undo it, and the job waits again then, as it would anyway. Progress
 within a state is kept in memory only: it is out of date in a moment, and after a kill the job begins again.
 
 The work of a job, which it is made from, is cleared when the job ends. A job that ends without a video keeps it, so
@@ -126,7 +127,7 @@ class JobStore:
         forget = ", work = NULL" if job.is_finished else ""
         if job.is_finished and job.state is not State.DONE and job.files is None and not job.is_kept_elsewhere:
             forget = f", work = CASE WHEN length(work) <= {_MOST_KEPT} THEN work END"
-        with self._transaction() as database:
+        with self._transaction(is_synced=job.state is not State.RUNNING) as database:
             changed = database.execute(
                 f"UPDATE jobs SET {_SETS}{forget} WHERE id = ? AND state = ?",  # noqa: S608 - fixed column names
                 (*job_row(job, self._root), job.id, before.value),
@@ -252,8 +253,9 @@ class JobStore:
         return [read_job(row, self._root) for row in rows]
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, *, is_synced: bool = True) -> Iterator[sqlite3.Connection]:
         with _translated():
+            self._database.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database
