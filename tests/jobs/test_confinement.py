@@ -83,6 +83,33 @@ def test_memory_is_left_as_it_is_where_the_settings_say_so() -> None:
         assert left > 99_000
 
 
+def pages_touched_anew(count: int, size: int) -> int:
+    """Take, fill and free so many blocks, three times; return the page faults of the last time."""
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    faults = 0
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        blocks = [libc.malloc(size) for _ in range(count)]
+        for block in blocks:
+            ctypes.memset(block, 1, size)
+            libc.free(block)
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    return faults
+
+
+@pytest.mark.parametrize("overwrites", [True, False])
+def test_a_worker_uses_the_memory_of_one_still_again_for_the_next(overwrites: bool) -> None:
+    with worker(overwrite_memory=overwrites) as call:
+        assert call(pages_touched_anew, 3, 12 * MEBIBYTE) < 100  # of 9,216
+
+
+def test_a_worker_gives_back_what_it_could_hardly_use_again() -> None:
+    with started(worker_memory_bytes=256 * MEBIBYTE) as process:
+        call(process, pages_touched_anew, 20, 4 * MEBIBYTE)
+        assert not process.has_grown()
+
+
 def test_a_worker_dumps_no_core_and_gains_no_rights() -> None:
     with worker() as call:
         assert call(resource.getrlimit, resource.RLIMIT_CORE) == (0, 0)

@@ -28,6 +28,7 @@ from renderer.jobs.slots.worker import Terms
 from renderer.observe.job_log import configure_worker
 from renderer.observe.logs import process_job
 from renderer.pictures.marks import Cell, Marks
+from renderer.pictures.memory import keep_freed_memory
 from renderer.pipeline import render
 from renderer.processes import allocated_bytes, first_to_kill, tie
 from renderer.work import RenderReport
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = 300  # when memory runs out, workers are killed before the daemon and after the encoders
+_KEPT_SHARE = 32  # of the memory limit; a worker that kept a quarter would be replaced (worker.py)
 _imported_by = os.getpid()  # the fork server; workers inherit this number
 
 _report_progress: Callable[[str, Progress], None] = lambda _job_id, _progress: None  # noqa: E731 - replaced by begin()
@@ -71,6 +73,7 @@ def begin(terms: Terms, pipes: tuple[Connection, Connection], cells: "ctypes.Arr
         if _imported_by not in (os.getpid(), os.getppid()):
             _end()  # the fork server died before the call above
     limit_process(settings.worker_file_bytes)
+    keep_freed_memory(settings.worker_memory_bytes // _KEPT_SHARE)
     if settings.overwrite_memory:
         overwrite_memory()
     if terms.roots is not None:
