@@ -5,6 +5,11 @@ Lanczos of order 4 where it grows (sharp), each axis by its own rule. `area` is 
 also where it covers a part of one. `lanczos` is Pillow's of order 3, whose kernel widens as a side shrinks; OpenCV's
 does not, and aliases. `nearest` takes the pixel under the output pixel's middle.
 
+A JPEG that was read at a reduced scale consists of means already, and a second mean would blur it. So `auto` shrinks it
+by up to a half with the mean of four places in each output pixel, interpolated by cubics. Compared with the mean of all
+the file's pixels (photographs, ratios of 1.2 to 1.98), this is 1.1 to 1.8 dB nearer than the mean of what was read, and
+takes half its time: OpenCV's area scaling has no SIMD unless the ratio is whole.
+
 Colour: ITU-R BT.709-6, 3.3 and 3.4, matrix and 8-bit limited range: Y' = 16 + 219·E'Y, Cb and Cr = 128 + 224·E'. The
 three rows go through OpenCV's 3×3 SIMD transform with 10-bit fixed-point coefficients: off by 0.63 of a level at most
 over 700,000 colours (exact rounding: 0.5), and four times as fast as a 1×3 transform, which OpenCV does in floats
@@ -107,7 +112,11 @@ def _on_canvas(picture: Picture, placement: Placement, look: Framing) -> Pixels:
         return still
     bgr = _scratch.buffer("canvas", (canvas.height, canvas.width, 3))
     right, bottom = placement.x + size.width, placement.y + size.height
-    _scale_into(still, bgr[placement.y : bottom, placement.x : right], look.scaling)
+    target = bgr[placement.y : bottom, placement.x : right]
+    if picture.reduction > 1 and look.scaling == "auto" and _is_up_to_halved(still, target):
+        _mean_of_four_into(still, target)
+    else:
+        _scale_into(still, target, look.scaling)
     if right == canvas.width - 1 and placement.x == 0:
         bgr[placement.y : bottom, right] = bgr[placement.y : bottom, right - 1]
         right += 1
@@ -154,6 +163,19 @@ def _scale_into(still: Pixels, target: Pixels, scaling: Scaling) -> None:
             still = np.asarray(cv2.resize(still, smaller, interpolation=cv2.INTER_AREA), np.uint8)
         is_growing = to_rows > still.shape[0] or to_columns > still.shape[1]
         _resize_into(still, target, cv2.INTER_LANCZOS4 if is_growing and scaling == "auto" else cv2.INTER_AREA)
+
+
+def _is_up_to_halved(still: Pixels, target: Pixels) -> bool:
+    """Whether both sides shrink, and neither to less than its half."""
+    sides = zip(still.shape[:2], target.shape[:2], strict=True)
+    return all(after < before <= 2 * after for before, after in sides)
+
+
+def _mean_of_four_into(still: Pixels, target: Pixels) -> None:
+    """Shrink what was read at a reduced scale, by up to a half."""
+    rows, columns = target.shape[:2]
+    fourfold = np.asarray(cv2.resize(still, (2 * columns, 2 * rows), interpolation=cv2.INTER_CUBIC), np.uint8)
+    _resize_into(fourfold, target, cv2.INTER_AREA)
 
 
 def _resize_into(still: Pixels, target: Pixels, interpolation: int) -> None:

@@ -317,6 +317,33 @@ def test_a_reduced_picture_lands_where_the_full_one_does(mode: Any, upscale: boo
         assert np.abs(one - other).mean() < 1.5
 
 
+@pytest.mark.parametrize("canvas", [Canvas(700, 524), Canvas(540, 406), Canvas(432, 324), Canvas(404, 302)])
+def test_a_reduced_picture_is_as_sharp_as_the_mean_of_all_its_pixels(canvas: Canvas) -> None:
+    rgb = cv2.GaussianBlur(noise(1600, 1200), (0, 0), 1.5)
+    rgb = cv2.normalize(rgb, None, 0, 255, cv2.NORM_MINMAX)
+    data = cv2.imencode(".jpg", rgb, [cv2.IMWRITE_JPEG_QUALITY, 98])[1].tobytes()
+    look = Framing(canvas, "stretch")
+    of_all = composed(decode(data, background=(0, 0, 0), max_pixels=10**7), look)[: canvas.height].astype(float)
+    reduced = decode(data, background=(0, 0, 0), max_pixels=10**7, needed=needed_size(look))
+    found = composed(reduced, look)[: canvas.height]
+    twice_mean = composed(reduced, Framing(canvas, "stretch", scaling="area"))[: canvas.height]
+    assert reduced.reduction == 2
+    assert np.std(found - of_all) < 0.9 * np.std(twice_mean - of_all)
+    assert np.std(found) == pytest.approx(np.std(of_all), rel=0.06)
+    assert abs(found.mean() - of_all.mean()) < 0.2
+
+
+def test_an_edge_of_a_reduced_picture_stays_an_edge() -> None:
+    rgb = np.full((1200, 1600, 3), 64, np.uint8)
+    rgb[:, 801:] = 192
+    look = Framing(Canvas(432, 324), "stretch")
+    row = composed(picture_of(rgb[::2, ::2], Size(1600, 1200), 2), look)[100].astype(int)
+    levels = 16 + 219 * np.array([64, 192]) / 255
+    assert row.min() > levels[0] - 3
+    assert row.max() < levels[1] + 3
+    assert np.count_nonzero((row > levels[0] + 3) & (row < levels[1] - 3)) <= 2
+
+
 @pytest.mark.parametrize(
     ("still", "look", "expected"),
     [
