@@ -229,7 +229,7 @@ class RenderRequest(_Strict):
     audio: Tracks[AudioTrack] = Field((), description="sounds under the stills, mixed")
     length: LengthRule = Field("stills", description="what the video is as long as; docs/sound.md says what gives way")
     loudness: Loudness | None = None
-    audio_codec: AudioCodec = Field("aac", description="opus is for .mp4 and .m4v; fewer players know it there")
+    audio_codec: AudioCodec = Field("aac", description="opus is for .mp4; fewer players know it there")
     audio_bitrate: BitRate = Field(192_000, description="of the video's sound, in bits per second")
     sync_mode: bool = Field(False, description="true: the video's bytes come with the answer")
     output: Output | None = Field(None, description="the object that the video becomes; not with sync_mode")

@@ -4,12 +4,14 @@ import http.server
 import json
 import subprocess
 import threading
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from renderer import render
+from tests.sound.made import RATE, clicks, wav
 
 COLOURS = [(200, 30, 40), (20, 160, 60), (30, 60, 190), (128, 128, 128), (235, 220, 40)]
 HOLDS = [5, 24, 1, 60, 12]
@@ -99,3 +101,38 @@ def played(directory: Path, page: str, chromium: str) -> dict:
             browser.wait()
             site.shutdown()
     return told[0]
+
+
+LISTENING = """<!doctype html><title>clicks</title><script>
+const places = %s;
+const tell = what => fetch("/told", {method: "POST", body: JSON.stringify(what)});
+(async () => {
+  const bytes = await (await fetch("/video.mp4")).arrayBuffer();
+  const sound = await new OfflineAudioContext(1, 48000, 48000).decodeAudioData(bytes);
+  const samples = sound.getChannelData(0);
+  const found = places.map(place => {
+    let loudest = Math.max(0, place - 3000);
+    for (let k = loudest; k < Math.min(samples.length, place + 3000); k += 1) {
+      if (Math.abs(samples[k]) > Math.abs(samples[loudest])) { loudest = k; }
+    }
+    return loudest;
+  });
+  await tell({rate: sound.sampleRate, length: sound.length, found});
+})().catch(error => tell({error: String(error)}));
+</script>"""
+
+
+def test_chromium_hears_a_click_at_the_first_frame_of_each_still(tmp_path, chromium):
+    fps, hold, stills = Fraction(30000, 1001), 149, 12
+    places = [round(number * hold / fps * RATE) for number in range(stills)]
+    (tmp_path / "clicks.wav").write_bytes(wav(clicks(stills * hold / fps, places)))
+    Image.new("RGB", (64, 48), (9, 99, 199)).save(tmp_path / "still.png")
+    images = [{"url": "still.png", "frames": hold}] * stills
+    request = {"images": images, "fps": str(fps), "audio": [{"url": "clicks.wav"}]}
+    render(request, tmp_path / "video.mp4", base=tmp_path)
+
+    told = played(tmp_path, LISTENING % json.dumps(places), chromium)
+
+    assert told.get("error") is None
+    assert told["rate"] == RATE
+    assert [abs(found - place) <= 1 for found, place in zip(told["found"], places, strict=True)] == [True] * stills

@@ -16,7 +16,7 @@ from typing import Literal
 from protocol.errors import Loc
 from renderer.errors import DecodeFailed, DecodeTimedOut, JobError, SoundDamaged, SoundTimedOut
 
-MOST_THREADS = 64
+MOST_THREADS = 65  # the most that decode pictures, and the one of the sound
 
 _NOBODY = 0
 

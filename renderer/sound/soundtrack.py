@@ -120,8 +120,8 @@ class Tracks:
 
     def check_codec(self, output: Path) -> None:
         """Refuse a codec that the file cannot hold."""
-        if self._request.audio_codec == "opus" and output.suffix.lower() == ".mov":
-            raise NotSupported("QuickTime files hold no Opus; expected aac, or a name in .mp4", loc=("audio_codec",))
+        if self._request.audio_codec == "opus" and output.suffix.lower() != ".mp4":
+            raise NotSupported("only .mp4 files hold Opus; expected aac, or a name in .mp4", loc=("audio_codec",))
 
     def followed(
         self, line: Timeline, images: Sequence[ImageFrame], limits: LengthLimits, say: Callable[[], None]

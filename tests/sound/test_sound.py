@@ -181,12 +181,13 @@ def test_a_track_cannot_start_after_the_end_of_its_file(tmp_path: Path) -> None:
     assert not (tmp_path / "video.mp4").exists()
 
 
-def test_opus_is_refused_in_quicktime(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".mov", ".m4v"])
+def test_opus_is_refused_where_no_file_holds_it(tmp_path: Path, suffix: str) -> None:
     (tmp_path / "tone.wav").write_bytes(wav(tone(1)))
     request = {"images": [{"url": still(tmp_path)}], "audio": [{"url": str(tmp_path / "tone.wav")}]}
     with pytest.raises(NotSupported, match="audio_codec: "):
-        render({**request, "audio_codec": "opus"}, tmp_path / "video.mov")
-    assert render(request, tmp_path / "video.mov").audio.codec == "aac"
+        render({**request, "audio_codec": "opus"}, tmp_path / f"video{suffix}")
+    assert render(request, tmp_path / f"video{suffix}").audio.codec == "aac"
 
 
 @pytest.mark.parametrize("name", ["a.mp3", "a.m4a", "a.flac", "a.ogg", "a.opus", "a.webm", "a.mov", "alac.m4a"])
