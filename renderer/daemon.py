@@ -38,6 +38,7 @@ from renderer.jobs.retention import Retention
 from renderer.jobs.slots.local import local_slots
 from renderer.jobs.slots.ray import joined
 from renderer.jobs.slots.remote import Terms
+from renderer.jobs.start import check, say_if_descriptors_are_few, stopping_signals
 from renderer.jobs.stills import KeptStills
 from renderer.jobs.store import JobStore
 from renderer.net.addresses import Guard
@@ -47,7 +48,6 @@ from renderer.observe.examination import examined
 from renderer.observe.job_log import JobLogs, WorkerLog, below
 from renderer.observe.metrics import Snapshot
 from renderer.processes import adopt_orphans, end_orphans
-from renderer.start import check, say_if_descriptors_are_few, stopping_signals
 from renderer.version import VERSION
 from renderer.work import NvencFindings
 

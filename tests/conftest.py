@@ -56,7 +56,7 @@ LONG_GROUPS = (
     "frontends/http/test_hostile.py",
     "test_chaos.py",
     "test_restart.py",
-    "test_start.py",
+    "jobs/test_start.py",
     "encode/nvenc/test_nvenc_daemon.py",
     "cli/test_cli_client.py",
     "h264/test_repeat.py",

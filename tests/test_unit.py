@@ -19,7 +19,7 @@ import pytest
 from renderer.cli.usage import USAGE
 from renderer.config import Settings
 from renderer.daemon import ServiceManager
-from renderer.start import stopping_signals
+from renderer.jobs.start import stopping_signals
 from tests.daemon_process import Gate, Start, wait_until
 from tests.manifest_directory import everybodys_directory
 from tests.system_calls import allowed
