@@ -20,6 +20,12 @@ function source(url) {
   return URL.createObjectURL(new Blob([bytes], { type: head.slice("data:".length).split(";")[0] }));
 }
 
+/** Whether a video is an object in a bucket, which the page may not play: its URL is signed, or not one of the web. */
+function isObject(url) {
+  const { protocol, search } = new URL(url, location.href);
+  return !["data:", "http:", "https:"].includes(protocol) || (protocol !== "data:" && search !== "");
+}
+
 let shownId = null;
 
 /** The job whose video is shown; null before the first. */
@@ -31,11 +37,15 @@ export function showResult(id, result, { isNew = true } = {}) {
   byId("stale").hidden = true;
   const panel = byId("video-panel");
   const video = byId("video");
-  const url = source(result.video.url);
+  const isAway = isObject(result.video.url);
+  const url = isAway ? result.video.url : source(result.video.url);
   // With its size known before it is loaded, the page does not move under the reader.
   Object.assign(video, { width: result.width, height: result.height });
-  if (video.getAttribute("src") !== url) video.src = url;
-  Object.assign(byId("download"), { href: url, download: result.video.file_name });
+  video.parentElement.hidden = isAway;
+  if (isAway) video.removeAttribute("src");
+  else if (video.getAttribute("src") !== url) video.src = url;
+  const isOfTheWeb = !isAway || url.startsWith("http");
+  Object.assign(byId("download"), { href: url, download: result.video.file_name, hidden: !isOfTheWeb });
   byId("facts").replaceChildren(
     ...facts(result).flatMap(([name, value, note]) => [
       make("dt", {}, name),
@@ -67,6 +77,7 @@ function facts(result) {
     ["Frame rate", `${rate} fps`, d > 1 ? `${n}/${d}` : ""],
     ["Size", `${result.width} × ${result.height}`],
     ["File", fileSize(result.video.file_size)],
+    ...(isObject(result.video.url) ? [["Object", result.video.url.split("?")[0]]] : []),
     ["Encoder", result.encoder, result.fallback_reason ?? ""],
     ["Held pictures", held, result.held_pictures_reason ?? ""],
     ...(total_s === undefined ? [] : [["Rendered in", took(total_s)]]),

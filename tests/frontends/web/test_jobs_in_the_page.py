@@ -4,14 +4,23 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from tests.daemon_process import Gate, Start, request, still, wait_until
 from tests.frontends.web.conftest import LISTENING, Caller
 from tests.frontends.web.test_page import facts, three
+from tests.objects.stores import KEY, SECRET, Moto
 
 UNDER_WAY = re.compile("Rendering")
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[Moto]:
+    server = Moto()
+    yield server
+    server.close()
 
 
 @pytest.fixture
@@ -84,6 +93,30 @@ def test_jobs_of_other_clients_appear_by_themselves_and_their_videos_can_be_seen
     page.get_by_label(f"Show the video of {done}").click()
     page.wait_for_selector("#video-panel:not([hidden])")
     assert facts(page)["Frames"] == "4exactly"
+
+
+@pytest.mark.parametrize("presign_s", [0, 600])
+def test_a_video_that_is_an_object_is_named_and_not_played(start: Start, unjudged, moto, monkeypatch, presign_s: int):
+    for name, value in {
+        "AWS_ENDPOINT_URL": moto.url,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+    }.items():
+        monkeypatch.setenv(name, value)
+    bucket = moto.bucket()
+    daemon = start(*LISTENING, OUTPUTS__ALLOW_OBJECTS=bucket.url, OUTPUTS__PRESIGN_S=presign_s)
+    other = Caller(daemon)
+    job = other.submit({**request(), "output": {"url": f"{bucket.url}/a.mp4"}})
+    wait_until(lambda: other.states()[job] == "done", "it is done", 90)
+    unjudged.goto(daemon.http)
+    unjudged.get_by_label(f"Show the video of {job}").click()
+    unjudged.wait_for_selector("#video-panel:not([hidden])")
+    place = f"{moto.url}/{bucket.name}/a.mp4" if presign_s else f"{bucket.url}/a.mp4"
+    assert facts(unjudged)["Object"] == place
+    assert unjudged.locator("#video").is_hidden()
+    assert unjudged.locator("#download").is_visible() is bool(presign_s)
+    if presign_s:
+        assert httpx.get(unjudged.locator("#download").get_attribute("href")).content == bucket.get("a.mp4")
 
 
 def test_a_daemon_that_is_gone_is_told_in_words_and_its_job_is_found_again(start: Start, unjudged):
