@@ -27,6 +27,11 @@ from tests.daemon_process import MARK, marked, wait_until
 T = TypeVar("T")
 
 
+def surroundings() -> dict[str, str]:
+    """The environment without the variables of the tests, which a command would take for settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("STILLREEL_")}
+
+
 class Nodes:
     """The nodes of a cluster, each a process that leads a session; the first is the head."""
 
@@ -48,7 +53,7 @@ class Nodes:
         with self._log.open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 command,
-                env={**os.environ, **self.token, MARK: self.mark},
+                env={**surroundings(), **self.token, MARK: self.mark},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -20,7 +20,7 @@ from renderer.observe.job_log import WorkerLog
 from renderer.work import RenderReport
 from tests.daemon_process import DaemonProcess, Gate, Start, request, still, wait_until
 from tests.jobs.factories import SETTINGS, make_work
-from tests.jobs.slots.conftest import Joined, Nodes
+from tests.jobs.slots.conftest import Joined, Nodes, surroundings
 from tests.load import load
 from tests.manifest_directory import put
 
@@ -173,7 +173,7 @@ def test_a_batch_is_rendered_on_the_nodes(joined: Joined, tmp_path: Path) -> Non
         (tmp_path / f"reel-{number}.json").write_text(json.dumps(request(still(frames=1 + number))))
     command = [sys.executable, "-m", "renderer", "batch", tmp_path, "--out", tmp_path / "out", "--json"]
     command += ["--slots", f"ray://{joined.nodes.address}"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    done = subprocess.run(command, env=surroundings(), check=False, capture_output=True, text=True)
     told = json.loads(done.stdout)
     assert (done.returncode, told["done"], told["failed"], told["frames"]) == (0, 3, 0, 6), done.stderr
     assert len(list((tmp_path / "out").glob("reel-*.mp4"))) == 3
