@@ -118,17 +118,15 @@ class Reading:
             self.ends_early_s = self._done / RATE
 
     def _pieces(self) -> Iterator[Samples]:
-        file, made = self._file, 0
+        file = self._file
         with _parsing(file.container), _opened(file.data, file.container) as (container, stream):
             resampler = _Resampler(file.channels)
             for frame, begins_s in self._frames(container, stream):
                 if begins_s is not None:
-                    for piece in (*resampler.finish(), *_silence(file.channels, round(begins_s * RATE) - made)):
-                        made += piece.shape[1]
-                        yield piece
-                for piece in resampler.take(frame):
-                    made += piece.shape[1]
-                    yield piece
+                    yield from resampler.finish()
+                    yield from _silence(file.channels, round(begins_s * RATE) - resampler.made)
+                    resampler.made = round(begins_s * RATE)
+                yield from resampler.take(frame)
             yield from resampler.finish()
 
     def _frames(
@@ -176,9 +174,14 @@ class Reading:
 
 
 class _Resampler:
-    """Turns frames into 48 kHz and one or two channels; a stream may change its format on the way."""
+    """Turns frames into 48 kHz and one or two channels; a stream may change its format on the way.
+
+    Attributes:
+        made: samples so far.
+    """
 
     def __init__(self, channels: int) -> None:
+        self.made = 0
         self._layout = "mono" if channels == 1 else "stereo"
         self._format: tuple[object, ...] | None = None
         self._resampler = self._fresh()
@@ -193,13 +196,18 @@ class _Resampler:
             yield from self.finish()
             self._format = found
         frame.pts = None  # they would be taken for gaps
-        yield from map(_samples, self._resampler.resample(frame))
+        yield from self._resampled(frame)
 
     def finish(self) -> Iterator[Samples]:
         """Yield what is still inside, and begin anew."""
         if self._format is not None:
-            yield from map(_samples, self._resampler.resample(None))
+            yield from self._resampled(None)
             self._resampler, self._format = self._fresh(), None
+
+    def _resampled(self, frame: "AudioFrame | None") -> Iterator[Samples]:
+        for made in self._resampler.resample(frame):
+            self.made += made.samples
+            yield _samples(made)
 
 
 def _samples(frame: "AudioFrame") -> Samples:

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.schema import AudioTrack, ResultWarning
-from renderer.errors import InvalidRequest, SoundDamaged
+from renderer.errors import InvalidRequest, JobError, SoundDamaged
 from renderer.pictures.marks import Marks
 from renderer.sound.decode import RATE, Reading, Samples, SoundFile, with_tail
 
@@ -25,6 +25,7 @@ PIECE: Final = RATE
 CEILING: Final = 10 ** (-1 / 20)
 _TAPS: Final = np.arange(-12, 13)
 _BETWEEN: Final = [np.sinc(_TAPS - share / 4) * np.hanning(len(_TAPS) + 2)[1:-1] for share in (1, 2, 3)]
+_KEPT_PIECES: Final = 64  # of a sound that is repeated; a longer one is decoded again
 _AHEAD: Final = RATE // 50  # samples that the limiter looks ahead, and back
 
 
@@ -75,7 +76,10 @@ class Placed:
             yield np.zeros((self.file.channels, min(PIECE, begin - at)), np.float32)
         length = room if track.duration is None else min(room, in_samples(track.duration))
         heard = _first(self._looped() if track.loop else self._once(), length)
-        yield from self._shaped(heard)
+        try:
+            yield from self._shaped(heard)
+        except JobError as error:
+            raise error.at("audio", self.file.track, "url") from error.__cause__
 
     def warnings(self) -> Iterator[ResultWarning]:
         """Say, once it was heard, what its client might not expect."""
@@ -101,8 +105,16 @@ class Placed:
             yield piece
 
     def _looped(self) -> Iterator[Samples]:
+        kept: list[Samples] | None = []
+        for piece in self._once():
+            yield piece
+            if kept is not None:
+                kept = [*kept, piece] if len(kept) < _KEPT_PIECES else None
+        if kept:
+            again = np.concatenate(kept, axis=1)
+            again = np.tile(again, -(-PIECE // again.shape[1]))
         while True:
-            yield from self._once()
+            yield from (again,) if kept else self._once()
 
     def _once(self) -> Iterator[Samples]:
         skip, read = in_samples(self.track.start), 0

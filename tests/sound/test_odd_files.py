@@ -5,14 +5,19 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
+from protocol.schema import AudioTrack
+from renderer import render
 from renderer.errors import JobError, SoundDamaged, UnsupportedSound
 from renderer.pictures.marks import Marks
 from renderer.sound.decode import Reading, read_header
-from tests.sound.made import RATE, Sound, clicks, coded, ffmpeg, tone, wav
+from renderer.sound.mix import Placed
+from tests.sound.made import RATE, Sound, clicks, coded, ffmpeg, level, still, tone, wav
 
 SECOND = tone(1)
 
@@ -80,12 +85,17 @@ def test_a_file_whose_index_was_cut_off_is_refused(files):
         decoded(data[: len(data) * 6 // 10])
 
 
-def test_a_file_that_is_damaged_in_the_middle_is_refused():
+def test_a_file_that_is_damaged_in_the_middle_is_refused(tmp_path):
     data = bytearray(files_of_flac())
     middle = len(data) // 2
     data[middle : middle + 400] = bytes(400)
     with pytest.raises(SoundDamaged, match=r"damaged at about \d\.\d s"):
         decoded(bytes(data))
+    (tmp_path / "a.flac").write_bytes(data)
+    request = {"images": [{"url": still(tmp_path), "frames": 60}], "audio": [{"url": str(tmp_path / "a.flac")}]}
+    with pytest.raises(SoundDamaged) as refused:
+        render(request, tmp_path / "video.mp4")
+    assert refused.value.loc == ("audio", 0, "url")
 
 
 def files_of_flac() -> bytes:
@@ -262,3 +272,21 @@ def test_xhe_aac_is_refused(files):
     place = data.index(b"\x05\x80\x80\x80\x05\x11") + 5  # DecoderSpecificInfo
     with pytest.raises(UnsupportedSound, match="xHE-AAC"):
         decoded(data[:place] + bytes([0xF9]) + data[place + 1 :])
+
+
+@pytest.mark.parametrize("gap_s", [1, 10**6])
+def test_a_gap_in_a_video_is_silence_of_its_length(gap_s, tmp_path):
+    rate = 44_100
+    half = tone(0.5, rate=rate)
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        stream = container.add_stream("pcm_f32le", rate=rate, layout="mono")
+        for begin in (0, rate // 2 + gap_s * rate):
+            frame = av.AudioFrame.from_ndarray(half, "flt", "mono")
+            frame.sample_rate, frame.pts, frame.time_base = rate, begin, Fraction(1, rate)
+            container.mux(stream.encode(frame))
+    placed = Placed(AudioTrack(url="a"), read_header((tmp_path / "a.mkv").read_bytes(), 0, Marks()), 2 * RATE, Marks())
+    sound = np.concatenate(list(placed.pieces()), axis=1)
+    assert sound.shape[1] == 2 * RATE
+    assert level(sound, 0.1, 0.45) == pytest.approx(0.354, rel=0.01)
+    assert level(sound, 0.51, 1.49) == 0
+    assert level(sound, 1.51, 1.95) == (pytest.approx(0.354, rel=0.01) if gap_s == 1 else 0)

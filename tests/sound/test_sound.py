@@ -124,6 +124,9 @@ def test_a_loop_repeats_to_the_end_without_a_gap(tmp_path: Path) -> None:
     made(tmp_path, [{"url": str(tmp_path / "short.wav"), "loop": True}])
     sound = heard(tmp_path / "video.mp4")
     assert level(sound - tone(2, 500), 0, 2) < 0.01
+    (tmp_path / "one.wav").write_bytes(wav(np.full((1, 1), 0.25, np.float32)))
+    made(tmp_path, [{"url": str(tmp_path / "one.wav"), "loop": True}])
+    assert level(heard(tmp_path / "video.mp4"), 0.1, 1.9) == pytest.approx(0.25, rel=0.02)
     made(tmp_path, [{"url": str(tmp_path / "short.wav"), "loop": True, "duration": 1}])
     assert level(heard(tmp_path / "video.mp4"), 1.05, 2) < 1e-3
 
