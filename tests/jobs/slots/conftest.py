@@ -68,10 +68,11 @@ class Nodes:
     def kill(self, name: str) -> None:
         """Kill a node as a power cut would: all its processes at once, without a word."""
         leader = self._processes.pop(name)
-        for process in [each for each in marked(self.mark) if _session(each) == leader.pid]:
+        for process in _of_session(leader.pid):  # some of Ray's write over the environment that has the mark
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         leader.wait()
+        wait_until(lambda: not _of_session(leader.pid), f"nothing is left of {name}")
 
     def close(self) -> None:
         for name in list(self._processes):
@@ -79,10 +80,13 @@ class Nodes:
         wait_until(lambda: not marked(self.mark), "nothing is left of the cluster")
 
 
-def _session(process: psutil.Process) -> int:
-    with contextlib.suppress(ProcessLookupError):
-        return os.getsid(process.pid)
-    return -1
+def _of_session(leader: int) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.NoSuchProcess):
+            if os.getsid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def _own_address() -> str:
