@@ -35,7 +35,7 @@ fuzz: $(READY) ; $(BIN)/python -m tests.pictures.fuzz
 # The load tests with all that they can do, then a daemon and jobs through all doors for half an hour, while processes
 # and the disk are troubled.
 soak: $(READY)
-	STILLREEL_TEST_LOAD=full $(BIN)/python -m pytest -m load
+	TEST_LOAD=full $(BIN)/python -m pytest -m load
 	$(BIN)/python -m tests.soak
 # The versions that the container's image installs; needs the network and the image's Python (PYTHON=python3.13).
 constraints: ; $(PYTHON) scripts/constraints.py

@@ -1,11 +1,11 @@
-"""How much the load tests do: enough to find a fault by default, and all of it with STILLREEL_TEST_LOAD=full.
+"""How much the load tests do: enough to find a fault by default, and all of it with TEST_LOAD=full.
 
 They are marked `load`, so that `make soak` finds them.
 """
 
 import os
 
-IS_FULL = os.environ.get("STILLREEL_TEST_LOAD") == "full"
+IS_FULL = os.environ.get("TEST_LOAD") == "full"
 
 
 def load(small: int, full: int) -> int:
