@@ -31,6 +31,7 @@ from renderer.cli.app import app
 from renderer.frontends.zmq.curve import CurveRing
 from renderer.observe import logs
 from tests.daemon_process import starting
+from tests.sound.made import coded, tone, wav
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -176,6 +177,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     (directory / "photos").mkdir()
     for name in ("a.jpg", "b.jpg", "photos/1.png", "photos/2.png", "frames_0100.png", "frames_0102.png"):
         Image.new("RGB", (64, 48), (len(name), 0, 0)).save(directory / name)
+    music, voice = (directory / "out" / "demo" / name for name in ("music.mp3", "voice.wav"))
+    voice.write_bytes(wav(tone(0.5)))
+    coded(tone(1), music)
     (directory / "slides.ffconcat").write_text("ffconcat version 1.0\nfile a.jpg\nduration 1\n")
     (directory / "data").mkdir(mode=0o700)
     (directory / "alice.curve").write_text(CurveRing(directory / "data").add("alice").to_text())

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.daemon_process import DaemonProcess, Start, request, wait_until
+from tests.daemon_process import DaemonProcess, Gate, Start, request, wait_until
 from tests.manifest_directory import put
 
 
@@ -43,6 +43,20 @@ def test_connections_wait_where_no_more_files_can_be_opened_and_cost_nothing(sta
     resource.prlimit(daemon.child.pid, resource.RLIMIT_NOFILE, limits)
     assert daemon.client.health().live
     assert httpx.get(f"{daemon.http}/livez", timeout=60).status_code == 200
+    assert daemon.client.render(request(request_id="after")).frames == 2
+    assert daemon.stop() == 0
+
+
+def test_a_job_that_ends_where_no_file_can_be_opened_leaves_the_daemon_alive(start: Start, gate: Gate) -> None:
+    daemon = start(ENGINE__WORKERS=1)
+    daemon.client.submit(gate.request(request_id="caught"))
+    daemon.wait_for("caught")
+    limits = resource.prlimit(daemon.child.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.child.pid, resource.RLIMIT_NOFILE, (3, limits[1]))  # of which all are in use
+    daemon.client.cancel("caught")
+    wait_until(lambda: not daemon.encoders(), "the attempt has ended")
+    time.sleep(1)  # in which its worker is looked at, and another is wanted
+    resource.prlimit(daemon.child.pid, resource.RLIMIT_NOFILE, limits)
     assert daemon.client.render(request(request_id="after")).frames == 2
     assert daemon.stop() == 0
 

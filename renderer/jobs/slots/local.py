@@ -101,9 +101,10 @@ class LocalSlot:
         self._verdict = None
         # A job that ended early may still be decoding; a crash of that must not be blamed on this job.
         is_busy = bool(self._worker.marks.inside())
-        if not await asyncio.to_thread(self._worker.suits, task) or is_busy:
+        while self._verdict is None and (is_busy or not await asyncio.to_thread(self._worker.suits, task)):
             await asyncio.to_thread(self._worker.stop)
             await self.prepare()
+            is_busy = False
         ending = self._verdict or await self._offer(task)
         if isinstance(ending, _Unclear):
             await self.prepare()

@@ -132,17 +132,20 @@ class Worker:
         """Whether the process may use the files that this task needs; if not, the next process that is started may.
 
         A process may use the files that existed when it started, and names do not count then: a directory that was
-        mounted or created later under an allowed name is out of its reach.
+        mounted or created later under an allowed name is out of its reach. Where no more files can be opened, none is
+        known to suit.
         """
         if self._reach is None:
             return True
-        before, self._terms = self._terms.roots, replace(self._terms, roots=self._reach(task))
+        try:
+            before, self._terms = self._terms.roots, replace(self._terms, roots=self._reach(task))
+        except OSError:
+            return False
         return before == self._terms.roots
 
     def crashed_thread(self) -> int | None:
         """Return the thread, as in `marks`, that took the process down by a fault of its own; None if unknown."""
-        report = self._crash_report.read_text(encoding="ascii", errors="replace")
-        found = re.search(r"^Current thread 0x([0-9a-f]+) ", report, re.MULTILINE)
+        found = re.search(r"^Current thread 0x([0-9a-f]+) ", self._report(), re.MULTILINE)
         return int(found[1], 16) if found else None
 
     def open_process(self) -> int | None:
@@ -225,12 +228,14 @@ class Worker:
 
     def _begun(self) -> list[tuple[int, int]]:
         """Return the same process ids, each with the bytes that the process could allocate when it was ready."""
-        try:
-            report = self._crash_report.read_text(encoding="ascii", errors="replace")
-        except FileNotFoundError:  # closed
-            return []
-        found = re.findall(r"^process ([0-9]+) (-?[0-9]+)$", report, re.MULTILINE)
+        found = re.findall(r"^process ([0-9]+) (-?[0-9]+)$", self._report(), re.MULTILINE)
         return [(int(pid), int(room)) for pid, room in found]
+
+    def _report(self) -> str:
+        """Return what the processes have written about themselves; nothing while it cannot be read."""
+        with contextlib.suppress(OSError):  # closed, or no more files can be opened
+            return self._crash_report.read_text(encoding="ascii", errors="replace")
+        return ""
 
     def _start(self) -> ProcessPool:
         if not _is_somewhere():

@@ -27,7 +27,7 @@ def test_subscribe_tells_of_the_queue_and_logs(node: RunPython, mode: str) -> No
         });
         print([seen, made.data.frames, made.requestId]);
     """
-    seen, frames, request_id = node(script, body=request(still(frames=5)), mode=mode)
+    seen, frames, request_id = node(script, body=request(still((9, 9, len(mode)), frames=5)), mode=mode)
     assert seen[-1][0] == "COMPLETED"
     assert [line.split(" ")[0] for line in seen[-1][1]] == ["accepted:", "images[0].url:", "done"]
     assert frames == 5

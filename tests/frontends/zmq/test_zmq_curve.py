@@ -53,7 +53,7 @@ def local(daemon: DaemonProcess) -> str:
 
 
 def asking(daemon: DaemonProcess, curve: Path | None = None, **limits: float) -> Client:
-    return Client(daemon.endpoint, curve=curve, **{"timeout_s": 20, **limits})
+    return Client(daemon.endpoint, curve=curve, **{"timeout_s": 20, "connect_timeout_s": 20, **limits})
 
 
 def refusals(daemon: DaemonProcess) -> list[str]:
