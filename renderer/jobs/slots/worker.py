@@ -41,7 +41,6 @@ from renderer.work import RenderReport
 _RENDERING: Final = "renderer.jobs.slots.rendering"
 _HELD_PICTURES: Final = "renderer.encode.selftest:x264_refusal"
 _LAST_WORDS_S = 1.0  # a process that a library has started may hold the pipe open
-_JOBS_PER_PROCESS = 500  # a fresh process now and then, against leaks in native code
 # The share of a worker's memory limit that may still be in use after a job. Photographs of 48 megapixels left 70 MiB,
 # which did not grow. Page-locked frames, which the next job uses again, should not count, since they are shared with
 # the driver; this was not measured.
@@ -251,7 +250,6 @@ class Worker:
         self._said.listen(heard)
         pool = ProcessPool(
             max_workers=1,
-            max_tasks=_JOBS_PER_PROCESS,
             initializer=call,
             initargs=(f"{_RENDERING}:begin", self._terms, (self._lifeline[0], self._words), self._cells),
             context=context,
