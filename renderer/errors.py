@@ -9,7 +9,7 @@ StillreelError
 │   │   ├── NotSupported         this version or machine cannot do it
 │   │   └── RequestIdConflict    the id belongs to another request
 │   ├── FetchFailed            an image or a sound could not be read or downloaded, or may not be
-│   │   └── SourceUnavailable    its server does not answer now; it may later
+│   │   └── SourceUnavailable    it cannot be had now; it may be later
 │   ├── FileTooLarge           its bytes are too many
 │   ├── UnsupportedFormat      its bytes are no image that is known
 │   ├── DecodeFailed           it is damaged
@@ -183,7 +183,11 @@ class FetchFailed(JobError):
 
 
 class SourceUnavailable(FetchFailed):
-    """A server did not answer, or said to come again; `retry_after_s` is the pause it asked for, 0 for none."""
+    """A server did not answer, or a file was being changed.
+
+    Attributes:
+        retry_after_s: the pause that a server asked for when it said to come again, 0 for none.
+    """
 
     is_retryable = True
 

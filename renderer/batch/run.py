@@ -26,7 +26,7 @@ from renderer.batch.trees import Found
 from renderer.config import Settings, render_settings
 from renderer.disk import scratch_dir
 from renderer.encode.ffmpeg import runnable_ffmpeg
-from renderer.errors import FetchFailed, NoManifest, OutputFailed, StillreelError, WorkerLost
+from renderer.errors import NoManifest, OutputFailed, SourceUnavailable, StillreelError, WorkerLost
 from renderer.jobs.roster import Roster
 from renderer.jobs.slots.base import AttemptLost, RenderTask, Slot, ready_until
 from renderer.jobs.slots.local import LocalSlot
@@ -361,7 +361,7 @@ class _Batch:
         output = ready.output
         try:
             if self._preparation.digest(ready.work) != ready.digest:
-                raise FetchFailed("an image was changed while the video was made; run the batch again")
+                raise SourceUnavailable("an image was changed while the video was made; run the batch again")
             result = report.result(output.url, as_text(output.name), ready.work.request)
             output.publish(rendered, {**result.model_dump(mode="json"), "manifest": as_text(ready.found.name)})
         except StillreelError as error:

@@ -189,7 +189,12 @@ def _document(plan: "Plan", tally: "Tally") -> dict[str, Any]:
 
 
 def _exit_code(plan: "Plan", tally: "Tally") -> int:
-    """Return the exit code; an empty shard is fine, but a whole batch with nothing to render is a mistake."""
+    """Return the exit code, by which a scheduler decides whether to run the batch again.
+
+    An empty shard is fine, but a whole batch with nothing to render is a mistake.
+    """
     if tally.stopped:
         return usage.STOPPED
+    if any(each.fault.retryable for each in tally.failures):
+        return usage.TRY_AGAIN
     return usage.FAILED if tally.failures or (tally.has_found_nothing and plan.shard.count == 1) else 0

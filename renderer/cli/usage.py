@@ -30,8 +30,8 @@ _TRY_AGAIN = f"{TRY_AGAIN} try again later"
 SERVE = f"Exit codes: {DONE} it was told to stop and has, {FAILED} a part of it failed, {_USAGE}."
 RENDER = f"Exit codes: {DONE} done, {FAILED} the job failed, {_USAGE}, {_TRY_AGAIN}, {_STOPPED}."
 BATCH = (
-    f"Exit codes: {DONE} all is rendered, {FAILED} some could not be or there was nothing, {_USAGE}, "
-    f"{STOPPED} stopped by Ctrl-C or SIGTERM."
+    f"Exit codes: {DONE} all is rendered, {FAILED} some cannot be or there was nothing, {_USAGE}, "
+    f"{TRY_AGAIN} some were not, and may be if it is run again, {STOPPED} stopped by Ctrl-C or SIGTERM."
 )
 CLIENT = (
     f"Exit codes: {DONE} done, {FAILED} the job failed or the daemon refused, {_USAGE}, "

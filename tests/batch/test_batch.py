@@ -211,6 +211,7 @@ def test_an_image_that_changes_while_its_video_is_made_is_not_mistaken(
     monkeypatch.setenv("STILLREEL_ENCODE__FFMPEG", str(ffmpeg))
     ended = run()
     assert ended.failures() == {"a.json": "an image was changed while the video was made; run the batch again"}
+    assert ended.code == 4
     assert tree.videos() == {}
     monkeypatch.delenv("STILLREEL_ENCODE__FFMPEG")
     assert run().counts() == (1, 0, 0)

@@ -120,7 +120,7 @@ def test_a_video_whose_workers_die_fails_and_says_what_killed_them(
         wait_until(lambda: len(process.workers()) == 1, "a worker")
         process.workers()[0].kill()
     ended = process.end()
-    assert (ended.code, ended.counts()) == (1, (4, 0, 1))
+    assert (ended.code, ended.counts()) == (4, (4, 0, 1))
     assert ended.failures() == {"c.json": "its worker was killed by SIGKILL (attempt 2 of 2)"}
     assert ended.document["failures"][0]["error"]["type"] == "internal_error"
     tree.check()
