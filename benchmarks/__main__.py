@@ -23,6 +23,7 @@ from benchmarks.tables import (
     pareto_table,
     polling_table,
     ray_table,
+    simulated_table,
     startup_table,
     throughput_table,
     work_table,
@@ -221,6 +222,26 @@ def ceiling(
     _save(Report(machine=this_machine(), fed=found), "ceiling", folder)
 
 
+@app.command("simulate")
+def simulated(
+    counts: Annotated[
+        str, typer.Option(help="Numbers of nodes with commas between.")
+    ] = "1,2,5,10,20,50,100,200,500,1000",
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs for each slot.")] = 200,
+    rounds: Rounds = 3,
+    folder: Folder = RESULTS,
+) -> None:
+    """Simulate up to 1,000 nodes with the times that `load` and `ceiling` have measured, and plot it."""
+    from benchmarks.simulate import Measured, simulate  # noqa: PLC0415 - only this needs it
+
+    with err.status("playing"):
+        measured = Measured.kept()
+        found = [row for nodes in counts.split(",") for row in simulate(measured, int(nodes), jobs, range(rounds))]
+    out.print(simulated_table(found))
+    report = _save(Report(machine=this_machine(), simulated=tuple(found)), "simulate", folder)
+    _plotted(plots.plot_simulated(report, folder / "simulate.png"))
+
+
 @app.command()
 def polling(
     workload: Annotated[str, typer.Argument(help="Name; see `list`.")] = "8x24-1080p",
@@ -293,13 +314,16 @@ def startup(rounds: Rounds = 7, folder: Folder = RESULTS) -> None:
 
 
 @app.command()
-def replot(file: Annotated[Path, typer.Argument(help="holds.json, images.json, cores.json or pareto.json.")]) -> None:
+def replot(
+    file: Annotated[Path, typer.Argument(help="holds.json, images.json, cores.json, pareto.json or simulate.json.")],
+) -> None:
     """Draw the plot of an earlier run again."""
     draw = {
         "holds": plots.plot_holds,
         "images": plots.plot_images,
         "cores": plots.plot_cores,
         "pareto": plots.plot_pareto,
+        "simulate": plots.plot_simulated,
     }[file.stem]
     _plotted(draw(Report.load(file), file.with_suffix(".png")))
 

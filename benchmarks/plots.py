@@ -4,13 +4,14 @@ White background, so that they read on a light and a dark page; a line is named 
 colours are Okabe and Ito's, which people with any colour vision tell apart.
 """
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.peers.catalogue import OURS
-from benchmarks.results import CHOSEN, Coding, Report, Spread, WorkResult
+from benchmarks.results import CHOSEN, Coding, Report, Simulated, Spread, WorkResult
 
 _COLOURS = {
     OURS: "#0072B2",
@@ -85,6 +86,39 @@ def plot_pareto(report: Report, file: Path) -> Path:
         axes.axhline(100, color=_FAINT, zorder=0)
         axes.set_title(title, loc="left", color=_INK)
         axes.set(xlabel="encoder's processor time for a still, ms", ylabel="size, % of x264 coding every frame")
+        axes.spines[["top", "right"]].set_visible(False)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file)
+    return file
+
+
+def plot_simulated(report: Report, file: Path) -> Path:
+    """Plot how busy slots are when all work is there at first, and how long jobs wait that come one by one."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - from the bench extra
+
+    lines: dict[tuple[str, float], list[Simulated]] = {}
+    for row in report.simulated:
+        lines.setdefault((row.way, row.job_s), []).append(row)
+    figure = Figure(figsize=(13, 5.2), dpi=110, facecolor="white", layout="constrained")
+    busy, wait = figure.subplots(1, 2)
+    lengths = sorted({job_s for _, job_s in lines})
+    for (way, job_s), rows in lines.items():
+        colour = {"one daemon": "#0072B2", "1 shard a node": "#D55E00"}.get(way, "#009E73")
+        style = {"color": colour, "linestyle": "-" if job_s == lengths[-1] else (0, (4, 2)), "marker": "o"}
+        label, nodes = f"{way}, jobs of {job_s:.2g} s", [row.nodes for row in rows]
+        busy.plot(nodes, [100 * row.busy_share for row in rows], label=label, markersize=4, **style)
+        if way == "one daemon":
+            waits = [math.nan if row.wait_p95_s is None else max(row.wait_p95_s, 0.001) for row in rows]
+            wait.plot(nodes, waits, label=label, markersize=4, **style)
+    busy.set_title("All work is there at first", loc="left", color=_INK)
+    busy.set(ylabel="jobs' own time, % of that of all slots", ylim=(0, 105))
+    wait.set_title("Jobs come one by one, for 80 % of the slots", loc="left", color=_INK)
+    wait.set(ylabel="95 % have begun within, s", yscale="log")
+    for axes in (busy, wait):
+        axes.set(xscale="log", xlabel="nodes with two slots each")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.grid(color=_FAINT, linewidth=0.8)
+        axes.legend(frameon=False, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file)

@@ -260,6 +260,24 @@ class Fed(_Model):
     cpu_ms_per_job: float
 
 
+class Simulated(_Model):
+    """What so many nodes would do, by a simulation with measured times.
+
+    Attributes:
+        busy_share: the jobs' own time over that of all slots, until the last has ended.
+        lost: attempts that ended with their node.
+        wait_p95_s: until a job begins, where jobs come one by one; None where the loop is full, and for shards.
+    """
+
+    way: str
+    nodes: int
+    job_s: float = 0.0
+    jobs_per_s: float
+    busy_share: float
+    lost: int
+    wait_p95_s: float | None = None
+
+
 class Polling(_Model):
     """What a daemon's jobs take while clients ask over HTTP for a status, beside the same jobs alone.
 
@@ -344,6 +362,7 @@ class Report(_Model):
     codings: tuple[Coding, ...] = ()
     on_ray: OnRay | None = None
     fed: tuple[Fed, ...] = ()
+    simulated: tuple[Simulated, ...] = ()
     polled: tuple[Polling, ...] = ()
     behind_curve: Curve | None = None
     startup: Startup | None = None

@@ -16,6 +16,7 @@ from benchmarks.results import (
     PeerResult,
     Polling,
     Quality,
+    Simulated,
     Spread,
     Startup,
     Throughput,
@@ -180,6 +181,16 @@ def ceiling_table(found: Sequence[Fed]) -> Table:
     for row in found:
         used = f"{row.loop_cpu_share:.0%}", f"{row.cpu_ms_per_job:.2f} ms"
         table.add_row(str(row.slots), f"{row.job_s:g} s", f"{row.busy_share:.1%}", f"{row.jobs_per_s:g}", *used)
+    return table
+
+
+def simulated_table(found: Sequence[Simulated]) -> Table:
+    """Return what so many nodes would do."""
+    table = Table("nodes", "way", "jobs of", "jobs/s", "busy", "lost", "95 % begin within", box=None)
+    for row in found:
+        wait = "" if row.wait_p95_s is None else f"{row.wait_p95_s:.2f} s"
+        rate = f"{row.jobs_per_s:.1f}", f"{row.busy_share:.1%}"
+        table.add_row(str(row.nodes), row.way, f"{row.job_s:g} s", *rate, str(row.lost), wait)
     return table
 
 

@@ -1,4 +1,5 @@
 import json
+import random
 import sys
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import av
 import cv2
 import pytest
 
-from benchmarks import pareto, readme, workloads
+from benchmarks import pareto, readme, simulate, workloads
 from benchmarks.compare import Plan, compare
 from benchmarks.measure import Memory, run
 from benchmarks.peers.base import Peer, lay_out
@@ -173,6 +174,32 @@ def test_report_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert ours["times_ours"] == {"median": 1.0, "least": 1.0, "most": 1.0}
     assert ours["video"]["frames"] == ours["video"]["frames_expected"] == 24
     assert ours["command"] == "python -m renderer render WORK/stillreel/work.json -o WORK/stillreel/out.mp4 --json"
+
+
+def test_simulated_jobs_wait_for_slots_and_for_the_loop() -> None:
+    one = simulate.play(random.Random(1), 1, 1, [(0, 2), (0, 2), (1, 2)], 0.0, goes_on=False)
+    assert (one.took_s, one.waits_s, one.lost) == (6, [0, 2, 3], 0)
+    many = simulate.play(random.Random(1), 100, 2, [(0, 0.1)] * 50, 1.0, goes_on=False)
+    assert many.took_s == pytest.approx(50.1), "one after the other through the loop"
+
+
+def test_simulated_jobs_survive_their_nodes_and_shards_lose_less() -> None:
+    long = [(0.0, simulate.LIFE_S / 4)] * 20
+    anew, goes_on = (simulate.play(random.Random(3), 5, 2, long, 0.0, goes_on=goes_on) for goes_on in (False, True))
+    assert anew.lost > 0
+    assert goes_on.lost > 0
+    assert anew.took_s > goes_on.took_s > long[0][1] * 2
+    assert len(anew.waits_s) == len(goes_on.waits_s) == 20, "of each job's first attempt"
+
+
+def test_what_is_simulated_is_kept_and_plotted(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="comes with the bench extra")
+    from benchmarks.plots import plot_simulated
+
+    measured = simulate.Measured.kept()
+    once, again = (tuple(simulate.simulate(measured, 2, 20, range(2))) for _ in range(2))
+    assert once == again
+    assert cv2.imread(str(plot_simulated(Report(machine=this_machine(), simulated=once), tmp_path / "a.png"))).size
 
 
 def test_plots_are_drawn(tmp_path: Path) -> None:

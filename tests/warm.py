@@ -65,6 +65,8 @@ _READ_LATE = (
     "TERM",
     "COLUMNS",
     "NO_COLOR",
+    "SLURM_",
+    "JOB_COMPLETION",
 )  # by the program itself
 
 
