@@ -40,6 +40,6 @@ soak: $(READY)
 # The versions that the container's image installs; needs the network and the image's Python (PYTHON=python3.13).
 constraints: ; $(PYTHON) scripts/constraints.py
 bench: $(BENCH)/.ready ; $(BENCH)/bin/python -m benchmarks
-# The tables and the plot of README.md, written into it: eleven minutes on two quiet cores.
+# The tables and the plot of README.md, written into it: a quarter of an hour on two quiet cores.
 bench-readme: $(BENCH)/.ready ; $(BENCH)/bin/python -m benchmarks readme
 clean: ; rm -rf .venv $(BENCH) out .mypy_cache .ruff_cache .pytest_cache

@@ -181,7 +181,7 @@ def throughput(
 
 @app.command("readme")
 def write_readme(folder: Folder = RESULTS, into: Annotated[Path, typer.Option(help="File.")] = readme.README) -> None:
-    """Measure what README.md shows and write its tables and its plot (eleven minutes on two quiet cores)."""
+    """Measure what README.md shows and write its tables and its plot (a quarter of an hour on two quiet cores)."""
     works = [_compare(find(row.work), row.peers, row.plan) for row in readme.ROWS]
     found = _throughput(*readme.THROUGHPUT)
     report = _save(Report(machine=this_machine(), works=tuple(works), throughput=found), "readme", folder)

@@ -1,7 +1,7 @@
 """The command `stillreel render`, and the arguments that it shares with `submit`: a manifest, or images."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -15,30 +15,30 @@ from renderer.errors import ConfigError, JobError
 from renderer.manifests.sources import Asked, Wishes, ask, parse_hold, source_url
 from renderer.manifests.still import naming_its_files, parse_overrides, warning_with_files
 
+_Command = Callable[..., object]
+
+
+def _choice(name: str, values: object, words: str) -> Callable[[_Command], _Command]:
+    """Return an option that takes one of the values of a Literal."""
+    return click.option(name, type=click.Choice(get_args(values)), help=words)
+
+
 sources_argument = click.argument("sources", nargs=-1, required=True, metavar="MANIFEST|IMAGE...")
 hold_option = click.option(
     "--hold", metavar="FRAMES", help="How long each image is shown: 24 or 1.5s; one frame by default."
 )
 fps_option = click.option("--fps", metavar="RATE", help="Frames per second: 30, 23.976, 30000/1001.")
-scaling_option = click.option(
-    "--scaling",
-    type=click.Choice(get_args(Scaling)),
-    help="How images are scaled; nearest keeps pixel art sharp.",
-)
-canvas_option = click.option(
-    "--canvas",
-    type=click.Choice(get_args(CanvasChoice)),
-    help="Which image sets the video's size: the first or the largest.",
-)
-on_error_option = click.option(
+scaling_option = _choice("--scaling", Scaling, "How images are scaled; nearest keeps pixel art sharp.")
+canvas_option = _choice("--canvas", CanvasChoice, "Which image sets the video's size: the first or the largest.")
+on_error_option = _choice(
     "--on-error",
-    type=click.Choice(get_args(OnError)),
-    help="If an image cannot be read: the job fails, it is left out, or the one before is held for its time.",
+    OnError,
+    "If an image cannot be read: the job fails, it is left out, or the one before is held for its time.",
 )
-gaps_option = click.option(
+gaps_option = _choice(
     "--gaps",
-    type=click.Choice(get_args(GapRule)),
-    help="If a number is missing from the names: close the gap, hold the image before it for its time, or fail.",
+    GapRule,
+    "If a number is missing from the names: close the gap, hold the image before it for its time, or fail.",
 )
 audio_option = click.option(
     "--audio",
@@ -46,10 +46,10 @@ audio_option = click.option(
     metavar="FILE",
     help="A sound under the images; may be repeated, and --set audio=[...] sets times, fades and gain.",
 )
-length_option = click.option(
+length_option = _choice(
     "--length",
-    type=click.Choice(get_args(LengthRule)),
-    help="What the video is as long as: the stills, the sounds (images without --hold share it), or the longest.",
+    LengthRule,
+    "What the video is as long as: the stills, the sounds (images without --hold share it), or the longest.",
 )
 set_option = click.option(
     "--set",
@@ -70,6 +70,17 @@ stills_option = click.option(
     metavar="DIR",
     help="Keep coded stills in this directory, and take those of earlier runs from it instead of coding them again.",
 )
+
+
+def request_options(command: _Command) -> _Command:
+    """Add the options that say what is shown, which `render` and `submit` share."""
+    options = (
+        *(hold_option, fps_option, scaling_option, canvas_option, on_error_option, set_option, start_option),
+        *(gaps_option, audio_option, length_option, keep_order_option),
+    )
+    for option in reversed(options):  # the last one that is applied comes first in the help
+        command = option(command)
+    return command
 
 
 def asked(
@@ -107,17 +118,7 @@ def assigned(assignments: Sequence[str], **options: str | None) -> list[str]:
 @click.option(
     "--output", "-o", type=PATH, metavar="FILE", help="The video: .mp4, .m4v or .mov; - writes an MP4 to stdout."
 )
-@hold_option
-@fps_option
-@scaling_option
-@canvas_option
-@on_error_option
-@set_option
-@start_option
-@gaps_option
-@audio_option
-@length_option
-@keep_order_option
+@request_options
 @stills_option
 @overwrite_option
 @json_option

@@ -19,41 +19,14 @@ from renderer.cli.client import (
     place_to_fetch,
 )
 from renderer.cli.output import overwrite_option
-from renderer.cli.render import (
-    asked,
-    assigned,
-    audio_option,
-    canvas_option,
-    fps_option,
-    gaps_option,
-    hold_option,
-    keep_order_option,
-    length_option,
-    on_error_option,
-    scaling_option,
-    set_option,
-    sounds,
-    sources_argument,
-    start_option,
-    with_warnings,
-)
+from renderer.cli.render import asked, assigned, request_options, sounds, sources_argument, with_warnings
 from renderer.cli.usage import json_option
 from renderer.errors import ConfigError
 
 
 @click.command(epilog=usage.CLIENT)
 @sources_argument
-@hold_option
-@fps_option
-@scaling_option
-@canvas_option
-@on_error_option
-@set_option
-@start_option
-@gaps_option
-@audio_option
-@length_option
-@keep_order_option
+@request_options
 @click.option("--wait", is_flag=True, help="Wait until the job has ended and show its progress.")
 @fetch_option
 @overwrite_option
