@@ -79,7 +79,7 @@ def _require_token(*, is_head: bool) -> None:
     """Have Ray let in only those who have the token; a head makes one unless there is one.
 
     Raises:
-        ConfigError: there is none, or the environment says that none is asked for.
+        ConfigError: no token was found, or the environment switches tokens off.
     """
     mode = os.environ.setdefault("RAY_AUTH_MODE", "token")
     if mode.lower() != "token":

@@ -34,8 +34,9 @@ _LEAST_HELD_GOP = 250
 # after a P picture as well.
 _NO_LOOK_AHEAD = ["mbtree=0", "rc-lookahead=0", "sync-lookahead=0", "qcomp=1", "ipratio=1"]
 # What one picture in place of a refined sequence needs; neither costs time (measurements: docs/held-pictures.md). The
-# filter of blocks' edges smooths text, which x264's P pictures repair: there is none below quantiser 22, and above it
-# still hides blocks. A little less adaptive quantisation saves bytes at equal RGB PSNR and VMAF. ultrafast has neither.
+# deblocking filter smooths text, which x264's P pictures repair. At this strength it does nothing below quantiser 22,
+# and still hides blocks above. A little less adaptive quantisation saves bytes at equal RGB PSNR and VMAF. The preset
+# ultrafast has neither.
 _FOR_ONE_PICTURE = ["deblock=-3,-3", "aq-strength=0.9"]
 # What x264 adds to crf under macroblock tree: 13.5 * (1 - qcomp), with qcomp 0.6.
 _TREE_STEPS = 5.4

@@ -22,7 +22,7 @@ class Roster:
     def __init__(
         self, open_slot: OpenSlot | None, count_here: int, elsewhere: Elsewhere | None, encoder_here: str
     ) -> None:
-        """Store where the slots come from; without `open_slot` there are none on this machine."""
+        """Store where the slots come from; without `open_slot` this machine has no slots."""
         self.running: dict[str, Slot] = {}
         self._open_slot = open_slot
         self._count_here = count_here if open_slot else 0

@@ -118,7 +118,7 @@ def read(url: ObjectUrl, max_bytes: int, access: Access, kind: str = "image") ->
     """Return an object's content.
 
     Raises:
-        FetchFailed: there is none, or it may not be read; as SourceUnavailable if it may work later.
+        FetchFailed: it does not exist, or may not be read; SourceUnavailable if it may work later.
         FileTooLarge: it has more than `max_bytes`; no more than that is read.
     """
     import obstore  # noqa: PLC0415 - an extra, which few jobs need
@@ -137,7 +137,7 @@ def read(url: ObjectUrl, max_bytes: int, access: Access, kind: str = "image") ->
 
 
 def find(url: ObjectUrl, access: Access) -> Found | None:
-    """Return what the store knows of an object; None if there is none.
+    """Return what the store knows of an object; None if it does not exist.
 
     Raises:
         FetchFailed: it may not be asked for; as SourceUnavailable if it may work later.

@@ -65,7 +65,7 @@ class StillCache:
     min_free_bytes: int = 0
 
     def find(self, name: str) -> CodedStill | None:
-        """Return the still of this name; None where there is none, or a damaged one, which is removed."""
+        """Return the still of this name; None if it is not kept, or is damaged and so removed."""
         path = self.kept / name
         try:
             still = _read(path.read_bytes())

@@ -66,7 +66,7 @@ def keep(task: RenderTask, report: RenderReport, node: str) -> RenderReport:
 def take(task: RenderTask) -> RenderReport | None:
     """Return the report of an attempt at this video that has finished before, with its video at `task.output`.
 
-    None if there is none; a video that is gone or damaged counts as none.
+    Return None if no attempt has finished, or if its video is gone or damaged.
     """
     try:
         record = _RECORDS.validate_json(_record_of(task).read_bytes())
@@ -75,7 +75,7 @@ def take(task: RenderTask) -> RenderReport | None:
             return None
         task.output.unlink(missing_ok=True)
         os.link(video, task.output)
-    except (OSError, ValueError):  # as those of pydantic and of a name that is none are
+    except (OSError, ValueError):  # pydantic's errors are ValueErrors, and so is that of an invalid name
         return None
     words = "an earlier attempt had finished on the node %s; its video is taken"
     log.info(words, record.node, extra={"job": task.job_id, "action": "taken", "node": record.node})

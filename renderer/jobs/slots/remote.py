@@ -95,7 +95,7 @@ News = Alive | Progress | Ending
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """News of an attempt; after its ending there is none."""
+    """News of an attempt; the last of them is its ending."""
 
     number: int
     news: News
