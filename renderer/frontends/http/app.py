@@ -176,6 +176,7 @@ def _about(settings: Settings, engine: Engine, zmq: "ZmqServer", addresses: Sequ
     """Return what the page may offer; libx264 is there, because the daemon has tried it at its start."""
     return About(
         max_image_bytes=settings.fetch.max_image_bytes,
+        max_audio_bytes=settings.fetch.max_audio_bytes,
         max_images=settings.limits.max_images,
         encoders=["auto", *dict.fromkeys([engine.health().encoder, "libx264"])],
         zmq=list(zmq.endpoints),

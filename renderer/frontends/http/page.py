@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from protocol.schema import Health, Jobs, JobsQuery
-from renderer.errors import InvalidRequest, JobNotFound, StillreelError, UnsupportedFormat
+from renderer.errors import InvalidRequest, JobNotFound, StillreelError, UnsupportedFormat, UnsupportedSound
 from renderer.frontends.http.files import unless_known
 from renderer.frontends.http.links import caller_of
 from renderer.frontends.http.reading import chunks
@@ -31,6 +31,7 @@ from renderer.intake import invalid
 from renderer.jobs import asked
 from renderer.jobs.engine import Engine
 from renderer.pictures.recognise import recognise
+from renderer.sound.formats import recognise as recognise_sound
 
 log = logging.getLogger(__name__)
 
@@ -119,12 +120,16 @@ class Page:
         """Return what the page may offer."""
         return JSONResponse(self._about.model_dump())
 
-    async def recognise(self, request: Request) -> Response:
-        """Return the format of a file whose first bytes are the body, so that it can be refused without an upload."""
+    async def recognise(self, request: Request, kind: str = "image") -> Response:
+        """Return the format of a file whose first bytes are the body, so that it can be refused without an upload.
+
+        It is to be a sound if `kind` is `audio`, otherwise an image.
+        """
         beginning = b"".join([chunk async for chunk in chunks(request, _BEGINNING_BYTES)])
         try:
-            found = Recognised(format=recognise(beginning))
-        except UnsupportedFormat as refused:
+            name = recognise_sound(beginning).name if kind == "audio" else recognise(beginning)
+            found = Recognised(format=name)
+        except (UnsupportedFormat, UnsupportedSound) as refused:
             found = Recognised(message=refused.message)
         return JSONResponse(found.model_dump())
 

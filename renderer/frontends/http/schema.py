@@ -162,6 +162,7 @@ class About(_Document):
     """What the page offers, and the limits that it checks before it sends anything."""
 
     max_image_bytes: int
+    max_audio_bytes: int
     max_images: int
     encoders: list[str] = Field(description="the values of `encoder` that are possible here")
     zmq: list[str] = Field(description="the ZeroMQ endpoints")

@@ -123,6 +123,7 @@ def test_what_the_page_may_offer_is_told(served: Served) -> None:
     assert (about["zmq"], about["zmq_needs_key"]) == ([served.daemon.endpoint], False)
     assert about["https"] == served.daemon.https
     assert about["max_image_bytes"] > 1_000_000
+    assert about["max_audio_bytes"] > 1_000_000
     assert about["max_images"] > 100
 
 
@@ -140,3 +141,18 @@ def test_a_file_is_told_by_its_beginning(served: Served, beginning: bytes, told:
     assert found["format"] == told["format"]
     assert (found["message"] or "").endswith(f"found {told['message']}" if told["message"] else "")
     assert served.http.post("/api/recognise", content=b"\x89PNG\r\n\x1a\n" + bytes(20_000)).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("beginning", "told"),
+    [
+        (b"RIFF\x00\x00\x00\x00WAVEfmt ", {"format": "WAV", "message": None}),
+        (b"ID3\x04\x00\x00\x00\x7f\x7f\x7f a tag that goes on", {"format": "MP3", "message": None}),
+        (b"#EXTM3U", {"format": None, "message": "a playlist"}),
+        (b"\x89PNG\r\n\x1a\n", {"format": None, "message": "a picture (PNG)"}),
+    ],
+)
+def test_a_sound_is_told_by_its_beginning(served: Served, beginning: bytes, told: dict[str, str | None]) -> None:
+    found = served.http.post("/api/recognise?kind=audio", content=beginning).json()
+    assert found["format"] == told["format"]
+    assert (found["message"] or "").endswith(f"found {told['message']}" if told["message"] else "")
