@@ -4,7 +4,14 @@ import * as api from "./api.js";
 import { feed } from "./feed.js";
 
 /** Until the daemon has answered, nothing is refused and every encoder is offered. */
-export const about = { max_image_bytes: Infinity, max_images: Infinity, encoders: null, zmq: [], https: null };
+export const about = {
+  max_image_bytes: Infinity,
+  max_audio_bytes: Infinity,
+  max_images: Infinity,
+  encoders: null,
+  zmq: [],
+  https: null,
+};
 
 export const offers = new EventTarget(); // "known" when `about` is what the daemon says
 

@@ -1,4 +1,5 @@
-// How images are added: dropped anywhere on the page, pasted or chosen, and restored after a reload of the same tab.
+// How images and sounds are added: dropped anywhere on the page, pasted or chosen, and restored after a reload of the
+// same tab.
 //
 // What was uploaded is remembered for as long as the tab lives, so a page that is loaded again in mid-render still
 // shows the stills that are being rendered.
@@ -6,23 +7,31 @@
 import { about } from "./about.js";
 import { Refused, refusalOf } from "./api.js";
 import { announce, byId, fileSize, make, plural, sentence } from "./dom.js";
+import { hear } from "./hearing.js";
 import { look } from "./pictures.js";
 import { reel } from "./reel.js";
+import { UNTOUCHED } from "./sound.js";
 import { here } from "./video.js";
 
 const KEPT_REEL = "stillreel.reel";
 const FAMILIAR = /^image\/(png|jpeg|webp|gif|bmp|avif)$/; // what every browser shows, and the daemon reads
+const SOUND = /^(audio|video)\//;
+const SOUND_NAME = /\.(aac|flac|m4a|mka|mp3|oga|ogg|opus|wav)$/i; // of a file that the browser knows no type for
+const MOST_SOUNDS = 16; // in a request
 const LEFT_OUT_SHOWN = 6;
 
 let leftOut = []; // of the files that came last: [name, words]
 
 export function setUpAdding() {
-  const files = byId("files");
-  for (const id of ["choose", "add"]) byId(id).addEventListener("click", () => files.click());
-  files.addEventListener("change", () => {
-    add([...files.files]);
-    files.value = "";
-  });
+  for (const [id, field] of Object.entries({ choose: "files", add: "files", "add-sound": "sound-files" })) {
+    byId(id).addEventListener("click", () => byId(field).click());
+  }
+  for (const field of [byId("files"), byId("sound-files")]) {
+    field.addEventListener("change", () => {
+      add([...field.files]);
+      field.value = "";
+    });
+  }
   byId("left-out-close").addEventListener("click", () => {
     leftOut = [];
     tellLeftOut();
@@ -56,21 +65,35 @@ function setUpDrop() {
 /** Add files in their order; those that cannot be read or are too many are left out and listed. */
 function add(files) {
   const wasEmpty = !reel.stills.length;
+  const before = { image: reel.stills.length, sound: reel.sounds.length };
   leftOut = [];
-  const taken = files.filter((file) => {
-    const words = faultOf(file);
-    if (!words) measure(reel.add(file.name, file));
-    else leftOut.push([file.name, words]);
-    return !words;
-  });
+  for (const file of files) {
+    const isOne = isSound(file);
+    const words = isOne ? faultOfSound(file) : faultOf(file);
+    if (words) leftOut.push([file.name, words]);
+    else if (isOne) listen(reel.addSound(file.name, file));
+    else measure(reel.add(file.name, file));
+  }
   tellLeftOut();
   const out = leftOut.length ? ` ${plural(leftOut.length, "file")} left out.` : "";
-  announce(`${plural(taken.length, "image")} added.${out}`);
-  if (wasEmpty && taken.length && document.activeElement === document.body)
+  const counts = { image: reel.stills.length - before.image, sound: reel.sounds.length - before.sound };
+  const names = Object.keys(counts).filter((name) => counts[name] || (name === "image" && !counts.sound));
+  announce(`${names.map((name) => plural(counts[name], name)).join(" and ")} added.${out}`);
+  if (wasEmpty && reel.stills.length && document.activeElement === document.body)
     byId("bench").focus({ preventScroll: true });
 }
 
-/** Why a file is not taken, as far as is known without reading it, or an empty text. */
+const isSound = ({ type, name }) => (type ? SOUND.test(type) : SOUND_NAME.test(name));
+
+function faultOfSound({ size }) {
+  if (!size) return "an empty file";
+  if (size > about.max_audio_bytes) {
+    return `${fileSize(size)}, and this daemon takes sounds up to ${fileSize(about.max_audio_bytes)}`;
+  }
+  return reel.sounds.length >= MOST_SOUNDS ? `too many sounds: a video has up to ${MOST_SOUNDS}` : "";
+}
+
+/** Why a file is not taken as an image, as far as is known without reading it, or an empty text. */
 function faultOf({ type, size }) {
   if (type && !type.startsWith("image/") && type !== "application/octet-stream") return `not a picture (${type})`;
   if (!size) return "an empty file";
@@ -86,20 +109,34 @@ function faultOf({ type, size }) {
 async function measure(still) {
   const seen = await look(still.file);
   if (!seen || !FAMILIAR.test(still.file.type)) {
-    const words = await refusalOf(still.file).catch((error) => {
-      if (!(error instanceof Refused)) throw error;
-      return ""; // the fault is shown when the still is rendered
-    });
+    const words = await refused(still, "image");
     if (words) return leave(still, words);
   }
   reel.update(still.key, seen ?? { isUnreadable: true });
 }
 
-function leave(still, words) {
-  reel.discard(still.key);
-  leftOut.push([still.name, words]);
+/** Listen to a sound; it is taken if the daemon says that it reads it, whether or not this browser can decode it. */
+async function listen(sound) {
+  const [heard, words] = await Promise.all([hear(sound.file), refused(sound, "audio")]);
+  if (words) return leave(sound, words);
+  reel.updateSound(sound.key, heard ? { long_s: heard.long_s } : { isUnheard: true });
+}
+
+/** Why the daemon does not read a file, or an empty text; if it does not answer, rendering will show the fault. */
+async function refused(source, kind) {
+  try {
+    return await refusalOf(source.file, kind);
+  } catch (error) {
+    if (!(error instanceof Refused)) throw error;
+    return "";
+  }
+}
+
+function leave(source, words) {
+  reel.discard(source.key);
+  leftOut.push([source.name, words]);
   tellLeftOut();
-  announce(`${still.name} is left out: ${words}`);
+  announce(`${source.name} is left out: ${words}`);
 }
 
 function tellLeftOut() {
@@ -115,13 +152,14 @@ function tellLeftOut() {
 }
 
 function keep() {
-  const kept = reel.stills.filter(({ url }) => url).map(({ name, date, url, amount, unit }) => ({
-    name,
-    date,
-    url,
-    amount,
-    unit,
-  }));
+  const list = (sources, names) =>
+    sources.filter(({ url }) => url).map((source) => Object.fromEntries(names.map((name) => [name, source[name]])));
+  const sounds = list(reel.sounds, ["name", "url", ...Object.keys(UNTOUCHED)]);
+  const kept = {
+    stills: list(reel.stills, ["name", "date", "url", "amount", "unit"]),
+    sounds,
+    length: sounds.length ? reel.length : "stills",
+  };
   try {
     sessionStorage.setItem(KEPT_REEL, JSON.stringify(kept));
   } catch {
@@ -132,18 +170,21 @@ function keep() {
 async function restore() {
   let kept;
   try {
-    kept = JSON.parse(sessionStorage.getItem(KEPT_REEL)) ?? [];
+    kept = JSON.parse(sessionStorage.getItem(KEPT_REEL));
   } catch {
     return;
   }
-  const bodies = await Promise.all(
-    kept.map(({ url }) =>
-      fetch(here(url))
-        .then((got) => (got.ok ? got.blob() : null))
-        .catch(() => null),
-    ),
-  );
-  kept.forEach((still, at) => {
-    if (bodies[at]) measure(reel.add(still.name, bodies[at], still));
+  const { stills = [], sounds = [], length = "stills" } = kept ?? {};
+  const fetched = ({ url }) =>
+    fetch(here(url))
+      .then((got) => (got.ok ? got.blob() : null))
+      .catch(() => null);
+  const [pictures, tracks] = await Promise.all([stills, sounds].map((list) => Promise.all(list.map(fetched))));
+  sounds.forEach((sound, at) => {
+    if (tracks[at]) listen(reel.addSound(sound.name, tracks[at], sound));
+  });
+  if (reel.sounds.length) reel.length = length;
+  stills.forEach((still, at) => {
+    if (pictures[at]) measure(reel.add(still.name, pictures[at], still));
   });
 }

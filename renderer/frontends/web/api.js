@@ -101,15 +101,15 @@ export async function cancel(id) {
   if (!response.ok && response.status !== 400) throw refusal(response.status, await response.json().catch(() => null));
 }
 
-/** Why the daemon cannot read a file, judged by its first bytes, or an empty text. */
-export async function refusalOf(file) {
+/** Why the daemon cannot read a file as an "image" or as "audio", judged by its first bytes, or an empty text. */
+export async function refusalOf(file, kind) {
   let beginning;
   try {
     beginning = await file.slice(0, BEGINNING_BYTES).arrayBuffer();
   } catch {
     return "it cannot be read; is it a folder?";
   }
-  const { message } = await json("api/recognise", { method: "POST", body: beginning });
+  const { message } = await json(`api/recognise?kind=${kind}`, { method: "POST", body: beginning });
   return message ?? "";
 }
 

@@ -94,13 +94,17 @@ function unitField(still) {
   return field;
 }
 
+/** A number of frames in a unit. */
+function inUnit(frames, unit) {
+  return String(unit === "frames" ? frames : Number((frames / perSecond(reel.rate)).toFixed(3)));
+}
+
 /** The same hold in the other unit, as near as that can say it. */
 function converted({ amount, unit }, to) {
   const value = unit === "frames" ? Number(amount) : holdSeconds(amount);
   if (unit === to || !(value > 0)) return { unit: to, fault: "" };
-  const rate = perSecond(reel.rate);
-  const same = to === "frames" ? Math.max(1, Math.round(value * rate)) : Number((value / rate).toFixed(3));
-  return { unit: to, amount: String(same), fault: "" };
+  const same = to === "frames" ? Math.max(1, Math.round(value * perSecond(reel.rate))) : value;
+  return { unit: to, amount: inUnit(same, to), fault: "" };
 }
 
 /** Bring a card up to date with its still, which is the one at index `at`. */
@@ -118,6 +122,8 @@ export function refresh(parts, still, at, timeline) {
   if (thumb.getAttribute("aria-label") !== label) thumb.setAttribute("aria-label", label);
   if (amount.value !== still.amount) amount.value = still.amount;
   if (unit.value !== still.unit) unit.value = still.unit;
+  const share = timeline.isOpen ? "shared" : inUnit(timeline.holds[at], still.unit);
+  amount.placeholder = reel.length === "audio" ? share : "";
   earlier.disabled = at === 0;
   later.disabled = at === count - 1;
   const mistake = timeline.faults.get(at) ?? "";

@@ -68,11 +68,11 @@ function choose(at) {
 }
 
 function write() {
-  const { stills } = reel;
+  const { stills, sounds } = reel;
   const asked = stills.length
     ? {
-        request: reel.request((still) => still.name),
-        files: stills.map(({ name, file }) => ({ name, type: file?.type || "application/octet-stream" })),
+        request: reel.request(({ name }) => name),
+        files: [...stills, ...sounds].map(({ name, file }) => ({ name, type: file?.type || "application/octet-stream" })),
       }
     : EXAMPLE;
   const base = new URL(".", location.href).href.slice(0, -1);

@@ -1,7 +1,7 @@
 // What a job was asked for and how it went, below its row: fetched when it is opened, and again when the job moves on.
 
 import * as api from "./api.js";
-import { make, plural } from "./dom.js";
+import { make, plural, SOURCES } from "./dom.js";
 import { remembered } from "./feed.js";
 import { warnings } from "./video.js";
 
@@ -45,9 +45,11 @@ const clock = (timestamp) => new Date(timestamp).toLocaleTimeString();
 
 /** The request with the names of the files that this browser has sent; the daemon kept only that they came with it. */
 function named(request, id) {
-  const urls = remembered().find((own) => own.id === id)?.urls ?? [];
+  const urls = remembered().find((own) => own.id === id)?.urls ?? {};
   const name = (url) => decodeURIComponent(new URL(url, location.href).pathname.split("/").at(-1));
-  return { ...request, images: request.images.map((image, at) => (urls[at] ? { ...image, url: name(urls[at]) } : image)) };
+  const lists = Object.keys(SOURCES).filter((list) => request[list]);
+  const shown = (list) => request[list].map((source, at) => (urls[list]?.[at] ? { ...source, url: name(urls[list][at]) } : source));
+  return { ...request, ...Object.fromEntries(lists.map((list) => [list, shown(list)])) };
 }
 
 /** A request as people read it: a line for each still. */

@@ -46,9 +46,12 @@ export function markFault(field, note, words) {
   else field.removeAttribute("aria-invalid");
 }
 
+export const SOURCES = { images: "still", audio: "sound" }; // the lists of a request, and what one of each is called
+
 /** An error's words for people: "images[6].url: expected a PNG" is still 7's, and a sentence. */
 export function sentence(text, hasName = true) {
-  const words = text.replace(/^images\[(\d+)\][.a-z]*: /, (_, at) => (hasName ? `still ${Number(at) + 1}: ` : ""));
+  const name = (_, list, at) => (hasName ? `${SOURCES[list]} ${Number(at) + 1}: ` : "");
+  const words = text.replace(/^(images|audio)\[(\d+)\][._a-z]*: /, name);
   return words.charAt(0).toUpperCase() + words.slice(1) + (/[.!?]$/.test(words) ? "" : ".");
 }
 

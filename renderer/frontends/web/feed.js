@@ -55,7 +55,7 @@ class Feed extends EventTarget {
 
 export const feed = new Feed();
 
-/** The jobs that this browser asked for, the latest last: [{id, urls}], and of that the request, as text. */
+/** The jobs that this browser asked for, the latest last: [{id, urls}], urls by list, and of that the request, as text. */
 export function remembered() {
   try {
     return JSON.parse(localStorage.getItem(KEPT_IDS)) ?? [];

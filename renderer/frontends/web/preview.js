@@ -4,6 +4,7 @@
 
 import { announce, byId, make, plural, setText } from "./dom.js";
 import { place } from "./geometry.js";
+import { play, stop } from "./hearing.js";
 import { preview as pictureOf } from "./pictures.js";
 import { reel } from "./reel.js";
 import { clock, duration, perSecond, seconds, stillAt } from "./timeline.js";
@@ -12,7 +13,7 @@ const SCREEN_SIDE = 1280;
 const AHEAD = 3; // stills decoded before they are shown
 
 let frame = 0;
-let playing = null; // {from, since}
+let playing = null; // {from, passed_s()}
 let thumbs = new Map(); // key -> image element, for what has no larger picture yet
 
 export function setUpPreview() {
@@ -27,7 +28,7 @@ export function setUpPreview() {
   });
   strip.addEventListener("pointermove", (event) => strip.hasPointerCapture(event.pointerId) && scrub(event));
   document.addEventListener("keydown", (event) => {
-    const isTaken = event.target.closest("input, select, button, a, video, pre, [role=tab]");
+    const isTaken = event.target.closest("input, select, button, summary, a, video, pre, [role=tab]");
     if (event.key !== " " || isTaken || !reel.stills.length) return;
     event.preventDefault();
     toggle();
@@ -48,13 +49,20 @@ function toggle() {
   const { frames } = reel.timeline;
   if (!frames) return;
   if (frame >= frames - 1) frame = 0;
-  playing = { from: frame, since: performance.now() };
+  begin();
   showPlaying();
   requestAnimationFrame(tick);
 }
 
+/** Play from the frame that is shown; while there is sound, its clock is the one that counts. */
+function begin() {
+  const rate = perSecond(reel.rate);
+  playing = { from: frame, passed_s: play(reel.sounds, frame / rate, reel.timeline.frames / rate) };
+}
+
 function pause() {
   playing = null;
+  stop();
   showPlaying();
 }
 
@@ -66,10 +74,10 @@ function showPlaying() {
   button.firstElementChild.className = `icon icon-${playing ? "pause" : "play"}`;
 }
 
-function tick(now) {
+function tick() {
   if (!playing) return;
   const { frames } = reel.timeline;
-  const due = playing.from + Math.floor(((now - playing.since) / 1000) * perSecond(reel.rate));
+  const due = playing.from + Math.floor(playing.passed_s() * perSecond(reel.rate));
   frame = Math.max(0, Math.min(due, frames - 1));
   if (due >= frames) pause();
   draw();
@@ -79,7 +87,7 @@ function tick(now) {
 function seek(to) {
   const { frames } = reel.timeline;
   frame = Math.max(0, Math.min(frames - 1, to));
-  if (playing) playing = { from: frame, since: performance.now() };
+  if (playing) begin();
   draw();
 }
 
@@ -117,9 +125,9 @@ function scrub(event) {
 
 function update() {
   const { stills, timeline, rate } = reel;
-  setText(byId("total-frames"), plural(timeline.frames, "frame"));
   const long = seconds(timeline.frames, rate);
-  setText(byId("total-seconds"), duration(long));
+  setText(byId("total-frames"), timeline.isOpen ? "As long as the sound" : plural(timeline.frames, "frame"));
+  setText(byId("total-seconds"), timeline.isOpen ? "" : duration(long));
   byId("total-seconds").title = `${long} seconds`;
   const segments = byId("segments");
   while (segments.children.length > stills.length) segments.lastChild.remove();
@@ -127,8 +135,8 @@ function update() {
     const segment = segments.children[at] ?? segments.appendChild(make("div", { class: "segment" }, make("span")));
     segment.style.setProperty("flex-grow", String(timeline.holds[at]));
     segment.style.setProperty("background-image", still.thumb ? `url("${still.thumb}")` : "none");
-    setText(segment.firstChild, String(timeline.holds[at]));
-    segment.title = `${still.name}: ${plural(timeline.holds[at], "frame")}`;
+    setText(segment.firstChild, timeline.isOpen ? "" : String(timeline.holds[at]));
+    segment.title = timeline.isOpen ? still.name : `${still.name}: ${plural(timeline.holds[at], "frame")}`;
   });
   thumbs = new Map(
     stills.filter((still) => still.thumb).map((still) => [still.key, thumbs.get(still.key) ?? thumbOf(still)]),
@@ -151,7 +159,7 @@ function draw() {
   const still = stills[at];
   setText(byId("clock"), clock(frame, rate));
   setText(byId("frame"), `frame ${(frame + 1).toLocaleString("en")}`);
-  byId("playhead").style.setProperty("left", `${((frame + 0.5) / timeline.frames) * 100}%`);
+  byId("stage").style.setProperty("--now", `${((frame + 0.5) / timeline.frames) * 100}%`);
   const segment = byId("segments").children[at];
   if (!segment.classList.contains("is-shown")) {
     segment.parentElement.querySelector(".is-shown")?.classList.remove("is-shown");

@@ -1,16 +1,21 @@
-// What the page is about: the stills in their order, each with its hold, and how they are to be shown.
+// What the page is about: the stills in their order, each with its hold, their sounds, and how they are to be shown.
 //
 // The one place that changes them. Everything else listens: "stills" when one comes, goes, moves or is held otherwise,
-// "settings" when the output changes, "faults" when words beside a still change, "selection" when stills are chosen.
+// or a sound changes, "settings" when the output changes, "faults" when words beside one change, "selection" when
+// stills are chosen.
 //
-// What changes many stills at once, or takes one away, is remembered first, and `undo` brings back what was there.
+// What changes many stills at once, or takes one away, is remembered first, and `undo` brings back what was there; what
+// has been added since then stays.
 
 import { canvasFor } from "./geometry.js";
 import { sorted } from "./order.js";
-import { frameRate, holdSeconds, layOut } from "./timeline.js";
+import { endOf, track, UNTOUCHED } from "./sound.js";
+import { following, frameRate, holdSeconds, layOut } from "./timeline.js";
 
 const KEPT_SETTINGS = "stillreel.settings";
 const STEPS_KEPT = 50; // that can be undone
+const FIRST_HOLD = { amount: "24", unit: "frames" };
+const SHARED = { amount: "", unit: "frames" };
 const FALLBACK_SIZE = { width: 1280, height: 720 }; // of the preview, while no still's size is known
 
 export const DEFAULTS = {
@@ -29,18 +34,43 @@ let made = 0;
 
 class Reel extends EventTarget {
   stills = []; // {key, name, date, file, url, width, height, thumb, amount, unit, fault}
+  sounds = []; // {key, name, file, url, long_s, fault} and the fields of sound.js
+  length = "stills"; // what the video is as long as, as in a request; stills without a hold share the time of "audio"
   selected = new Set(); // keys
   settings = { ...DEFAULTS, ...kept() };
   #timeline = null;
-  #past = []; // before each step: {stills, and holds: [{still, amount, unit}] where the step changed them}
+  #past = []; // before each step: {stills, sounds, length, and values: [{of, fields}] of what the step changed}
 
   get rate() {
     return frameRate(this.settings.fps) ?? frameRate(DEFAULTS.fps);
   }
 
+  /** The timeline; `isOpen` says that it will be longer, by a sound whose length is not known here. */
   get timeline() {
-    return (this.#timeline ??= layOut(this.stills, this.rate));
+    if (this.#timeline) return this.#timeline;
+    const { sharing, sounds, length } = this;
+    const laid = this.#ownTimes();
+    const end = length === "stills" ? 0 : endOf(sounds);
+    const line = end ? following(laid, length === "audio" ? sharing : [], end, this.rate) : laid;
+    return (this.#timeline = { ...line, isOpen: end === null });
   }
+
+  /** The frames of the stills before they follow a sound; a still that is to share its time has one. */
+  get ownFrames() {
+    return this.#ownTimes().frames;
+  }
+
+  #ownTimes() {
+    const holds = this.stills.map((still) => (this.#isSharing(still) ? { amount: "1", unit: "frames" } : still));
+    return layOut(holds, this.rate);
+  }
+
+  /** The indexes of the stills that share the time of the sound. */
+  get sharing() {
+    return [...this.stills.keys()].filter((at) => this.#isSharing(this.stills[at]));
+  }
+
+  #isSharing = ({ amount }) => this.length === "audio" && !amount.trim();
 
   /** The sides that were asked for: numbers, or null for "follows from the first still". */
   get sides() {
@@ -69,13 +99,52 @@ class Reel extends EventTarget {
       height: 0,
       thumb: null,
       fault: "",
-      amount: last?.amount ?? "24",
-      unit: last?.unit ?? "frames",
+      amount: last?.amount ?? FIRST_HOLD.amount,
+      unit: last?.unit ?? FIRST_HOLD.unit,
+      before: last?.before, // the hold that it has when it no longer shares the time of a sound
       ...more,
     };
     this.stills.push(still);
+    for (const was of this.#past) was.stills.push(still);
     this.#tell("stills");
     return still;
+  }
+
+  addSound(name, file, more = {}) {
+    const sound = { key: ++made, name, file, url: null, long_s: null, fault: "", ...UNTOUCHED, ...more };
+    this.sounds.push(sound);
+    for (const was of this.#past) was.sounds.push(sound);
+    this.#tell("stills");
+    return sound;
+  }
+
+  updateSound(key, values) {
+    const sound = this.sounds.find((each) => each.key === key);
+    if (!sound) return;
+    Object.assign(sound, values);
+    this.#tell("stills");
+  }
+
+  removeSound(key) {
+    this.#remember(this.stills);
+    this.sounds = this.sounds.filter((sound) => sound.key !== key);
+    this.#tell("stills");
+  }
+
+  /** Let the length of the video follow something else; a still that shared the sound's time has its hold back then. */
+  follow(length) {
+    this.#remember(this.stills);
+    this.#follow(length);
+    this.#tell("stills");
+  }
+
+  #follow(length) {
+    for (const still of this.stills) {
+      const { amount, unit, before = FIRST_HOLD } = still;
+      if (length === "audio" && this.length !== "audio") Object.assign(still, { ...SHARED, before: { amount, unit } });
+      else if (length !== "audio" && this.#isSharing(still)) Object.assign(still, before);
+    }
+    this.length = length;
   }
 
   index(key) {
@@ -133,18 +202,19 @@ class Reel extends EventTarget {
     this.#arrange([]);
   }
 
-  /** Remove a still that should not have been added; undo does not bring it back. */
+  /** Remove a still or a sound that should not have been added; undo does not bring it back. */
   discard(key) {
-    const isOther = (still) => still.key !== key;
-    this.#past = this.#past.map((was) => ({ ...was, stills: was.stills.filter(isOther) }));
-    this.stills = this.stills.filter(isOther);
+    const others = (list) => list.filter((each) => each.key !== key);
+    this.#past = this.#past.map((was) => ({ ...was, stills: others(was.stills), sounds: others(was.sounds) }));
+    this.stills = others(this.stills);
+    this.sounds = others(this.sounds);
     this.#tell("stills");
   }
 
   /** Set the hold of the selected stills, or of all stills if none is selected. */
   hold(amount, unit) {
     const held = this.selected.size ? this.chosen : this.stills;
-    this.#remember(held.map((still) => ({ still, amount: still.amount, unit: still.unit })));
+    this.#remember(held);
     for (const still of held) Object.assign(still, { amount, unit });
     this.#tell("stills");
   }
@@ -153,14 +223,21 @@ class Reel extends EventTarget {
   undo() {
     const was = this.#past.pop();
     if (!was) return false;
-    this.stills = was.stills;
-    for (const { still, amount, unit } of was.holds) Object.assign(still, { amount, unit });
+    const { stills, sounds, length, values } = was;
+    Object.assign(this, { stills, sounds, length });
+    for (const { of, fields } of values) Object.assign(of, fields);
     this.#tell("stills");
     return true;
   }
 
-  #remember(holds = []) {
-    this.#past = [...this.#past, { stills: [...this.stills], holds }].slice(-STEPS_KEPT);
+  /** Remember what there is, and how some of it is that is about to change. */
+  #remember(changing = []) {
+    const names = ["amount", "unit", ...Object.keys(UNTOUCHED)];
+    const fields = (of) => Object.fromEntries(names.filter((name) => name in of).map((name) => [name, of[name]]));
+    const values = changing.map((of) => ({ of, fields: fields(of) }));
+    const { stills, sounds, length } = this;
+    const now = { stills: [...stills], sounds: [...sounds], length, values };
+    this.#past = [...this.#past, now].slice(-STEPS_KEPT);
   }
 
   #arrange(order) {
@@ -182,21 +259,23 @@ class Reel extends EventTarget {
     this.#tell("settings");
   }
 
-  /** Put words beside stills: a Map from key to words; the others' are cleared. */
+  /** Put words beside stills and sounds: a Map from key to words; the others' are cleared. */
   setFaults(words) {
-    for (const still of this.stills) still.fault = words.get(still.key) ?? "";
+    for (const each of [...this.stills, ...this.sounds]) each.fault = words.get(each.key) ?? "";
     this.#tell("faults");
   }
 
-  /** The request as every door takes it; what has its default is left out. `urlOf(still)` names the picture. */
+  /** The request as every door takes it; what has its default is left out. `urlOf(source)` names a picture or a sound. */
   request(urlOf) {
     const { fps, fit, background, crf, preset, encoder } = this.settings;
     const { width, height } = this.sides;
     const images = this.stills.map((still) => {
       const hold = still.unit === "frames" ? { frames: Number(still.amount) } : { duration: holdSeconds(still.amount) };
-      return { url: urlOf(still), ...hold };
+      return { url: urlOf(still), ...(this.#isSharing(still) ? {} : hold) };
     });
     const request = { images };
+    if (this.sounds.length) request.audio = this.sounds.map((sound) => track(sound, urlOf(sound)));
+    if (this.length !== "stills") request.length = this.length;
     if (frameRate(fps)) request.fps = fps.includes("/") ? fps.trim() : Number(fps);
     if (width) request.width = width;
     if (height) request.height = height;
@@ -209,6 +288,7 @@ class Reel extends EventTarget {
   }
 
   #tell(what) {
+    if (!this.sounds.length && this.length !== "stills") this.#follow("stills");
     if (what !== "faults" && what !== "selection") this.#timeline = null;
     if (what === "stills" && this.chosen.length < this.selected.size) {
       this.selected = new Set(this.chosen.map(({ key }) => key));

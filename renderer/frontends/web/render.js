@@ -4,8 +4,9 @@
 // again, and a submission that is repeated renders once.
 
 import * as api from "./api.js";
-import { announce, byId, plural, sentence, setText, took } from "./dom.js";
+import { announce, byId, plural, sentence, setText, SOURCES, took } from "./dom.js";
 import { feed, remember, remembered } from "./feed.js";
+import { soundAtFault } from "./lane.js";
 import { reel } from "./reel.js";
 import { faultSentences } from "./said.js";
 import { newId, send, uploadAll } from "./sending.js";
@@ -37,14 +38,14 @@ export function setUpRender() {
 function update() {
   const { stills, timeline, canvas } = reel;
   const button = byId("render");
-  setText(button, stills.length ? `Render ${plural(timeline.frames, "frame")}` : "Render");
+  setText(button, stills.length && !timeline.isOpen ? `Render ${plural(timeline.frames, "frame")}` : "Render");
   button.disabled = !stills.length || Boolean(current);
   const words = `${canvas.width} × ${canvas.height}, from ${plural(stills.length, "still")}`;
   setText(byId("render-note"), stills.length ? words : "Add images first.");
   noteChange();
 }
 
-/** The request that would be sent now, as text; stills that were not uploaded yet have no url in it. */
+/** The request that would be sent now, as text; files that were not uploaded yet have no url in it. */
 const asked = () => JSON.stringify(reel.request(({ url }) => url));
 
 /** Hide "Done" when the stills or settings differ from what was rendered, and show it when they are the same again. */
@@ -64,17 +65,17 @@ function noteLink() {
 async function start() {
   setFault("");
   reel.setFaults(new Map());
-  const field = settingAtFault();
+  const field = settingAtFault() ?? soundAtFault();
   if (field || reel.timeline.faults.size) {
     announce("Some fields need attention: see the messages beside them.");
     return field ? field.focus() : showFirstFault();
   }
-  current = { id: newId(), urls: [], isSent: false, isCancelled: false };
+  current = { id: newId(), urls: {}, isSent: false, isCancelled: false };
   update();
   try {
     await submit(
       current,
-      [...reel.stills],
+      { images: [...reel.stills], audio: [...reel.sounds] },
       reel.request(() => null),
     );
   } catch (error) {
@@ -83,22 +84,26 @@ async function start() {
   }
 }
 
-/** Send the stills and settings of the moment when the button was pressed; the page may change meanwhile. */
-async function submit(run, stills, request) {
-  await uploadAll(stills, run, showProgress);
+/** Send the stills, sounds and settings of the moment when the button was pressed; the page may change meanwhile. */
+async function submit(run, sources, request) {
+  const all = Object.values(sources).flat();
+  await uploadAll(all, run, showProgress);
   if (run.isCancelled) return end("Cancelled.");
-  run.urls = stills.map((still) => still.url);
-  const images = request.images.map((image, at) => ({ ...image, url: run.urls[at] }));
-  run.asked = JSON.stringify({ ...request, images });
+  const ready = { ...request };
+  for (const list of Object.keys(SOURCES).filter((name) => request[name])) {
+    run.urls[list] = sources[list].map(({ url }) => url);
+    ready[list] = request[list].map((source, at) => ({ ...source, url: run.urls[list][at] }));
+  }
+  run.asked = JSON.stringify(ready);
   remember(run.id, run.urls, run.asked);
   showProgress("Sending", 0);
   try {
-    await send({ ...request, images, request_id: run.id });
+    await send({ ...ready, request_id: run.id });
   } catch (error) {
     if (run.isRepeated || !isForgotten(error)) throw error;
     run.isRepeated = true;
-    for (const still of stills) still.url = null;
-    return submit(run, stills, request);
+    for (const source of all) source.url = null;
+    return submit(run, sources, request);
   }
   run.isSent = true;
   if (run.isCancelled) await api.cancel(run.id);
@@ -107,7 +112,7 @@ async function submit(run, stills, request) {
 
 /** Whether a request was refused because an upload has expired: the daemon keeps uploads for a limited time. */
 const isForgotten = ({ faults = [] }) =>
-  faults.some(({ loc, type }) => loc[0] === "images" && type === "file_download_error");
+  faults.some(({ loc, type }) => loc[0] in SOURCES && type === "file_download_error");
 
 /** After the page was loaded again: the job that was asked for last, if the daemon still knows it. */
 async function resume() {
@@ -186,21 +191,22 @@ function end(words, isDone = false) {
   if (words) announce(words);
 }
 
-/** Show each fault beside the field or still that it is about, and a summary beside the button. */
+/** Show each fault beside the field, still or sound that it is about, and a summary beside the button. */
 function fail(message, faults, urls) {
   end("");
-  const beside = new Map(reel.stills.filter(({ fault }) => fault).map(({ key, fault }) => [key, fault]));
+  const sources = [...reel.stills, ...reel.sounds];
+  const beside = new Map(sources.filter(({ fault }) => fault).map(({ key, fault }) => [key, fault]));
   for (const { loc, msg } of faults) {
-    const stills = loc[0] === "images" ? reel.stills.filter(({ url }) => url && url === urls[loc[1]]) : [];
-    for (const still of stills) {
-      beside.set(still.key, sentence(msg, false));
-      still.url = null; // upload it again next time: the stored copy may be at fault
+    const found = sources.filter(({ url }) => url && url === urls[loc[0]]?.[loc[1]]);
+    for (const source of found) {
+      beside.set(source.key, sentence(msg, false));
+      source.url = null; // upload it again next time: the stored copy may be at fault
     }
-    if (loc[0] !== "images") markSetting(loc[0], sentence(msg));
+    if (!(loc[0] in SOURCES)) markSetting(loc[0], sentence(msg));
   }
   reel.setFaults(beside);
   const all = faultSentences({ message, errors: faults.length > 1 ? faults : [] }).join(" ");
-  const words = faults.length > 1 && beside.size > 1 ? `${plural(beside.size, "still")} could not be used.` : all;
+  const words = faults.length > 1 && beside.size > 1 ? `${plural(beside.size, "file")} could not be used.` : all;
   setFault(words);
   announce(`Not rendered. ${words}`);
   if (beside.size) showFirstFault();

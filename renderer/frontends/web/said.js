@@ -1,19 +1,19 @@
-// The daemon's messages about stills and fields, for people: stills have numbers, and equal messages are joined.
+// The daemon's messages about stills, sounds and fields, for people: stills have numbers, and equal messages are joined.
 
-import { sentence } from "./dom.js";
+import { sentence, SOURCES } from "./dom.js";
 
 /** Sentences such as "Each of stills 2 to 4: no such file."; `said` are {loc, words}, loc as in ["images", 3, "url"]. */
 export function sentences(said) {
   const groups = new Map();
   for (const { loc = [], words } of said) {
-    const isStill = loc[0] === "images" && Number.isInteger(loc[1]);
-    const field = loc.slice(isStill ? 2 : 0).filter((name) => !["images", "url"].includes(name)).join(".");
-    const key = JSON.stringify([isStill, field, words]);
-    if (!groups.has(key)) groups.set(key, { numbers: [], field, words });
-    if (isStill) groups.get(key).numbers.push(loc[1] + 1);
+    const one = Number.isInteger(loc[1]) ? SOURCES[loc[0]] : undefined;
+    const field = loc.slice(one ? 2 : 0).filter((name) => !["images", "audio", "url"].includes(name)).join(".");
+    const key = JSON.stringify([one, field, words]);
+    if (!groups.has(key)) groups.set(key, { one, numbers: [], field, words });
+    if (one) groups.get(key).numbers.push(loc[1] + 1);
   }
-  return [...groups.values()].map(({ numbers, field, words }) => {
-    const about = [numbers.length ? stills(numbers) : null, field ? `"${field}"` : null].filter(Boolean).join(", ");
+  return [...groups.values()].map(({ one, numbers, field, words }) => {
+    const about = [one ? numbered(one, numbers) : null, field ? `"${field}"` : null].filter(Boolean).join(", ");
     return sentence(about ? `${about}: ${words}` : words);
   });
 }
@@ -26,9 +26,9 @@ export function faultSentences({ message, errors = [] }) {
   return sentences([...errors.map(({ loc: at, msg }) => ({ loc: at, words: msg })), ...(rest ? [{ words: rest }] : [])]);
 }
 
-/** "Still 3", or "Each of stills 2, 5 and 7 to 9". */
-function stills(numbers) {
-  if (numbers.length === 1) return `still ${numbers[0]}`;
+/** "still 3", or "each of stills 2, 5 and 7 to 9". */
+function numbered(one, numbers) {
+  if (numbers.length === 1) return `${one} ${numbers[0]}`;
   const runs = [];
   for (const number of numbers) {
     if (runs.at(-1)?.[1] === number - 1) runs.at(-1)[1] = number;
@@ -36,7 +36,7 @@ function stills(numbers) {
   }
   const parts = runs.flatMap(([first, last]) => (last - first < 2 ? range(first, last) : [`${first} to ${last}`]));
   const end = parts.pop();
-  return `each of stills ${parts.length ? `${parts.join(", ")} and ${end}` : end}`;
+  return `each of ${one}s ${parts.length ? `${parts.join(", ")} and ${end}` : end}`;
 }
 
 const range = (first, last) => Array.from({ length: last - first + 1 }, (_, at) => String(first + at));

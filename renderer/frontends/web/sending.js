@@ -1,4 +1,4 @@
-// A request on its way to the daemon: its images first, then the request itself, once.
+// A request on its way to the daemon: its images and sounds first, then the request itself, once.
 
 import * as api from "./api.js";
 import { plural } from "./dom.js";
@@ -18,34 +18,35 @@ export function newId() {
 /**
  * Upload what is not there yet; a file that is refused is marked, and ends the run.
  *
+ * @param sources stills and sounds.
  * @param run {isCancelled}: looked at before each file.
  * @param show called with words and a share from 0 to 1.
  */
-export async function uploadAll(stills, run, show) {
+export async function uploadAll(sources, run, show) {
   const files = new Set(); // copies of a still share its file, which is sent once
-  const waiting = stills.filter(({ url, file }) => !url && !files.has(file) && files.add(file));
+  const waiting = sources.filter(({ url, file }) => !url && !files.has(file) && files.add(file));
   const count = waiting.length;
   const faults = new Map();
   const tell = () =>
-    show(`Uploading, ${count - waiting.length} of ${plural(count, "image")}`, 1 - waiting.length / count);
+    show(`Uploading, ${count - waiting.length} of ${plural(count, "file")}`, 1 - waiting.length / count);
   const uploadSome = async () => {
     while (waiting.length && !run.isCancelled) {
-      const still = waiting.shift();
+      const source = waiting.shift();
       tell();
-      const words = await upload(still);
-      if (words) faults.set(still.key, words);
-      for (const copy of stills) if (copy.file === still.file) copy.url ??= still.url;
+      const words = await upload(source);
+      if (words) faults.set(source.key, words);
+      for (const copy of sources) if (copy.file === source.file) copy.url ??= source.url;
     }
   };
   await Promise.all(Array.from({ length: UPLOADS_AT_ONCE }, uploadSome));
   reel.setFaults(faults);
-  if (faults.size) throw new api.Refused(0, `${plural(faults.size, "image")} could not be uploaded.`);
+  if (faults.size) throw new api.Refused(0, `${plural(faults.size, "file")} could not be uploaded.`);
 }
 
 /** Upload one file; returns what is wrong with it, or an empty text. */
-async function upload(still) {
+async function upload(source) {
   try {
-    still.url = await api.upload(still.file, still.name);
+    source.url = await api.upload(source.file, source.name);
     return "";
   } catch (error) {
     if (!(error instanceof api.Refused)) throw error;

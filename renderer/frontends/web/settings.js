@@ -23,6 +23,7 @@ const NOTES = {
   crf: ["crf", "crf-fault"],
   preset: ["preset", "preset-fault"],
   encoder: ["encoder", "encoder-fault"],
+  length: ["length", "length-fault"],
 };
 const MAX_SIDE = 16384;
 

@@ -1,33 +1,38 @@
-// The request as programs for four clients. Each runs unchanged in the directory of the image files.
+// The request as programs for four clients. Each runs unchanged in the directory of the images and sounds.
 //
 // cURL and JavaScript upload; fal_client's own upload goes to the hosted service whatever its settings say, so there
 // the bytes travel in the request; over ZeroMQ they are attachments.
 
 const APP = "fal-ai/ffmpeg-api/images-to-video";
 
-/** JSON that a person can read: a line per image. `write(image, at)` writes one of them. */
-function body(request, write, indent) {
-  const { images, ...rest } = request;
-  const lines = images.map((image, at) => `${indent}    ${write(image, at)},`);
-  const last = lines.length - 1;
-  lines[last] = lines[last].slice(0, -1);
-  const others = Object.entries(rest).map(
-    ([name, value]) => `,\n${indent}  ${JSON.stringify(name)}: ${JSON.stringify(value)}`,
-  );
-  return `{\n${indent}  "images": [\n${lines.join("\n")}\n${indent}  ]${others.join("")}\n${indent}}`;
+/**
+ * JSON that a person can read: a line per image and per sound.
+ *
+ * @param urlOf called with the place of a file among all, images first; returns the expression of its URL.
+ * @param yes   how the language writes true.
+ */
+function body({ images, audio = [], ...rest }, urlOf, indent, yes = "true") {
+  const list = (name, sources, before) => {
+    const lines = sources.map((source, at) => `${indent}    ${entry(source, urlOf(before + at), yes)}`);
+    return `"${name}": [\n${lines.join(",\n")}\n${indent}  ]`;
+  };
+  const others = Object.entries(rest).map(([name, value]) => `${JSON.stringify(name)}: ${JSON.stringify(value)}`);
+  const sounds = audio.length ? [list("audio", audio, images.length)] : [];
+  const parts = [list("images", images, 0), ...sounds, ...others].map((part) => `${indent}  ${part}`);
+  return `{\n${parts.join(",\n")}\n${indent}}`;
 }
 
-/** One image as JSON, with another expression in the place of its URL. */
-function image(entry, url) {
-  const hold = entry.frames === undefined ? `"duration": ${entry.duration}` : `"frames": ${entry.frames}`;
-  return `{"url": ${url}, ${hold}}`;
+/** One image or sound, with an expression in the place of its URL. */
+function entry({ url: _, ...fields }, url, yes) {
+  const others = Object.entries(fields).map(([name, value]) => `, "${name}": ${value === true ? yes : value}`);
+  return `{"url": ${url}${others.join("")}}`;
 }
 
 const shell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 function curl({ request, files, base, hasKey }) {
   const key = hasKey ? ` -H "Authorization: Key $FAL_KEY"` : "";
-  const upload = (entry, at) => image(entry, `"$(upload ${shell(files[at].name)} ${shell(files[at].type)})"`);
+  const upload = (at) => `"$(upload ${shell(files[at].name)} ${shell(files[at].type)})"`;
   return `upload() {
   curl -sS ${base}/files/upload${key} \\
     -H "X-Fal-File-Name: $1" -H "Content-Type: $2" --data-binary "@$1" |
@@ -41,7 +46,7 @@ JSON`;
 }
 
 function python({ request, files, base, https }) {
-  const encode = (entry, at) => image(entry, `fal_client.encode_file(${JSON.stringify(files[at].name)})`);
+  const encode = (at) => `fal_client.encode_file(${JSON.stringify(files[at].name)})`;
   const secure = base.startsWith("https://") ? base : https;
   const door = secure?.slice("https://".length) ?? "127.0.0.1:8443";
   const how = secure ? "" : `# fal_client speaks HTTPS only: start the daemon with --https ${door} too.\n`;
@@ -52,14 +57,13 @@ import fal_client
 
 result = fal_client.subscribe(
     "${APP}",
-    arguments=${body(request, encode, "    ")},
+    arguments=${body(request, encode, "    ", "True")},
 )
 print(result["video"]["url"], result["frames"])`;
 }
 
 function javascript({ request, files, base }) {
-  const blob = (entry, at) =>
-    image(entry, `await file(${JSON.stringify(files[at].name)}, ${JSON.stringify(files[at].type)})`);
+  const blob = (at) => `await file(${JSON.stringify(files[at].name)}, ${JSON.stringify(files[at].type)})`;
   return `// npm install @fal-ai/client
 import { readFile } from "node:fs/promises";
 import { fal } from "@fal-ai/client";
@@ -83,7 +87,7 @@ console.log(data.video.url, data.frames);`;
 }
 
 function zmq({ request, files, zmq = "tcp://127.0.0.1:5590", zmqNeedsKey }) {
-  const attached = (entry, at) => image(entry, `"cid:${at}"`);
+  const attached = (at) => `"cid:${at}"`;
   const reads = files.map(({ name }) => `    Path(${JSON.stringify(name)}).read_bytes(),`);
   const curve = zmqNeedsKey ? `, curve="alice.curve"` : "";
   const how = zmqNeedsKey ? `# alice.curve is made on the server: stillreel keys curve alice\n` : "";
@@ -91,13 +95,13 @@ function zmq({ request, files, zmq = "tcp://127.0.0.1:5590", zmqNeedsKey }) {
 
 from protocol.client import Client
 
-request = ${body(request, attached, "")}
-stills = [
+request = ${body(request, attached, "", "True")}
+files = [
 ${reads.join("\n")}
 ]
 
 with Client("${zmq}"${curve}) as client:
-    result = client.render(request, attachments=stills)
+    result = client.render(request, attachments=files)
 print(result.video.url, result.frames)`;
 }
 

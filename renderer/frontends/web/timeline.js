@@ -82,6 +82,12 @@ function plain(amount) {
 
 export const holdSeconds = (amount) => Number(plain(amount));
 
+/** Seconds as they were typed, "2.5" or "1:30"; NaN if they are neither. */
+export function typedSeconds(text) {
+  const value = plain(text);
+  return /[0-9]/.test(value) && SECONDS_TEXT.test(value) ? Number(value) : NaN;
+}
+
 /** What is wrong with one hold as it was typed, in words, or an empty text. */
 function holdFault(amount, unit) {
   const text = String(amount).trim();
@@ -119,6 +125,28 @@ export function layOut(holds, rate) {
     ends.push(end);
   });
   return { holds: lengths, ends, frames: end, faults };
+}
+
+/**
+ * Let stills that were laid out follow their sound.
+ *
+ * @param laid    from layOut, where a still that is to share the time has one frame.
+ * @param sharing the indexes of these stills; if there is none, the last still is held until the sound ends.
+ * @param samples where the sound ends, at 48 kHz.
+ */
+export function following({ holds, frames, faults }, sharing, samples, rate) {
+  const whole = 2n * BigInt(samples) * rate.n;
+  const by = 48000n * rate.d;
+  const end = Number((whole + by) / (2n * by));
+  const lengths = [...holds];
+  const count = sharing.length;
+  const room = Math.max(count, end - frames + count);
+  const edge = (at) => Math.floor((2 * room * at + count) / (2 * count));
+  sharing.forEach((index, at) => (lengths[index] = edge(at + 1) - edge(at)));
+  if (!count && lengths.length) lengths[lengths.length - 1] += Math.max(0, end - frames);
+  const ends = [];
+  for (const length of lengths) ends.push((ends.at(-1) ?? 0) + length);
+  return { holds: lengths, ends, frames: ends.at(-1) ?? 0, faults };
 }
 
 /** The still that a frame shows: the first whose end lies after it. */

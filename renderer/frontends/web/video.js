@@ -2,6 +2,7 @@
 
 import { announce, byId, fileSize, make, plural, took } from "./dom.js";
 import { sentences } from "./said.js";
+import { time } from "./sound.js";
 import { duration } from "./timeline.js";
 
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -64,6 +65,11 @@ export function showResult(id, result, { isNew = true } = {}) {
 export const warnings = ({ warnings: found = [] }) =>
   sentences(found.map(({ loc, message }) => ({ loc, words: message }))).map((words) => make("li", {}, words));
 
+function soundFact({ codec, channels, duration: sound_s, stills_duration: stills_s }) {
+  const layout = { 1: "mono", 2: "stereo" }[channels] ?? plural(channels, "channel");
+  return ["Sound", `${{ aac: "AAC", opus: "Opus" }[codec] ?? codec}, ${layout}`, `sound ${time(sound_s)}, stills ${time(stills_s)}`];
+}
+
 function facts(result) {
   const [n, d] = result.fps.split("/").map(Number);
   const rate = Number((n / (d || 1)).toFixed(3));
@@ -76,6 +82,7 @@ function facts(result) {
     ["Duration", long, long.endsWith(" s") ? "" : `${plays_s} s`],
     ["Frame rate", `${rate} fps`, d > 1 ? `${n}/${d}` : ""],
     ["Size", `${result.width} × ${result.height}`],
+    ...(result.audio ? [soundFact(result.audio)] : []),
     ["File", fileSize(result.video.file_size)],
     ...(isObject(result.video.url) ? [["Object", result.video.url.split("?")[0]]] : []),
     ["Encoder", result.encoder, result.fallback_reason ?? ""],

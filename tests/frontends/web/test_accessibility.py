@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.frontends.web.test_page import BLUE, GREEN, RED, add, facts, file, names, three
+from tests.frontends.web.test_sound_in_the_page import add_sounds, sound
 
 SCHEMES, WIDTHS = ("light", "dark"), (1280, 360)
 
@@ -30,12 +31,16 @@ def test_axe_finds_nothing_serious(open_page, npm_packages):
     page.get_by_label("Select red.png", exact=True).check()
     page.locator("#place").fill("9")
     page.locator("#place").press("Enter")
-    look("with stills, one of them selected")
+    add_sounds(page, sound("music.wav", 2))
+    page.locator(".sound-item summary").click()
+    look("with stills, one of them selected, and a sound")
+    page.locator(".sound-item").get_by_label("Gain").fill("loud")
     page.get_by_label("Hold of green.png", exact=True).fill("none")
     page.locator("#fps").fill("0")
     look("with faults")
     page.get_by_label("Hold of green.png", exact=True).fill("2")
     page.locator("#fps").fill("24")
+    page.locator(".sound-item").get_by_label("Gain").fill("-3")
     page.locator("#render").click()
     page.wait_for_selector("#video-panel:not([hidden])")
     page.wait_for_selector(".job[data-state=done]")

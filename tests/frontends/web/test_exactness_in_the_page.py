@@ -5,18 +5,24 @@ import random
 import shutil
 import subprocess
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
 import renderer.frontends
-from protocol.schema import ImageFrame, RenderRequest
+from protocol.schema import AudioTrack, ImageFrame, RenderRequest
 from renderer.errors import InvalidRequest
 from renderer.geometry import Size, canvas_for, place
 from renderer.manifests.numbering import natural
-from renderer.timeline import frame_rate, timeline
+from renderer.pictures.marks import Marks
+from renderer.sound.decode import read_header
+from renderer.sound.mix import Placed
+from renderer.timeline import following, frame_rate, has_no_time, timeline
+from tests.sound.made import RATE, tone, wav
 
 WEB = Path(renderer.frontends.__file__).parent / "web"
 RATES = ["1", "12", "23.976", "23.98", "23.976024", "24", "24.00", "25", "29.97", "30", "33.333333", "48", "59.94"]
@@ -61,6 +67,7 @@ def node(require: Callable[[str, object, str], None]) -> Callable[[str, Any], An
     def run(expression: str, given: Any) -> Any:
         program = (
             f'import * as timeline from "{WEB / "timeline.js"}"; import * as geometry from "{WEB / "geometry.js"}";'
+            f'import * as sound from "{WEB / "sound.js"}";'
             f'import * as order from "{WEB / "order.js"}"; import {{ SNIPPETS }} from "{WEB / "snippets.js"}";'
             f'import {{ reachable }} from "{WEB / "about.js"}"; globalThis.location = {{ hostname: "studio" }};'
             'import { readFileSync } from "node:fs"; const given = JSON.parse(readFileSync(0, "utf8"));'
@@ -105,6 +112,72 @@ def test_holds_end_at_the_same_frames(node):
     for case, holds in zip(cases, told, strict=True):
         assert holds == _laid_out(case), case
     assert sum(holds is None for holds in told) < len(told) / 2
+
+
+def test_stills_follow_a_sound_to_the_same_frames(node):
+    rng = random.Random(19)
+    cases = [
+        {
+            "rate": rng.choice(["24", "29.97", "60"]),
+            "frames": [rng.choice([None, None, rng.randrange(1, 90)]) for _ in range(rng.randrange(1, 9))],
+            "samples": rng.randrange(1, 48000 * 40),
+            "rule": rng.choice(["audio", "longest"]),
+        }
+        for _ in range(200)
+    ]
+    expression = """given.map(({rate, frames, samples, rule}) => {
+        const exact = timeline.frameRate(rate);
+        const laid = timeline.layOut(frames.map((count) => ({amount: String(count ?? 1), unit: "frames"})), exact);
+        const sharing = [...frames.keys()].filter((at) => rule === "audio" && frames[at] === null);
+        return timeline.following(laid, sharing, samples, exact);
+    })"""
+
+    told = node(expression, cases)
+
+    for case, found in zip(cases, told, strict=True):
+        images = [ImageFrame(url="a", **({"frames": count} if count else {})) for count in case["frames"]]
+        sharing = [at for at, image in enumerate(images) if has_no_time(image)]
+        line = timeline(images, frame_rate(case["rate"]))
+        line = following(line, sharing, case["rule"], Fraction(case["samples"], 48000))
+        assert found["holds"] == list(line.holds), case
+        assert (found["frames"], found["ends"][-1]) == (line.frames, line.frames)
+
+
+def test_a_sound_is_as_loud_at_each_moment_as_in_the_video(node):
+    """The waveform and the preview: fades, gain, trims and repeats, against the daemon's samples."""
+    rng = random.Random(23)
+    file = tone(2.0, hertz=0, level=0)
+    file[0] = np.linspace(0.1, 0.9, file.shape[1])  # a ramp, so that a level says where in the file it is
+    content = wav(file)
+    typed = ["at", "start", "duration", "fade_in", "fade_out", "gain_db"]
+    cases = []
+    for _ in range(30):
+        values = {name: round(rng.choice([0, rng.uniform(0, 1.5)]), 2) for name in typed}
+        values["gain_db"] = -values["gain_db"]
+        cases.append({**values, "loop": rng.random() < 0.5, "moments": [rng.uniform(0, 5) for _ in range(40)]})
+    expression = """given.map(({moments, loop, ...fields}) => {
+        const text = Object.entries(fields).map(([name, value]) => [name, value ? String(value) : ""]);
+        const one = {...Object.fromEntries(text), loop, long_s: 2};
+        const place = sound.placed(one, 5);
+        const levels = moments.map((moment) => {
+            const at = moment - place.at;
+            if (at < 0 || at >= place.length_s) return 0;
+            const level = 0.1 + 0.8 * sound.inFile(place, 2, at) / 2;
+            return level * 10 ** (place.gain_db / 20) * sound.faded(place, at);
+        });
+        return {levels, end: sound.isEndless(one) ? null : sound.endOf([one]), track: sound.track(one, "a.wav")};
+    })"""
+
+    told = node(expression, cases)
+
+    for case, found in zip(cases, told, strict=True):
+        track = AudioTrack.model_validate(found["track"])
+        values = {name: case[name] for name in typed}
+        assert track == AudioTrack(url="a.wav", loop=case["loop"], **{**values, "duration": values["duration"] or None})
+        mixed = Placed(track, read_header(content, 0, Marks()), 5 * RATE, Marks())
+        pieces = np.concatenate([*mixed.pieces(), np.zeros((1, 5 * RATE), np.float32)], axis=1)[0, : 5 * RATE]
+        assert found["end"] is None or found["end"] == pytest.approx(mixed.end, abs=1)
+        assert found["levels"] == pytest.approx([pieces[int(at * RATE)] for at in case["moments"]], abs=0.01)
 
 
 def test_the_duration_is_exact_or_says_that_it_is_not(node):

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.sound.made import tone, wav
+
 RED, GREEN, BLUE = (200, 30, 40), (20, 160, 60), (30, 60, 190)
 NEARLY = 16  # a browser's canvas manages colours its own way; exact colours are another test's
 # Draws the video at given times to a canvas and returns the colour in the middle of each.
@@ -232,6 +234,9 @@ def test_nothing_is_loaded_from_elsewhere(browser, shared):
 def test_the_page_fits_a_phone(open_page):
     page = open_page(viewport={"width": 360, "height": 740})
     three(page)
+    long = {"name": f"{'long ' * 20}.wav", "mimeType": "audio/wav", "buffer": wav(tone(1))}
+    page.set_input_files("#sound-files", [long])
+    page.locator(".sound-item summary").click()
     rendered(page)
     wide = """() => [...document.querySelectorAll("main *")]
         .filter((element) => element.getBoundingClientRect().right > innerWidth + 1 && !element.closest("pre, .tabs"))

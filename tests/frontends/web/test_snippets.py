@@ -10,28 +10,36 @@ from typing import Any
 import pytest
 
 from tests.frontends.web.test_page import BLUE, RED, add, file
+from tests.frontends.web.test_sound_in_the_page import add_sounds
+from tests.sound.made import tone, wav
 
 NAMES = ("one still.png", "it's two.png")
+SOUND = "a tone.wav"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where a person has the images that they put into the page."""
+    """Where a person has the images and the sound that they put into the page."""
     folder = tmp_path / "images"
     folder.mkdir()
     for name, colour in zip(NAMES, (RED, BLUE), strict=True):
         (folder / name).write_bytes(file(name, colour)["buffer"])
+    (folder / SOUND).write_bytes(wav(tone(0.2)))
     return folder
 
 
 @pytest.fixture
 def snippet(page: Any, folder: Path) -> Any:
-    """Return a function from a tab's name to what the page shows there for two stills, 18 frames together."""
+    """Return a function from a tab's name to what the page shows there: two stills, 18 frames together, and a sound."""
     add(page, *({"name": name, "mimeType": "image/png", "buffer": (folder / name).read_bytes()} for name in NAMES))
     page.get_by_label(f"Hold of {NAMES[0]}").fill("6")
     page.get_by_label(f"Unit of {NAMES[1]}'s hold").select_option("seconds")
     page.get_by_label(f"Hold of {NAMES[1]}").fill("0.5")
     page.locator("#crf").fill("30")
+    add_sounds(page, {"name": SOUND, "mimeType": "audio/wav", "buffer": (folder / SOUND).read_bytes()})
+    page.locator(".sound-item summary").click()
+    page.locator(".sound-item").get_by_label("Repeat").check()
+    page.locator(".sound-item").get_by_label("Gain").fill("-6")
 
     def snippet(tab: str) -> str:
         page.get_by_role("tab", name=tab).click()
@@ -42,7 +50,9 @@ def snippet(page: Any, folder: Path) -> Any:
 
 def test_curl(snippet, folder, require):
     require("curl", shutil.which("curl"), "Debian: curl")
-    assert '"frames":18' in run(["bash", "-euc", snippet("cURL")], folder).replace(" ", "")
+    told = run(["bash", "-euc", snippet("cURL")], folder).replace(" ", "")
+    assert '"frames":18' in told
+    assert '"codec":"aac"' in told
 
 
 def test_python(snippet, folder, certificate):
