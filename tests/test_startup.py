@@ -11,17 +11,19 @@ from tests.daemon_process import Start, request
 
 # Runs a command and then names the modules that it has imported by its end, or by when it opens a file of this name.
 _TELLING = """
-import json, os, sys
+import gc, json, os, sys
 names, opened = sys.argv.pop(1), sys.argv.pop(1)
 def tell():
+    collections = sum(each["collections"] for each in gc.get_stats())
     with open(names, "w") as file:
-        json.dump(sorted(sys.modules), file)
+        json.dump([*sys.modules, f"{collections - before} collections"], file)
 def hook(event, arguments):
     if event == "open" and opened and os.fsdecode(str(arguments[0])).endswith(opened):
         tell()
         os._exit(0)
 sys.addaudithook(hook)
 from renderer.__main__ import main
+before = sum(each["collections"] for each in gc.get_stats())
 try:
     main()
 finally:
@@ -40,7 +42,10 @@ _OF_A_DAEMON = (
 
 
 def loaded(place: Path, *arguments: str | Path, opened: str = "") -> set[str]:
-    """Return the modules that a command has imported by its end, or by when it opens a file of a name."""
+    """Return the modules that a command has imported by its end, or by when it opens a file of a name.
+
+    One more name, such as "0 collections", says how often garbage was collected.
+    """
     names = place / "modules.json"
     command = [sys.executable, "-c", _TELLING, names, opened, *arguments]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("STILLREEL_")}
@@ -82,6 +87,24 @@ def test_a_render_reads_its_first_image_before_the_muxer_and_without_the_daemon(
     unwanted = {*_HEAVY, *_OF_A_DAEMON} - {"numpy", "cv2", "PIL"}
     assert found(modules, *unwanted, "urllib.request") == set()
     assert found(modules, "numpy", "cv2", "pillow_heif", "OpenEXR") == {"numpy", "cv2"}
+
+
+def test_no_garbage_is_looked_for_before_the_first_image_is_read(write_image: WriteImage, tmp_path: Path) -> None:
+    write_image("first.png")
+    assert "0 collections" in loaded(tmp_path, "render", "first.png", "-o", "out.mp4", opened="first.png")
+
+
+def test_garbage_is_collected_as_usual_once_there_is_more_than_what_was_imported() -> None:
+    program = """
+import gc, renderer.__main__
+usual = gc.get_threshold()
+renderer.__main__._collect_late()
+late = gc.get_threshold()
+kept = [[] for _ in range(late[0])]
+print(late[0] > usual[0], gc.get_threshold() == usual, gc.callbacks)
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.split(maxsplit=2) == ["True", "True", "[]\n"]
 
 
 def test_a_whole_render_needs_nothing_of_the_daemon(write_image: WriteImage, tmp_path: Path) -> None:
