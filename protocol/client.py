@@ -27,6 +27,7 @@ from protocol.endpoint import DEFAULT_ENDPOINT
 from protocol.errors import ClientError, ClientTimeout
 from protocol.patience import Patience
 from protocol.schema import (
+    FileField,
     Health,
     JobLog,
     Jobs,
@@ -143,24 +144,30 @@ class AsyncClient:
                 raise
             raise ClientTimeout(f"{request_id} was not done within {limit_s:g} s") from error
 
-    async def video(self, request_id: str) -> AsyncIterator[bytes]:
+    async def video(self, request_id: str, file: FileField = "video") -> AsyncIterator[bytes]:
         """Yield the video of a finished job part by part, so that only one part is in memory.
+
+        Args:
+            file: the field of the result that names another file, such as "poster", to get that one.
 
         The time limits apply to each part. Raises the RemoteError of a job that failed.
         """
         download = _Download()
         while not download.is_whole:
-            yield await self._part(request_id, download)
+            yield await self._part(request_id, file, download)
 
-    async def download(self, request_id: str, path: str | Path) -> None:
+    async def download(self, request_id: str, path: str | Path, file: FileField = "video") -> None:
         """Fetch the video of a finished job into a file, which appears, or is replaced, once it is complete.
+
+        Args:
+            file: as for `video`.
 
         Raises:
             OSError: the file cannot be written.
         """
-        with _whole_file(Path(path)) as file:
-            async for part in self.video(request_id):
-                await asyncio.to_thread(file.write, part)
+        with _whole_file(Path(path)) as place:
+            async for part in self.video(request_id, file):
+                await asyncio.to_thread(place.write, part)
 
     async def cancel(self, request_id: str) -> JobStatus:
         """Cancel a job; one that has finished is not changed."""
@@ -205,7 +212,7 @@ class AsyncClient:
                 return _rendered(await self._poll("result", request_id))
             await asyncio.sleep(_POLL_S)
 
-    async def _part(self, request_id: str, download: "_Download") -> bytes:
+    async def _part(self, request_id: str, file: FileField, download: "_Download") -> bytes:
         limits = self._patience
         connect_timeout_s = limits.patience_s if self._connection.is_heard else limits.connect_timeout_s
         limits = replace(
@@ -213,7 +220,9 @@ class AsyncClient:
             connect_timeout_s=max(connect_timeout_s, _PART_SILENCE_S),
             silence_s=max(limits.silence_s, _PART_SILENCE_S),
         )
-        question = {"request_id": request_id, "offset": download.taken_bytes}
+        question: dict[str, str | int] = {"request_id": request_id, "offset": download.taken_bytes}
+        if file != "video":  # a server of an earlier version knows no other
+            question["file"] = file
         answer = await self._ask("video", question, limits=limits)
         return download.take(read_answer(VideoPart, answer.result), answer.attachments)
 
@@ -296,9 +305,9 @@ class Client:
     jobs = _blocking(AsyncClient.jobs)
     health = _blocking(AsyncClient.health)
 
-    def video(self, request_id: str) -> Iterator[bytes]:
+    def video(self, request_id: str, file: FileField = "video") -> Iterator[bytes]:
         """Yield the video of a finished job part by part; see AsyncClient.video."""
-        parts = self._client.video(request_id)
+        parts = self._client.video(request_id, file)
         while part := self._run(_next(parts)):
             yield part
 

@@ -5,10 +5,8 @@ fields are errors here; the HTTP door, whose contract is to ignore them, has mod
 """
 
 import math
-import re
-from collections.abc import Mapping
-from fractions import Fraction
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -20,14 +18,28 @@ from pydantic import (
     WrapValidator,
     model_validator,
 )
-from pydantic_core import PydanticKnownError
 
 from protocol.bounded import a_few_at_a_time, at_most, refuse_many_fields
 from protocol.errors import Loc, dotted
+from protocol.fields import (
+    AtLeastOne,
+    BitRate,
+    Count,
+    Decibels,
+    Fade,
+    Fps,
+    Lufs,
+    Moment,
+    PosterWish,
+    Quality,
+    Seconds,
+    SheetWish,
+    Side,
+    Tracks,
+    check_shape,
+    no_boolean,
+)
 from protocol.objects import checked_object
-
-FPS_MIN, FPS_MAX = 1, 120
-AUTO_FPS = "auto"
 
 Preset = Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow"]
 ResizeMode = Literal["pad", "crop", "stretch"]
@@ -39,89 +51,10 @@ LengthRule = Literal["stills", "audio", "longest"]
 ChannelOrder = Literal["RGB", "BGR", "RGBA", "BGRA", "GRAY"]
 OnError = Literal["fail", "skip", "hold"]
 GapRule = Literal["close", "hold", "fail"]
+ImageFormat = Literal["jpeg", "png"]
+FileField = Literal["video", "poster", "contact_sheet"]
 Status = Literal["IN_QUEUE", "IN_PROGRESS", "COMPLETED"]
 StateName = Literal["queued", "running", "done", "failed", "cancelled", "expired"]
-
-_Item = TypeVar("_Item")
-_FPS_TEXT = re.compile(r"[0-9]{1,3}(\.[0-9]{1,12})?|[0-9]{1,6}/[0-9]{1,4}")
-
-
-def _no_boolean(kind: Literal["int_type", "float_type"]) -> BeforeValidator:
-    """Return a validator that refuses a boolean for a number: Python takes true for 1, which nobody means by it."""
-
-    def check(value: object) -> object:
-        if isinstance(value, bool):
-            raise PydanticKnownError(kind)
-        return value
-
-    return BeforeValidator(check)
-
-
-def _check_fps(value: object) -> object:
-    """Refuse a value that is not a frame rate, with pydantic's types for the faults of a number.
-
-    This runs before the union is tried, so that the fault is reported at "fps" and not once for each of three types.
-    """
-    if value == AUTO_FPS:
-        return value
-    rate = _rate(value)
-    if rate < FPS_MIN:
-        raise PydanticKnownError("greater_than_equal", {"ge": FPS_MIN})
-    if rate > FPS_MAX:
-        raise PydanticKnownError("less_than_equal", {"le": FPS_MAX})
-    if "/" in str(value) and rate.denominator > 1001:
-        raise ValueError(f"expected a fraction with a denominator up to 1001, found {value}")
-    return value
-
-
-def _rate(value: object) -> Fraction:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise PydanticKnownError("float_type")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise PydanticKnownError("finite_number")
-    # The pattern is checked first, because Fraction would accept "1e999999999" and compute it.
-    if isinstance(value, str) and not _FPS_TEXT.fullmatch(value):
-        raise PydanticKnownError("float_parsing")
-    try:
-        return Fraction(str(value))
-    except ZeroDivisionError as error:
-        raise PydanticKnownError("float_parsing") from error
-
-
-# Lengths are checked after the items: pydantic counts only a tuple's valid items, so that a single bad image
-# would be reported twice, as bad and as missing.
-def _refuse_empty(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
-    if not items:
-        raise PydanticKnownError("too_short", {"field_type": "List", "min_length": 1, "actual_length": 0})
-    return items
-
-
-def _check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    if len(shape) not in {2, 3}:
-        raise ValueError(f"expected [rows, columns] or [rows, columns, channels], found {len(shape)} numbers")
-    return shape
-
-
-# The upper bound keeps sums and products of hostile counts printable; the server's limits are far below it.
-Count = Annotated[int, Field(ge=1, le=2**31 - 1), _no_boolean("int_type")]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), _no_boolean("float_type")]
-Side = Annotated[int, Field(ge=2, le=2**31 - 1), _no_boolean("int_type")]
-Quality = Annotated[int, Field(ge=0, le=51), _no_boolean("int_type")]
-Fps = Annotated[int | float | str, BeforeValidator(_check_fps)]
-Moment = Annotated[float, Field(ge=0, le=2**31 - 1, allow_inf_nan=False), _no_boolean("float_type")]
-Fade = Annotated[float, Field(ge=0, le=300, allow_inf_nan=False), _no_boolean("float_type")]
-Decibels = Annotated[float, Field(ge=-100, le=60, allow_inf_nan=False), _no_boolean("float_type")]
-Lufs = Annotated[float, Field(ge=-70, le=-5, allow_inf_nan=False), _no_boolean("float_type")]
-BitRate = Annotated[int, Field(ge=8000, le=512_000), _no_boolean("int_type")]
-AtLeastOne = Annotated[
-    tuple[_Item, ...],
-    WrapValidator(a_few_at_a_time),
-    AfterValidator(_refuse_empty),
-    Field(json_schema_extra={"minItems": 1}),
-]
-
-
-Tracks = Annotated[tuple[_Item, ...], BeforeValidator(at_most(16)), Field(json_schema_extra={"maxItems": 16})]
 
 
 class _Answer(BaseModel):
@@ -176,11 +109,37 @@ class AudioTrack(_Strict):
     gain_db: Decibels = 0.0
 
 
+class Poster(_Strict):
+    """Which frame of the video becomes a picture; the first if neither field says."""
+
+    frame: Annotated[int, Field(ge=0, le=2**31 - 1), no_boolean("int_type")] | None = Field(
+        None, description="counted from 0"
+    )
+    seconds: Moment | None = Field(None, description="the frame that is shown then, in place of `frame`")
+    format: ImageFormat = "jpeg"
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Poster":
+        if self.frame is not None and self.seconds is not None:
+            raise ValueError("expected frame or seconds, found both")
+        return self
+
+
+class ContactSheet(_Strict):
+    """All stills in one picture."""
+
+    columns: Annotated[int, Field(ge=1, le=20), no_boolean("int_type")] = 6
+    width: Annotated[int, Field(ge=16, le=640), no_boolean("int_type")] = Field(
+        240, description="of a still in it; it is not enlarged, and at most twice as high as wide"
+    )
+    format: ImageFormat = "jpeg"
+
+
 class Loudness(_Strict):
     """How loud the sound is made, by EBU R128."""
 
     target_lufs: Lufs = -14.0
-    true_peak_db: Annotated[float, Field(ge=-9, le=0), _no_boolean("float_type")] = -1.0
+    true_peak_db: Annotated[float, Field(ge=-9, le=0), no_boolean("float_type")] = -1.0
 
 
 class RenderRequest(_Strict):
@@ -231,6 +190,10 @@ class RenderRequest(_Strict):
     loudness: Loudness | None = None
     audio_codec: AudioCodec = Field("aac", description="opus is for .mp4; fewer players know it there")
     audio_bitrate: BitRate = Field(192_000, description="of the video's sound, in bits per second")
+    poster: PosterWish[Poster] = Field(
+        None, description='a frame of the video as a picture: "first", {"frame": 48} or {"seconds": 2.5}'
+    )
+    contact_sheet: SheetWish[ContactSheet] = Field(None, description="a picture of all stills: true, or its columns")
     sync_mode: bool = Field(False, description="true: the video's bytes come with the answer")
     output: Output | None = Field(None, description="the object that the video becomes; not with sync_mode")
     request_id: str | None = Field(
@@ -260,7 +223,7 @@ class RenderRequest(_Strict):
 class PixelLayout(_Strict):
     """How to read an attachment of raw pixels: rows, columns and, for colour, channels; C order, little-endian."""
 
-    shape: Annotated[tuple[Count, ...], BeforeValidator(at_most(16)), AfterValidator(_check_shape)]
+    shape: Annotated[tuple[Count, ...], BeforeValidator(at_most(16)), AfterValidator(check_shape)]
     dtype: Literal["uint8", "uint16"] = "uint8"
     order: ChannelOrder = "RGB"
 
@@ -293,9 +256,10 @@ class RequestId(_Strict):
 
 
 class VideoQuery(RequestId):
-    """The params of `video`: which video, and where in it the wanted part begins."""
+    """The params of `video`: which file of which job, and where in it the wanted part begins."""
 
     offset: int = Field(0, ge=0, le=2**63 - 1, description="in bytes")
+    file: FileField = Field("video", description="the field of the result that names the file")
 
 
 class VideoPart(_Answer):
@@ -311,6 +275,14 @@ class File(_Answer):
     content_type: str = "video/mp4"
     file_name: str
     file_size: int
+
+
+class ImageFile(File):
+    """A picture that was made beside the video."""
+
+    content_type: str
+    width: int
+    height: int
 
 
 class ResultWarning(_Answer):
@@ -338,6 +310,8 @@ class RenderResult(_Answer):
     """What came out; every number is read back from the file that was written."""
 
     video: File
+    poster: ImageFile | None = Field(None, description="if the request asks for one")
+    contact_sheet: ImageFile | None = Field(None, description="if the request asks for one")
     frames: int
     fps: str = Field(description='the exact rate, such as "24/1" or "24000/1001"')
     duration: float = Field(description="seconds")
@@ -353,6 +327,18 @@ class RenderResult(_Answer):
     request_id: str | None = None
     metadata: dict[str, Any] | None = None
 
+    def files(self) -> dict[FileField, File]:
+        """Return the files of the result by the fields that hold them, in the order of the fields."""
+        held = {field: getattr(self, field) for field in get_args(FileField)}
+        return {field: file for field, file in held.items() if file is not None}
+
+    def with_urls(self, url_of: Callable[[File], str]) -> Self:
+        """Return the result with another url for each of its files."""
+        moved: dict[str, File] = {
+            field: file.model_copy(update={"url": url_of(file)}) for field, file in self.files().items()
+        }
+        return self.model_copy(update=moved)
+
 
 class Rendered(RenderResult):
     """A result in the hands of a client, with the frames that came in its message."""
@@ -361,9 +347,13 @@ class Rendered(RenderResult):
 
     @property
     def video_bytes(self) -> bytes | None:
-        """The MP4 itself if the request asked for it with sync_mode; the url is then "cid:N", N mostly 0."""
-        number = self.video.url.removeprefix("cid:")
-        is_here = number != self.video.url and number.isdecimal() and int(number) < len(self.attachments)
+        """The MP4 itself if the request asked for it with sync_mode."""
+        return self.bytes_of(self.video)
+
+    def bytes_of(self, file: File) -> bytes | None:
+        """Return the content of one of the files if it came with the answer; its url is "cid:N" then."""
+        number = file.url.removeprefix("cid:")
+        is_here = number != file.url and number.isdecimal() and int(number) < len(self.attachments)
         return self.attachments[int(number)] if is_here else None
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from protocol.schema import RenderResult
     from renderer.config import Settings
     from renderer.jobs.stills import KeptStills
-    from renderer.pipeline import OnProgress
+    from renderer.pictures.course import OnProgress
 
 
 def render(
@@ -32,7 +32,8 @@ def render(
     Args:
         request: the fields of `protocol.schema.RenderRequest`.
         output: path of the video, ending in .mp4, .m4v or .mov; its directory exists. A regular file of that name is
-            replaced, a link is followed, and none of the images and sounds may be it.
+            replaced, a link is followed, and none of the images and sounds may be it. A poster or a contact sheet is
+            put beside it: out.poster.jpg beside out.mp4.
         base: directory that relative paths start from; the working directory if absent. Any local path may be read.
         settings: limits and paths; the defaults if absent.
         on_progress: called with a `protocol.schema.Progress` after every still.
@@ -49,20 +50,23 @@ def render(
     from renderer.intake import Origin, parse_request, render_job  # noqa: PLC0415
     from renderer.pictures.fetch import Fetcher  # noqa: PLC0415
     from renderer.pipeline import render as render_whole  # noqa: PLC0415
+    from renderer.work import images_of  # noqa: PLC0415
 
     settings = settings or Settings()
     place = place_for(Path(output))
     origin = Origin(base=Path(base or ".").absolute(), any_path=True)
     job = render_job(parse_request(request), settings.limits, settings.fetch, origin)
     fetcher = Fetcher(settings.fetch, base=job.base, any_path=True)
-    refuse_inputs(place, files_of([url for _, url in job.request.urls()], fetcher))
+    inputs = list(files_of([url for _, url in job.request.urls()], fetcher))
+    for made in (place, *(Path(image.after(str(place))) for image in images_of(job.request))):
+        refuse_inputs(made, inputs)
     kept = _kept_in(Path(stills), settings) if stills else None
     show, cache = on_progress or (lambda _: None), kept.shared() if kept else None
     report = render_whole(job, place, render_settings(settings), on_progress=show, cache=cache)
     if kept and report.stills_coded:
         kept.bound_shared()
     output = Path(output).absolute()
-    return report.result(output.as_uri(), output.name, job.request)
+    return report.result(output.as_uri(), output.name, job.request, beside=place)
 
 
 def _kept_in(directory: Path, settings: "Settings") -> "KeptStills":

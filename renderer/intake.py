@@ -16,7 +16,9 @@ from pydantic import BaseModel, ValidationError
 
 from protocol.bounded import context_for
 from protocol.errors import MAX_FAULTS
-from protocol.schema import AUTO_FPS, RenderRequest
+from protocol.fields import AUTO_FPS
+from protocol.objects import parse_object
+from protocol.schema import RenderRequest
 from protocol.words import listed, wrongs_in
 from renderer.config import FetchSettings, RequestLimits
 from renderer.encode.plan import canvas_limits
@@ -31,12 +33,12 @@ from renderer.errors import (
 )
 from renderer.geometry import CanvasLimits, Size
 from renderer.net.addresses import Guard
-from renderer.net.objects import check_output
+from renderer.net.objects import OUTPUT, check_output
 from renderer.net.url import check_callee
 from renderer.pictures.fetch import Fetcher
 from renderer.pictures.reel import together
-from renderer.timeline import check_length, check_timecode, frame_rate, timeline_of
-from renderer.work import Attachment, NvencFindings, RenderJob
+from renderer.timeline import check_length, check_poster, check_timecode, frame_rate, timeline_of
+from renderer.work import Attachment, NvencFindings, RenderJob, images_of
 
 _URL_MAX = 2048
 _WEBHOOK_URL = re.compile(r"(?i:https?)://[!-\"$-.0->A-\[\]-~]+(?:[/?#][!-\[\]-~]*)?")  # printable ASCII
@@ -115,6 +117,8 @@ def render_job(
     with _noting(faults):
         line = timeline_of(request)
         check_length(line, limits, ("images",))
+        if request.length == "stills":  # else the video may be longer, which is known once the sound is decoded
+            check_poster(request.poster, line)
     if request.timecode is not None and (line or request.fps != AUTO_FPS):
         with _noting(faults):
             check_timecode(request.timecode, line.fps if line else frame_rate(request.fps))
@@ -203,6 +207,11 @@ def _check_output(request: RenderRequest, origin: Origin) -> None:
     if request.sync_mode:
         raise InvalidRequest("expected output or sync_mode, found both", loc=("sync_mode",))
     check_output(request.output.url, origin.outputs)
+    try:
+        for image in images_of(request):
+            parse_object(image.after(request.output.url))
+    except ValueError as error:
+        raise InvalidRequest(f"a picture beside the video cannot have its name: {error}", loc=OUTPUT) from error
 
 
 def refuse_missing_gpu(request: RenderRequest, gpus: NvencFindings | None) -> None:

@@ -8,18 +8,17 @@ also begun again without the images that cannot be read, if its request wants th
 
 import logging
 import math
-import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING
 
 from protocol.errors import MAX_FAULTS
-from protocol.schema import Progress, RenderRequest, ResultWarning
+from protocol.schema import RenderRequest, ResultWarning
 from renderer.config import RenderSettings
 from renderer.encode.base import FramesInFlight
 from renderer.encode.nvenc.probe import findings_here
@@ -41,6 +40,7 @@ from renderer.geometry import Canvas, CanvasLimits, Size, canvas_for, even_up, l
 from renderer.h264.bits import UnsupportedStream
 from renderer.h264.repeat import NeedsIdr
 from renderer.pictures.compose import Framing
+from renderer.pictures.course import OnProgress, ProgressReporter, StageClock
 from renderer.pictures.fetch import Content, Fetcher
 from renderer.pictures.formats import More
 from renderer.pictures.kept import CodedStill, Recall, StillCache, program
@@ -48,10 +48,11 @@ from renderer.pictures.load import Loader
 from renderer.pictures.marks import Marks
 from renderer.pictures.measure import Measurer, is_of_image, unreadable
 from renderer.pictures.notes import enlarged, reduced, shown_in_part
+from renderer.pictures.poster import Posters, poster_remarks
 from renderer.pictures.prepare import Stills
 from renderer.pictures.reel import Reel, reel_of, together, warnings_of
-from renderer.timeline import Timeline, remarks
-from renderer.work import NO_GPU_ENCODER, RenderJob, RenderReport, VideoFacts
+from renderer.timeline import Timeline, check_poster, remarks
+from renderer.work import NO_GPU_ENCODER, ImageFacts, RenderJob, RenderReport, VideoFacts, images_of
 
 if TYPE_CHECKING:
     from renderer.mp4 import Mp4Writer
@@ -60,12 +61,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _ENDLESS = 1 << 30  # frames; X264_KEYINT_MAX_INFINITE, and ffmpeg takes nothing above 2^31 - 1
-
-_SILENCE_S = 1.0
-
-OnProgress = Callable[[Progress], None]
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 def render(
@@ -98,34 +93,6 @@ def render(
     for warning in report.warnings:
         log.info("%s", warning, extra={"action": "warned", "warning": warning.type})
     return report
-
-
-class StageClock:
-    """Adds up wall-clock seconds by stage, so that a result can say where its time went."""
-
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-        self._stages: dict[str, float] = {}
-
-    def time(self, stage: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        began = time.perf_counter()
-        try:
-            return work(*args, **kwargs)
-        finally:
-            self.add(stage, time.perf_counter() - began)
-
-    def timed(self, stage: str, items: Iterable[T]) -> Iterator[T]:
-        """Yield the items, and time how long each of them is waited for."""
-        waiting = iter(items)
-        while (item := self.time(stage, next, waiting, None)) is not None:
-            yield item
-
-    def add(self, stage: str, seconds: float) -> None:
-        self._stages[stage] = self._stages.get(stage, 0.0) + seconds
-
-    def report(self) -> dict[str, float]:
-        stages = {**self._stages, "total": time.perf_counter() - self._began}
-        return {stage: round(seconds, 4) for stage, seconds in stages.items()}
 
 
 @dataclass
@@ -177,6 +144,7 @@ class _Whole:
         whole = reel_of(self.job.request, self.job.timeline, self.fetcher)
         faults: dict[Hashable, JobError] = {}
         reel = self._following(whole)
+        check_poster(self.job.request.poster, reel.timeline)
         while True:
             try:
                 self._check_urls(reel)
@@ -236,13 +204,14 @@ class _Whole:
         rendering = _Rendering(self, reel, look, at_hand)
         facts, plan, backend = rendering.complete(backend, output)
         warnings += [*shown_in_part(rendering.in_part), *enlarged(rendering.enlarged, look.canvas)]
+        warnings += poster_remarks(request, reel.timeline, look.canvas)
         reasons = backend.reason, plan.encoded_reason
         report = RenderReport(facts, backend.name, *reasons, self.clock.report(), tuple(warnings))
         coded, found = rendering.counts["coded"], rendering.counts["found"]
         if found:
             words = "%d of %d stills were coded by earlier jobs"
             log.info(words, found, found + coded, extra={"action": "stills_found"})
-        report = replace(report, stills_coded=coded, stills_found=found)
+        report = replace(report, stills_coded=coded, stills_found=found, images=tuple(rendering.images))
         if self.tracks is None:
             return report
         warnings += self.tracks.warnings
@@ -259,6 +228,7 @@ class _Rendering:
         enlarged: the sizes of the stills that are scaled up much, by their places in the request.
         in_part: what else the files of some stills hold, by their places in the request.
         counts: of the stills that could be in the cache, those "found" there and those "coded".
+        images: what was made beside the video.
     """
 
     whole: _Whole
@@ -268,6 +238,7 @@ class _Rendering:
     enlarged: dict[int, Size] = field(default_factory=dict)
     in_part: dict[int, More] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    images: list[ImageFacts] = field(default_factory=list)
 
     def complete(self, backend: Backend, output: Path) -> tuple[VideoFacts, StreamPlan, Backend]:
         """Render the stills; return the facts of the video, and the plan and the encoder that were used in the end."""
@@ -297,13 +268,15 @@ class _Rendering:
         stream = self._stream(plan, [still for _, still in coded])
         sources = [reel.sources[index] for index, _ in coded]
         encoder = LateEncoder(stream, lambda rest: backend.open_encoder(rest, whole.settings.encode))
+        posters = Posters(whole.job.request, reel, self.look.canvas) if images_of(whole.job.request) else None
         recall = self._recall(backend, stream, [source.image for source in sources], encoder, is_blind=is_blind)
         with (
             self._sound() as sound,
             FramesInFlight() as lent,
             encoder if recall else encoder.begun(),
             Loader(whole.fetcher, whole.settings.pictures, whole.marks, self.at_hand) as loader,
-            Stills(sources, self.look, loader, whole.settings.pictures, encoder.stock, recall) as stills,
+            posters or nullcontext(),
+            Stills(sources, self.look, loader, whole.settings.pictures, encoder.stock, recall, posters) as stills,
             self._video(output, stream.fps, sound) as video,
         ):
             frames = CodedFrames(
@@ -333,7 +306,12 @@ class _Rendering:
             self.enlarged.update(stills.enlarged)
             self.in_part.update(stills.in_part)
             self.counts.update(frames.counts)
-            return whole.clock.time("mux", video.commit, reel.timeline.frames)
+            if posters:
+                whole.clock.time("mux", posters.write, output)
+            facts = whole.clock.time("mux", video.commit, reel.timeline.frames)
+            if posters:
+                self.images[:] = posters.settle()
+            return facts
 
     def _recall(
         self, backend: Backend, stream: StreamSettings, images: list[int], encoder: LateEncoder, *, is_blind: bool
@@ -427,22 +405,3 @@ def _check_canvas(canvas: Canvas, request: RenderRequest, limits: CanvasLimits) 
         f"{limits.macroblocks} macroblocks of 16x16",
         loc=(name,),
     )
-
-
-class ProgressReporter:
-    """Reports progress, and repeats it every second while work goes on, so that silence means that nothing moves."""
-
-    def __init__(self, reel: Reel, on_progress: OnProgress, frames_done: Callable[[], int] = lambda: 0) -> None:
-        self._on_progress = on_progress
-        self._frames_done = frames_done
-        self._progress = Progress(images=len(reel.sources), frames=reel.timeline.frames, stage="rendering")
-        self._said_at = time.monotonic()
-
-    def say(self, **changes: object) -> None:
-        self._progress = self._progress.model_copy(update={**changes, "frames_done": self._frames_done()})
-        self._said_at = time.monotonic()
-        self._on_progress(self._progress)
-
-    def say_again(self) -> None:
-        if time.monotonic() - self._said_at >= _SILENCE_S:
-            self.say()

@@ -13,7 +13,8 @@ from itertools import accumulate, repeat
 from typing import Protocol
 
 from protocol.errors import Loc
-from protocol.schema import AUTO_FPS, ImageFrame, LengthRule, RenderRequest, ResultWarning
+from protocol.fields import AUTO_FPS
+from protocol.schema import ImageFrame, LengthRule, Poster, RenderRequest, ResultWarning
 from renderer.errors import InvalidRequest, LimitExceeded, as_one
 from renderer.manifests.numbering import likely_gaps, times_shown, unsaid_words
 
@@ -156,6 +157,28 @@ def check_length(line: Timeline, limits: LengthLimits, loc: Loc) -> None:
             loc=loc,
             context={"le": limits.max_duration_s},
         )
+
+
+def poster_frame(poster: Poster, fps: Fraction) -> int:
+    """Return the number of the frame that a poster shows: in seconds, the one that is on the screen then."""
+    if poster.seconds is not None:
+        return math.floor(Fraction(str(poster.seconds)) * fps)
+    return poster.frame or 0
+
+
+def check_poster(poster: Poster | None, line: Timeline) -> None:
+    """Refuse a poster from behind the end of the video.
+
+    Raises:
+        InvalidRequest: the message says where the last frame is.
+    """
+    if poster is None or poster_frame(poster, line.fps) < line.frames:
+        return
+    if poster.seconds is not None:
+        words = f"expected less than the video's {float(line.duration_s):.6g} s, found {poster.seconds:g} s"
+        raise InvalidRequest(words, loc=("poster", "seconds"))
+    words = f"expected up to {line.frames - 1}, the video's last frame, found {poster.frame}"
+    raise InvalidRequest(words, loc=("poster", "frame"))
 
 
 def check_timecode(timecode: str, fps: Fraction) -> None:

@@ -10,9 +10,19 @@ below the settings, because a worker gets them as a part of its settings.
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
-from protocol.schema import AudioCodec, File, PixelLayout, RenderRequest, RenderResult, ResultWarning, Sound
+from protocol.schema import (
+    AudioCodec,
+    File,
+    ImageFile,
+    ImageFormat,
+    PixelLayout,
+    RenderRequest,
+    RenderResult,
+    ResultWarning,
+    Sound,
+)
 from renderer.timeline import Timeline
 
 
@@ -65,11 +75,66 @@ class VideoFacts:
     sound: SoundFacts | None = None
 
 
+ImageField = Literal["poster", "contact_sheet"]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageName:
+    """A picture that is made beside the video; `field` of the result holds it."""
+
+    field: ImageField
+    format: ImageFormat
+
+    def after(self, video: str) -> str:
+        """Return its name, path or url from that of its video, which it has but for what follows the last dot."""
+        suffix = "jpg" if self.format == "jpeg" else "png"
+        return f"{video.rpartition('.')[0]}.{self.field}.{suffix}"
+
+
+EVERY_IMAGE: Final = tuple(
+    ImageName(field, coding) for field in get_args(ImageField) for coding in get_args(ImageFormat)
+)
+
+
+def images_of(request: RenderRequest) -> tuple[ImageName, ...]:
+    """Return the pictures that a request asks for beside its video."""
+    poster, sheet = request.poster, request.contact_sheet
+    return (
+        *((ImageName("poster", poster.format),) if poster else ()),
+        *((ImageName("contact_sheet", sheet.format),) if sheet else ()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """A picture that was made beside the video."""
+
+    name: ImageName
+    width: int
+    height: int
+    size_bytes: int
+
+    @property
+    def content_type(self) -> str:
+        return f"image/{self.name.format}"
+
+    def file(self, video_url: str, video_name: str) -> ImageFile:
+        return ImageFile(
+            url=self.name.after(video_url),
+            content_type=self.content_type,
+            file_name=self.name.after(video_name),
+            file_size=self.size_bytes,
+            width=self.width,
+            height=self.height,
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class RenderReport:
     """What was rendered, read back from the file, and where the time went.
 
     Attributes:
+        images: what was made beside the video.
         fallback_reason: why a request that left the choice to us was not encoded by a GPU.
         timings: wall-clock seconds of the whole job ("total"), of waiting for stills ("stills"), encoding ("encode")
             and writing repeats and the file ("mux"); "stills_busy" adds up what the decoding threads worked meanwhile.
@@ -91,14 +156,29 @@ class RenderReport:
     stills_s: Fraction = Fraction(0)
     stills_coded: int = 0
     stills_found: int = 0
+    images: tuple[ImageFacts, ...] = ()
 
-    def result(self, video_url: str, file_name: str, request: RenderRequest) -> RenderResult:
-        """Return the report as clients read it."""
+    def files(self, video: Path) -> list[Path]:
+        """Return the paths of all files that were made with the video at this path, the video last."""
+        return [*(Path(image.name.after(str(video))) for image in self.images), video]
+
+    def result(
+        self, video_url: str, file_name: str, request: RenderRequest, *, beside: Path | None = None
+    ) -> RenderResult:
+        """Return the report as clients read it.
+
+        Args:
+            beside: the video that the other files lie beside, where `video_url` is that of a link to it.
+        """
         facts = self.facts
+        neighbour = (beside.as_uri(), beside.name) if beside else (video_url, file_name)
+        images = {image.name.field: image.file(*neighbour) for image in self.images}
         return RenderResult(
             video=File(
                 url=video_url, content_type=_type_of(file_name), file_name=file_name, file_size=facts.size_bytes
             ),
+            poster=images.get("poster"),
+            contact_sheet=images.get("contact_sheet"),
             frames=facts.frames,
             fps=f"{facts.fps.numerator}/{facts.fps.denominator}",
             duration=float(facts.duration_s),

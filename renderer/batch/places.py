@@ -1,9 +1,9 @@
 """Where the videos of a batch go: below a directory, or below a prefix of a bucket.
 
-**Outputs** are NAME-HASH.mp4 with NAME-HASH.json beside it, which says that the video is whole. The video gets its
-name first and its sidecar after it. On disk each is written elsewhere, synced and renamed, and in a bucket each is
-created at once. So a video with a sidecar that tells its size is finished, whatever was killed when; and two processes
-that make the same one replace like with like, or find that it is there.
+**Outputs** are NAME-HASH.mp4 with NAME-HASH.json beside it, which says that the video is whole. What is wanted beside
+the video gets its name first, then the video, and its sidecar last. On disk each is written elsewhere, synced and
+renamed, and in a bucket each is created at once. So a video with a sidecar that tells its size is finished, whatever
+was killed when; and two processes that make the same one replace like with like, or find that it is there.
 
 **Unfinished videos** lie in a directory of the run's own among the outputs, OUT/.stillreel/ID. A lock in it shows that
 the run is alive; a run that gets the lock of another directory removes that directory. Videos that become objects lie
@@ -14,7 +14,7 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -28,6 +28,7 @@ from renderer.errors import ConfigError, InvalidRequest
 from renderer.jobs.slots.base import Destination
 from renderer.net import objects
 from renderer.net.objects import Access
+from renderer.work import ImageName, RenderReport
 
 _NAME_MAX_BYTES: Final = 200  # most file systems take 255, the hash and the suffix included
 
@@ -49,15 +50,15 @@ class Output(Protocol):
     @property
     def destination(self) -> Destination | None: ...
 
-    def is_finished(self) -> bool:
-        """Whether the video is there, and its sidecar.
+    def is_finished(self, images: Sequence[ImageName] = ()) -> bool:
+        """Whether the video is there, its sidecar, and what is wanted beside them.
 
         Raises:
             FetchFailed: a store does not say.
         """
 
-    def publish(self, rendered: Path, told: dict[str, Any]) -> None:
-        """Give a video that was made its name, and write its sidecar.
+    def publish(self, rendered: Path, report: RenderReport, told: dict[str, Any]) -> None:
+        """Give a video that was made its name, after the pictures beside it, and write its sidecar.
 
         Raises:
             OSError, StillreelError: at most the video without its sidecar is there.
@@ -113,16 +114,19 @@ class FileOutput:
     def sidecar(self) -> Path:
         return self.video.with_suffix(".json")
 
-    def is_finished(self) -> bool:
-        """Whether the video is there as its sidecar describes it."""
+    def is_finished(self, images: Sequence[ImageName] = ()) -> bool:
+        """Whether the video is there as its sidecar describes it, and so are the pictures beside it."""
+        beside = [(image.field, Path(image.after(str(self.video)))) for image in images]
         try:
             told = from_json(self.sidecar.read_bytes())
-            return bool(told["video"]["file_size"] == self.video.stat().st_size)
+            return all(
+                told[field]["file_size"] == path.stat().st_size for field, path in [("video", self.video), *beside]
+            )
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return False
 
-    def publish(self, rendered: Path, told: dict[str, Any]) -> None:
-        """Move a video here that is whole and synced, and write its sidecar.
+    def publish(self, rendered: Path, report: RenderReport, told: dict[str, Any]) -> None:
+        """Move files here that are whole and synced, and write the sidecar.
 
         Args:
             rendered: in a directory of the same file system that nobody else writes to.
@@ -132,7 +136,8 @@ class FileOutput:
         """
         self.video.parent.mkdir(parents=True, exist_ok=True)
         sidecar = json.dumps(told, indent=2, allow_nan=False) + "\n"
-        settle(rendered, self.video)
+        for made, place in zip(report.files(rendered), report.files(self.video), strict=True):
+            settle(made, place)
         put(self.sidecar, sidecar.encode(), part=rendered.with_suffix(".sidecar.part"), mode=0o666)
 
 
@@ -224,10 +229,11 @@ class ObjectOutput:
     def _sidecar(self) -> ObjectUrl:
         return replace(self.video, name=f"{self.video.name.removesuffix('.mp4')}.json")
 
-    def is_finished(self) -> bool:
-        found = (objects.find(url, self.access) for url in (self._sidecar, self.video))
+    def is_finished(self, images: Sequence[ImageName] = ()) -> bool:
+        beside = (replace(self.video, name=image.after(self.video.name)) for image in images)
+        found = (objects.find(url, self.access) for url in (self._sidecar, self.video, *beside))
         return all(each is not None and each.made_for == self.digest for each in found)
 
-    def publish(self, rendered: Path, told: dict[str, Any]) -> None:  # noqa: ARG002 - the attempt has put the video
+    def publish(self, rendered: Path, report: RenderReport, told: dict[str, Any]) -> None:  # noqa: ARG002 - they are put
         sidecar = json.dumps(told, indent=2, allow_nan=False) + "\n"
         objects.put(self._sidecar, sidecar.encode(), "application/json", self.digest, self.access)

@@ -24,7 +24,7 @@ from renderer.errors import ConfigError, InvalidRequest, JobError, NoManifest
 from renderer.intake import Origin, parse_request, render_job
 from renderer.manifests.still import Fields, naming_its_files
 from renderer.pictures.fetch import Fetcher
-from renderer.work import RenderJob
+from renderer.work import RenderJob, images_of
 
 OUTPUT_FORMAT: Final = 2
 """A number that goes up whenever the same request gives another video than before, even if only a default changed."""
@@ -193,7 +193,7 @@ class Preparation:
         except JobError as error:
             raise naming_its_files(error, fields) from error.__cause__
         output = self._plan.place.output(found.stem, digest)
-        return None if output.is_finished() else Ready(found, work, digest, output)
+        return None if output.is_finished(images_of(work.request)) else Ready(found, work, digest, output)
 
     def digest(self, work: RenderJob) -> str:
         """Return the hash of a job as its images are now.

@@ -24,7 +24,7 @@ from renderer.errors import ConfigError, OutputFailed
 
 if TYPE_CHECKING:
     from protocol.client import Client
-    from protocol.schema import JobStatus, RenderResult, StateName
+    from protocol.schema import File, JobStatus, RenderResult, StateName
 
 # How long a daemon may be unreachable: a short command soon gives up, and a command that waits keeps waiting.
 _SHORT_PATIENCE_S, LONG_PATIENCE_S = 10.0, 120.0
@@ -78,7 +78,7 @@ def result(
         place_to_fetch(output, overwrite=overwrite, as_json=as_json) as place,
         client_of(connect, curve) as client,
     ):
-        made = fetched(client, client.result(request_id), request_id, place)
+        made = fetched(client, client.result(request_id), request_id, place, is_alone=str(output) == "-")
     terminal.show_result(made, as_json=as_json, on_stderr=str(output) == "-")
 
 
@@ -225,23 +225,39 @@ def place_to_fetch(
         yield place
 
 
-def fetched(client: "Client", made: "RenderResult", request_id: str, place: Path | None) -> "RenderResult":
-    """Fetch the video if it was asked for, and return the result with the url of the file.
+def fetched(
+    client: "Client", made: "RenderResult", request_id: str, place: Path | None, *, is_alone: bool
+) -> "RenderResult":
+    """Fetch the video if it was asked for, and what was made beside it, and return the result with their urls here.
+
+    Args:
+        is_alone: nothing but the video is fetched.
 
     Raises:
         OutputFailed: the file cannot be written.
     """
     if place is None:
         return made
+    places = {field: place.with_suffix(_ending(file)) for field, file in ({} if is_alone else made.files()).items()}
+    places["video"] = place
     try:
-        client.download(request_id, place)
+        for field, each in places.items():
+            client.download(request_id, each, field)
     except OSError as error:
         raise OutputFailed(f"output: {place} cannot be written: {error.strerror}") from error
     except BaseException:
         terminal.show_note(f"the video was made but not fetched: stillreel result {request_id} -o FILE")
         raise
-    video = made.video.model_copy(update={"url": place.absolute().as_uri(), "file_name": place.name})
-    return made.model_copy(update={"video": video})
+    here: dict[str, File] = {
+        field: made.files()[field].model_copy(update={"url": each.absolute().as_uri(), "file_name": each.name})
+        for field, each in places.items()
+    }
+    return made.model_copy(update=here)
+
+
+def _ending(file: "File") -> str:
+    """Return what the name of a result's file has after that of its video: ".mp4", ".poster.jpg" and so on."""
+    return "." + file.file_name.partition(".")[2]
 
 
 _LOOK_S = 1.0

@@ -171,6 +171,8 @@ def render(
         found = asked(sources, hold, fields, start, keep_order=keep_order)
         if found.manifest:
             refuse_manifest(place, found.manifest)
+        if str(output) == "-" and (beside := _beside(found)):
+            raise ConfigError(f"-o - writes only the video to stdout; expected no {beside}, or a file for the video")
         try:
             with terminal.progress_bar(quiet=as_json) as show:
                 result = render_here(
@@ -185,6 +187,11 @@ def with_warnings(result: RenderResult, found: Asked) -> RenderResult:
     """Add the warnings about what was typed to a result, and name the files that warnings are about."""
     warnings = warning_with_files(result.warnings, found.fields)
     return result.model_copy(update={"warnings": (*found.warnings, *warnings)})
+
+
+def _beside(found: Asked) -> str:
+    """Return what is wanted beside the video, in words."""
+    return " and no ".join(field for field in ("poster", "contact_sheet") if found.fields.get(field))
 
 
 def _typed(sources: Sequence[str]) -> str:

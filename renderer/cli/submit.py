@@ -90,7 +90,8 @@ def submit(
         except (KeyboardInterrupt, Unreachable):
             terminal.show_note(f"the job continues if it was accepted: stillreel status {request['request_id']}")
             raise
-        made = fetched(client, with_warnings(rendered, found), request["request_id"], place)
+        warned = with_warnings(rendered, found)
+        made = fetched(client, warned, request["request_id"], place, is_alone=str(output) == "-")
     terminal.show_result(made, as_json=as_json, on_stderr=str(output) == "-")
 
 

@@ -168,7 +168,8 @@ def show_result(made: "RenderResult", *, as_json: bool, on_stderr: bool = False)
         _show_json(made)
         return
     if not on_stderr:
-        click.echo(printable(made.video.url))
+        for file in made.files().values():
+            click.echo(printable(file.url))
     seconds = f", rendered in {made.timings['total']:.2f} s" if "total" in made.timings else ""
     click.echo(
         f"{made.frames} frames, {made.duration:.3f} s at {printable(made.fps)} fps, {made.width}x{made.height}, "

@@ -134,7 +134,7 @@ class Job:
         attempts: how often it was given to a worker, not counting attempts that the end of a daemon cut short.
         interruptions: how often a daemon died while the job ran.
         setback: why the last attempt was lost; None if none was.
-        video_bytes: size of the video that the daemon keeps; 0 if it keeps no video.
+        video_bytes: size of the video that the daemon keeps, with the files beside it; 0 if it keeps no video.
     """
 
     id: str

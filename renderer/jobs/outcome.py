@@ -258,8 +258,7 @@ def relocated(job: Job, directory: Path) -> Job:
     """Return a finished job as its owner has moved its video, which is not the daemon's any more."""
     result = job.result
     if result and not job.is_object:
-        video = result.video.model_copy(update={"url": (directory / VIDEO_NAME).absolute().as_uri()})
-        result = result.model_copy(update={"video": video})
+        result = result.with_urls(lambda file: (directory / file.file_name).absolute().as_uri())
     return replace(job, result=result, output=directory, is_kept_elsewhere=True, video_bytes=0)
 
 
@@ -274,9 +273,10 @@ def log_end(job: Job) -> None:
 
 
 def _done(job: Job, task: RenderTask, report: RenderReport, now: float) -> Job:
-    url, name = _of_object(job, task.destination.url) if task.destination else _kept(job, task)
+    url, name = _of_object(job, task.destination.url) if task.destination else _kept(job, task, report)
     request = task.work.request.model_copy(update={"request_id": job.request_id})
     result = report.result(url, name, request)
+    size_bytes = sum(file.file_size for file in result.files().values())
     return job.moved(
         State.DONE,
         result=result,
@@ -284,14 +284,15 @@ def _done(job: Job, task: RenderTask, report: RenderReport, now: float) -> Job:
             update={"images_done": job.progress.images, "frames_done": job.progress.frames, "stage": "done"}
         ),
         finished_at=now,
-        video_bytes=0 if job.is_kept_elsewhere or task.destination else result.video.file_size,
+        video_bytes=0 if job.is_kept_elsewhere or task.destination else size_bytes,
     )
 
 
-def _kept(job: Job, task: RenderTask) -> tuple[str, str]:
-    """Give a video its final name, and return its url and that name."""
+def _kept(job: Job, task: RenderTask, report: RenderReport) -> tuple[str, str]:
+    """Give a video its final name, after the files beside it, and return its url and that name."""
     video = job.output / VIDEO_NAME
-    task.output.replace(video)
+    for made, place in zip(report.files(task.output), report.files(video), strict=True):
+        made.replace(place)
     remove_attempts(job)
     sync(job.output)
     sync(job.output.parent)  # the directory is new as well

@@ -238,7 +238,7 @@ def read_job(row: tuple[Any, ...], root: Path) -> Job:
         raise StoreFailed("a job in the store cannot be read") from error
     if job.result is None or "://" in job.result.video.url:
         return job
-    return replace(job, result=_at(job.result, (root / job.result.video.url).as_uri()))
+    return replace(job, result=job.result.with_urls(lambda file: (root / file.url).as_uri()))
 
 
 def _from(root: Path, path: Path) -> Path:
@@ -248,12 +248,9 @@ def _from(root: Path, path: Path) -> Path:
 def _stored_result(job: Job, root: Path) -> RenderResult | None:
     if job.result is None or job.is_kept_elsewhere or job.is_object:
         return job.result
-    video = job.output / job.result.video.file_name
-    return _at(job.result, str(video.relative_to(root))) if video.is_relative_to(root) else job.result
-
-
-def _at(result: RenderResult, url: str) -> RenderResult:
-    return result.model_copy(update={"video": result.video.model_copy(update={"url": url})})
+    if not job.output.is_relative_to(root):
+        return job.result
+    return job.result.with_urls(lambda file: str((job.output / file.file_name).relative_to(root)))
 
 
 def _layout(attachment: Attachment) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ import hashlib
 import importlib.util
 import mmap
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -50,6 +50,9 @@ _CODE: Final = re.compile(r"<Code>([A-Za-z.]{1,64})</Code>")
 _NO_BUCKET: Final = re.compile(r"NoSuchBucket|ContainerNotFound|bucket does not exist")
 _IDENTITY: Final = re.compile(r"performing token request|://(169\.254\.|\[fd00:ec2::|metadata\.google)")
 _NOT_NOW: Final = {408, 429, 500, 502, 503, 504}  # RFC 9110, 15; RFC 6585, 4
+_TAKEN: Final = (
+    "an object named {} exists already and has another content; name another one for the video, or remove it"
+)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 
 
@@ -174,15 +177,31 @@ def names_below(prefix: ObjectUrl, access: Access) -> Iterator[str]:
                 yield each["path"][begins:]
 
 
-def put_file(url: ObjectUrl, file: Path, made_for: str, access: Access) -> int:
-    """Make an object of a video, as `put` does."""
+def refuse_taken(urls: Sequence[ObjectUrl], made_for: str, access: Access) -> None:
+    """Refuse to put several objects together if one of the names is taken, before one of them is there.
+
+    Raises:
+        InvalidRequest: there is an object of that name that was made for something else, or the store refuses.
+        OutputFailed: the store does not say now.
+    """
+    for url in urls:
+        with _in_our_words(_not_put):
+            found = _found(_store(url.scheme, url.bucket, access), url)
+        if found and found.made_for != made_for:
+            raise InvalidRequest(_TAKEN.format(url.file_name), loc=OUTPUT)
+
+
+def put_file(url: ObjectUrl, file: Path, content_type: str, made_for: str, access: Access) -> int:
+    """Make an object of a file, as `put` does."""
     size_bytes = file.stat().st_size
     if size_bytes > MOST_BYTES:
         words = f"expected a video of up to {MOST_BYTES} bytes, which is what a store takes at once, found {size_bytes}"
         raise InvalidRequest(words, loc=OUTPUT)
     with file.open("rb") as opened:
         content = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-    return put(url, content, "video/mp4", made_for, access)  # a put that timed out may hold the mapping a little longer
+    return put(
+        url, content, content_type, made_for, access
+    )  # a put that timed out may hold the mapping a little longer
 
 
 def put(url: ObjectUrl, content: "bytes | mmap.mmap", content_type: str, made_for: str, access: Access) -> int:
@@ -211,8 +230,7 @@ def put(url: ObjectUrl, content: "bytes | mmap.mmap", content_type: str, made_fo
             raise OutputFailed("the video was put, and is not there as it was sent")
         if is_ours or found.made_for == made_for or (found.size_bytes == size_bytes and _hash(store, url) == sha256):
             return found.size_bytes
-    words = "an object of this name exists already and has another content; name another one, or remove it"
-    raise InvalidRequest(words, loc=OUTPUT)
+    raise InvalidRequest(_TAKEN.format(url.file_name), loc=OUTPUT)
 
 
 def _hash(store: Any, url: ObjectUrl) -> str:

@@ -192,7 +192,14 @@ def _bt709() -> npt.NDArray[np.float32]:
     return np.hstack([rows, [[16], [128], [128]]]).astype(np.float32)
 
 
+def _from_bt709() -> npt.NDArray[np.float32]:
+    """Return the 3×4 matrix from limited-range (Y', Cb, Cr, 1) to (B, G, R)."""
+    matrix = np.linalg.inv(_bt709()[:, :3].astype(np.float64))
+    return np.hstack([matrix, matrix @ [[-16], [-128], [-128]]]).astype(np.float32)
+
+
 _BT709 = _bt709()
+_TO_BGR = _from_bt709()
 
 
 def _write_nv12(bgr: Pixels, frame: Pixels) -> None:
@@ -203,6 +210,27 @@ def _write_nv12(bgr: Pixels, frame: Pixels) -> None:
     cv2.mixChannels([yuv], [chroma], [1, 0, 2, 1])
     yuv = cv2.transform(bgr, _BT709, dst=_scratch.buffer("yuv", bgr.shape))
     _in_place(cv2.extractChannel(yuv, 0, dst=luma), luma)
+
+
+def bgr_of(luma: Pixels, chroma: Pixels) -> Pixels:
+    """Return the B, G, R that a player shows of limited-range BT.709.
+
+    Args:
+        luma: (H, W).
+        chroma: (H // 2, W // 2, 2), as in a frame, or (H, W, 2), where a sample lies in the middle of its pixel.
+    """
+    if chroma.shape[:2] != luma.shape:
+        chroma = _at_every_pixel(chroma)
+    ycbcr = np.dstack([luma, chroma])
+    return np.asarray(cv2.transform(ycbcr, _TO_BGR), np.uint8)
+
+
+def _at_every_pixel(chroma: Pixels) -> Pixels:
+    """Interpolate chroma that lies on even columns, and between the rows of each pair, to every pixel."""
+    rows, columns = chroma.shape[:2]
+    eighths = np.asarray(cv2.resize(chroma.astype(np.uint16) * 8, (columns, 2 * rows), interpolation=cv2.INTER_LINEAR))
+    right = np.concatenate([eighths[:, 1:], eighths[:, -1:]], axis=1)
+    return ((np.stack([eighths, (eighths + right) // 2], axis=2) + 4) // 8).astype(np.uint8).reshape(2 * rows, -1, 2)
 
 
 def _half_at_even_columns(bgr: Pixels) -> Pixels:

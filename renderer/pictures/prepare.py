@@ -24,6 +24,7 @@ from renderer.pictures.formats import More
 from renderer.pictures.kept import CodedStill, Recall
 from renderer.pictures.load import Loader
 from renderer.pictures.memory import PLAIN_STOCK, FramePool, FrameStock, Lease
+from renderer.pictures.poster import Posters
 from renderer.pictures.reel import Source
 
 _FAR_ENLARGED = 2
@@ -45,6 +46,7 @@ class Stills:
         settings: PictureSettings,
         stock: FrameStock = PLAIN_STOCK,
         recall: Recall | None = None,
+        posters: Posters | None = None,
     ) -> None:
         """Allocate the frames.
 
@@ -54,11 +56,13 @@ class Stills:
             loader: the job's loader, which must be closed after this object.
             stock: the memory that the frames are made of.
             recall: has the stills that earlier jobs have coded; for stills that each come once.
+            posters: takes the stills that pictures beside the video show, also those that earlier jobs have coded.
         """
         self._sources = sources
         self._look = look
         self._loader = loader
         self._recall = recall
+        self._posters = posters
         self._look_ahead = settings.look_ahead or 2 * loader.threads
         # One frame for each still in progress, one at the encoder, and one that is read back from the shelf.
         count = self._look_ahead + 2 + stock.kept_by_encoder
@@ -109,22 +113,29 @@ class Stills:
 
     def _prepare(self, source: Source) -> Lease | CodedStill:
         content = self._loader.fetch(source)
-        if self._recall and (coded := self._recall.find(source.image, content)):
+        coded = self._recall.find(source.image, content) if self._recall else None
+        posters = self._posters if self._posters and self._posters.show(source.picture) else None
+        if coded:
             self._note(source.image, coded.size, coded.more)
-            return coded
+            if posters is None:
+                return coded
         picture = self._loader.decode(source, content, self._look.background, needed_size(self._look))
         self._note(source.image, picture.size, picture.more)
-        if self._recall:
+        if self._recall and coded is None:
             self._recall.note(source.image, picture.size, picture.more)
         lease = self._pool.lend()
         began = time.perf_counter()
         try:
             compose(picture, self._look, lease.frame)
+            if posters:
+                posters.take(source.picture, lease.frame)
         except BaseException:
             lease.release()
             raise
         self._loader.worked(began)
-        return lease
+        if coded:
+            lease.release()
+        return coded or lease
 
     def _note(self, image: int, size: Size, more: More | None) -> None:
         if more:

@@ -135,7 +135,7 @@ def test_names_are_listed_from_the_prefix_on(bucket: Bucket) -> None:
 
 def test_a_put_object_tells_its_type_and_its_checksum(bucket: Bucket, tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"video")
-    objects.put_file(parse_object(f"{bucket.url}/out/a.mp4"), tmp_path / "a.mp4", "a", ONCE)
+    objects.put_file(parse_object(f"{bucket.url}/out/a.mp4"), tmp_path / "a.mp4", "video/mp4", "a", ONCE)
     assert bucket.get("out/a.mp4") == b"video"
     assert bucket.about("out/a.mp4") == {
         "Content-Type": "video/mp4",
@@ -177,7 +177,7 @@ def test_a_file_larger_than_one_put_is_refused(tmp_path: Path) -> None:
     with (tmp_path / "a.mp4").open("wb") as file:
         file.truncate(objects.MOST_BYTES + 1)
     with pytest.raises(InvalidRequest, match="expected a video of up to 5368709120 bytes"):
-        objects.put_file(parse_object("s3://bucket/a.mp4"), tmp_path / "a.mp4", "a", ONCE)
+        objects.put_file(parse_object("s3://bucket/a.mp4"), tmp_path / "a.mp4", "video/mp4", "a", ONCE)
 
 
 def test_a_signed_url_opens_the_object_for_everybody(bucket: Bucket) -> None:

@@ -215,3 +215,23 @@ def test_a_node_needs_no_directory_of_the_daemons_machine_for_what_becomes_an_ob
     assert isinstance(ending, RenderReport), ending
     assert frames_in(shared.get("out/node.mp4")) == 5
     assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_are_put_beside_the_video_or_nothing_is(daemon: DaemonProcess, shared: Bucket) -> None:
+    made = daemon.client.render(body(shared, "out/with.mp4", poster="first", contact_sheet={"format": "png"}))
+    assert shared.about("out/with.poster.jpg")["Content-Type"] == "image/jpeg"
+    assert made.contact_sheet.file_name == "with.contact_sheet.png"
+    assert httpx.get(made.contact_sheet.url).content == shared.get("out/with.contact_sheet.png")
+    assert made.poster.file_size == len(shared.get("out/with.poster.jpg"))
+    assert not list((daemon.data_dir / "outputs").iterdir())
+
+    shared.put("out/taken.contact_sheet.jpg", b"another's")
+    with pytest.raises(RemoteError, match=r"output\.url: an object named taken\.contact_sheet\.jpg exists already"):
+        daemon.client.render(body(shared, "out/taken.mp4", poster="first", contact_sheet=True))
+    assert [name for name in shared.names() if "taken" in name] == ["out/taken.contact_sheet.jpg"]
+
+    long = "n" * 1010
+    with pytest.raises(
+        RemoteError, match=r"output\.url: a picture beside the video cannot have its name: expected a name"
+    ):
+        daemon.client.render(body(shared, f"out/{long}.mp4", poster="first"))

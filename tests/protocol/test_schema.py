@@ -51,6 +51,8 @@ def test_defaults_are_the_documented_ones():
         "loudness": None,
         "audio_codec": "aac",
         "audio_bitrate": 192_000,
+        "poster": None,
+        "contact_sheet": None,
         "sync_mode": False,
         "output": None,
         "request_id": None,

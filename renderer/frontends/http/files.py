@@ -1,13 +1,14 @@
-"""Files over HTTP: videos and uploads under names that cannot be guessed, read from disk, whole or by range.
+"""Files over HTTP: results and uploads under names that cannot be guessed, read from disk, whole or by range.
 
-The client of a finished job gets a link to its video, or the video within the answer if it asked for sync_mode.
+The client of a finished job gets a link to each file of its result, or the files within the answer if it asked for
+sync_mode.
 """
 
 import base64
 import json
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -33,7 +34,7 @@ _HEADERS: Final = {
 }
 _KEPT_WITHOUT_BODY: Final = {"etag", "cache-control", "content-security-policy", "cross-origin-resource-policy"}
 _DESCRIBED: Final[Described] = {
-    200: {"content": {"*/*": {}}, "description": "The file: a video or an upload"},
+    200: {"content": {"*/*": {}}, "description": "The file: of a result, or an upload"},
     206: {"content": {"*/*": {}}, "description": "A part of it"},
     304: {"description": "It has not changed"},
     404: {"description": "No such file, or it has expired"},
@@ -53,8 +54,8 @@ class Files:
         self.routes.add("HEAD", "/files/{token}/{name}", self.file)
 
     async def file(self, request: Request, token: str, name: str) -> Response:  # noqa: ARG002 - the token says it all
-        """Return a video or an uploaded file. No key is needed, because nobody can guess the name."""
-        found = self._upload(token) if is_upload(token) else self._video(token)
+        """Return a file of a result, or an uploaded one. No key is needed, because nobody can guess the name."""
+        found = self._upload(token) if is_upload(token) else self._made(token)
         if found is None:
             return _gone()
         path, content_type, file_name = found
@@ -78,12 +79,10 @@ class Files:
         about = self._uploads.about(token)
         return (self._uploads.path(token), about.content_type, about.file_name) if about else None
 
-    def _video(self, token: str) -> tuple[Path, str, str] | None:
-        job = self._tokens.job_of(token, self._engine.job)
-        if job is None or job.result is None:
-            return None
-        video = job.result.video
-        return job.output / video.file_name, video.content_type, video.file_name
+    def _made(self, token: str) -> tuple[Path, str, str] | None:
+        job, field = self._tokens.file_of(token, self._engine.job) or (None, None)
+        file = job.result.files().get(field) if job and job.result and field else None
+        return (job.output / file.file_name, file.content_type, file.file_name) if job and file else None
 
 
 def unless_known(request: Request, response: FileResponse) -> Response:
@@ -100,34 +99,47 @@ def _gone() -> Response:
 
 
 _CHUNK_BYTES: Final = 3 * 256 * 1024  # a multiple of three, so that base64 only needs padding at the end
-_PLACE: Final = "data:video/mp4;base64,"
+_PLACE: Final = "data:{};base64,"
 
 
 async def inline(job: Job, result: RenderResult) -> Response:
-    """Return an answer with the video as a data URI, which is read from disk while it is sent.
+    """Return an answer with the files as data URIs, which are read from disk while it is sent.
 
     Raises:
-        JobNotFound: the video has been removed.
+        JobNotFound: they have been removed.
     """
+    document = json.dumps(result.with_urls(lambda file: _PLACE.format(file.content_type)).model_dump(mode="json"))
+    parts: list[bytes | BinaryIO] = []
+    length = len(document.encode())
     try:
-        file = await anyio.to_thread.run_sync((job.output / result.video.file_name).open, "rb")
-        size_bytes = os.fstat(file.fileno()).st_size
+        for file in result.files().values():  # which the document holds in this order
+            before, place, document = document.partition(_PLACE.format(file.content_type))
+            content = await anyio.to_thread.run_sync((job.output / file.file_name).open, "rb")
+            parts += [(before + place).encode(), content]
+            length += 4 * -(-os.fstat(content.fileno()).st_size // 3)
     except OSError as error:
+        _close(parts)
         raise JobNotFound("the video has expired and was removed", loc=("request_id",)) from error
-    document = result.model_dump(mode="json")
-    document["video"]["url"] = _PLACE
-    before, place, after = json.dumps(document).partition(_PLACE)
-    length = len(before.encode()) + len(place) + 4 * -(-size_bytes // 3) + len(after.encode())
     return StreamingResponse(
-        _parts(file, (before + place).encode(), after.encode()),
+        _joined([*parts, document.encode()]),
         media_type="application/json",
         headers={"content-length": str(length), REQUEST_ID: job.request_id},
     )
 
 
-async def _parts(file: BinaryIO, before: bytes, after: bytes) -> AsyncIterator[bytes]:
-    with file:
-        yield before
-        while chunk := await anyio.to_thread.run_sync(file.read, _CHUNK_BYTES):
-            yield base64.b64encode(chunk)
-        yield after
+async def _joined(parts: Sequence[bytes | BinaryIO]) -> AsyncIterator[bytes]:
+    try:
+        for part in parts:
+            if isinstance(part, bytes):
+                yield part
+                continue
+            while chunk := await anyio.to_thread.run_sync(part.read, _CHUNK_BYTES):
+                yield base64.b64encode(chunk)
+    finally:
+        _close(parts)
+
+
+def _close(parts: Iterable[bytes | BinaryIO]) -> None:
+    for part in parts:
+        if not isinstance(part, bytes):
+            part.close()

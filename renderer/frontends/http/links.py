@@ -21,9 +21,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 from urllib.parse import quote, unquote, urlsplit
 
+from protocol.schema import FileField
 from renderer.config import HttpSettings
 from renderer.errors import JobNotFound
 from renderer.frontends.http.keys import secret_bytes
@@ -208,13 +209,16 @@ class Tokens:
         """
         self._secret = secret_bytes(data_dir / "links.secret")
 
-    def result(self, job: Job) -> str:
-        """Return the token of a job's video; a later job that reuses the id has another one."""
-        words = f"{job.id}\0{job.number}\0{job.accepted_at!r}"
-        return f"{job.id}.{self._mac('result', words)}"
+    def result(self, job: Job, field: FileField) -> str:
+        """Return the token of one of a job's files, which says nothing about those of the others.
 
-    def job_of(self, token: str, find: Callable[[str], Job]) -> Job | None:
-        """Return the job whose video a token stands for.
+        A later job that reuses the id has other tokens.
+        """
+        words = f"{job.id}\0{job.number}\0{job.accepted_at!r}"
+        return f"{job.id}.{self._mac('result' if field == 'video' else field, words)}"
+
+    def file_of(self, token: str, find: Callable[[str], Job]) -> tuple[Job, FileField] | None:
+        """Return the job, and the field of its result, whose file a token stands for.
 
         Args:
             find: returns the job that has an id, or raises JobNotFound.
@@ -223,7 +227,10 @@ class Tokens:
             job = find(token.rpartition(".")[0])
         except JobNotFound:
             return None
-        return job if hmac.compare_digest(token.encode("utf-8", "replace"), self.result(job).encode()) else None
+        given = token.encode("utf-8", "replace")
+        fields: tuple[FileField, ...] = get_args(FileField)
+        found = [field for field in fields if hmac.compare_digest(given, self.result(job, field).encode())]
+        return (job, found[0]) if found else None
 
     def new_upload(self) -> str:
         """Return the token of a file that will be uploaded."""

@@ -31,12 +31,26 @@ from renderer.errors import InvalidRequest, StillreelError, TooManyImages
 from renderer.frontends.documents import cost_bytes, read_aside
 from renderer.frontends.http.links import Caller
 from renderer.frontends.http.responses import REQUEST_ID
-from renderer.frontends.http.schema import AudioTrack, ImageFrame, ImagesToVideoInput, Loudness, Output
+from renderer.frontends.http.schema import (
+    AudioTrack,
+    ContactSheet,
+    ImageFrame,
+    ImagesToVideoInput,
+    Loudness,
+    Output,
+    Poster,
+)
 from renderer.intake import invalid
 
 _WORDS_MAX: Final = 300
 _NAME_MAX: Final = 100
 _IGNORED: Final = "field_ignored"
+_OBJECTS: Final[Mapping[str, type[BaseModel]]] = {
+    "output": Output,
+    "loudness": Loudness,
+    "poster": Poster,
+    "contact_sheet": ContactSheet,
+}
 
 
 def render_request(
@@ -96,8 +110,9 @@ def _ignored(document: Any) -> tuple[ResultWarning, ...]:
 def _unknown(document: Any) -> Iterator[tuple[Loc, str]]:
     """Yield the places of unknown fields, each with a suggestion of what may have been meant."""
     yield from _unknown_in(document, ImagesToVideoInput, ())
-    yield from _unknown_in(document.get("output") or {}, Output, ("output",))
-    yield from _unknown_in(document.get("loudness") or {}, Loudness, ("loudness",))
+    for name, model in _OBJECTS.items():
+        if isinstance(fields := document.get(name), dict):
+            yield from _unknown_in(fields, model, (name,))
     for name, model in (("images", ImageFrame), ("audio", AudioTrack)):
         for number, fields in enumerate(document.get(name, ())):
             yield from _unknown_in(fields, model, (name, number))

@@ -162,10 +162,10 @@ def status(job: Job, position: int | None, logs: list[dict[str, Any]], links: Li
 
 
 def linked(job: Job, result: RenderResult, tokens: Tokens, links: Links) -> dict[str, Any]:
-    """Return the result as the client gets it, with a url that it can fetch."""
+    """Return the result as the client gets it, with urls that it can fetch."""
     document = result.model_dump(mode="json")
-    if not job.is_object:
-        document["video"]["url"] = links.file(tokens.result(job), result.video.file_name)
+    for field, file in {} if job.is_object else result.files().items():
+        document[field]["url"] = links.file(tokens.result(job, field), file.file_name)
     return document
 
 

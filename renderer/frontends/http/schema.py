@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from protocol import schema
+from protocol.fields import AtLeastOne, PosterWish, SheetWish, Tracks
 
 
 class ImageFrame(schema.ImageFrame):
@@ -24,6 +25,18 @@ class Output(schema.Output):
 
 class AudioTrack(schema.AudioTrack):
     """One sound under the stills; all times are in seconds."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class Poster(schema.Poster):
+    """Which frame of the video becomes a picture; the first if neither field says."""
+
+    model_config = ConfigDict(extra="ignore")
+
+
+class ContactSheet(schema.ContactSheet):
+    """All stills in one picture."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -48,10 +61,14 @@ class ImagesToVideoInput(schema.RenderRequest):
 
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [EXAMPLE]})
 
-    images: schema.AtLeastOne[ImageFrame]
+    images: AtLeastOne[ImageFrame]
     output: Output | None = Field(None, description="the object that the video becomes; not with sync_mode")
     loudness: Loudness | None = None
-    audio: schema.Tracks[AudioTrack] = Field((), description="sounds under the stills, mixed")
+    poster: PosterWish[Poster] = Field(
+        None, description='a frame of the video as a picture: "first", {"frame": 48} or {"seconds": 2.5}'
+    )
+    contact_sheet: SheetWish[ContactSheet] = Field(None, description="a picture of all stills: true, or its columns")
+    audio: Tracks[AudioTrack] = Field((), description="sounds under the stills, mixed")
 
 
 class ImagesToVideoOutput(schema.RenderResult):

@@ -21,7 +21,7 @@ from renderer.frontends.intake import Door, Intake
 from renderer.frontends.spool import layout
 from renderer.frontends.spool.claim import Claims
 from renderer.frontends.spool.incoming import read_fields
-from renderer.frontends.spool.layout import VIDEO_NAME, Claim, Ending, has_video
+from renderer.frontends.spool.layout import Claim, Ending, has_files
 from renderer.intake import parse_request
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job
@@ -162,8 +162,8 @@ class ClaimTask:
         outcome = job.outcome
         if isinstance(outcome, Fault):
             return outcome
-        if not job.is_object and not await asyncio.to_thread(has_video, self.claim, outcome.video.file_size):
-            raise OutputFailed("the video disappeared before it was handed over")
+        if not job.is_object and not await asyncio.to_thread(has_files, self.claim, outcome.files().values()):
+            raise OutputFailed("the video disappeared before it was handed over, or a picture beside it did")
         return outcome.model_copy(update={"request_id": request.request_id or self.claim.id})
 
     async def _submit(self, request: RenderRequest) -> Job:
@@ -224,6 +224,5 @@ class ClaimTask:
 
 def _report(outcome: RenderResult | Fault, end: Path) -> str:
     if isinstance(outcome, RenderResult) and not is_object(outcome.video.url):
-        video = outcome.video.model_copy(update={"url": (end / VIDEO_NAME).as_uri()})
-        outcome = outcome.model_copy(update={"video": video})
+        outcome = outcome.with_urls(lambda file: (end / file.file_name).as_uri())
     return outcome.model_dump_json(indent=2) + "\n"

@@ -4,7 +4,7 @@
     incoming/   NAME.json, or NAME/ with its manifest.json; here and below also .jsonl, .ndjson, .csv, .ffconcat
     active/ID/  owner.json, NAME/ with its manifest.json, .ID.../ with the video that is being made, and .deaths while
                 the manifest is read
-    done/       NAME/ with the manifest, result.json and video.mp4
+    done/       NAME/ with the manifest, result.json, video.mp4, and the pictures that were wanted beside it
     failed/     NAME/ with the manifest and error.json
 
 Whoever put a bundle there may still change NAME, and could redirect a write with a link. So the daemon writes its files
@@ -23,16 +23,18 @@ import itertools
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from protocol.schema import File
 from renderer import disk
 from renderer.errors import ConfigError
 from renderer.frontends.spool.incoming import MANIFEST_NAMES
+from renderer.work import EVERY_IMAGE
 
 OWNER_NAME = "owner.json"
 PART_NAME = f".{OWNER_NAME}.part"
@@ -141,7 +143,8 @@ Ending = Literal["done", "failed"]
 VIDEO_NAME = "video.mp4"
 _REPORTS: dict[Ending, str] = {"done": "result.json", "failed": "error.json"}
 _PARTS = ("incoming", "active", "done", "failed")
-_OURS = {OWNER_NAME, VIDEO_NAME, *_REPORTS.values()}
+_MADE = {VIDEO_NAME, *(image.after(VIDEO_NAME) for image in EVERY_IMAGE)}
+_OURS = {OWNER_NAME, *_MADE, *_REPORTS.values()}
 _REPORT_PART = ".report.part"
 _DEATHS = ".deaths"  # how often a daemon died while reading the manifest, including the one that reads it now
 _FOR_OTHERS = 0o666  # readable by all who share the directory, as far as the umask allows
@@ -252,17 +255,21 @@ def note_deaths(claim: Claim, deaths: int) -> None:
             note.unlink()
 
 
-def has_video(claim: Claim, size_bytes: int) -> bool:
-    """Whether the video is where it was made or, if `fill` was interrupted, where it is moved to."""
+def has_files(claim: Claim, files: Iterable[File]) -> bool:
+    """Whether all these files are where they were made or, if `fill` was interrupted, where they are moved to."""
+    return all(_has(claim, file) for file in files)
+
+
+def _has(claim: Claim, file: File) -> bool:
     for directory in (claim.output, claim.files, claim.directory / _WRAPPER):
         with contextlib.suppress(OSError):
-            if (directory / VIDEO_NAME).lstat().st_size == size_bytes:
+            if (directory / file.file_name).lstat().st_size == file.file_size:
                 return True
     return False
 
 
 def fill(claim: Claim, ending: Ending, report: str) -> Path:
-    """Put the report and the video into NAME, and return the directory to move, which is NAME or one around it.
+    """Put the report and what was made into NAME, and return the directory to move, which is NAME or one around it.
 
     Raises:
         OSError: it cannot be done now, and may be tried again.
@@ -289,8 +296,21 @@ def _put(claim: Claim, target: Path, ending: Ending, report: str) -> None:
             (target / name).unlink(missing_ok=True)
         disk.put(target / _REPORTS[ending], report.encode(), part=claim.directory / _REPORT_PART, mode=_FOR_OTHERS)
         if ending == "done":
+            _move(claim.output, target)
+
+
+def _move(made: Path, target: Path) -> None:
+    """Move what was made, all of it or nothing."""
+    moved = []
+    try:
+        for name in _MADE:
             with contextlib.suppress(FileNotFoundError):
-                (claim.output / VIDEO_NAME).replace(target / VIDEO_NAME)
+                (made / name).replace(target / name)
+                moved.append(name)
+    except OSError:
+        for name in moved:
+            (target / name).replace(made / name)
+        raise
 
 
 def clear(directory: Path) -> None:

@@ -329,17 +329,19 @@ class ZmqServer:
         job = self._engine.job(own_id(call.peer.owner, wanted.request_id))
         if not job.is_finished:
             raise StillInProgress(_NOT_DONE)
-        file_name = _made(job).video.file_name
+        file = _made(job).files().get(wanted.file)
+        if file is None:
+            raise JobNotFound(f"the job's request asked for no {wanted.file}", loc=("file",))
         if job.is_object:
             raise JobNotFound("the video is an object; fetch it from its url", loc=("request_id",))
         if job.is_kept_elsewhere:  # others may shorten it, and the daemon would crash if a mapped file shrank
             raise JobNotFound("the video was put beside its manifest; fetch it there", loc=("request_id",))
-        video = await asyncio.to_thread(_mapped, job.output / file_name)
-        if wanted.offset > len(video):
-            words = f"expected at most the video's {len(video)} bytes, found {wanted.offset}"
+        content = await asyncio.to_thread(_mapped, job.output / file.file_name)
+        if wanted.offset > len(content):
+            words = f"expected at most the file's {len(content)} bytes, found {wanted.offset}"
             raise InvalidRequest(words, loc=("offset",))
-        part = VideoPart(offset=wanted.offset, file_size=len(video), file_name=file_name)
-        return part.model_dump(mode="json"), (video[wanted.offset : wanted.offset + _PART_BYTES],)
+        part = VideoPart(offset=wanted.offset, file_size=len(content), file_name=file.file_name)
+        return part.model_dump(mode="json"), (content[wanted.offset : wanted.offset + _PART_BYTES],)
 
     async def _cancel(self, call: ZmqCall) -> Reply:
         job = self._engine.cancel(self._job(call).id)
@@ -369,13 +371,14 @@ class ZmqServer:
         return self._engine.job(own_id(call.peer.owner, _parse(RequestId, call.params).request_id))
 
     async def _outcome(self, job: Job) -> Reply:
-        """Return the result, and if sync_mode was asked for, the video as the answer's attachment 0."""
+        """Return the result, and if sync_mode was asked for, its files as the answer's attachments, the video first."""
         result = await opened(_made(job), self._engine.render_settings)
         if not job.sync_mode:
             return result.model_dump(mode="json"), ()
-        video = await asyncio.to_thread(_mapped, job.output / result.video.file_name)
-        attached = result.video.model_copy(update={"url": "cid:0"})
-        return result.model_copy(update={"video": attached}).model_dump(mode="json"), (video,)
+        names = [file.file_name for file in result.files().values()]
+        files = [await asyncio.to_thread(_mapped, job.output / name) for name in names]
+        attached = result.with_urls(lambda file: f"cid:{names.index(file.file_name)}")
+        return attached.model_dump(mode="json"), tuple(files)
 
 
 class _Failed(StillreelError):
@@ -405,7 +408,7 @@ def _parse(model: type[_Params], params: dict[str, Any], context: dict[str, Any]
 
 
 def _mapped(path: Path) -> memoryview:
-    """Map a video into memory, so that no copy is held for a client that reads it slowly.
+    """Map a file into memory, so that no copy is held for a client that reads it slowly.
 
     Raises:
         JobNotFound: the video has been removed.

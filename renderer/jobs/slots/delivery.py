@@ -45,23 +45,33 @@ class Reporter:
 
 
 def delivered(task: RenderTask, report: RenderReport, reporter: Reporter) -> RenderReport:
-    """Put the video where its task wants it, and remove the file; nothing is done where the task wants no more.
+    """Put the files where their task wants them, the video last, and remove them here.
+
+    Nothing is done where the task wants no more, and nothing is put if something else has one of the names.
 
     Raises:
-        InvalidRequest: the name is taken by something else, or the store refuses.
-        OutputFailed: it could not be put now.
+        InvalidRequest: a name is taken by something else, or the store refuses.
+        OutputFailed: they could not be put now.
     """
     if task.destination is None:
         return report
-    from renderer.net.objects import access_for, put_file  # noqa: PLC0415 - few jobs need it
+    from renderer.net.objects import access_for, put_file, refuse_taken  # noqa: PLC0415 - few jobs need it
 
     began = time.perf_counter()
     access = access_for(task.settings.fetch, task.settings.outputs.put_timeout_s)
+    files, url, made_for = report.files(task.output), task.destination.url, task.destination.made_for
+    urls = [*(parse_object(image.name.after(url)) for image in report.images), parse_object(url)]
+    types = [*(image.content_type for image in report.images), "video/mp4"]
     try:
         with reporter.repeating():
-            size_bytes = put_file(parse_object(task.destination.url), task.output, task.destination.made_for, access)
+            if report.images:
+                refuse_taken(urls, made_for, access)
+            sizes = [put_file(*each, made_for, access) for each in zip(urls, files, types, strict=True)]
     finally:
-        task.output.unlink()
+        for file in files:
+            file.unlink()
     took_s = round(time.perf_counter() - began, 4)
     timings = {**report.timings, "put": took_s, "total": round(report.timings["total"] + took_s, 4)}
-    return replace(report, facts=replace(report.facts, size_bytes=size_bytes), timings=timings)
+    *of_images, size_bytes = sizes
+    images = tuple(replace(image, size_bytes=size) for image, size in zip(report.images, of_images, strict=True))
+    return replace(report, facts=replace(report.facts, size_bytes=size_bytes), timings=timings, images=images)

@@ -32,12 +32,12 @@ class Record:
 
     Attributes:
         video: the name of its file, which lies beside the record.
-        checksum: SHA-256 of the file.
+        checksums: SHA-256 of all its files, the video's last.
         node: the machine that has made it.
     """
 
     video: str
-    checksum: str
+    checksums: tuple[str, ...]
     node: str
     report: RenderReport
 
@@ -46,18 +46,19 @@ _RECORDS: Final = TypeAdapter(Record)
 
 
 def keep(task: RenderTask, report: RenderReport, node: str) -> RenderReport:
-    """Give the video of an attempt a name that outlives the attempt; return the report of the video that has it.
+    """Give the files of an attempt names that outlive the attempt; return the report of those that have them.
 
     Another attempt may have been first: its video lies at `task.output` then, in place of this one's.
 
     Raises:
         OSError: the directory takes no further name.
     """
-    checksum = _checksum(task.output)
-    video = task.output.with_name(f"{FINISHED}{task.content}-{checksum[:16]}.mp4")
-    with contextlib.suppress(FileExistsError):  # a file with the same content
-        os.link(task.output, video)
-    record = Record(video.name, checksum, node, report)
+    checksums = tuple(map(_checksum, report.files(task.output)))
+    video = task.output.with_name(f"{FINISHED}{task.content}-{checksums[-1][:16]}.mp4")
+    for made, kept in zip(report.files(task.output), report.files(video), strict=True):
+        with contextlib.suppress(FileExistsError):  # a file with the same content
+            os.link(made, kept)
+    record = Record(video.name, checksums, node, report)
     if _created(_record_of(task), _RECORDS.dump_json(record)):
         return report
     return take(task) or report
@@ -70,11 +71,12 @@ def take(task: RenderTask) -> RenderReport | None:
     """
     try:
         record = _RECORDS.validate_json(_record_of(task).read_bytes())
-        video = task.output.with_name(record.video)
-        if _checksum(video) != record.checksum:
+        kept = record.report.files(task.output.with_name(record.video))
+        if tuple(map(_checksum, kept)) != record.checksums:
             return None
-        task.output.unlink(missing_ok=True)
-        os.link(video, task.output)
+        for file, place in zip(kept, record.report.files(task.output), strict=True):
+            place.unlink(missing_ok=True)
+            os.link(file, place)
     except (OSError, ValueError):  # pydantic's errors are ValueErrors, and so is that of an invalid name
         return None
     words = "an earlier attempt had finished on the node %s; its video is taken"
@@ -98,8 +100,8 @@ def _record_of(task: RenderTask) -> Path:
     return task.output.with_name(f"{FINISHED}{task.content}.json")
 
 
-def _checksum(video: Path) -> str:
-    with video.open("rb") as file:
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

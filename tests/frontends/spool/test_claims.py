@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from protocol.schema import File
 from renderer.errors import ConfigError
 from renderer.frontends.spool.claim import Claims
 from renderer.frontends.spool.incoming import Waiting
-from renderer.frontends.spool.layout import Claim, has_video
+from renderer.frontends.spool.layout import Claim, has_files
 from tests.daemon_process import wait_until
 from tests.manifest_directory import age, as_nobody, drop_in, everybodys_directory, owner_of, tree
 
@@ -605,14 +606,18 @@ def test_a_bundle_one_level_down_is_moved_when_that_failed_at_first(spool: Path)
     claim = claim_one(claims)
     claim.output.mkdir()
     (claim.output / "video.mp4").write_text("a video")
+    (claim.output / "video.poster.jpg").write_text("a poster")
+    made = [File(url="", file_name=name, file_size=size) for name, size in (("video.mp4", 7), ("video.poster.jpg", 8))]
     (spool / "done").rename(spool / "away")
     with pytest.raises(OSError, match="No such file"):
         claims.finish(claim, "done", lambda _: "report")
-    assert has_video(claim, len("a video"))
+    assert has_files(claim, made)
+    assert not has_files(claim, [*made, made[0].model_copy(update={"file_name": "video.contact_sheet.jpg"})])
     (spool / "away").rename(spool / "done")
     end = claims.finish(claim, "done", lambda _: "report")
     assert end
     assert (end / "video.mp4").read_text() == "a video"
+    assert (end / "video.poster.jpg").read_text() == "a poster"
     assert tree(end / "odd") >= {"manifest.json", "a.png", "video.mp4"}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from renderer.jobs.slots import finished
 from renderer.jobs.slots.base import RenderTask
-from renderer.work import RenderReport, VideoFacts
+from renderer.work import ImageFacts, ImageName, RenderReport, VideoFacts
 from tests.jobs.factories import SETTINGS, make_work
 
 
@@ -52,3 +52,20 @@ def test_a_video_that_is_damaged_missing_or_anothers_is_not_taken(tmp_path: Path
     assert finished.take(later) is None
     (tmp_path / ".finished-c0ffee.json").write_text("{}")
     assert finished.take(later) is None
+
+
+def test_pictures_beside_a_video_are_taken_with_it_or_nothing_is(tmp_path: Path) -> None:
+    poster = ImageFacts(ImageName("poster", "jpeg"), 64, 48, 8)
+    made = replace(report(7), images=(poster,))
+    first = attempt(tmp_path, "first.mp4", b"a video")
+    (tmp_path / "first.poster.jpg").write_bytes(b"a poster")
+    assert finished.keep(first, made, "alpha") == made
+    later = replace(first, output=tmp_path / "later.mp4")
+    assert finished.take(later) == made
+    assert (tmp_path / "later.poster.jpg").read_bytes() == b"a poster"
+    (kept,) = tmp_path.glob(".finished-*.poster.jpg")
+    kept.unlink()
+    kept.write_bytes(b"a post")
+    assert finished.take(later) is None
+    finished.forget(tmp_path)
+    assert not list(tmp_path.glob(".finished-*"))
