@@ -213,13 +213,14 @@ def ceiling(
     folder: Folder = RESULTS,
 ) -> None:
     """Measure how many slots one daemon's loop keeps busy; slots that sleep stand in for nodes."""
-    from benchmarks.ceiling import measure_ceiling  # noqa: PLC0415 - brings the renderer in, which only this needs
+    from benchmarks.ceiling import measure_ceiling, measure_floor  # noqa: PLC0415 - brings the renderer in
 
     with err.status("") as status:
         pairs = [(int(slots), float(job_s)) for job_s in lengths.split(",") for slots in counts.split(",")]
         found = tuple(measure_ceiling(slots, job_s, seconds, status.update) for slots, job_s in pairs)
-    out.print(ceiling_table(found))
-    _save(Report(machine=this_machine(), fed=found), "ceiling", folder)
+        floor_ms = measure_floor()
+    out.print(ceiling_table(found, floor_ms))
+    _save(Report(machine=this_machine(), fed=found, floor_ms=floor_ms), "ceiling", folder)
 
 
 @app.command("simulate")

@@ -362,6 +362,7 @@ class Report(_Model):
     codings: tuple[Coding, ...] = ()
     on_ray: OnRay | None = None
     fed: tuple[Fed, ...] = ()
+    floor_ms: float | None = None
     simulated: tuple[Simulated, ...] = ()
     polled: tuple[Polling, ...] = ()
     behind_curve: Curve | None = None

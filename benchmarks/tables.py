@@ -175,9 +175,10 @@ def ray_table(found: OnRay) -> Table:
     return table
 
 
-def ceiling_table(found: Sequence[Fed]) -> Table:
+def ceiling_table(found: Sequence[Fed], floor_ms: float) -> Table:
     """Return how many slots one daemon feeds."""
-    table = Table("slots", "jobs of", "busy", "jobs/s", "of a core", "processor time a job", box=None)
+    floor = f"{floor_ms:.2f} ms for a check, a transaction and a message alone"
+    table = Table("slots", "jobs of", "busy", "jobs/s", "of a core", "processor time a job", box=None, caption=floor)
     for row in found:
         used = f"{row.loop_cpu_share:.0%}", f"{row.cpu_ms_per_job:.2f} ms"
         table.add_row(str(row.slots), f"{row.job_s:g} s", f"{row.busy_share:.1%}", f"{row.jobs_per_s:g}", *used)

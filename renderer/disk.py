@@ -116,6 +116,15 @@ def settle(part: Path, file: Path) -> None:
     sync(file.parent)
 
 
+def remove_named(directory: Path, prefix: str) -> None:
+    """Remove the files of a directory whose names begin so; what is out of reach is its owner's to remove."""
+    with contextlib.suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.name.startswith(prefix):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(entry)  # noqa: PTH108 - an entry of scandir
+
+
 def is_full(error_number: int | None) -> bool:
     """Whether an errno says that the disk is full, or the quota of this user."""
     return error_number in {errno.ENOSPC, errno.EDQUOT}

@@ -116,7 +116,7 @@ def remarks(request: RenderRequest, line: Timeline) -> list[ResultWarning]:
     warnings = []
     if request.gaps is None and (found := likely_gaps(urls)):
         warnings.append(ResultWarning(type="numbers_missing", message=unsaid_words(found), loc=("images",)))
-    wanted = sum(map(_wanted, request.images, times_shown(urls, request.gaps), repeat(line.fps)), Fraction(0))
+    wanted = sum(map(_wanted, request.images, times_shown(urls, request.gaps), repeat(line.fps)))
     if line.frames > _rounded(wanted):
         words = (
             f"the video has {line.frames} frames and not {_rounded(wanted)}, because so many durations are shorter "
@@ -250,12 +250,13 @@ def timeline(
     return Timeline(fps, tuple(holds))
 
 
-def _refuse_too_short(images: Sequence[ImageFrame], wanted: Sequence[Fraction], fps: Fraction) -> None:
+def _refuse_too_short(images: Sequence[ImageFrame], wanted: Sequence[Fraction | int], fps: Fraction) -> None:
     """Refuse durations that leave no frame, all of them.
 
     Those behind one are judged as if it had been mended, to one frame: else the next answer would name others.
     """
-    total, faults = Fraction(0), []
+    total: Fraction | int = 0
+    faults = []
     for index, (image, frames) in enumerate(zip(images, wanted, strict=True)):
         is_shown = _rounded(total + frames) > _rounded(total)
         total += frames if is_shown else 1
@@ -269,10 +270,10 @@ def _refuse_too_short(images: Sequence[ImageFrame], wanted: Sequence[Fraction], 
         raise as_one(faults)
 
 
-def _wanted(image: ImageFrame, times: int, fps: Fraction) -> Fraction:
+def _wanted(image: ImageFrame, times: int, fps: Fraction) -> Fraction | int:
     """Return how long a still is to be held, in frames that need not be whole."""
-    return times * (Fraction(image.frames) if image.duration is None else Fraction(str(image.duration)) * fps)
+    return times * (image.frames if image.duration is None else Fraction(str(image.duration)) * fps)
 
 
-def _rounded(frames: Fraction) -> int:
-    return math.floor(frames + Fraction(1, 2))
+def _rounded(frames: Fraction | int) -> int:
+    return frames if isinstance(frames, int) else math.floor(frames + Fraction(1, 2))  # ten times as quick, and usual

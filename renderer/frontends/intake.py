@@ -119,12 +119,14 @@ class Intake:
             job_id = door.job_id or own_id(door.owner, request.request_id or uuid.uuid4().hex)
             digest = await asyncio.to_thread(_digest, request, attachments)
             async with self._turn(job_id):
-                if known := self._engine.known(job_id, digest):
+                if job := self._engine.known(job_id, digest):
                     if not door.waits:
                         self.waited_for.discard(job_id)
-                    return known
-                self._engine.check_room(door.owner)
-                return await self._hand_over(request, door, attachments, layouts, job_id=job_id, digest=digest)
+                else:
+                    self._engine.check_room(door.owner)
+                    job = await self._hand_over(request, door, attachments, layouts, job_id=job_id, digest=digest)
+            await self._engine.on_disk()
+            return job
         except StillreelError as error:
             self._engine.metrics.refused(error.kind)
             raise

@@ -37,7 +37,7 @@ def keep(directory: Path, request: RenderRequest) -> None:
     with contextlib.suppress(OSError):
         directory.mkdir(mode=0o700, exist_ok=True)
         with open(directory / NAME, "x", opener=open_private, encoding="utf-8") as file:  # Path.open has no opener
-            json.dump(described(request), file)
+            file.write(json.dumps(described(request)))  # in C, unlike dump
 
 
 def read(directory: Path | None) -> dict[str, Any] | None:

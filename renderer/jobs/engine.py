@@ -22,14 +22,13 @@ from renderer.errors import (
     JobExpired,
     JobNotFound,
     NotSupported,
-    QueueFull,
     RequestIdConflict,
     ShuttingDown,
     StillreelError,
-    StorageFull,
     StoreFailed,
 )
 from renderer.jobs import asked, outcome
+from renderer.jobs.admission import Admission
 from renderer.jobs.job import Job, State, Submission, owner_of
 from renderer.jobs.outcome import Places
 from renderer.jobs.queue import WaitingJobs
@@ -78,7 +77,7 @@ class Engine:
         self._running = self._roster.running
         self._verdicts: dict[str, Fault] = {}  # how the jobs that run and were told to stop are to end
         self._ended = asyncio.Event()
-        self._job_s = 1.0  # how long recent jobs have taken on average
+        self._admission = Admission(settings, store, places, self._roster, self._waiting)
 
     # The engine starts, drains and stops.
 
@@ -90,7 +89,8 @@ class Engine:
             outcome.remove_attempts(job)
             if job.state is State.RUNNING:
                 lost = AttemptLost("the daemon died while it ran", "daemon")
-                self._store_ending(job, outcome.apply_ending(job, None, lost, self._settings.attempts), lost)
+                after = outcome.apply_ending(job, None, lost, self._settings.attempts)
+                self._finish(job, after) if after.is_finished else self._store_setback(job, after, lost)
             else:
                 self._await_turn(job)
         if unfinished:
@@ -141,7 +141,7 @@ class Engine:
 
     def room(self) -> int:
         """Return how many jobs would be accepted now."""
-        return 0 if self._waiting.is_closed or self._disk_trouble() else self._queue_room()
+        return self._admission.room()
 
     def known(self, job_id: str, digest: str) -> Job | None:
         """Return the job that has this id, if one does.
@@ -157,6 +157,7 @@ class Engine:
     def submit(self, wanted: Submission) -> Job:
         """Accept a job, or recognise one that was accepted before, and return it; it is stored.
 
+        It outlives a kill from now on, and a power cut once `on_disk` has returned: nobody is to be told before.
         The files of one that was accepted before are not those of this submission.
 
         Raises:
@@ -167,13 +168,21 @@ class Engine:
             return known
         self.check_room(owner_of(wanted.id))
         job = wanted.accepted(self._store.last_number() + 1, self._places.outputs, time.time())
-        self._store.add(job, wanted.work, wanted.hook)
+        self._store.add(job, wanted.work, wanted.hook, is_synced=False)
         asked.keep(self._places.logs / job.id, wanted.work.request)
         self.metrics.accepted(job.client)
         self._await_turn(job)
         said = (job.progress.images, job.progress.frames)
         log.info("accepted: %d images, %d frames", *said, extra={"job": job.id, "action": "accepted"})
         return job
+
+    async def on_disk(self) -> None:
+        """Return when all that was accepted so far outlives a power cut.
+
+        Raises:
+            StoreFailed: that is not certain.
+        """
+        await self._store.flushed()
 
     def work_again(self, job_id: str) -> RenderJob:
         """Return what a job was made from that has ended without a video.
@@ -189,42 +198,12 @@ class Engine:
             raise NotSupported(_FORGOTTEN, loc=("request_id",)) from error
 
     def check_room(self, owner: str = "") -> None:
-        """Refuse a job that cannot be accepted now.
+        """Refuse a job of this owner that cannot be accepted now.
 
         Raises:
-            CapacityError: no job of this owner would be accepted now; the message says why.
+            CapacityError: the message says why.
         """
-        if self._waiting.is_closed:
-            raise ShuttingDown("the daemon is stopping; send the request again once it is back")
-        if trouble := self._disk_trouble():
-            raise StorageFull(f"the daemon's disk {trouble}; try again later")
-        if self._queue_room() == 0:
-            most, wait_s = self._settings.max_queued, self._job_s / max(1, self._roster.count)
-            raise QueueFull(
-                f"expected at most {most} jobs to wait, found {self._store.count(State.QUEUED)}; "
-                f"the next place is free in about {max(1, round(wait_s))} s"
-            )
-        if owner:
-            self._check_share(owner)
-
-    def _check_share(self, owner: str) -> None:
-        most, pixels = self._settings.max_queued_per_key, self._settings.max_pixels_per_key
-        mine = [job for job in self._store.unfinished() if job.owner == owner and job.state is State.QUEUED]
-        if most and len(mine) >= most:
-            raise QueueFull(f"expected at most {most} jobs of one key to wait, found {len(mine)}; try again later")
-        spent = self._store.pixels_since(owner, time.time() - 60) if pixels else 0
-        if pixels and spent >= pixels:
-            raise QueueFull(
-                f"expected less than {pixels} pixels of stills within a minute for one key, found {spent}; "
-                "try again in a minute"
-            )
-
-    def _queue_room(self) -> int:
-        idle = self._roster.count - len(self._running)
-        return max(0, self._settings.max_queued + idle - self._store.count(State.QUEUED))
-
-    def _disk_trouble(self) -> str | None:
-        return self._places.trouble(self._settings.min_free_bytes)
+        self._admission.check(owner)
 
     # A job waits for its turn.
 
@@ -277,19 +256,28 @@ class Engine:
         else:
             earlier = await asyncio.to_thread(finished.take, task) if job.setback else None
             ending = self._verdicts.get(job.id) or earlier or await slot.run(task)
-            await asyncio.to_thread(self._places.take_stills, task, ending, self.metrics)
         job = self._store.live(job.id) or job  # with its latest progress
-        after = await asyncio.to_thread(outcome.apply_ending, job, task, ending, self._settings.attempts)  # syncs files
+        after = await asyncio.to_thread(self._settled, job, task, ending)
         while True:
             # Told to stop while nothing ran: its worker was dead, or the loss of its attempt could not be stored.
             if after.state is State.QUEUED and (verdict := self._verdicts.get(job.id)):
                 ending, after = verdict, outcome.apply_ending(job, None, verdict, self._settings.attempts)
             try:
-                self._store_ending(job, after, ending)
+                if after.is_finished:
+                    await self._store.end(after)
+                    self._conclude(job, after)
+                else:
+                    self._store_setback(job, after, ending)
                 return
             except (StoreFailed, CapacityError) as error:
                 log.error("its end could not be stored yet: %s", error, extra={"job": job.id})  # noqa: TRY400 - as above
                 await asyncio.sleep(_STORE_PAUSE_S)
+
+    def _settled(self, job: Job, task: RenderTask | None, ending: Ending) -> Job:
+        """Give a video its name, keep its stills, and return the job as the ending leaves it; syncs files."""
+        if task:
+            self._places.take_stills(task, ending, self.metrics)
+        return outcome.apply_ending(job, task, ending, self._settings.attempts)
 
     # It is watched, and may be told to stop.
 
@@ -316,12 +304,8 @@ class Engine:
 
     # Its attempt has ended, which is stored; after the last one what it needs no more is cleaned up.
 
-    def _store_ending(self, job: Job, after: Job, ending: Ending) -> None:
-        """Store where an attempt has led to, and do what follows from that."""
-        if after.is_finished:
-            self._job_s += 0.2 * ((after.finished_at or 0) - (job.started_at or 0) - self._job_s)
-            self._finish(job, after)
-            return
+    def _store_setback(self, job: Job, after: Job, ending: Ending) -> None:
+        """Store that an attempt was lost, and let the job wait again."""
         self._store.update(after)
         log.warning("attempt %d lost: %s", job.attempts, after.setback, extra={"job": job.id, "action": "setback"})
         outcome.remove_attempts(after)
@@ -331,8 +315,14 @@ class Engine:
             self._await_turn(after)
 
     def _finish(self, job: Job, after: Job) -> Job:
-        """Store a job's last state, then clean up."""
-        after = self._store.update(after)
+        """Store the last state of a job that does not run, then clean up."""
+        self._conclude(job, self._store.update(after))
+        return after
+
+    def _conclude(self, job: Job, after: Job) -> None:
+        """Tell how a job has ended, which is stored, and clean up."""
+        if job.state is State.RUNNING:
+            self._admission.note((after.finished_at or 0) - (job.started_at or 0))
         outcome.log_end(after)
         self.metrics.ended(
             after.state.value,
@@ -343,7 +333,6 @@ class Engine:
         )
         self._waiting.discard(job)
         self._places.clean(after)
-        return after
 
     def relocate(self, job_id: str, directory: Path) -> Job:
         """Note that a finished job's video was moved by its owner; the daemon leaves it alone from now on."""
@@ -378,18 +367,12 @@ class Engine:
         return self.render_settings.gpus.refusal if self.render_settings.gpus else NO_GPU_ENCODER
 
     def health(self) -> Health:
-        refusal, reasons = self._refusal, list[str]()
-        if self._waiting.is_closed:
-            reasons.append("the daemon is stopping")
-        if trouble := self._disk_trouble():
-            reasons.append(f"the disk {trouble}")
-        if not reasons and self._queue_room() == 0:
-            reasons.append("the queue is full")
+        refusal, reasons = self._refusal, self._admission.refusals()
         return Health(
             status="draining" if self._waiting.is_closed else "ok",
             version=VERSION,
             ready=not reasons,
-            reasons=tuple(reasons),
+            reasons=reasons,
             workers=self._roster.count,
             slots=self._roster.by_node(),
             jobs_running=len(self._running),

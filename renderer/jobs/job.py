@@ -30,7 +30,7 @@ class State(Enum):
 
     @property
     def is_last(self) -> bool:
-        return all(before is not self for before, _ in MOVES)
+        return self not in _LEFT
 
 
 # From, to, and what makes a job go that way.
@@ -43,6 +43,8 @@ MOVES: dict[tuple[State, State], str] = {
     (State.RUNNING, State.CANCELLED): "its client cancels",
     (State.RUNNING, State.QUEUED): "its worker or the daemon died, or the daemon drains",
 }
+
+_LEFT = frozenset(before for before, _ in MOVES)
 
 WORDS: dict[State, Status] = {
     State.QUEUED: "IN_QUEUE",

@@ -19,7 +19,7 @@ from protocol.errors import ERRORS
 from protocol.objects import parse_object
 from protocol.schema import Fault
 from renderer.config import RenderSettings
-from renderer.disk import is_full, sync, write_failure
+from renderer.disk import is_full, remove_named, sync, write_failure
 from renderer.errors import NotSupported, WorkerLost
 from renderer.jobs.job import Job, State
 from renderer.jobs.slots import finished
@@ -232,9 +232,7 @@ def apply_ending(job: Job, task: RenderTask | None, ending: Ending, attempts: in
 
 def remove_attempts(job: Job) -> None:
     """Remove what attempts that were lost have left."""
-    with contextlib.suppress(OSError):  # what lies in a directory that is out of reach is its owner's to remove
-        for left in job.output.glob(f"{_ATTEMPT}*"):
-            left.unlink(missing_ok=True)
+    remove_named(job.output, _ATTEMPT)
 
 
 def refuse_to_make_again(job: Job) -> None:

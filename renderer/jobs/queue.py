@@ -5,8 +5,8 @@ a thousand jobs delays another's first by one job, not by a thousand.
 """
 
 import asyncio
-from bisect import insort
-from collections import OrderedDict
+from bisect import bisect_left, insort
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -25,7 +25,7 @@ class FairQueue:
         self._lanes: dict[str, OrderedDict[str, list[_Place]]] = {name: OrderedDict() for name in _PRIORITIES}
 
     def __len__(self) -> int:
-        return sum(len(line) for lane in self._lanes.values() for line in lane.values())
+        return sum(map(self.count, _PRIORITIES))
 
     def count(self, priority: str) -> int:
         return sum(map(len, self._lanes[priority].values()))
@@ -54,18 +54,17 @@ class FairQueue:
         """Remove a job if it is here."""
         lane = self._lanes[job.priority]
         line = lane.get(job.client, [])
-        if (job.number, job.id) in line:
-            line.remove((job.number, job.id))
+        if (depth := _depth(line, job)) is not None:
+            del line[depth]
             if not line:
                 del lane[job.client]
 
     def ahead(self, job: Job) -> int:
         """Return how many jobs are begun before this one, unless others come; 0 for a job that is not here."""
         lane = self._lanes[job.priority]
-        line = lane.get(job.client, [])
-        if (job.number, job.id) not in line:
+        depth = _depth(lane.get(job.client, []), job)
+        if depth is None:
             return 0
-        depth = line.index((job.number, job.id))
         before = self.count("normal") if job.priority == "low" else 0
         takes_turn_earlier = True
         for client, other in lane.items():
@@ -77,6 +76,13 @@ class FairQueue:
         return before
 
 
+def _depth(line: list[_Place], job: Job) -> int | None:
+    """Return how many places stand before a job's in a line, which is sorted; None if the job is not in it."""
+    place = (job.number, job.id)
+    depth = bisect_left(line, place)
+    return depth if line[depth : depth + 1] == [place] else None
+
+
 class WaitingJobs:
     """The queue with its clock: jobs that wait for their turn or for a pause to be over; on one loop.
 
@@ -86,14 +92,14 @@ class WaitingJobs:
 
     def __init__(self) -> None:
         self._queue = FairQueue()
-        self._arrived = asyncio.Event()
+        self._takers = deque[asyncio.Future[None]]()  # those who wait; a job wakes one of them
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.is_closed = False
 
     def push(self, job: Job) -> None:
         """Let a job wait for its turn."""
         self._queue.push(job)
-        self._arrived.set()
+        self._wake_one()
 
     def push_later(self, job: Job, delay_s: float) -> None:
         """Let a job wait for a while before it waits for its turn."""
@@ -102,11 +108,24 @@ class WaitingJobs:
     async def take(self) -> str:
         """Remove and return the id of the job whose turn it is, once there is one; its timer goes as well."""
         while self.is_closed or not len(self._queue):
-            self._arrived.clear()
-            await self._arrived.wait()
+            woken = asyncio.get_running_loop().create_future()
+            self._takers.append(woken)
+            try:
+                await woken
+            except asyncio.CancelledError:
+                if woken.done() and not woken.cancelled():  # the job that came is another's then
+                    self._wake_one()
+                raise
         job_id = self._queue.take()
         self._cancel_timer(job_id)
         return job_id
+
+    def _wake_one(self) -> None:
+        while self._takers:
+            woken = self._takers.popleft()
+            if not woken.done():
+                woken.set_result(None)
+                return
 
     def discard(self, job: Job) -> None:
         """Remove a job, wherever it waits."""

@@ -154,6 +154,7 @@ FIELDS: Final = (
     "files",
 )  # which have columns of their own
 COLUMNS: Final = (*FIELDS, "job")  # the last is a document of all other fields
+_BESIDE: Final = set(FIELDS)
 
 
 @functools.cache
@@ -206,10 +207,10 @@ def read_work(document: str, files: Files) -> RenderJob:
 
 def job_row(job: Job, root: Path) -> tuple[Any, ...]:
     """Return the values of COLUMNS for a job that is kept in the data directory `root`."""
-    output = job.output if job.is_kept_elsewhere else _from(root, job.output)
+    output = os.fspath(job.output) if job.is_kept_elsewhere else _from(root, job.output)
     files = os.fsencode(_from(root, job.files)) if job.files else None
-    stored = replace(job, result=_stored_result(job, root))
-    document = _jobs().dump_json(stored, exclude=set(FIELDS)).decode()
+    stored = replace(job, result=_stored_result(job, root)) if job.result else job
+    document = _jobs().dump_json(stored, exclude=_BESIDE).decode()
     return (
         job.number,
         job.id,
@@ -241,16 +242,18 @@ def read_job(row: tuple[Any, ...], root: Path) -> Job:
     return replace(job, result=job.result.with_urls(lambda file: (root / file.url).as_uri()))
 
 
-def _from(root: Path, path: Path) -> Path:
-    return path.relative_to(root) if path.is_relative_to(root) else path
+def _from(root: Path, path: Path) -> str:
+    """Return a path from the root on, or as it is where it lies elsewhere; every move of a job comes by here."""
+    return os.fspath(path).removeprefix(f"{root}/")
 
 
 def _stored_result(job: Job, root: Path) -> RenderResult | None:
     if job.result is None or job.is_kept_elsewhere or job.is_object:
         return job.result
-    if not job.output.is_relative_to(root):
+    output = _from(root, job.output)
+    if output == os.fspath(job.output):
         return job.result
-    return job.result.with_urls(lambda file: str((job.output / file.file_name).relative_to(root)))
+    return job.result.with_urls(lambda file: f"{output}/{file.file_name}")
 
 
 def _layout(attachment: Attachment) -> dict[str, Any] | None:

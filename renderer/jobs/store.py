@@ -1,13 +1,16 @@
 """Every job that the daemon knows: all of them in SQLite, the unfinished ones in memory too, and who watches them.
 
-The database has one writer, and one transaction for each change. It keeps a write-ahead log with synchronous=FULL
-(https://www.sqlite.org/pragma.html#pragma_synchronous): an answer is on disk before it leaves, and outlives a kill -9
-and a power cut. A commit takes 0.2 ms on an SSD, so it is done on the daemon's loop, where nothing else can come
-between a look and a write.
+The database has one writer, and one transaction for each change, on the daemon's loop, where nothing else can come
+between a look and a write. It keeps a write-ahead log, so that what was committed outlives a kill -9. A power cut is
+outlived by what was flushed to the disk as well (https://www.sqlite.org/pragma.html#pragma_synchronous), which takes
+from a fifth of a millisecond to several. Acceptances and ends, two for each job, are therefore committed at once and
+flushed aside: `flushed` waits for a flush that all share who wait by then. Rarer changes are flushed as they are
+committed, with synchronous=FULL.
 
-A change is stored first and seen afterwards, so that nobody learns of anything that a kill could still undo. That a job
-has begun is not synced: a power cut may undo it, and the job waits again then, as it would anyway. Progress
-within a state is kept in memory only: it is out of date in a moment, and after a kill the job begins again.
+A change is stored first and seen afterwards, so that nobody learns of anything that a kill could still undo, and no
+answer leaves and no end is seen that is not flushed. That a job has begun is never waited for: a power cut may undo it,
+and the job waits again then, as it would anyway. Progress within a state is kept in memory only: it is out of date in a
+moment, and after a kill the job begins again.
 
 The work of a job, which it is made from, is cleared when the job ends. A job that ends without a video keeps it, so
 that it can be retried, unless its pictures came with the request.
@@ -17,9 +20,10 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from renderer.disk import is_full
 from renderer.errors import ConfigError, StorageFull, StoreFailed
@@ -60,17 +64,26 @@ class JobStore:
         self._reserve = Reserve(path.with_name("reserve"))
         self.hooks = HookStore(self._transaction)
         self._watchers: dict[str, set[asyncio.Event]] = {}
+        self._counts: Counter[tuple[State, str]] = Counter()  # unfinished jobs by state and owner, and by state alone
+        self._log: IO[bytes] | None = None
+        self._flushing = asyncio.Lock()
+        self._next_flush: asyncio.Task[None] | None = None
+        self._unseen: dict[str, State] = {}  # ends that are committed and not flushed
+        self._is_full_sync = True
         try:
             with contextlib.suppress(OSError):  # SQLite says what is wrong
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # its log takes the mode from it
             self._database = sqlite3.connect(path, timeout=2, isolation_level=None)
             try:
                 bring_up(self._database, path, migrations)
+                self._log = path.with_name(f"{path.name}-wal").open("rb+", buffering=0)
                 unfinished = self._select("WHERE state IN (?, ?) ORDER BY number", _UNFINISHED)
                 self._live = {job.id: job for job in unfinished}
+                for job in unfinished:
+                    self._count(job, 1)
                 self._reserve.keep()
             except BaseException:
-                self._database.close()
+                self.close()
                 raise
         except sqlite3.Error as error:
             raise ConfigError(f"server.data_dir: {path}: {_start_words(error)}") from error
@@ -83,25 +96,46 @@ class JobStore:
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):  # the checkpoint at the end needs room; the log has it all anyway
             self._database.close()
+        if self._log:
+            self._log.close()
 
     # Writing.
 
-    def add(self, job: Job, work: RenderJob | None, hook: Hook | None = None) -> None:
+    async def flushed(self) -> None:
+        """Return when all that was committed so far is on disk.
+
+        Raises:
+            StoreFailed: that is not certain.
+        """
+        if self._next_flush is None:
+            self._next_flush = asyncio.create_task(self._flush())
+        await asyncio.shield(self._next_flush)
+
+    async def _flush(self) -> None:
+        async with self._flushing:
+            self._next_flush = None  # who asks from now on may come too late for this one
+            assert self._log is not None  # noqa: S101 - the store is open
+            try:
+                await asyncio.to_thread(os.fsync, self._log)
+            except OSError as error:
+                raise StoreFailed(f"the store of jobs cannot be written: {error.strerror}") from error
+
+    def add(self, job: Job, work: RenderJob | None, hook: Hook | None = None, *, is_synced: bool = True) -> None:
         """Keep a new job, and who is to be called at its end; refused while others lack the room in which to end.
 
         Args:
             work: None for a job that has ended already.
+            is_synced: on disk on return; else the caller waits for `flushed` before anybody is told.
         """
         try:
             self._reserve.keep()
         except OSError as error:
             raise StorageFull(_FULL) from error
-        with self._transaction() as database:
+        with self._transaction(is_synced=is_synced) as database:
             database.execute(_INSERT, (*job_row(job, self._root), work_document(work) if work else None))
             if hook:
                 hooks.add(database, job.id, hook)
-        if not job.is_finished:
-            self._live[job.id] = job
+        self._show(job)
 
     def update(self, job: Job) -> Job:
         """Keep what has changed of a job, such as its state, and wake those who watch it.
@@ -109,25 +143,51 @@ class JobStore:
         Raises:
             StoreFailed: the stored job is in another state than the one that is known.
         """
-        before = self._live.get(job.id, job).state
+        self._write(job, is_synced=job.state is not State.RUNNING)
+        self._show(job)
+        return job
+
+    async def end(self, job: Job) -> None:
+        """Keep a job's last state as `update` does, with one flush for all jobs that end at about the same time.
+
+        It may be called again after a failure, whichever part it was that failed.
+        """
+        self._write(job, is_synced=False)
+        self._unseen[job.id] = job.state
+        await self.flushed()
+        self._show(job)
+
+    def _write(self, job: Job, *, is_synced: bool) -> None:
+        """Write a job down, into the room that is kept for that where there is no other."""
         try:
-            self._update(job, before)
+            self._update(job, is_synced=is_synced)
         except StorageFull:
             if not self._reserve.spend():
                 raise
-            self._update(job, before)
+            self._update(job, is_synced=is_synced)
+
+    def _show(self, job: Job) -> None:
+        """Let a change be seen that is stored."""
+        self._unseen.pop(job.id, None)
+        if before := self._live.get(job.id):
+            self._count(before, -1)
         if job.is_finished:
             self._live.pop(job.id, None)
         else:
+            self._count(job, 1)
             self._live[job.id] = job
         self.wake(job.id)
-        return job
 
-    def _update(self, job: Job, before: State) -> None:
+    def _count(self, job: Job, change: int) -> None:
+        for owner in {job.owner, ""}:
+            self._counts[job.state, owner] += change
+
+    def _update(self, job: Job, *, is_synced: bool) -> None:
+        before = self._unseen.get(job.id) or self._live.get(job.id, job).state
         forget = ", work = NULL" if job.is_finished else ""
         if job.is_finished and job.state is not State.DONE and job.files is None and not job.is_kept_elsewhere:
             forget = f", work = CASE WHEN length(work) <= {_MOST_KEPT} THEN work END"
-        with self._transaction(is_synced=job.state is not State.RUNNING) as database:
+        with self._transaction(is_synced=is_synced) as database:
             changed = database.execute(
                 f"UPDATE jobs SET {_SETS}{forget} WHERE id = ? AND state = ?",  # noqa: S608 - fixed column names
                 (*job_row(job, self._root), job.id, before.value),
@@ -172,9 +232,9 @@ class JobStore:
         """Return the jobs that wait or run, in order of arrival."""
         return list(self._live.values())
 
-    def count(self, state: State) -> int:
-        """Return how many unfinished jobs are in this state."""
-        return sum(job.state is state for job in self._live.values())
+    def count(self, state: State, owner: str = "") -> int:
+        """Return how many unfinished jobs are in this state; those of one owner, or all."""
+        return self._counts[state, owner]
 
     def newest(self, states: Collection[State], limit: int, owner: str = "") -> list[Job]:
         """Return an owner's newest jobs in any of these states, or in all if none is named, in order of arrival."""
@@ -255,7 +315,9 @@ class JobStore:
     @contextlib.contextmanager
     def _transaction(self, *, is_synced: bool = True) -> Iterator[sqlite3.Connection]:
         with _translated():
-            self._database.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
+            if is_synced is not self._is_full_sync:
+                self._database.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
+                self._is_full_sync = is_synced
             self._database.execute("BEGIN IMMEDIATE")
             try:
                 yield self._database

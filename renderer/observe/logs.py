@@ -144,6 +144,8 @@ def _message(record: logging.LogRecord) -> str:
 
 def _exception(record: logging.LogRecord) -> str:
     """Return the traceback and the stack that a record brings, empty for none."""
+    if not (record.exc_info or record.stack_info):
+        return ""
     parts = [logging.Formatter().formatException(record.exc_info)] if record.exc_info and record.exc_info[0] else []
     return bounded(redact("\n".join([*parts, record.stack_info] if record.stack_info else parts)))
 

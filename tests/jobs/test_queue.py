@@ -1,10 +1,13 @@
 """Whose turn it is: normal before low, clients in turn, each client's jobs in order of arrival."""
 
+import asyncio
 import random
+from collections.abc import Coroutine, Generator
+from typing import Any
 
 import pytest
 
-from renderer.jobs.queue import FairQueue
+from renderer.jobs.queue import FairQueue, WaitingJobs
 from tests.jobs.factories import make_job
 
 
@@ -95,3 +98,73 @@ def test_the_number_ahead_is_how_many_are_taken_before(seed: int) -> None:
     foretold = {job.id: queue.ahead(job) for job in waiting.values()}
     assert foretold == {job_id: index for index, job_id in enumerate(emptied(queue))}
     assert len(foretold) == len(waiting)
+
+
+class Counted(Coroutine[Any, Any, str]):
+    """A coroutine that counts how often it goes on."""
+
+    turns = 0
+
+    def __init__(self, inner: Coroutine[Any, Any, str]) -> None:
+        self._inner = inner
+
+    def __await__(self) -> Generator[Any, Any, str]:
+        return self._inner.__await__()
+
+    def send(self, value: Any) -> Any:
+        Counted.turns += 1
+        return self._inner.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._inner.throw(*error)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+async def settled() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_a_job_wakes_one_of_those_who_wait_and_no_other() -> None:
+    async def play() -> None:
+        waiting = WaitingJobs()
+        takers = [asyncio.create_task(Counted(waiting.take())) for _ in range(50)]
+        await settled()
+        Counted.turns = 0
+        for job in line("a", 2):
+            waiting.push(job)
+        await settled()
+        assert (Counted.turns, sorted(each.result() for each in takers if each.done())) == (2, ["a0", "a1"])
+        for taker in takers:
+            taker.cancel()
+
+    asyncio.run(play())
+
+
+def test_a_job_whose_taker_is_cancelled_as_it_is_woken_goes_to_another() -> None:
+    async def play() -> None:
+        waiting = WaitingJobs()
+        first, second = (asyncio.create_task(waiting.take()) for _ in range(2))
+        await settled()
+        waiting.push(make_job("a", 1))
+        first.cancel()
+        assert await second == "a"
+        assert first.cancelled()
+
+    asyncio.run(play())
+
+
+def test_nobody_takes_a_job_out_of_a_closed_queue() -> None:
+    async def play() -> None:
+        waiting = WaitingJobs()
+        taker = asyncio.create_task(waiting.take())
+        await settled()
+        waiting.push(make_job("a", 1))
+        waiting.is_closed = True
+        await settled()
+        assert not taker.done()
+        taker.cancel()
+
+    asyncio.run(play())

@@ -1,5 +1,6 @@
 """The jobs on disk, with real SQLite: what is kept, what is refused, what a kill, a full disk and damage leave."""
 
+import asyncio
 import contextlib
 import os
 import random
@@ -328,6 +329,74 @@ def test_progress_of_another_state_comes_too_late(store: JobStore) -> None:
     store.note(waiting)
     assert store.get("a").state is State.CANCELLED
     assert store.unfinished() == []
+
+
+def test_unfinished_jobs_are_counted_by_state_and_owner_also_when_the_store_is_opened_again(
+    store: JobStore, path: Path
+) -> None:
+    for number, (name, state) in enumerate(
+        [("k~1", State.QUEUED), ("k~2", State.QUEUED), ("k~3", State.RUNNING), ("4", State.QUEUED), ("k~5", State.DONE)]
+    ):
+        put(store, make_job(name, number + 1, state=state, result=RESULT if state is State.DONE else None))
+    for each in (store, JobStore(path)):
+        counts = [each.count(state, owner) for state in (State.QUEUED, State.RUNNING) for owner in ("", "k", "other")]
+        assert counts == [3, 2, 0, 1, 1, 0]
+    each.close()
+
+
+def run_jobs(store: JobStore, count: int) -> list[Job]:
+    return [put(store, make_job(f"{number}", number, state=State.RUNNING)) for number in range(1, count + 1)]
+
+
+def test_jobs_that_end_together_are_flushed_together(store: JobStore, path: Path) -> None:
+    class Log:
+        """The store's log, which notes when it is asked for."""
+
+        asked = 0
+
+        def fileno(self) -> int:
+            self.asked += 1
+            return log.fileno()
+
+    async def end(jobs: list[Job]) -> None:
+        await asyncio.gather(*(store.end(job.moved(State.FAILED, finished_at=1.0)) for job in jobs))
+
+    running, log, store._log = run_jobs(store, 30), store._log, Log()
+    asyncio.run(end(running))
+    assert store._log.asked in {1, 2}
+    store._log = log
+    assert {stored_in(path, job.id).state for job in running} == {State.FAILED}
+    assert (store.unfinished(), store.count(State.RUNNING)) == ([], 0)
+
+
+def test_an_end_is_seen_once_it_is_flushed_and_not_before(store: JobStore, path: Path) -> None:
+    async def play(job: Job) -> None:
+        async with store._flushing:
+            ending = asyncio.create_task(store.end(job.moved(State.FAILED, finished_at=1.0)))
+            await asyncio.sleep(0)
+            assert (stored_in(path, job.id).state, store.get(job.id).state) == (State.FAILED, State.RUNNING)
+        await ending
+        assert store.get(job.id).state is State.FAILED
+
+    asyncio.run(play(*run_jobs(store, 1)))
+
+
+def test_an_end_that_could_not_be_flushed_is_not_seen_and_may_be_tried_again(store: JobStore) -> None:
+    async def play(job: Job) -> None:
+        log, pipe = store._log, os.pipe()
+        after = job.moved(State.FAILED, finished_at=1.0)
+        store._log = pipe[0]  # which cannot be flushed
+        for _ in range(2):
+            with pytest.raises(StoreFailed, match="cannot be written"):
+                await store.end(after)
+            assert store.get(job.id) == job
+        store._log = log
+        for end in pipe:
+            os.close(end)
+        await store.end(after)
+        assert store.get(job.id) == after
+
+    asyncio.run(play(*run_jobs(store, 1)))
 
 
 def test_nothing_is_kept_for_watchers_that_went_away(store: JobStore) -> None:

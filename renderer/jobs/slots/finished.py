@@ -17,7 +17,7 @@ from typing import Final
 
 from pydantic import TypeAdapter
 
-from renderer.disk import flush, open_private, sync
+from renderer.disk import flush, open_private, remove_named, sync
 from renderer.jobs.slots.base import RenderTask
 from renderer.work import RenderReport
 
@@ -91,9 +91,7 @@ def lies_in(directory: Path) -> bool:
 
 def forget(directory: Path) -> None:
     """Remove what finished attempts have left in a job's directory, once the job has ended."""
-    with contextlib.suppress(OSError):  # what lies in a directory that is out of reach is its owner's to remove
-        for left in directory.glob(f"{FINISHED}*"):
-            left.unlink(missing_ok=True)
+    remove_named(directory, FINISHED)
 
 
 def _record_of(task: RenderTask) -> Path:
