@@ -5,6 +5,13 @@ import pytest
 from renderer.batch.shard import Shard, parse_shard
 from renderer.errors import ConfigError
 
+
+def array(index: str, *, count: int, first: int, last: int, step: int = 1) -> dict[str, str]:
+    """What Slurm tells a task of an array."""
+    told = {"ID": index, "COUNT": count, "MIN": first, "MAX": last, "STEP": step}
+    return {f"SLURM_ARRAY_TASK_{name}": str(value) for name, value in told.items()}
+
+
 NAMES = [f"directory {number % 7}/manifest-{number}.json" for number in range(2000)]
 
 
@@ -57,6 +64,9 @@ def test_a_name_that_is_no_text_is_in_a_shard() -> None:
         ("auto", {"JOB_COMPLETION_INDEX": "2", "JOB_COMPLETIONS": "3"}, Shard(2, 3)),
         ("auto/8", {"JOB_COMPLETION_INDEX": "7"}, Shard(7, 8)),
         ("auto/8", {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_COUNT": "2"}, Shard(1, 8)),
+        ("auto/64", array("7", count=2, first=3, last=7), Shard(7, 64)),  # 3,7: to run these two of 64 again
+        ("auto/4", array("4", count=4, first=1, last=4), Shard(3, 4)),
+        ("auto", array("9", count=3, first=5, last=9, step=2), Shard(2, 3)),
     ],
 )
 def test_a_shard_is_told_or_found_in_the_environment(text: str, environment: dict[str, str], expected: Shard) -> None:
@@ -75,6 +85,13 @@ def test_a_shard_is_told_or_found_in_the_environment(text: str, environment: dic
         ("auto", {"JOB_COMPLETION_INDEX": "1"}, "JOB_COMPLETION_INDEX is set, JOB_COMPLETIONS is not; write auto/N"),
         ("auto/2", {"JOB_COMPLETION_INDEX": "2"}, "--shard auto/2, from JOB_COMPLETION_INDEX: expected I/N"),
         ("auto", {"SLURM_ARRAY_TASK_ID": "9", "SLURM_ARRAY_TASK_COUNT": "2"}, "found 9/2"),
+        ("auto", array("3", count=5, first=1, last=9), "found 5 tasks from 1 to 9, and Slurm does not say which"),
+        (
+            "auto/5",
+            array("1", count=5, first=1, last=9),
+            "write auto/N to run these of N parts that are counted from 0",
+        ),
+        ("auto/4", array("7", count=2, first=3, last=7), "found 7/4"),
         ("auto", {"SLURM_PROCID": "x", "SLURM_NTASKS": "2"}, "SLURM_PROCID: expected a number, found 'x'"),
         ("auto", {"SLURM_PROCID": "1", "SLURM_NTASKS": ""}, "SLURM_NTASKS: expected a number, found ''"),
     ],

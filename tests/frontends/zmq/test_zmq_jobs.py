@@ -78,8 +78,9 @@ def test_progress_comes_at_once_and_tells_images_and_stage(daemon: DaemonProcess
 
     daemon.client.render(gate.request(request_id="heard"), progress=hear)  # which needs its words to go on
     assert heard[0].request_id == "heard"
-    assert (heard[0].progress.images, heard[0].progress.frames, heard[0].progress.stage) == (2, 4, "queued")
-    assert {status.progress.stage for status in heard} >= {"queued", "rendering"}
+    assert (heard[0].progress.images, heard[0].progress.frames) == (2, 4)
+    assert heard[0].progress.stage in {"queued", "rendering"}  # a worker may have it before the answer is on disk
+    assert "rendering" in {status.progress.stage for status in heard}
     last = daemon.client.status("heard")
     assert (last.progress.images_done, last.progress.stage) == (2, "done")
 
