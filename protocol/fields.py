@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Annotated, Any, Literal, TypeVar
@@ -76,6 +77,18 @@ def check_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
+_BREAKING = frozenset({"Cc", "Cs", "Zl", "Zp"})  # controls, half characters, ends of lines and paragraphs
+_TITLE_BYTES = 255  # what a chapter list of an MP4 takes
+
+
+def _check_title(title: str) -> str:
+    if any(unicodedata.category(each) in _BREAKING for each in title):
+        raise ValueError(f"expected one line of text without control characters, found {short(title)}")
+    if len(title.encode()) > _TITLE_BYTES:
+        raise ValueError(f"expected up to {_TITLE_BYTES} bytes of UTF-8, found {len(title.encode())}")
+    return title
+
+
 # The upper bound keeps sums and products of hostile counts printable; the server's limits are far below it.
 Count = Annotated[int, Field(ge=1, le=2**31 - 1), no_boolean("int_type")]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False), no_boolean("float_type")]
@@ -86,6 +99,7 @@ Moment = Annotated[float, Field(ge=0, le=2**31 - 1, allow_inf_nan=False), no_boo
 Fade = Annotated[float, Field(ge=0, le=300, allow_inf_nan=False), no_boolean("float_type")]
 Decibels = Annotated[float, Field(ge=-100, le=60, allow_inf_nan=False), no_boolean("float_type")]
 Lufs = Annotated[float, Field(ge=-70, le=-5, allow_inf_nan=False), no_boolean("float_type")]
+Title = Annotated[str, Field(min_length=1), AfterValidator(_check_title)]
 BitRate = Annotated[int, Field(ge=8000, le=512_000), no_boolean("int_type")]
 
 

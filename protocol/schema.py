@@ -35,6 +35,7 @@ from protocol.fields import (
     Seconds,
     SheetWish,
     Side,
+    Title,
     Tracks,
     check_shape,
     no_boolean,
@@ -80,6 +81,7 @@ class ImageFrame(_Strict):
     )
     frames: Count = Field(1, description="number of frames that it is held for")
     duration: Seconds | None = Field(None, description="seconds that it is held for, in place of frames")
+    title: Title | None = Field(None, description="of the chapter that begins with it")
 
     @model_validator(mode="after")
     def _one_length(self) -> "ImageFrame":

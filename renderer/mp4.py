@@ -10,6 +10,9 @@ take `avc1`, and not all of them `avc3`, with sets in the samples. Colours, squa
 stated there for every stream. The time of creation is SOURCE_DATE_EPOCH's if that is set, so that the same request
 gives the same bytes.
 
+Chapters are a text track, as QuickTime reads them, with exact times in ticks of the movie, and in MP4 and M4V also the
+list `chpl` of the first 255, which libavformat writes from the same values.
+
 `colr` is nclx 1/1/1 limited, as in the SPS. faststart puts `moov` in front. The file grows as NAME.part; it is read
 back, synced and renamed at the end, and removed on every other way out.
 
@@ -24,7 +27,7 @@ import io
 import os
 import struct
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -47,9 +50,11 @@ from renderer.h264.bits import NalType, join_nals, nal_type, split_nals
 from renderer.h264.description import described
 from renderer.h264.parameter_sets import parse_sps
 from renderer.version import VERSION
-from renderer.work import SoundFacts, VideoFacts
+from renderer.work import Chapter, SoundFacts, VideoFacts
 
 if TYPE_CHECKING:
+    from av.container.core import Chapter as ChapterFields
+
     from renderer.sound.soundtrack import SoundFormat, Soundtrack
 
 _HEAD: Final = 8
@@ -146,7 +151,12 @@ class Mp4Writer:
     """One MP4 in the making. Leave the `with` block without `commit()` and nothing remains."""
 
     def __init__(
-        self, path: Path, fps: Fraction, timecode: str | None = None, sound: "Soundtrack | None" = None
+        self,
+        path: Path,
+        fps: Fraction,
+        timecode: str | None = None,
+        sound: "Soundtrack | None" = None,
+        chapters: Sequence[Chapter] = (),
     ) -> None:
         """Begin the file.
 
@@ -155,7 +165,9 @@ class Mp4Writer:
             fps: exact frames per second.
             timecode: of the first frame, such as "01:00:00:00"; `timeline.check_timecode` has passed it.
             sound: is taken as the video grows.
+            chapters: all of the video, or none.
         """
+        self._chapters = chapters
         self._sound = sound
         self._packets = iter(sound or ())
         self._packet: av.Packet[Stream] | None = None
@@ -274,6 +286,7 @@ class Mp4Writer:
                     "chunk_duration": _CHUNK_US,
                 },
             )
+            self._container.set_chapters([self._chapter(*each) for each in enumerate(self._chapters)])
             self._container.metadata["creation_time"] = _created_at()
             self._container.metadata["comment"] = _TOOL  # which `boxes.finish` makes the name of the tool
             nals = split_nals(first.data)
@@ -290,6 +303,15 @@ class Mp4Writer:
                 self._sound_stream = _sound_stream(self._container, self._sound.format)
             _copy_colour(described_unit, self._stream)
         return self._container, self._stream
+
+    def _chapter(self, number: int, chapter: Chapter) -> "ChapterFields":
+        return {
+            "id": number,
+            "start": chapter.start,
+            "end": chapter.end,
+            "time_base": self._frame_s,
+            "metadata": {"title": chapter.title},
+        }
 
     def _close(self) -> None:
         container, self._container, self._stream, self._sound_stream = self._container, None, None, None

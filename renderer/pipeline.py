@@ -329,7 +329,8 @@ class _Rendering:
     def _video(self, output: Path, fps: Fraction, sound: "Soundtrack | None") -> "Mp4Writer":
         from renderer.mp4 import Mp4Writer  # noqa: PLC0415 - libav is imported while the first stills are decoded
 
-        return Mp4Writer(output, fps, self.whole.job.request.timecode, sound)
+        request = self.whole.job.request
+        return Mp4Writer(output, fps, request.timecode, sound, self.reel.chapters(request))
 
     def _sound(self) -> "AbstractContextManager[Soundtrack | None]":
         """Begin the sound of this attempt on its own thread, if the job has any."""

@@ -53,6 +53,15 @@ class RenderJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Chapter:
+    """A part of a video that has a title, in frames; `end` is the frame after the last."""
+
+    start: int
+    end: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
 class SoundFacts:
     """What a finished file says of its sound."""
 

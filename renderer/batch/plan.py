@@ -68,6 +68,7 @@ class Digests:
             "holds": job.timeline.holds,
             "images": self._of_sources([image.url for image in request.images], fetcher),
             **({"sounds": self._of_sources([track.url for track in request.audio], fetcher)} if request.audio else {}),
+            **({"titles": titles} if any(titles := [image.title for image in request.images]) else {}),
             "request": request.model_dump(mode="json", exclude=_OUTSIDE, exclude_defaults=True),
             # Not which ffmpeg: its path tells the machine, and a batch may run on many.
             "encode": {"hold_pictures": encode.hold_pictures, "threads": encode.threads},

@@ -150,7 +150,7 @@ def _object_of_line(line: str, number: int, most: int) -> Fields:
 
 
 _DELIMITERS: Final = ",;\t|"
-_COLUMNS: Final = ("url", "frames", "duration")
+_COLUMNS: Final = ("url", "frames", "duration", "title")
 
 
 def from_csv(text: str) -> Fields:
@@ -185,7 +185,9 @@ def _header(text: str) -> tuple[list[str], str]:
             wrong = [name for name in names if name not in _COLUMNS or names.count(name) > 1]
             if wrong:
                 found = ", ".join(map(short, wrong)) + meant(wrong[0], set(_COLUMNS) - set(names))
-                raise InvalidRequest(f"line {line}: expected the columns url, frames and duration, found {found}")
+                raise InvalidRequest(
+                    f"line {line}: expected the columns url, frames, duration and title, found {found}"
+                )
             return names, delimiter
     raise NoManifest(f"line {line}: expected a header row such as url,frames or url,duration, found {short(first)}")
 

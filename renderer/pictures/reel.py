@@ -24,6 +24,7 @@ from protocol.schema import OnError, RenderRequest, ResultWarning
 from renderer.errors import JobError
 from renderer.pictures.fetch import Fetcher
 from renderer.timeline import Timeline
+from renderer.work import Chapter
 
 _SAMPLE_BYTES: Final = 4096
 
@@ -97,6 +98,16 @@ class Reel:
         for source in self.sources:
             places.setdefault(source.picture, source.image)
         return sorted(((places[picture], error) for picture, error in faults.items()), key=itemgetter(0))
+
+    def chapters(self, request: RenderRequest) -> tuple[Chapter, ...]:
+        """Return the chapters of the video, from each titled still to the next; what comes before has no title."""
+        starts = [0, *accumulate(self.timeline.holds)]
+        titles = [request.images[source.image].title for source in self.sources]
+        begun = [(start, title) for start, title in zip(starts, titles, strict=False) if title]
+        if begun and begun[0][0] > 0:
+            begun.insert(0, (0, ""))
+        ends = [*(start for start, _ in begun[1:]), starts[-1]]
+        return tuple(Chapter(start, end, title) for (start, title), end in zip(begun, ends, strict=False))
 
     def without(self, faults: Faults, on_error: OnError) -> "Reel":
         """Leave pictures out; their time is left out too, or goes to the still before, or to the next at the beginning.

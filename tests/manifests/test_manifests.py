@@ -158,8 +158,8 @@ def test_csv_may_quote_delimiters_quotes_and_ends_of_lines(write: Write) -> None
     [
         ("", InvalidRequest, "line 1: expected a header row such as url,frames or url,duration, found ''"),
         ("a.png,24\n", InvalidRequest, "line 1: expected a header row such as url,frames or url,duration, found 'a.p"),
-        ("url,frame\n", InvalidRequest, "line 1: expected the columns url, frames and duration, found 'frame'"),
-        ("\nurl,url\n", InvalidRequest, "line 2: expected the columns url, frames and duration, found 'url'"),
+        ("url,frame\n", InvalidRequest, "line 1: expected the columns url, frames, duration and title, found 'frame'"),
+        ("\nurl,url\n", InvalidRequest, "line 2: expected the columns url, frames, duration and title, found 'url'"),
         ("url,frames\n", InvalidRequest, "expected a row for every image below the header, found none"),
         ("url,frames\na,1\n\nb\n", InvalidRequest, "line 4: expected 2 columns, found 1"),
         ("url,frames\na,1\nb,x\n", InvalidRequest, "line 3: frames: expected a whole number, found"),
@@ -307,7 +307,7 @@ def test_another_hold_is_refused(text: str) -> None:
         (
             "a.csv",
             "url,framse\na,1\n",
-            "line 1: expected the columns url, frames and duration, found 'framse'; did you",
+            "line 1: expected the columns url, frames, duration and title, found 'framse'; did you",
         ),
         (
             "a.jsonl",
