@@ -76,6 +76,8 @@ def test_the_defaults_are_those_of_this_output_format() -> None:
         "loudness": None,
         "audio_codec": "aac",
         "audio_bitrate": 192_000,
+        "poster": None,
+        "contact_sheet": None,
         "sync_mode": False,
         "priority": "normal",
     }
