@@ -159,11 +159,18 @@ def _cluster(settings: Settings) -> list[Finding]:
         nodes = asyncio.run(look())
     except ConfigError as error:
         return [Finding("ray", False, str(error), is_needed="local" not in settings.engine.slots)]
-    count = sum(node.slots for node in nodes)
+    in_all = f"{_counted(len(nodes), 'node')} with {_counted(sum(node.slots for node in nodes), 'slot')} in all"
     return [
-        Finding("ray", True, f"{len(nodes)} nodes with {count} slots in all"),
-        *(Finding(f"node {node.name}", True, f"{node.slots} slots, {node.encoder}") for node in nodes),
+        Finding("ray", True, in_all if nodes else "the cluster has no node with slots yet"),
+        *(
+            Finding(f"node {node.name}", True, f"{_counted(node.slots, 'slot')}, {node.encoder}")
+            for node in sorted(nodes, key=lambda node: node.name)
+        ),
     ]
+
+
+def _counted(count: int, one: str) -> str:
+    return f"{count} {one}{'' if count == 1 else 's'}"
 
 
 def _encodes(device: NvencDevice) -> str:

@@ -201,8 +201,13 @@ def show_health(seen: "Health", *, as_json: bool) -> None:
         _show_json(seen)
     elif seen.ready:
         work = f"{seen.jobs_running} of {seen.workers} workers render, {seen.jobs_queued} jobs wait"
-        nodes = [f"{each.busy} of {each.slots} on {each.node} ({each.encoder})" for each in seen.slots if each.node]
-        click.echo(printable(f"ready: {work}, encoder {seen.encoder}{'; ' if nodes else ''}{', '.join(nodes)}"))
+        is_spread = any(each.node for each in seen.slots)
+        places = [
+            f"{each.busy} of {each.slots} {f'on {each.node}' if each.node else 'here'} ({each.encoder})"
+            for each in seen.slots
+            if is_spread
+        ]
+        click.echo(printable("; ".join([f"ready: {work}, encoder {seen.encoder}", *places])))
     else:
         click.echo(f"not ready: {printable('; '.join(seen.reasons))}")
 

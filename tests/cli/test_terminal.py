@@ -5,9 +5,9 @@ from typing import Any, get_args
 
 import pytest
 
-from protocol.schema import Fault, JobStatus, StateName
+from protocol.schema import Fault, Health, JobStatus, NodeSlots, StateName
 from renderer.cli.client import jobs
-from renderer.cli.terminal import job_lines, span_words, state_name, status_line
+from renderer.cli.terminal import job_lines, show_health, span_words, state_name, status_line
 
 NOW = datetime(2025, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -140,3 +140,25 @@ def test_no_span_is_a_dash() -> None:
 def test_every_state_can_be_asked_for() -> None:
     [choice] = [each.type for each in jobs.params if each.name == "states"]
     assert tuple(choice.choices) == get_args(StateName)
+
+
+HERE = NodeSlots(encoder="libx264", slots=2, busy=0)
+THERE = NodeSlots(node="alpha", encoder="nvenc", slots=3, busy=1)
+
+
+@pytest.mark.parametrize(
+    ("slots", "places"),
+    [
+        ((HERE,), ""),
+        ((THERE,), "; 1 of 3 on alpha (nvenc)"),
+        ((HERE, THERE), "; 0 of 2 here (libx264); 1 of 3 on alpha (nvenc)"),
+    ],
+)
+def test_health_tells_where_jobs_run_once_some_run_on_nodes(
+    capsys: pytest.CaptureFixture[str], slots: tuple[NodeSlots, ...], places: str
+) -> None:
+    workers = sum(each.slots for each in slots)
+    health = {"status": "ok", "version": "1", "jobs_running": 1, "jobs_queued": 4, "encoder": "libx264"}
+    show_health(Health.model_validate({**health, "workers": workers, "slots": slots}), as_json=False)
+    expected = f"ready: 1 of {workers} workers render, 4 jobs wait, encoder libx264{places}\n"
+    assert capsys.readouterr().out == expected

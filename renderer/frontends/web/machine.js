@@ -3,10 +3,16 @@
 import { doctor, health } from "./api.js";
 import { byId, icon, make, plural, setText } from "./dom.js";
 import { feed } from "./feed.js";
+import { natural } from "./order.js";
+
+const LOOK_MS = 5000; // nodes of a cluster come and go, and a disk may become full
 
 export function setUpMachine() {
   byId("examine").addEventListener("click", examine);
   feed.addEventListener("link", showHealth);
+  const look = () => document.hidden || showHealth();
+  setInterval(look, LOOK_MS);
+  document.addEventListener("visibilitychange", look);
   showHealth();
   // The examination renders a little video, so the page's own first requests go before it.
   setTimeout(examine, 300);
@@ -21,17 +27,33 @@ async function showHealth() {
     const { status, ready, reasons, version, workers, slots = [], encoder } = await health();
     byId("health-dot").dataset.state = ready ? "ready" : "away";
     const idle = status === "draining" ? "Stopping" : reasons?.join("; ") || "Not ready";
-    setText(byId("health"), ready ? `Ready, ${encoder}, ${plural(workers, "worker")}${onNodes(slots)}` : idle);
+    const encoders = [...new Set(slots.map((each) => each.encoder))].join(" and ") || encoder;
+    const machines = new Set(slots.map(({ node }) => node)).size;
+    const spread = machines > 1 ? ` on ${machines} machines` : "";
+    setText(byId("health"), ready ? `Ready, ${encoders}, ${plural(workers, "worker")}${spread}` : idle);
     setText(byId("version"), `stillreel ${version}`);
+    showSlots(slots);
   } catch {
     setText(byId("health"), "No answer");
   }
 }
 
-// Where the workers are, if some are on nodes of a cluster.
-function onNodes(slots) {
-  const places = slots.map(({ node, encoder, slots: count }) => `${count} ${node ? `on ${node}, ${encoder}` : "here"}`);
-  return slots.some(({ node }) => node) ? `: ${places.join("; ")}` : "";
+/** Where jobs may run and how many do, if some of that is on nodes of a cluster. */
+function showSlots(slots) {
+  const isSpread = slots.some(({ node }) => node);
+  byId("cluster").hidden = !isSpread;
+  const sorted = (isSpread ? slots : []).toSorted((a, b) => natural(a.node ?? "", b.node ?? ""));
+  byId("slots").replaceChildren(
+    ...sorted.map(({ node, encoder, slots: count, busy }) =>
+      make(
+        "li",
+        { class: "finding", "data-busy": String(busy > 0) },
+        make("span", { class: "dot" }),
+        make("span", { class: "finding-what" }, node ?? "This machine"),
+        make("span", { class: "finding-found" }, `${busy} of ${plural(count, "slot")} busy, ${encoder}`),
+      ),
+    ),
+  );
 }
 
 async function examine() {

@@ -209,6 +209,26 @@ def test_what_the_machine_can_do_is_told(page):
     assert page.locator("#machine-note").text_content() == "Everything that is needed works."
 
 
+def test_slots_on_nodes_are_told_by_machine_and_as_they_come_and_go(page):
+    nodes = [{"node": "node-10", "slots": 3, "busy": 1}, {"node": "node-9.example", "slots": 1, "busy": 0}]
+
+    def answer(route: Any) -> None:
+        told = route.fetch().json()
+        slots = [*told["slots"], *({**node, "encoder": "nvenc"} for node in nodes)]
+        route.fulfill(json={**told, "slots": slots, "workers": sum(each["slots"] for each in slots)})
+
+    assert page.locator("#cluster").is_hidden()
+    page.route("**/api/health", answer)
+    page.locator("#health", has_text="Ready, libx264 and nvenc, 5 workers on 3 machines").wait_for()
+    rows = page.locator("#slots .finding")
+    assert rows.locator(".finding-what").all_text_contents() == ["This machine", "node-9.example", "node-10"]
+    assert rows.locator(".finding-found").nth(2).text_content() == "1 of 3 slots busy, nvenc"
+    nodes.clear()
+    page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")  # the reader is back
+    page.locator("#cluster").wait_for(state="hidden")
+    assert page.locator("#health").text_content() == "Ready, libx264, 1 worker"
+
+
 def test_settings_are_kept_in_the_browser(page):
     page.locator("#fps").fill("29.97")
     page.get_by_label("Crop").check()

@@ -10,7 +10,8 @@ from pathlib import Path
 import av
 import pytest
 
-from renderer.config import EngineSettings
+from renderer.cli.doctor import _cluster
+from renderer.config import EngineSettings, Settings
 from renderer.errors import ConfigError
 from renderer.jobs.slots.base import RenderTask, Slot
 from renderer.jobs.slots.local import LocalSlot
@@ -166,6 +167,12 @@ def test_a_node_with_another_version_gets_no_jobs(joined: Joined, caplog: pytest
     assert _usable((ours, older), (ours,)) == (ours,)
     assert "expected stillreel" in caplog.text
     assert "on the node older, found stillreel 0.0.1; it gets no jobs" in caplog.text
+
+
+def test_doctor_tells_the_slots_of_each_node(joined: Joined) -> None:
+    settings = Settings(engine=EngineSettings(slots=("local", f"ray://{joined.nodes.address}")))
+    found = {each.what: each.found for each in _cluster(settings)}
+    assert found == {"ray": "1 node with 1 slot in all", "node alpha": "1 slot, libx264"}
 
 
 def test_a_batch_is_rendered_on_the_nodes(joined: Joined, tmp_path: Path) -> None:
