@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from renderer.pictures.header import READERS
 from tests.conftest import WriteImage
 from tests.daemon_process import Start, request
 
@@ -87,6 +88,8 @@ def test_a_render_reads_its_first_image_before_the_muxer_and_without_the_daemon(
     unwanted = {*_HEAVY, *_OF_A_DAEMON} - {"numpy", "cv2", "PIL"}
     assert found(modules, *unwanted, "urllib.request") == set()
     assert found(modules, "numpy", "cv2", "pillow_heif", "OpenEXR") == {"numpy", "cv2"}
+    readers = {f"renderer.pictures.{each}" for each in READERS.values()}
+    assert found(modules, *readers) == set()  # of a PNG: it is opened before its format is known
 
 
 def test_no_garbage_is_looked_for_before_the_first_image_is_read(write_image: WriteImage, tmp_path: Path) -> None:

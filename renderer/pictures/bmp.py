@@ -65,7 +65,7 @@ def read_header(data: bytes) -> Header:
     return Header("BMP", f"{info.bits}-bit {'palette' if info.bits <= 8 else 'RGB'}", size, profile=profile)
 
 
-def read(data: bytes) -> npt.NDArray[np.uint8]:
+def read(data: bytes, _header: Header | None = None) -> npt.NDArray[np.uint8]:
     """Decode the rows.
 
     Returns:

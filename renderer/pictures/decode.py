@@ -16,28 +16,10 @@ from PIL import Image
 
 from renderer.errors import DecodeFailed
 from renderer.geometry import Size
-from renderer.pictures import (
-    avif,
-    bmp,
-    dpx,
-    exr,
-    gif,
-    heic,
-    ico,
-    jpeg2000,
-    jxl,
-    netpbm,
-    png,
-    psd,
-    radiance,
-    sun,
-    tga,
-    tiff,
-)
 from renderer.pictures.colour import Pixels, Rgb, Samples, cmyk_to_rgb, from_pillow, to_8_bits, to_bgr
 from renderer.pictures.fetch import Content, RawPixels
 from renderer.pictures.formats import PILLOW, Header, More, load, turned
-from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header
+from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header, reader_of
 
 # OpenCV and its libraries report damaged files to stderr, where hostile input could fill a disk. libpng and libjpeg
 # cannot be silenced; jobs/slots/said.py limits what the libraries of a worker write.
@@ -122,7 +104,8 @@ def decode(
     header = read_header(data, max_pixels)
     factor = _reduction(header, needed) if needed else 1
     with parsing(header.format):
-        samples = _READERS[header.format](data, header, factor)
+        read = _READERS.get(header.format, _read_elsewhere)
+        samples: Samples | None = read(data, header, factor)
         if samples is None:
             raise DecodeFailed(f"expected a whole {header.format} image, found a damaged or truncated one")
         profile = None if "CMYK" in header.kind else header.profile  # converted by whoever read it
@@ -163,20 +146,26 @@ def _read_with_pillow(data: bytes, header: Header) -> Samples:
         return np.asarray(image) if image.mode == "L" else from_pillow(image.convert("RGB"))
 
 
+def _read_elsewhere(data: bytes, header: Header, _factor: int) -> Samples | None:
+    """Read a format with the module that is its own."""
+    samples: Samples | None = reader_of(header.format).read(data, header)
+    return samples
+
+
 def _stored(header: Header) -> Size:
     return turned(header.size.width, header.size.height, header.orientation)
 
 
-def _read_tiff(data: bytes, header: Header, _factor: int) -> Samples | None:
+def _read_tiff(data: bytes, header: Header, factor: int) -> Samples | None:
     if not header.kind.endswith("CMYK"):
-        return tiff.read(data, header)
-    with Image.open(io.BytesIO(tiff.plain(data)), formats=("TIFF",)) as image:
+        return _read_elsewhere(data, header, factor)
+    with Image.open(io.BytesIO(reader_of("TIFF").plain(data)), formats=("TIFF",)) as image:
         load(image, _stored(header))
         return from_pillow(cmyk_to_rgb(image, header.profile))
 
 
 def _read_psd(data: bytes, header: Header, _factor: int) -> Samples:
-    found = psd.read(data)
+    found: Samples | tuple[Image.Image, Samples | None] = reader_of("Photoshop").read(data, header)
     if not isinstance(found, tuple):
         return found
     inks, alpha = found
@@ -202,21 +191,7 @@ def _check_size(pixels: Pixels, size: Size, factor: int) -> None:
 
 _READERS: Final[Mapping[str, Callable[[bytes, Header, int], Samples | None]]] = {
     "JPEG": _read_plainly,
-    "PNG": lambda data, _header, _factor: png.read(data),
     "WebP": _read_plainly,
     "TIFF": _read_tiff,
-    "GIF": lambda data, header, _factor: gif.read(data, header),
-    "BMP": lambda data, _header, _factor: bmp.read(data),
-    "AVIF": lambda data, header, _factor: avif.read(data, header),
-    "HEIC": lambda data, header, _factor: heic.read(data, header),
-    "OpenEXR": lambda data, _header, _factor: exr.read(data),
-    "JPEG 2000": lambda data, header, _factor: jpeg2000.read(data, header),
-    "JPEG XL": lambda data, header, _factor: jxl.read(data, header),
-    "Netpbm": lambda data, _header, _factor: netpbm.read(data),
-    "Radiance HDR": lambda data, _header, _factor: radiance.read(data),
-    "Sun raster": lambda data, _header, _factor: sun.read(data),
-    "DPX": lambda data, _header, _factor: dpx.read(data),
-    "ICO": lambda data, _header, _factor: ico.read(data),
     "Photoshop": _read_psd,
-    "TGA": lambda data, _header, _factor: tga.read(data),
 }

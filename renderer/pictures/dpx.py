@@ -58,7 +58,7 @@ def read_header(data: bytes) -> Header:
     return Header("DPX", f"{info.bits}-bit {words}{colour}", info.size, info.orientation)
 
 
-def read(data: bytes) -> npt.NDArray[Any]:
+def read(data: bytes, _header: Header | None = None) -> npt.NDArray[Any]:
     """Decode the samples in the orientation of the file.
 
     Returns:

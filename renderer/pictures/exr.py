@@ -113,7 +113,7 @@ def read_header(data: bytes) -> Header:
     return Header("OpenEXR", _kind(layer), Size(shown.width, shown.height), 1, None, coding)
 
 
-def read(data: bytes) -> npt.NDArray[Any]:
+def read(data: bytes, _header: Header | None = None) -> npt.NDArray[Any]:
     """Decode the layer that is shown.
 
     Returns:

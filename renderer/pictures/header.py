@@ -7,42 +7,31 @@ that have no decoder in the table of formats are refused here, by name.
 Formats with many kinds of samples are parsed by modules of their own; Pillow parses the others.
 """
 
+import importlib
 import io
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from PIL import Image, UnidentifiedImageError
 
 from renderer.errors import DecodeFailed, ImageTooLarge, StillreelError
 from renderer.geometry import Size
-from renderer.pictures import (
-    avif,
-    bmp,
-    dpx,
-    exr,
-    gif,
-    heic,
-    ico,
-    jpeg2000,
-    jxl,
-    netpbm,
-    png,
-    psd,
-    radiance,
-    sun,
-    tga,
-    tiff,
-)
 from renderer.pictures.exif import orientation_of
 from renderer.pictures.formats import Header, More, turned, unsupported
-from renderer.pictures.heic import refuse_sequence
 from renderer.pictures.recognise import recognise
 
 # We check our own limit below. Pillow's is a third of it, emits warnings, and can only be set for the whole process.
 Image.MAX_IMAGE_PIXELS = None
+
+READERS: Final = {
+    "PNG": "png", "TIFF": "tiff", "GIF": "gif", "BMP": "bmp", "AVIF": "avif", "HEIC": "heic", "OpenEXR": "exr",
+    "JPEG 2000": "jpeg2000", "JPEG XL": "jxl", "Netpbm": "netpbm", "Radiance HDR": "radiance", "Sun raster": "sun",
+    "DPX": "dpx", "ICO": "ico", "Photoshop": "psd", "TGA": "tga",
+}  # fmt: skip
+"""The modules that read formats; those of JPEG and WebP are this one and `decode`."""
 
 _PILLOW_NAMES: Final = {"WebP": "WEBP"}
 _FRAMES: Final = {  # ITU-T T.81, table B.1: SOFn
@@ -64,13 +53,23 @@ def read_header(data: bytes, max_pixels: int) -> Header:
         ImageTooLarge: there are more than `max_pixels` pixels.
     """
     name = recognise(data)
+    parse: Callable[[bytes], Header] = _PARSERS.get(name) or reader_of(name).read_header
     with parsing(name):
         if name == "WebP":
             check_pixels(_webp_canvas(data), max_pixels)
-        header = _PARSERS[name](data)
+        header = parse(data)
     check_pixels(header.size, max_pixels)
     _ = header.decoder  # refuses a kind that has no decoder
     return header
+
+
+def reader_of(name: str) -> Any:
+    """Return the module that reads a format: `read_header(data)` and `read(data, header)`.
+
+    It is imported when a file of that format first comes: most jobs have images of one format, and all modules together
+    take a twentieth of the time until the first still is read.
+    """
+    return importlib.import_module(f"{__package__}.{READERS[name]}")
 
 
 def check_pixels(size: Size, max_pixels: int) -> None:
@@ -157,17 +156,18 @@ def _webp(data: bytes) -> Header:
 
 def _gif(data: bytes) -> Header:
     with open_with_pillow(data, "GIF") as image:
-        return replace(_by_pillow(image, "GIF", gif.kind_of(data, image)), more=_more_frames(image))
+        return replace(_by_pillow(image, "GIF", reader_of("GIF").kind_of(data, image)), more=_more_frames(image))
 
 
 def _avif(data: bytes) -> Header:
     try:
         image = open_with_pillow(data, "AVIF")
     except UnidentifiedImageError:
-        refuse_sequence(data, "AVIF")
+        reader_of("HEIC").refuse_sequence(data, "AVIF")
         raise
     with image:
-        return replace(avif.read_header(data, image), more=_more_frames(image))
+        found: Header = reader_of("AVIF").read_header(data, image)
+        return replace(found, more=_more_frames(image))
 
 
 def _more_frames(image: Image.Image) -> More | None:
@@ -183,23 +183,4 @@ def _by_pillow(image: Image.Image, name: str, kind: str) -> Header:
     return Header(name, kind, size, orientation, image.info.get("icc_profile") or None)
 
 
-_PARSERS: Final[Mapping[str, Callable[[bytes], Header]]] = {
-    "JPEG": _jpeg,
-    "PNG": png.read_header,
-    "WebP": _webp,
-    "TIFF": tiff.read_header,
-    "GIF": _gif,
-    "BMP": bmp.read_header,
-    "AVIF": _avif,
-    "HEIC": heic.read_header,
-    "OpenEXR": exr.read_header,
-    "JPEG 2000": jpeg2000.read_header,
-    "JPEG XL": jxl.read_header,
-    "Netpbm": netpbm.read_header,
-    "Radiance HDR": radiance.read_header,
-    "Sun raster": sun.read_header,
-    "DPX": dpx.read_header,
-    "ICO": ico.read_header,
-    "Photoshop": psd.read_header,
-    "TGA": tga.read_header,
-}
+_PARSERS: Final[Mapping[str, Callable[[bytes], Header]]] = {"JPEG": _jpeg, "WebP": _webp, "GIF": _gif, "AVIF": _avif}

@@ -65,7 +65,7 @@ def read_header(data: bytes) -> Header:
     return Header("ICO", f"{dib.bits}-bit {'palette' if dib.bits <= 8 else 'RGB'}", dib.size)
 
 
-def read(data: bytes) -> npt.NDArray[Any] | None:
+def read(data: bytes, _header: Header | None = None) -> npt.NDArray[Any] | None:
     """Decode the largest picture.
 
     Returns:

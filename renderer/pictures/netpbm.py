@@ -64,7 +64,7 @@ def _end(found: _Map) -> int:
     return found.start + (found.width * found.channels * sample_bits + 7) // 8 * found.height
 
 
-def read(data: bytes) -> npt.NDArray[Any]:
+def read(data: bytes, _header: Header | None = None) -> npt.NDArray[Any]:
     """Decode the samples.
 
     Returns:

@@ -59,7 +59,7 @@ def read_header(data: bytes) -> Header:
     )
 
 
-def read(data: bytes) -> npt.NDArray[Any] | None:
+def read(data: bytes, _header: Header | None = None) -> npt.NDArray[Any] | None:
     """Decode the still picture.
 
     Returns:

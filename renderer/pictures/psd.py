@@ -58,7 +58,7 @@ def read_header(data: bytes) -> Header:
     return Header("Photoshop", f"{depth} {_MODES.get(found.mode, 'odd')}{alpha}", found.size, 1, found.profile)
 
 
-def read(data: bytes) -> npt.NDArray[Any] | tuple[Image.Image, npt.NDArray[Any] | None]:
+def read(data: bytes, _header: Header | None = None) -> npt.NDArray[Any] | tuple[Image.Image, npt.NDArray[Any] | None]:
     """Decode the flattened picture.
 
     Returns:

@@ -58,7 +58,7 @@ def read_header(data: bytes) -> Header:
     return Header("Radiance HDR", "", size, info.orientation, None, coding)
 
 
-def read(data: bytes) -> npt.NDArray[np.float32]:
+def read(data: bytes, _header: Header | None = None) -> npt.NDArray[np.float32]:
     """Decode the samples in the orientation of the file.
 
     Returns:

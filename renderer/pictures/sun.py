@@ -47,7 +47,7 @@ def read_header(data: bytes) -> Header:
     return Header("Sun raster", kind, info.size)
 
 
-def read(data: bytes) -> npt.NDArray[np.uint8]:
+def read(data: bytes, _header: Header | None = None) -> npt.NDArray[np.uint8]:
     """Decode the rows.
 
     Returns:

@@ -23,7 +23,7 @@ def read_header(data: bytes) -> Header:
     return Header("TGA", f"{coded}{info.bits}-bit {_COLOURS[info.colour]}", info.size)
 
 
-def read(data: bytes) -> npt.NDArray[np.uint8]:
+def read(data: bytes, _header: Header | None = None) -> npt.NDArray[np.uint8]:
     """Decode the rows.
 
     Returns:

@@ -40,9 +40,11 @@ import renderer.jobs.slots.rendering  # noqa: E402 - as above
 import renderer.mp4  # noqa: E402 - as above
 import renderer.pictures.kept  # noqa: E402 - as above
 from protocol.schema import Fault, Progress, ResultWarning  # noqa: E402 - as above
-from renderer.pictures import heic  # noqa: E402 - as above
+from renderer.pictures.header import READERS, reader_of  # noqa: E402 - as above
 
 for _model in (Progress, Fault, ResultWarning):
     _model.model_rebuild()  # as above
-heic.library()
+for _format in READERS:
+    reader_of(_format)  # as above
+reader_of("HEIC").library()
 renderer.pictures.kept.program()  # as above
