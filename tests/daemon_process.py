@@ -46,11 +46,12 @@ _LASTING = {
 
 
 def wait_until(is_so: Callable[[], object], what: str, deadline_s: float = 45) -> None:
-    """Poll until a condition holds; fail with its name if it never does."""
-    deadline = time.monotonic() + deadline_s
+    """Poll until a condition holds, less often after a while; fail with its name if it never does."""
+    started = time.monotonic()
     while not is_so():
-        assert time.monotonic() < deadline, f"not within {deadline_s:g} s: {what}"
-        time.sleep(0.01)
+        waited_s = time.monotonic() - started
+        assert waited_s < deadline_s, f"not within {deadline_s:g} s: {what}"
+        time.sleep(min(0.01 + waited_s / 20, 0.05))
 
 
 def picture(colour: tuple[int, int, int], width: int = 16, height: int = 12) -> bytes:
@@ -71,12 +72,20 @@ def request(*images: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 def marked(mark: str) -> list[psutil.Process]:
-    """Every process that lives and has this mark in its environment."""
+    """Every process that lives and has this mark in its environment.
+
+    /proc is read directly, which takes a fifth of psutil's time: tests look often while they wait.
+    """
+    entry = b"\0%s=%s\0" % (MARK.encode(), mark.encode())
     found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+    for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - paths would be most of the time
+        try:
+            with open(f"/proc/{name}/environ", "rb", buffering=0) as environment:  # noqa: PTH123 - as above
+                words = environment.read()  # nothing of a zombie
+            if entry in b"\0" + words:
+                found.append(psutil.Process(int(name)))
+        except (OSError, psutil.Error):  # it has ended, or is another user's
+            continue
     return found
 
 
