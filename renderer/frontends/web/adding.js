@@ -9,7 +9,7 @@ import { Refused, refusalOf } from "./api.js";
 import { announce, byId, fileSize, make, plural, sentence } from "./dom.js";
 import { hear } from "./hearing.js";
 import { look } from "./pictures.js";
-import { reel } from "./reel.js";
+import { FIRST_HOLD, reel } from "./reel.js";
 import { UNTOUCHED } from "./sound.js";
 import { here } from "./video.js";
 
@@ -185,6 +185,8 @@ async function restore() {
   });
   if (reel.sounds.length) reel.length = length;
   stills.forEach((still, at) => {
-    if (pictures[at]) measure(reel.add(still.name, pictures[at], still));
+    const isShared = !still.amount && reel.sounds.length > 0; // with a sound that is still there
+    const hold = still.amount || isShared ? {} : FIRST_HOLD;
+    if (pictures[at]) measure(reel.add(still.name, pictures[at], { ...still, ...hold }));
   });
 }

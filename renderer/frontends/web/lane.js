@@ -5,6 +5,7 @@ import { heardOf } from "./hearing.js";
 import { reel } from "./reel.js";
 import { described, endOf, faultsOf, FIELDS, inSeconds, isEndless, numbers, time } from "./sound.js";
 import { perSecond } from "./timeline.js";
+import { setUpTrim } from "./trim.js";
 import { told } from "./undo.js";
 import { drawWave } from "./wave.js";
 
@@ -34,6 +35,7 @@ const found = (key) => reel.sounds.find((sound) => sound.key === key);
 function lane(sound) {
   const { key, name } = sound;
   const wave = make("canvas", { class: "wave", role: "img" });
+  setUpTrim(wave, () => ({ sound: found(key), video_s: video_s() }));
   const facts = make("span", { class: "soft" });
   const fields = Object.fromEntries(Object.keys(FIELDS).map((each) => [each, field(sound, each)]));
   const loop = make("input", { type: "checkbox", onchange: () => reel.updateSound(key, { loop: loop.checked }) });

@@ -14,7 +14,7 @@ import { following, frameRate, holdSeconds, layOut } from "./timeline.js";
 
 const KEPT_SETTINGS = "stillreel.settings";
 const STEPS_KEPT = 50; // that can be undone
-const FIRST_HOLD = { amount: "24", unit: "frames" };
+export const FIRST_HOLD = { amount: "24", unit: "frames" };
 const SHARED = { amount: "", unit: "frames" };
 const FALLBACK_SIZE = { width: 1280, height: 720 }; // of the preview, while no still's size is known
 
@@ -123,6 +123,11 @@ class Reel extends EventTarget {
     if (!sound) return;
     Object.assign(sound, values);
     this.#tell("stills");
+  }
+
+  /** Remember how a sound is, which is about to be changed in many small steps. */
+  beginToChange(sound) {
+    this.#remember([sound]);
   }
 
   removeSound(key) {

@@ -107,6 +107,30 @@ def test_undo_brings_a_sound_back_and_keeps_what_was_added_since(page):
     assert names(page) == ["red.png", "green.png", "blue.png", "late.png"]
 
 
+def test_a_sound_is_moved_and_trimmed_by_its_lane(page):
+    three(page)
+    add_sounds(page, sound("tone.wav", 2))
+    wide = page.locator(".wave").bounding_box()["width"]
+
+    def drag(from_s: float, to_s: float) -> str:
+        box = page.locator(".wave").bounding_box()
+        page.mouse.move(box["x"] + from_s * wide / 3, box["y"] + 20)
+        page.mouse.down()
+        page.mouse.move(box["x"] + to_s * wide / 3, box["y"] + 20, steps=3)
+        page.mouse.up()
+        return str(page.locator(".sound-item summary .soft").text_content())
+
+    assert drag(1, 1.5) == "2 s; begins at 0.5 s"
+    assert drag(0.505, 0.9) == "2 s; begins at 0.9 s, without its first 0.4 s"
+    assert drag(2.495, 2.2) == "2 s; begins at 0.9 s, without its first 0.4 s, for 1.3 s"
+    assert drag(1.5, 0.1) == "2 s; without its first 0.4 s, for 1.3 s"
+    page.locator("#undo-words", has_text="tone.wav moved.").wait_for()
+    page.locator("#undo").click()
+    page.locator("#undo").wait_for(state="hidden")
+    page.keyboard.press("Control+z")
+    assert page.locator(".sound-item summary .soft").text_content() == "2 s; begins at 0.9 s, without its first 0.4 s"
+
+
 def test_the_space_key_opens_the_fields_of_a_sound(page):
     three(page)
     add_sounds(page, sound("tone.wav", 1))
