@@ -2,6 +2,7 @@
 
 import os
 import time
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from renderer.jobs import outcome
 from renderer.jobs.job import Job, State
 from renderer.jobs.outcome import Places
 from renderer.jobs.slots.base import AttemptLost, RenderTask
-from renderer.work import RenderReport, VideoFacts
+from renderer.work import ImageFacts, ImageName, RenderReport, VideoFacts
 from tests.jobs.factories import FAULT, SETTINGS, left, make_job, make_places, make_work
 
 REPORT = RenderReport(VideoFacts(64, 48, 2, Fraction(24), Fraction(1, 12), 5), "libx264", None, None, {"total": 1.0})
@@ -47,6 +48,30 @@ def test_a_report_gives_the_video_its_name_and_ends_the_job(places: Places) -> N
     assert abs(after.finished_at - time.time()) < 10
     assert (job.output / "video.mp4").read_bytes() == b"video"
     assert left(places.outputs) == ["a/video.mp4"]
+
+
+def test_what_lies_beside_a_video_is_named_counted_and_removed_with_it(places: Places) -> None:
+    job = run(places, attempts=1)
+    task = tasked(job)
+    poster = ImageFacts(ImageName("poster", "png"), 64, 48, 7)
+    task.output.with_suffix(".poster.png").write_bytes(b"picture")
+    after = outcome.apply_ending(job, task, replace(REPORT, images=(poster,)), 3)
+    assert left(places.outputs) == ["a/video.mp4", "a/video.poster.png"]
+    assert (after.result.poster.url, after.video_bytes) == ((job.output / "video.poster.png").as_uri(), 5 + 7)
+    moved = outcome.relocated(after, places.outputs / "b")
+    assert moved.result.poster.url == (places.outputs / "b" / "video.poster.png").as_uri()
+    places.remove_video("a")
+    assert left(places.outputs) == []
+
+
+def test_a_picture_that_is_gone_fails_the_job_and_leaves_nothing(places: Places) -> None:
+    job = run(places, attempts=1)
+    task = tasked(job)
+    report = replace(REPORT, images=(ImageFacts(ImageName("poster", "png"), 64, 48, 7),))
+    after = outcome.apply_ending(job, task, report, 3)
+    assert (after.state, after.result) == (State.FAILED, None)
+    places.clean(after)
+    assert left(places.outputs) == []
 
 
 def test_every_attempt_writes_under_a_name_of_its_own(places: Places) -> None:

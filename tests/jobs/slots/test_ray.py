@@ -115,7 +115,7 @@ def test_jobs_are_taken_up_again_and_the_cluster_joined_again_after_the_driver_w
 
 
 def test_a_video_is_the_same_from_a_slot_here_and_from_one_on_a_node(joined: Joined, tmp_path: Path) -> None:
-    work = make_work(request(still((1, 2, 3), frames=40), still((200, 100, 0), frames=7)))
+    work = make_work(request(still((1, 2, 3), frames=40), still((200, 100, 0), frames=7), poster={"frame": 40}))
 
     async def make(slot: Slot, output: Path) -> None:
         await slot.prepare()
@@ -134,6 +134,8 @@ def test_a_video_is_the_same_from_a_slot_here_and_from_one_on_a_node(joined: Joi
     joined.call(make_there())
     here, there = [(tmp_path / name).read_bytes() for name in ("here.mp4", "there.mp4")]
     assert len(here) == len(there)
+    posters = [(tmp_path / name).read_bytes() for name in ("here.poster.jpg", "there.poster.jpg")]
+    assert posters[0] == posters[1]
     assert here[here.index(b"mdat") :] == there[there.index(b"mdat") :]  # before it is the time of day
 
 
