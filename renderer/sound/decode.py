@@ -45,6 +45,7 @@ _PIECE: Final = RATE
 _LAYOUTS: Final = (b"chan", b"chnl", b"SA3D", b"cmov")
 _ESCAPE: Final = 31  # ISO/IEC 14496-3, 1.6.2.1: an audio object type above 31 follows, as USAC's
 _FRAME: Final = 1 << 14
+_TAG: Final = b"ID3"  # comes between MP3 files that were joined, and is no damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def read_header(data: bytes, track: int, marks: Marks) -> SoundFile:
         UnsupportedSound: no decoder of the table reads it; the message names what was found.
         SoundDamaged: its header is damaged.
     """
-    row = recognise(data)
+    row, begins = recognise(data)
+    data = data[begins:]
     if row.demuxer.startswith("mov"):
         data = _without_layouts(data)
     with marks.decoding(track, "audio"), _parsing(row), _opened(data, row) as (container, stream):
@@ -170,7 +172,7 @@ class Reading:
             except av.EOFError:
                 return packet, [], False
             except av.FFmpegError:
-                return packet, [], True
+                return packet, [], bytes(packet)[: len(_TAG)] != _TAG
 
 
 class _Resampler:
@@ -275,7 +277,9 @@ def _opened(data: bytes, row: Container) -> "Iterator[tuple[InputContainer, Audi
         stream = next((each for each in sounds if each.disposition & Disposition.default), sounds[0])
         context = stream.codec_context
         if context is None or context.name not in row.codecs:
-            raise unsupported(f"a sound coded as {'something unknown' if context is None else context.name}")
+            raise unsupported(
+                f"a sound coded as {'something unknown' if context is None else context.codec.canonical_name}"
+            )
         if context.name == "aac" and (context.extradata or b"\0")[0] >> 3 == _ESCAPE:
             raise unsupported("a sound coded as xHE-AAC or another extension of AAC")
         context.thread_count = 1

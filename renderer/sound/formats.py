@@ -82,8 +82,8 @@ _NAMES_ELSEWHERE: Final[Mapping[str, re.Pattern[bytes]]] = {
 }
 
 
-def recognise(data: bytes) -> Container:
-    """Return the container of the table that the file seems to be.
+def recognise(data: bytes) -> tuple[Container, int]:
+    """Return the container of the table that the file seems to be, and where it begins behind tags.
 
     Raises:
         UnsupportedSound: it is not in the table; the message names what was found if that is known.
@@ -91,9 +91,9 @@ def recognise(data: bytes) -> Container:
     at = _after_tags(data)
     for row in CONTAINERS:
         if row.magic.match(data, at):
-            return row
+            return row, at
     if at:  # some programs fill up a tag without counting that; libav looks for the first frame
-        return _MP3
+        return _MP3, 0
     raise unsupported(_found(data))
 
 

@@ -127,7 +127,7 @@ class Page:
         """
         beginning = b"".join([chunk async for chunk in chunks(request, _BEGINNING_BYTES)])
         try:
-            name = recognise_sound(beginning).name if kind == "audio" else recognise(beginning)
+            name = recognise_sound(beginning)[0].name if kind == "audio" else recognise(beginning)
             found = Recognised(format=name)
         except (UnsupportedFormat, UnsupportedSound) as refused:
             found = Recognised(message=refused.message)
