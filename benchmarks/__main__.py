@@ -27,6 +27,7 @@ from benchmarks.tables import (
     startup_table,
     throughput_table,
     work_table,
+    workers_table,
 )
 from benchmarks.workloads import WORKLOADS, Workload, find, uniform
 from protocol.schema import Preset
@@ -177,6 +178,22 @@ def throughput(
     """Time two workers of a daemon against `xargs -P2 ffmpeg`."""
     found = _throughput(workload, jobs, rounds)
     _save(Report(machine=this_machine(), throughput=found), "throughput", folder)
+
+
+@app.command()
+def workers(
+    workload: Annotated[str, typer.Argument(help="Name; see `list`.")] = "8x24-1080p",
+    jobs: Annotated[int, typer.Option(min=1, help="Jobs timed in each round.")] = 10,
+    rounds: Rounds = 3,
+    folder: Folder = RESULTS,
+) -> None:
+    """Time one worker and two, on one core and on two, beside as many ffmpegs (Linux, with taskset)."""
+    from benchmarks.workers import measure_workers  # noqa: PLC0415 - psutil comes with the bench extra
+
+    with err.status("") as status:
+        found = measure_workers(_find(workload), jobs, rounds, status.update)
+    out.print(workers_table(found))
+    _save(Report(machine=this_machine(), workers=found), "workers", folder)
 
 
 @app.command("readme")

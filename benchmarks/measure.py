@@ -55,7 +55,7 @@ def run(command: Sequence[str], *, daemon_pid: int | None = None, memory: Memory
         daemon_pid: a daemon that works for the command; its CPU, page faults and memory count too.
         memory: filled with what was seen; the times are then not fit for use.
     """
-    before = _spent(daemon_pid)
+    before = spent(daemon_pid)
     began = time.perf_counter()
     child = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace", start_new_session=True
@@ -69,7 +69,7 @@ def run(command: Sequence[str], *, daemon_pid: int | None = None, memory: Memory
             child.wait()
             raise
         wall_s = time.perf_counter() - began
-    cpu_s, faults = (after - earlier for after, earlier in zip(_spent(daemon_pid), before, strict=True))
+    cpu_s, faults = (after - earlier for after, earlier in zip(spent(daemon_pid), before, strict=True))
     return Finished(child.returncode, stdout, stderr, wall_s, cpu_s, int(faults))
 
 
@@ -100,7 +100,7 @@ def _tree(root: psutil.Process) -> list[psutil.Process]:
     return [root, *root.children(recursive=True)]
 
 
-def _spent(daemon_pid: int | None) -> tuple[float, int]:
+def spent(daemon_pid: int | None) -> tuple[float, int]:
     """Return the processor seconds and the page faults of all children that have ended, and of the daemon."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu_s, faults = usage.ru_utime + usage.ru_stime, usage.ru_minflt + usage.ru_majflt

@@ -229,6 +229,23 @@ class Throughput(_Model):
     daemon_times_accurate: Spread
 
 
+class Workers(_Model):
+    """Jobs per second of so many workers, and of as many ffmpegs at a time, that have so many cores.
+
+    Attributes:
+        two_times_this: the rate of two workers on two cores over this one, round by round; as of ffmpeg.
+    """
+
+    work: str
+    workers: int
+    cores: int
+    jobs_per_s: tuple[float, ...]
+    cpu_s_per_job: tuple[float, ...]
+    ffmpeg_jobs_per_s: tuple[float, ...]
+    two_times_this: Spread
+    two_times_this_ffmpeg: Spread
+
+
 class OnRay(_Model):
     """What jobs take through a Ray cluster on this machine, beside a daemon's own workers on the same cores.
 
@@ -359,6 +376,7 @@ class Report(_Model):
     overhead: tuple[Overhead, ...] = ()
     under_load: Load | None = None
     throughput: Throughput | None = None
+    workers: tuple[Workers, ...] = ()
     codings: tuple[Coding, ...] = ()
     on_ray: OnRay | None = None
     fed: tuple[Fed, ...] = ()

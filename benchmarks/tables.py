@@ -20,6 +20,7 @@ from benchmarks.results import (
     Spread,
     Startup,
     Throughput,
+    Workers,
     WorkResult,
 )
 
@@ -150,6 +151,16 @@ def throughput_table(found: Throughput) -> Table:
         ("the same, accurate", found.accurate_jobs_per_s, found.daemon_times_accurate),
     ):
         table.add_row(name, f"{_median(rates)} jobs/s", f"{ratio.median:.2f} ({ratio.least:.2f} to {ratio.most:.2f})")
+    return table
+
+
+def workers_table(found: Sequence[Workers]) -> Table:
+    """Return what one worker and two make, and what two on two cores make of that."""
+    table = Table("workers", "cores", "jobs/s", "processor time a job", "two make", "ffmpegs", "two make", box=None)
+    for row in found:
+        ours = f"{_median(row.jobs_per_s)}", f"{_median(row.cpu_s_per_job)} s", f"× {row.two_times_this.median:.2f}"
+        theirs = f"{_median(row.ffmpeg_jobs_per_s)}", f"× {row.two_times_this_ffmpeg.median:.2f}"
+        table.add_row(str(row.workers), str(row.cores), *ours, *theirs)
     return table
 
 

@@ -37,7 +37,7 @@ def measure_throughput(
                 say(f"{work.name}: jobs per second, " + (f"round {number} of {rounds}" if number else "warm-up"))
                 ours.append(jobs_per_s(daemon, work.request(), jobs if number else _WORKERS))
                 for rates, command in zip((theirs, accurate), commands, strict=True):
-                    rates.append(_xargs(command, jobs if number else _WORKERS))
+                    rates.append(xargs(command, jobs if number else _WORKERS, _WORKERS))
     return Throughput(
         work=work.name,
         workers=_WORKERS,
@@ -50,11 +50,11 @@ def measure_throughput(
     )
 
 
-def _xargs(command: Sequence[str], jobs: int) -> float:
-    """Run the command `jobs` times, two at a time, each into a file of its own; return jobs per second."""
+def xargs(command: Sequence[str], jobs: int, at_once: int) -> float:
+    """Run the command `jobs` times, so many at a time, each into a file of its own; return jobs per second."""
     *before, output = command
     numbered = shlex.join(before) + f" {shlex.quote(output)}.{{}}.mp4"
     numbers = "\n".join(str(number) for number in range(jobs))
     began = time.perf_counter()
-    subprocess.run(["xargs", f"-P{_WORKERS}", "-I{}", "sh", "-c", numbered], input=numbers, text=True, check=True)
+    subprocess.run(["xargs", f"-P{at_once}", "-I{}", "sh", "-c", numbered], input=numbers, text=True, check=True)
     return round(jobs / (time.perf_counter() - began), 3)

@@ -90,6 +90,7 @@ _GAUGES_S = 1.0
 _ORPHANS_S = 10.0
 _FRESH_S = 3600.0  # systemd-tmpfiles waits for ten days in /tmp, others for one
 _HTTP_CLOSE_S = 8.0
+_NO_NODE: Final = "no machine that renders for this daemon has a GPU's encoder now"
 Part = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -174,13 +175,14 @@ class _Daemon:
             metrics=metrics,
             tries_holds=True,
         )
+        gpus = self._gpus if "local" in settings.engine.slots else NvencFindings(reason=_NO_NODE)
         callees = Guard(settings.webhooks.allow_networks, setting="webhooks.allow_networks")
         intake = Intake(
             settings.limits,
             settings.fetch,
             engine,
             self._places.attachments,
-            self._gpus,
+            gpus,
             callees=callees,
             outputs=settings.outputs.allow_objects,
         )

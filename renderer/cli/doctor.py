@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import av
@@ -155,15 +155,25 @@ def _cluster(settings: Settings) -> list[Finding]:
 
     if all(word == "local" for word in settings.engine.slots):
         return []
+    is_needed = "local" not in settings.engine.slots
     try:
-        nodes = asyncio.run(look())
+        return _nodes(asyncio.run(look()), is_needed=is_needed)
     except ConfigError as error:
-        return [Finding("ray", False, str(error), is_needed="local" not in settings.engine.slots)]
-    in_all = f"{_counted(len(nodes), 'node')} with {_counted(sum(node.slots for node in nodes), 'slot')} in all"
+        return [Finding("ray", False, str(error), is_needed)]
+
+
+def _nodes(nodes: Sequence[Node], *, is_needed: bool) -> list[Finding]:
+    usable = [node for node in nodes if not node.refusal]
+    in_all = f"{_counted(len(usable), 'node')} with {_counted(sum(node.slots for node in usable), 'slot')} in all"
     return [
-        Finding("ray", True, in_all if nodes else "the cluster has no node with slots yet"),
+        Finding("ray", bool(usable), in_all if usable else "the cluster has no node with slots yet", is_needed),
         *(
-            Finding(f"node {node.name}", True, f"{_counted(node.slots, 'slot')}, {node.encoder}")
+            Finding(
+                f"node {node.name}",
+                not node.refusal,
+                node.refusal or f"{_counted(node.slots, 'slot')}, {node.encoder}",
+                is_needed=False,
+            )
             for node in sorted(nodes, key=lambda node: node.name)
         ),
     ]

@@ -201,6 +201,9 @@ def show_health(seen: "Health", *, as_json: bool) -> None:
         _show_json(seen)
     elif seen.ready:
         work = f"{seen.jobs_running} of {seen.workers} workers render, {seen.jobs_queued} jobs wait"
+        if not seen.workers:
+            click.echo(f"ready: no machine offers slots now, so {seen.jobs_queued} jobs wait")
+            return
         is_spread = any(each.node for each in seen.slots)
         places = [
             f"{each.busy} of {each.slots} {f'on {each.node}' if each.node else 'here'} ({each.encoder})"

@@ -81,7 +81,7 @@ class Intake:
 
         Args:
             directory: gets one directory per job that brings files.
-            gpus: the findings about the machine; None: the worker refuses.
+            gpus: the findings about the machine, for where no node has a GPU's encoder; None: the worker refuses.
             callees: judges which addresses webhooks may name.
             outputs: prefixes that videos may be put below, as objects.
         """
@@ -114,7 +114,8 @@ class Intake:
             CapacityError: it cannot be taken now.
         """
         try:
-            refuse_missing_gpu(request, self._gpus)
+            if not self._engine.has_node_with("nvenc"):  # whose own worker knows what it can take
+                refuse_missing_gpu(request, self._gpus)
             layouts = _layouts(request, attachments)
             job_id = door.job_id or own_id(door.owner, request.request_id or uuid.uuid4().hex)
             digest = await asyncio.to_thread(_digest, request, attachments)

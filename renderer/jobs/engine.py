@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from protocol.schema import Fault, Health, JobsQuery, JobStatus, Progress
@@ -226,8 +227,9 @@ class Engine:
 
     async def _serve(self, slot: Slot) -> None:
         """Give one slot job after job."""
+        take = partial(self._waiting.take, has_nvenc=self._takes_nvenc(slot))
         while True:
-            job = self._store.live(await ready_until(slot, self._waiting.take))
+            job = self._store.live(await ready_until(slot, take))
             if job is None or job.state is not State.QUEUED:
                 continue
             try:
@@ -244,6 +246,17 @@ class Engine:
                 del self._running[job.id]
                 self._verdicts.pop(job.id, None)
                 self._ended.set()
+
+    def _takes_nvenc(self, slot: Slot) -> bool:
+        """Say whether a slot takes jobs that demand a GPU's encoder; one that is alone does, and they fail in words."""
+        if slot.encoder is not None:
+            return slot.encoder == "nvenc"
+        gpus = self.render_settings.gpus
+        return not self._roster.has_nodes or bool(gpus and (gpus.candidates or gpus.refused))
+
+    def has_node_with(self, encoder: str) -> bool:
+        """Say whether another machine that is there now has this encoder."""
+        return any(each.node and each.encoder == encoder for each in self._roster.by_node())
 
     async def _attempt(self, slot: Slot, job: Job) -> None:
         """Run a job once, and see to it that what became of it is stored."""

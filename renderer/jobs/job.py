@@ -116,6 +116,7 @@ class Submission:
             files=self.files,
             sync_mode=request.sync_mode,
             start_by=now + request.start_timeout if request.start_timeout else None,
+            needs_nvenc=request.encoder == "nvenc",
         )
 
 
@@ -133,6 +134,7 @@ class Job:
         files: directory of its attachments, removed when it ends.
         sync_mode: its video goes with the answer.
         start_by: Unix time after which it is not begun any more.
+        needs_nvenc: its request demands a GPU's encoder.
         attempts: how often it was given to a worker, not counting attempts that the end of a daemon cut short.
         interruptions: how often a daemon died while the job ran.
         setback: why the last attempt was lost; None if none was.
@@ -151,6 +153,7 @@ class Job:
     files: Path | None = None
     sync_mode: bool = False
     start_by: float | None = None
+    needs_nvenc: bool = False
     state: State = State.QUEUED
     attempts: int = 0
     interruptions: int = 0

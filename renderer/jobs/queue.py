@@ -1,19 +1,21 @@
 """The jobs that wait, and the order in which they are begun: normal before low, and clients in turn.
 
 Within a priority each client has a line of its own, first come first served, and the lines take turns; one client with
-a thousand jobs delays another's first by one job, not by a thousand.
+a thousand jobs delays another's first by one job, not by a thousand. A job that demands a GPU's encoder stays in its
+line, and lets others pass, until a place that has one asks.
 """
 
 import asyncio
+import contextlib
 from bisect import bisect_left, insort
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import ParamSpec
 
 from renderer.jobs.job import Job
 
 _PRIORITIES = ("normal", "low")
-_Place = tuple[int, str]  # order of arrival and id
+_Place = tuple[int, str, bool]  # order of arrival, id, and whether it demands a GPU's encoder
 P = ParamSpec("P")
 
 
@@ -32,22 +34,32 @@ class FairQueue:
 
     def push(self, job: Job) -> None:
         """Let a job wait; a job that comes back takes the place that its arrival gives it."""
-        insort(self._lanes[job.priority].setdefault(job.client, []), (job.number, job.id))
+        insort(self._lanes[job.priority].setdefault(job.client, []), _place(job))
 
-    def take(self) -> str:
-        """Remove and return the id of the job whose turn it is.
+    def take(self, *, has_nvenc: bool = True) -> str:
+        """Remove and return the id of the job whose turn it is; raises as `take_place` does."""
+        return self.take_place(has_nvenc=has_nvenc)[1]
+
+    def take_place(self, *, has_nvenc: bool) -> _Place:
+        """Remove and return the place of the job whose turn it is.
+
+        Args:
+            has_nvenc: whether jobs that demand a GPU's encoder can be taken.
 
         Raises:
-            IndexError: nothing waits.
+            IndexError: nothing waits that can be taken.
         """
         for lane in self._lanes.values():
-            if lane:
-                client, line = next(iter(lane.items()))
-                _, job_id = line.pop(0)
-                lane.move_to_end(client)
-                if not line:
-                    del lane[client]
-                return job_id
+            for client, line in lane.items():
+                depth = next(
+                    (depth for depth, (*_, is_demanding) in enumerate(line) if has_nvenc or not is_demanding), None
+                )
+                if depth is not None:
+                    place = line.pop(depth)
+                    lane.move_to_end(client)
+                    if not line:
+                        del lane[client]
+                    return place
         raise IndexError("nothing waits")
 
     def discard(self, job: Job) -> None:
@@ -76,9 +88,13 @@ class FairQueue:
         return before
 
 
+def _place(job: Job) -> _Place:
+    return job.number, job.id, job.needs_nvenc
+
+
 def _depth(line: list[_Place], job: Job) -> int | None:
     """Return how many places stand before a job's in a line, which is sorted; None if the job is not in it."""
-    place = (job.number, job.id)
+    place = _place(job)
     depth = bisect_left(line, place)
     return depth if line[depth : depth + 1] == [place] else None
 
@@ -92,40 +108,49 @@ class WaitingJobs:
 
     def __init__(self) -> None:
         self._queue = FairQueue()
-        self._takers = deque[asyncio.Future[None]]()  # those who wait; a job wakes one of them
+        # Those who wait, the longest first, and whether they can take what demands a GPU's encoder; a job wakes one.
+        self._takers: dict[asyncio.Future[None], bool] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.is_closed = False
 
     def push(self, job: Job) -> None:
         """Let a job wait for its turn."""
         self._queue.push(job)
-        self._wake_one()
+        if woken := next((each for each, has_nvenc in self._takers.items() if has_nvenc or not job.needs_nvenc), None):
+            self._wake(woken)
 
     def push_later(self, job: Job, delay_s: float) -> None:
         """Let a job wait for a while before it waits for its turn."""
         self.call_later(job.id, delay_s, self.push, job)
 
-    async def take(self) -> str:
-        """Remove and return the id of the job whose turn it is, once there is one; its timer goes as well."""
-        while self.is_closed or not len(self._queue):
+    async def take(self, *, has_nvenc: bool = True) -> str:
+        """Remove and return the id of the job whose turn it is, once there is one; its timer goes as well.
+
+        Args:
+            has_nvenc: whether jobs that demand a GPU's encoder can be taken.
+        """
+        while True:
+            if not self.is_closed:
+                with contextlib.suppress(IndexError):
+                    _, job_id, is_demanding = self._queue.take_place(has_nvenc=has_nvenc)
+                    if is_demanding and self._takers:  # it may have been woken by a job that any other can take
+                        self._wake(next(iter(self._takers)))
+                    self._cancel_timer(job_id)
+                    return job_id
             woken = asyncio.get_running_loop().create_future()
-            self._takers.append(woken)
+            self._takers[woken] = has_nvenc
             try:
                 await woken
             except asyncio.CancelledError:
-                if woken.done() and not woken.cancelled():  # the job that came is another's then
-                    self._wake_one()
+                if self._takers.pop(woken, None) is None:  # the job that woke it is for another
+                    for other in list(self._takers):
+                        self._wake(other)
                 raise
-        job_id = self._queue.take()
-        self._cancel_timer(job_id)
-        return job_id
 
-    def _wake_one(self) -> None:
-        while self._takers:
-            woken = self._takers.popleft()
-            if not woken.done():
-                woken.set_result(None)
-                return
+    def _wake(self, taker: "asyncio.Future[None]") -> None:
+        del self._takers[taker]
+        if not taker.done():
+            taker.set_result(None)
 
     def discard(self, job: Job) -> None:
         """Remove a job, wherever it waits."""

@@ -31,6 +31,11 @@ class Roster:
         self._joined: set[Slot] = set()
 
     @property
+    def has_nodes(self) -> bool:
+        """Whether other machines may offer slots."""
+        return self._elsewhere is not None
+
+    @property
     def count(self) -> int:
         """How many jobs may run at once."""
         return self._count_here + len(self._joined)

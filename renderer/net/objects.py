@@ -53,6 +53,10 @@ _NOT_NOW: Final = {408, 429, 500, 502, 503, 504}  # RFC 9110, 15; RFC 6585, 4
 _TAKEN: Final = (
     "an object named {} exists already and has another content; name another one for the video, or remove it"
 )
+_UNLISTED: Final = (
+    "an object below it has a name with an empty part, '.', '..' or a control character, with which nothing can be "
+    "listed; rename that object, or name a prefix without it"
+)
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 15.0
 
 
@@ -299,10 +303,17 @@ def _not_put(words: str, may_work_later: bool) -> BackendError | InvalidRequest:
 @contextlib.contextmanager
 def _in_our_words(make: Make) -> Iterator[None]:
     """Turn what obstore raises into our errors, without its text."""
-    from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError  # noqa: PLC0415 - as above
+    from obstore.exceptions import (  # noqa: PLC0415 - as above
+        BaseError,
+        InvalidPathError,
+        PermissionDeniedError,
+        UnauthenticatedError,
+    )
 
     try:
         yield
+    except InvalidPathError:
+        raise make(_UNLISTED, False) from None
     except FileNotFoundError as error:
         is_bucket = _NO_BUCKET.search(str(error))
         raise make("there is no such bucket" if is_bucket else "there is no such object", False) from None

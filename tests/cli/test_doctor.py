@@ -1,11 +1,14 @@
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from renderer.cli.doctor import Finding, examine
+from renderer.cli.doctor import Finding, _nodes, examine
 from renderer.config import EncodeSettings, Settings
 from renderer.jobs.slots import confinement
+from renderer.jobs.slots.remote import Node
+from renderer.version import VERSION
 
 
 def by_name(settings: Settings) -> dict[str, Finding]:
@@ -63,3 +66,15 @@ def test_an_ffmpeg_that_fails_is_found_out(tmp_path: Path) -> None:
     findings = by_name(Settings(encode=EncodeSettings(ffmpeg=str(broken))))
     assert not findings["ffmpeg"].works
     assert not findings["libx264"].works
+
+
+def test_nodes_of_a_cluster_are_listed_and_those_that_get_no_jobs_say_why() -> None:
+    ours = Node("1", "alpha", "nvenc", 3, VERSION)
+    other, unlabelled = replace(ours, name="beta", version="0.0.1"), replace(ours, name="gamma", version="")
+    cluster, alpha, beta, gamma = _nodes([ours, other, unlabelled], is_needed=True)
+    assert (cluster.works, cluster.found) == (True, "1 node with 3 slots in all")
+    assert (alpha.works, alpha.found) == (True, "3 slots, nvenc")
+    assert (beta.works, beta.found.rpartition(", ")[2]) == (False, "found stillreel 0.0.1")
+    assert (gamma.works, gamma.found.rpartition(", ")[2]) == (False, "found no stillreel-version among its labels")
+    [cluster] = _nodes([], is_needed=True)
+    assert (cluster.works, cluster.found) == (False, "the cluster has no node with slots yet")

@@ -20,7 +20,7 @@ from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, State, Submission
 from renderer.jobs.outcome import Places
 from renderer.jobs.schema import COLUMNS, read_job
-from renderer.jobs.slots.base import OpenSlot
+from renderer.jobs.slots.base import Elsewhere, OpenSlot
 from renderer.jobs.slots.local import local_slots
 from renderer.jobs.store import JobStore
 from renderer.work import RenderJob
@@ -138,6 +138,7 @@ async def running(
     render: RenderSettings = SETTINGS,
     is_idle: bool = False,
     open_slot: OpenSlot | None = None,
+    elsewhere: Elsewhere | None = None,
     **settings: Any,
 ) -> AsyncIterator[Running]:
     """Lend an engine over a data directory, as the daemon would begin it; what is not handed back is lost.
@@ -145,6 +146,7 @@ async def running(
     Args:
         is_idle: it takes jobs in and runs none.
         open_slot: where jobs run, if not in worker processes.
+        elsewhere: other machines where they run as well.
     """
     with tempfile.TemporaryDirectory(prefix="sr-") as scratch:
         places = make_places(directory, Path(scratch))
@@ -152,8 +154,8 @@ async def running(
         usual = {"workers": 1, "retry_pause_s": 0.05, "min_free_bytes": 0}
         engine_settings = EngineSettings(**usual | settings)
         opened = open_slot or local_slots(engine_settings, places.reach(render))
-        engine = Engine(engine_settings, render, store, places, opened)
-        intake = Intake(RequestLimits(), render.fetch, engine, places.attachments)
+        engine = Engine(engine_settings, render, store, places, opened, elsewhere=elsewhere)
+        intake = Intake(RequestLimits(), render.fetch, engine, places.attachments, render.gpus)
         engine.recover()
         task = asyncio.create_task(asyncio.Event().wait() if is_idle else engine.run())
         try:

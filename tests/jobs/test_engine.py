@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
@@ -14,10 +15,20 @@ import psutil
 import pytest
 
 from protocol.schema import JobsQuery
-from renderer.errors import JobNotFound, QueueFull, RequestIdConflict, ShuttingDown, StorageFull, StoreFailed
+from renderer.errors import (
+    JobNotFound,
+    NotSupported,
+    QueueFull,
+    RequestIdConflict,
+    ShuttingDown,
+    StorageFull,
+    StoreFailed,
+)
 from renderer.jobs.job import State
+from renderer.jobs.slots.base import Gone, Slot
+from renderer.work import NvencFindings
 from tests.daemon_process import Gate, request, still
-from tests.jobs.factories import Running, fill, left, running
+from tests.jobs.factories import SETTINGS, Running, fill, left, running
 from tests.jobs.fake_slot import LATE, FakeSlot
 
 BROKEN = {"url": "data:,nonsense"}
@@ -1012,5 +1023,83 @@ def test_the_engine_runs_jobs_wherever_its_slots_are(tmp_path: Path) -> None:
             lost = await at.finished("lost")
             assert (lost.state, lost.attempts, lost.setback) == (State.DONE, 2, "its place is gone")
             assert (tmp_path / "outputs" / "lost" / "video.mp4").read_bytes() == b"a video"
+
+    asyncio.run(scenario())
+
+
+class GpuSlot(FakeSlot):
+    """A slot on another machine, which has a GPU's encoder."""
+
+    node, encoder = "beta", "nvenc"
+    has_left = is_closed = False
+
+    async def prepare(self) -> None:
+        if self.has_left:
+            raise Gone
+
+    def leave(self) -> None:
+        self.has_left = True
+        self.lose()
+
+    def close(self) -> None:
+        super().close()
+        self.is_closed = True
+
+
+class Machines:
+    """Other machines that come and go as a test wants it."""
+
+    def __init__(self) -> None:
+        self.is_there = asyncio.Event()
+
+    async def run(self, progress_address: str, join: Callable[[Slot], None], leave: Callable[[Slot], None]) -> None:
+        self.join = lambda: self._joined(GpuSlot(progress_address), join)
+        self.leave = lambda: (leave(self.slot), self.slot.leave())
+        self.is_there.set()
+        await asyncio.Event().wait()
+
+    def _joined(self, slot: GpuSlot, join: Callable[[Slot], None]) -> None:
+        self.slot = slot
+        join(slot)
+
+
+def test_a_job_that_demands_a_gpu_waits_for_a_machine_that_has_one_and_others_do_not(tmp_path: Path) -> None:
+    here: list[FakeSlot] = []
+
+    def open_slot(progress_address: str) -> FakeSlot:
+        here.append(FakeSlot(progress_address))
+        return here[-1]
+
+    async def scenario() -> None:
+        machines, wanted = Machines(), request(encoder="nvenc")
+        render = SETTINGS.model_copy(update={"gpus": NvencFindings(reason="there is no driver")})
+        async with running(tmp_path, render=render, open_slot=open_slot, elsewhere=machines) as at:
+            await machines.is_there.wait()
+            with pytest.raises(NotSupported, match="encoder: there is no driver"):
+                await at.accept(wanted)
+            machines.join()
+            accepted = await at.accept(wanted)
+            assert (await at.finished(accepted.id)).state is State.DONE
+            assert machines.slot.begun == [accepted.id]
+            machines.leave()
+            await at.when(lambda: machines.slot.is_closed, "it is served no more")
+            at.submit("patient", wanted)
+            at.submit("next")
+            assert (await at.finished("next")).state is State.DONE
+            assert at.state("patient") is State.QUEUED
+            machines.join()
+            assert (await at.finished("patient")).state is State.DONE
+            assert (machines.slot.begun, [slot.begun for slot in here]) == (["patient"], [["next"]])
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_demands_a_gpu_is_tried_where_there_are_no_other_machines(tmp_path: Path) -> None:
+    """It was accepted when there was a GPU, and its worker says why there is none now."""
+
+    async def scenario() -> None:
+        async with running(tmp_path, open_slot=FakeSlot) as at:
+            at.submit("a", request(encoder="nvenc"))
+            assert (await at.finished("a")).attempts == 1
 
     asyncio.run(scenario())

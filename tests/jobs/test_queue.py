@@ -100,6 +100,46 @@ def test_the_number_ahead_is_how_many_are_taken_before(seed: int) -> None:
     assert len(foretold) == len(waiting)
 
 
+def demanding(job_id: str, number: int, client: str = "c"):
+    return make_job(job_id, number, client=client, needs_nvenc=True)
+
+
+def test_a_job_that_demands_a_gpu_lets_others_pass_where_there_is_none_and_keeps_its_turn() -> None:
+    queue = filled(demanding("gpu", 1), make_job("any", 2, client="c"), make_job("other", 3, client="d"))
+    assert [queue.take(has_nvenc=False) for _ in range(2)] == ["any", "other"]
+    with pytest.raises(IndexError, match="nothing waits"):
+        queue.take(has_nvenc=False)
+    queue.push(make_job("late", 4, client="c"))
+    assert (queue.ahead(demanding("gpu", 1)), queue.take(), queue.take()) == (0, "gpu", "late")
+
+
+def test_a_job_that_demands_a_gpu_wakes_a_place_that_has_one() -> None:
+    async def play() -> None:
+        waiting = WaitingJobs()
+        without, having = (asyncio.create_task(waiting.take(has_nvenc=has_nvenc)) for has_nvenc in (False, True))
+        await settled()
+        waiting.push(demanding("gpu", 1))
+        assert await having == "gpu"
+        assert not without.done()
+        waiting.push(make_job("any", 2))
+        assert await without == "any"
+
+    asyncio.run(play())
+
+
+def test_a_job_that_woke_a_place_which_takes_another_is_taken_by_the_next() -> None:
+    async def play() -> None:
+        waiting = WaitingJobs()
+        having, without = (asyncio.create_task(waiting.take(has_nvenc=has_nvenc)) for has_nvenc in (True, False))
+        await settled()
+        waiting.push(make_job("any", 1, priority="low"))
+        waiting.push(demanding("gpu", 2))
+        await settled()
+        assert (having.result(), without.result()) == ("gpu", "any")
+
+    asyncio.run(play())
+
+
 class Counted(Coroutine[Any, Any, str]):
     """A coroutine that counts how often it goes on."""
 

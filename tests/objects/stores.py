@@ -23,8 +23,8 @@ _READY = re.compile(r"Running on http://127\.0\.0\.1:(\d+)")
 class Moto:
     """A server of S3 that keeps its objects in memory."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    def __init__(self, port: int = 0) -> None:
+        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
         self._child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         assert self._child.stderr is not None
         found = next(filter(None, map(_READY.search, self._child.stderr)), None)

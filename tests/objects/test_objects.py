@@ -1,6 +1,7 @@
 """One object read, listed, put and signed for, at a real server; and what is said where a server fails."""
 
 import hashlib
+import http.client
 import ssl
 import time
 import urllib.request
@@ -18,7 +19,7 @@ from renderer.jobs.slots.reach import Reach
 from renderer.net import objects
 from renderer.net.objects import Access, access_for, check_output
 from renderer.pictures.fetch import Fetcher
-from tests.objects.stores import KEY, SECRET, Bucket, Scripted, answering
+from tests.objects.stores import KEY, SECRET, Bucket, Moto, Scripted, answering
 
 ONCE = Access(timeout_s=60, attempts=1)
 TWICE = Access(timeout_s=60, attempts=2)
@@ -131,6 +132,17 @@ def test_names_are_listed_from_the_prefix_on(bucket: Bucket) -> None:
 
 
 # Putting.
+
+
+@pytest.mark.parametrize("name", ["a//b.json", "../b.json", "./b.json", "a%09b.json"])
+def test_a_name_that_hinders_the_listing_is_described(bucket: Bucket, moto: Moto, name: str) -> None:
+    bucket.put("in/a.json", b"{}")
+    put = http.client.HTTPConnection("127.0.0.1", moto.port)  # which sends the name as it is
+    put.request("PUT", f"/{bucket.name}/in/{name}", b"{}")
+    put.getresponse().read()
+    put.close()
+    with pytest.raises(FetchFailed, match=r"a name with an empty part, '\.', '\.\.' or a control character"):
+        list(objects.names_below(parse_prefix(f"{bucket.url}/in"), Access()))
 
 
 def test_a_put_object_tells_its_type_and_its_checksum(bucket: Bucket, tmp_path: Path) -> None:

@@ -28,7 +28,6 @@ from renderer.jobs.slots.base import AttemptLost, Ending, Gone, RenderTask, Slot
 from renderer.jobs.slots.progress import ProgressSender
 from renderer.jobs.slots.remote import Alive, News, Node, Nodes, Order, Peer, Refused, Said, Stop, Terms
 from renderer.processes import Child
-from renderer.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +93,9 @@ class RayCluster:
         except EOFError:
             first = Refused(f"the process that was to join the cluster at {self.address} ended: {self._last_words()}")
         if isinstance(first, Nodes):
-            wrong = [node for node in first.nodes if node.version != VERSION]
-            if wrong and len(wrong) == len(first.nodes):
-                first = Refused(_other_version(wrong[0]))
+            refusals = [node.refusal for node in first.nodes if node.refusal]
+            if refusals and len(refusals) == len(first.nodes):
+                first = Refused(refusals[0])
         if isinstance(first, Refused):
             await self.leave()
             raise ConfigError(f"engine.slots: {first.words}")
@@ -210,10 +209,10 @@ def _with_token() -> dict[str, str]:
 
 def _usable(nodes: tuple[Node, ...], known: tuple[Node, ...]) -> tuple[Node, ...]:
     """Return the nodes that run this version; the log tells which came and went."""
-    usable = tuple(node for node in nodes if node.version == VERSION)
+    usable = tuple(node for node in nodes if not node.refusal)
     for node in nodes:
-        if node not in usable:
-            log.warning("%s; it gets no jobs", _other_version(node), extra={"action": "node_refused"})
+        if node.refusal:
+            log.warning("%s; it gets no jobs", node.refusal, extra={"action": "node_refused"})
         elif node not in known:
             words = "the node %s joins with %d slots, encoder %s"
             extra = {"action": "node_joined", "node": node.name}
@@ -222,11 +221,6 @@ def _usable(nodes: tuple[Node, ...], known: tuple[Node, ...]) -> tuple[Node, ...
         if node not in usable:
             log.warning("the node %s has left", node.name, extra={"action": "node_left", "node": node.name})
     return usable
-
-
-def _other_version(node: Node) -> str:
-    found = f"stillreel {node.version}" if node.version else "no stillreel-version among its labels"
-    return f"expected stillreel {VERSION} on the node {node.name}, found {found}"
 
 
 class _Attempt:

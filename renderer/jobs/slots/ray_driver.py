@@ -33,6 +33,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from renderer.jobs.slots import ray_task
 from renderer.jobs.slots.base import AttemptLost
 from renderer.jobs.slots.remote import RESOURCES, VERSION_LABEL, Node, Nodes, Order, Peer, Refused, Said, Stop
+from renderer.observe.redaction import without_directories
 from renderer.processes import answer
 
 _NODE_LOST: Final = (NodeDiedError, TaskUnschedulableError)
@@ -41,6 +42,7 @@ _FORCE_S: Final = 5.0  # that an attempt gets to stop before its process is kill
 _SETTLE_S: Final = 1.0  # what a dead process of Ray has begun is killed by its lifelines, one after the other
 _REACH_S: Final = 5.0
 _STRANGER_S: Final = 30.0
+_MOST_WORDS: Final = 300
 
 _STRANGER: Final = "import sys; from renderer.jobs.slots.ray_driver import stranger; sys.exit(stranger(sys.argv[1]))"
 _REFUSED: Final = 3  # the exit code of a stranger who was not let in
@@ -206,8 +208,9 @@ def _lost(error: Exception, node: str) -> AttemptLost:
         return AttemptLost(f"the node {node} ran out of memory, and Ray has ended it")
     if isinstance(error, WorkerCrashedError):
         return AttemptLost(f"the process that ran it on the node {node} died")
-    words = " ".join(str(error).split())[-300:] if isinstance(error, RayTaskError) else type(error).__name__
-    return AttemptLost(f"the node {node} could not run it: {words}")
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    words = without_directories(" ".join(str(cause).split()))[:_MOST_WORDS]  # a client may read them
+    return AttemptLost(f"the node {node} could not run it: {type(cause).__name__}: {words}")
 
 
 async def _main(address: str) -> None:

@@ -19,6 +19,7 @@ from renderer.config import EngineSettings
 from renderer.jobs.slots.base import Ending, RenderTask
 from renderer.jobs.slots.reach import Reach
 from renderer.observe.job_log import WorkerLog
+from renderer.version import VERSION
 
 # What Ray knows of a node: its slots as a resource, by encoder, and its version of stillreel as a label.
 RESOURCES: Final = {"nvenc": "stillreel_nvenc", "libx264": "stillreel_x264"}
@@ -52,6 +53,14 @@ class Node:
     encoder: str
     slots: int
     version: str
+
+    @property
+    def refusal(self) -> str | None:
+        """Why it gets no jobs, in words; None if it gets some."""
+        if self.version == VERSION:
+            return None
+        found = f"stillreel {self.version}" if self.version else f"no {VERSION_LABEL} among its labels"
+        return f"expected stillreel {VERSION} on the node {self.name}, found {found}"
 
 
 @dataclass(frozen=True, slots=True)

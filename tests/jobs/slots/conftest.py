@@ -23,6 +23,7 @@ from renderer.jobs.slots.ray import RayCluster
 from renderer.jobs.slots.remote import Terms
 from renderer.observe.job_log import WorkerLog
 from tests.daemon_process import MARK, marked, wait_until
+from tests.objects.stores import KEY, SECRET
 
 T = TypeVar("T")
 
@@ -36,8 +37,13 @@ class Nodes:
     """The nodes of a cluster, each a process that leads a session; the first is the head."""
 
     def __init__(self, directory: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self._port = free.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.1", 0)) as another:
+            self._port, self.store_port = free.getsockname()[1], another.getsockname()[1]
+        self.store = {  # where a test may begin a store of objects
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.store_port}",
+        }
         self.mark = uuid.uuid4().hex
         self.address = f"127.0.0.1:{self._port}"
         self.token = {"RAY_AUTH_TOKEN": secrets.token_hex(16)}
@@ -53,7 +59,7 @@ class Nodes:
         with self._log.open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 command,
-                env={**surroundings(), **self.token, MARK: self.mark},
+                env={**surroundings(), **self.token, **self.store, MARK: self.mark},
                 stdout=log,
                 stderr=log,
                 start_new_session=True,

@@ -1,6 +1,7 @@
 """Jobs on the nodes of a Ray cluster: nodes and daemons that are killed, clusters that cannot be used."""
 
 import asyncio
+import importlib
 import json
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import av
 import pytest
+from ray.exceptions import RayTaskError
 
 from renderer.cli.doctor import _cluster
 from renderer.config import EngineSettings, Settings
@@ -19,11 +21,12 @@ from renderer.jobs.slots.ray import RayCluster, RaySlot, _usable
 from renderer.jobs.slots.remote import Node, Terms
 from renderer.observe.job_log import WorkerLog
 from renderer.work import RenderReport
-from tests.daemon_process import DaemonProcess, Gate, Start, request, still, wait_until
+from tests.daemon_process import DaemonProcess, Gate, Start, picture, request, still, wait_until
 from tests.jobs.factories import SETTINGS, make_work
 from tests.jobs.slots.conftest import Joined, Nodes, surroundings
 from tests.load import load
 from tests.manifest_directory import put
+from tests.objects.stores import SECRET, Moto
 
 pytestmark = pytest.mark.timeout(300)  # the first test here may begin the cluster
 
@@ -177,6 +180,16 @@ def test_doctor_tells_the_slots_of_each_node(joined: Joined) -> None:
     assert found == {"ray": "1 node with 1 slot in all", "node alpha": "1 slot, libx264"}
 
 
+def test_what_a_node_says_of_a_failure_holds_no_directory_and_no_address() -> None:
+    lost = importlib.import_module("renderer.jobs.slots.ray_driver")._lost
+    raised = FileNotFoundError(2, "No such file or directory", "/srv/reels/worker")
+    told = RayTaskError("attempt", 'Traceback:\n  File "/srv/stillreel/task.py", line 3', raised, ip="192.0.2.7")
+    assert lost(told, "alpha").why == (
+        "the node alpha could not run it: FileNotFoundError: [Errno 2] No such file or directory: '…/worker'"
+    )
+    assert lost(told.as_instanceof_cause(), "alpha") == lost(told, "alpha")
+
+
 def test_a_batch_is_rendered_on_the_nodes(joined: Joined, tmp_path: Path) -> None:
     for number in range(3):
         (tmp_path / f"reel-{number}.json").write_text(json.dumps(request(still(frames=1 + number))))
@@ -186,3 +199,37 @@ def test_a_batch_is_rendered_on_the_nodes(joined: Joined, tmp_path: Path) -> Non
     told = json.loads(done.stdout)
     assert (done.returncode, told["done"], told["failed"], told["frames"]) == (0, 3, 0, 6), done.stderr
     assert len(list((tmp_path / "out").glob("reel-*.mp4"))) == 3
+
+
+def test_a_batch_is_rendered_on_the_nodes_from_a_bucket_and_into_it(
+    joined: Joined, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in joined.nodes.store.items():
+        monkeypatch.setenv(name, value)
+    store = Moto(joined.nodes.store_port)
+    try:
+        bucket = store.bucket()
+        for number in range(2):
+            bucket.put(f"in/a-{number}.ppm", picture((200, 60, 20 * number)))
+            images = [{"url": f"a-{number}.ppm", "frames": 2 + number}]
+            bucket.put(f"in/reel-{number}.json", json.dumps({"images": images}).encode())
+        command = [
+            sys.executable,
+            "-m",
+            "renderer",
+            "batch",
+            f"{bucket.url}/in",
+            "--out",
+            f"{bucket.url}/out",
+            "--json",
+        ]
+        command += ["--slots", f"ray://{joined.nodes.address}"]
+        done = subprocess.run(command, env=surroundings(), check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        told = json.loads(done.stdout)
+        assert (told["done"], told["failed"], told["frames"]) == (2, 0, 5)
+        assert SECRET not in done.stdout + done.stderr
+        made = bucket.names_below("out/")
+        assert sorted(Path(name).suffix for name in made) == [".json", ".json", ".mp4", ".mp4"]
+    finally:
+        store.close()
