@@ -8,7 +8,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,7 +54,7 @@ fetch_option = click.option(
 @json_option
 def status(request_id: str, connect: str, curve: Path | None, *, as_json: bool) -> None:
     """Show the status of a job."""
-    _show_answer("status", request_id, connect, curve, as_json=as_json)
+    show_answer("status", {"request_id": request_id}, connect, curve, as_json=as_json)
 
 
 @click.command(epilog=usage.CLIENT)
@@ -96,7 +96,7 @@ def cancel(
     if every == (request_id is not None):
         raise ConfigError("expected the job's request_id or --all, and not both: stillreel cancel ID")
     if request_id is not None:
-        _show_answer("cancel", request_id, connect, curve, as_json=as_json)
+        show_answer("cancel", {"request_id": request_id}, connect, curve, as_json=as_json)
         return
     with client_of(connect, curve) as client:
         terminal.show_cancelled(cancel_all(client, is_sure=is_sure), as_json=as_json)
@@ -120,7 +120,7 @@ def logs(request_id: str, connect: str, curve: Path | None, *, as_json: bool) ->
 @json_option
 def retry(request_id: str, connect: str, curve: Path | None, *, as_json: bool) -> None:
     """Submit a job again that failed, expired or was cancelled. It becomes a new job."""
-    _show_answer("retry", request_id, connect, curve, as_json=as_json)
+    show_answer("retry", {"request_id": request_id}, connect, curve, as_json=as_json)
 
 
 @click.command(epilog=usage.CLIENT)
@@ -159,15 +159,20 @@ def client_of(endpoint: str, curve: Path | None, patience_s: float = _SHORT_PATI
     return Client(endpoint, curve=curve, patience_s=patience_s)
 
 
-def _show_answer(
-    method: Literal["status", "cancel", "retry"], request_id: str, endpoint: str, curve: Path | None, *, as_json: bool
+def show_answer(
+    method: Literal["submit", "status", "cancel", "retry"],
+    params: Mapping[str, Any],
+    endpoint: str,
+    curve: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
-    """Ask about one job, and show the status that is the answer.
+    """Ask the daemon about one job, and show the status that is the answer.
 
     Raises:
         ClientError: it is no status; the message says what is wrong.
     """
-    answer = _answer(method, request_id, endpoint, curve)
+    answer = _answer(method, params, endpoint, curve)
     try:
         terminal.show_status(answer, as_json=as_json)
     except (KeyError, TypeError, AttributeError):
@@ -178,7 +183,7 @@ def _show_answer(
         raise
 
 
-def _answer(method: str, request_id: str, endpoint: str, curve: Path | None) -> dict[str, Any]:
+def _answer(method: str, params: Mapping[str, Any], endpoint: str, curve: Path | None) -> dict[str, Any]:
     """Return the fields of the answer as the daemon says them; for the model of them, see protocol.client."""
     from protocol.connection import Connection  # noqa: PLC0415 - the help of all commands stays quick
     from protocol.curve import read_curve_file  # noqa: PLC0415 - as above
@@ -190,7 +195,7 @@ def _answer(method: str, request_id: str, endpoint: str, curve: Path | None) -> 
     async def ask() -> dict[str, Any]:
         try:
             patience = Patience(patience_s=_SHORT_PATIENCE_S)
-            return (await connection.ask(method, {"request_id": request_id}, patience)).result
+            return (await connection.ask(method, params, patience)).result
         finally:
             await connection.close()
 

@@ -17,6 +17,7 @@ from renderer.cli.client import (
     fetch_option,
     fetched,
     place_to_fetch,
+    show_answer,
 )
 from renderer.cli.output import overwrite_option
 from renderer.cli.render import asked, assigned, request_options, sounds, sources_argument, with_warnings
@@ -73,13 +74,12 @@ def submit(
     )
     found = asked(sources, hold, fields, start, keep_order=keep_order)
     request = _absolute(found.fields, found.base)
-    if not wait:
-        terminal.show_warnings(found.warnings)
-        with client_of(connect, curve) as client:
-            terminal.show_status(client.submit(request).model_dump(mode="json"), as_json=as_json)
-        return
     if request.get("request_id") is None:
         request["request_id"] = uuid.uuid4().hex
+    if not wait:
+        terminal.show_warnings(found.warnings)
+        show_answer("submit", request, connect, curve, as_json=as_json)
+        return
     with (
         place_to_fetch(output, overwrite=overwrite, as_json=as_json, manifest=found.manifest) as place,
         client_of(connect, curve, LONG_PATIENCE_S) as client,

@@ -119,7 +119,8 @@ def parse_overrides(assignments: Iterable[str]) -> Fields:
         except ConfigError as error:
             wrong.append(error.message)
     try:
-        RenderRequest.model_validate({"images": [{"url": "-"}], **overrides})
+        if overrides:  # else the model, which `submit` does not need, is not built
+            RenderRequest.model_validate({"images": [{"url": "-"}], **overrides})
         json.dumps(overrides, allow_nan=False)
     except ValidationError as error:
         wrong.append(f"--set {faults_in(error, RenderRequest)}")
