@@ -214,7 +214,8 @@ class Mp4Writer:
                 packet.is_keyframe = sample.is_sync
                 container.mux_one(packet)
                 self._frames += 1
-                self._mux_sound(self._frames * self._frame_s)
+                if self._sound_stream is not None:
+                    self._mux_sound(self._frames * self._frame_s)
 
     def _mux_sound(self, until_s: Fraction | None = None) -> None:
         """Append the sound up to a moment, or all that is left; libavformat puts it between the frames."""
