@@ -96,10 +96,10 @@ def from_709(frame: Array) -> Array:
 
 
 def test_a_png_poster_is_the_composed_still_converted_back_exactly(make: Make, tmp_path: Path) -> None:
-    make(poster={"frame": 5, "format": "png"}, width=160, height=160)
+    make(poster={"frame": 5, "format": "png"}, width=160, height=600, resize_mode="stretch")
     still = np.ascontiguousarray(pixels_of(tmp_path / "2.png")[..., ::-1].astype(np.uint8))
-    frame = np.empty((240, 160), np.uint8)
-    compose(Picture(still, Size(192, 128)), Framing(Canvas(160, 160)), frame)
+    frame = np.empty((900, 160), np.uint8)
+    compose(Picture(still, Size(192, 128)), Framing(Canvas(160, 600), "stretch"), frame)
     assert np.abs(pixels_of(tmp_path / "a.poster.png") - from_709(frame)).max() <= 2
 
 
@@ -126,6 +126,12 @@ def test_a_still_that_comes_again_is_in_each_of_its_places(make: Make, tmp_path:
     shown = cells(pixels_of(tmp_path / "a.contact_sheet.png"), 48, 32)
     assert shown[0] == shown[2] == shown[3] != shown[1] == shown[4]
     assert np.abs(pixels_of(tmp_path / "a.poster.png") - pixels_of(tmp_path / "0.png")).mean() < 3
+
+
+@pytest.mark.parametrize("wishes", [{"contact_sheet": True}, {"poster": "first"}])
+def test_one_still_is_enough(make: Make, wishes: dict[str, Any]) -> None:
+    made = make(images=[{"url": "0.png"}, {"url": "0.png"}], **wishes)
+    assert set(made.files()) == {"video", *wishes}
 
 
 @pytest.mark.parametrize("size", [(2, 900), (900, 2), (16, 16)])

@@ -198,6 +198,8 @@ def _from_bt709() -> npt.NDArray[np.float32]:
     return np.hstack([matrix, matrix @ [[-16], [-128], [-128]]]).astype(np.float32)
 
 
+_BAND = 128  # rows of chroma that are converted at once, so that little memory is needed beside the picture
+
 _BT709 = _bt709()
 _TO_BGR = _from_bt709()
 
@@ -219,10 +221,15 @@ def bgr_of(luma: Pixels, chroma: Pixels) -> Pixels:
         luma: (H, W).
         chroma: (H // 2, W // 2, 2), as in a frame, or (H, W, 2), where a sample lies in the middle of its pixel.
     """
-    if chroma.shape[:2] != luma.shape:
-        chroma = _at_every_pixel(chroma)
-    ycbcr = np.dstack([luma, chroma])
-    return np.asarray(cv2.transform(ycbcr, _TO_BGR), np.uint8)
+    if chroma.shape[:2] == luma.shape:
+        return np.asarray(cv2.transform(np.dstack([luma, chroma]), _TO_BGR), np.uint8)
+    rows, bgr = len(chroma), np.empty((*luma.shape, 3), np.uint8)
+    for top in range(0, rows, _BAND):
+        bottom, above = min(rows, top + _BAND), min(1, top)
+        whole = _at_every_pixel(chroma[top - above : bottom + 1])
+        band = slice(2 * top, 2 * bottom)
+        bgr[band] = bgr_of(luma[band], whole[2 * above :][: 2 * (bottom - top)])
+    return bgr
 
 
 def _at_every_pixel(chroma: Pixels) -> Pixels:

@@ -48,7 +48,7 @@ class Posters:
         """Find out which stills they show."""
         pictures = [source.picture for source in reel.sources]
         self._names = images_of(request)
-        self._poster = pictures[_still_at(request.poster, reel.timeline)] if request.poster else None
+        self._posters = {pictures[_still_at(request.poster, reel.timeline)]} if request.poster else set()
         self._sheet = _Sheet(request.contact_sheet, pictures, canvas) if request.contact_sheet else None
         self._coded: dict[str, tuple[bytes, Size]] = {}
         self._written: list[tuple[Path, ImageFacts]] = []
@@ -62,11 +62,11 @@ class Posters:
 
     def show(self, picture: Hashable) -> bool:
         """Return whether one of them shows this picture."""
-        return picture == self._poster or (self._sheet is not None and picture in self._sheet.cells)
+        return picture in self._posters or (self._sheet is not None and picture in self._sheet.cells)
 
     def take(self, picture: Hashable, frame: Pixels) -> None:
         """Take a composed still, (H * 3 // 2, W) uint8; it may be used again on return."""
-        if picture == self._poster:
+        if picture in self._posters:
             rows = frame.shape[0] * 2 // 3
             self._code("poster", bgr_of(frame[:rows], frame[rows:].reshape(rows // 2, -1, 2)))
         if self._sheet is not None:
