@@ -345,6 +345,7 @@ class Startup(_Model):
 
     Attributes:
         first_still: `render`, until it opens its first image.
+        one_still: a whole `render` of one small image.
         client_floor: an interpreter that imports the libraries of a client, zmq and pydantic, and ends.
         render_floor: the same with those of a render, numpy, cv2 and pydantic.
         daemon: until it is ready.
@@ -357,6 +358,7 @@ class Startup(_Model):
     status: Begun
     submit: Begun
     first_still: Begun
+    one_still: Begun
     client_floor: Begun
     render_floor: Begun
     daemon: Begun

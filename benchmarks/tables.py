@@ -225,6 +225,7 @@ def startup_table(found: Startup) -> Table:
         ("stillreel submit", found.submit, None),
         ("python -c 'import zmq, pydantic'", found.client_floor, None),
         ("stillreel render, to its first still", found.first_still, None),
+        ("stillreel render, of one small still", found.one_still, None),
         ("python -c 'import numpy, cv2, pydantic'", found.render_floor, None),
         ("the daemon, until it is ready", found.daemon, found.daemon_idle_bytes),
         ("the same with --http", found.daemon_with_http, found.daemon_with_http_idle_bytes),
