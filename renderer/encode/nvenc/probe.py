@@ -128,7 +128,8 @@ def _ask(what: str, settings: NvencSettings, **environment: str) -> dict[str, An
     Raises:
         _Refused: it died, hung or did not write JSON.
     """
-    command = [sys.executable, "-P", str(Path(probe_child.__file__)), what]
+    # The list needs no installed package, so that it need not wait for `site` to look for them.
+    command = [sys.executable, "-P", *(["-S"] if what == "list" else []), str(Path(probe_child.__file__)), what]
     try:
         done = answer(command, timeout_s=settings.probe_timeout_s, environment={**os.environ, **environment})
     except subprocess.TimeoutExpired:

@@ -1,6 +1,6 @@
 """The child process of the probe: it asks the driver and the wheel, and writes one line of JSON unless they crash it.
 
-It is run by path and imports nothing of ours: `python -P probe_child.py list`, or `python -P probe_child.py encode`
+It is run by path and imports nothing of ours: `python -P -S probe_child.py list`, or `python -P probe_child.py encode`
 with CUDA_VISIBLE_DEVICES naming one device. Each device has its own child, because PyNvVideoCodec 2.2.4 always asks
 device 0 for capabilities, ends the process with exit(1) if there is no GPU, and edits LD_LIBRARY_PATH, and because a
 driver that hangs must not stop the daemon. (All this was seen with the software stand-in, so it is due to the wheel.)
@@ -8,14 +8,12 @@ driver that hangs must not stop the daemon. (All this was seen with the software
 
 import ctypes
 import json
-import re
 import sys
-from pathlib import Path
-from typing import Any
 
 MARK = "answer: "  # marks our line, because libraries may write to stdout as well
 _CUDA = "libcuda.so.1"
 _NVENC = "libnvidia-encode.so.1"
+_KERNEL_MODULE = "/sys/module/nvidia/version"  # no pathlib: every process that renders waits for the list
 _OLDEST_API = 12 * 16 + 1  # the wheel's older module; Video Codec SDK 12.1
 _SIDE = 256
 _CAPABILITIES = {
@@ -29,7 +27,7 @@ _CAPABILITIES = {
 }
 
 
-def devices() -> dict[str, Any]:
+def devices() -> dict[str, object]:
     """List the GPUs that this process may use, or say why there are none."""
     try:
         cuda = ctypes.CDLL(_CUDA)
@@ -37,7 +35,7 @@ def devices() -> dict[str, Any]:
         return {"reason": f"there is no NVIDIA driver: {_CUDA} is not found"}
     version = ctypes.c_int()
     cuda.cuDriverGetVersion(ctypes.byref(version))
-    found: dict[str, Any] = {"driver": _driver_version(version.value), "devices": []}
+    found: dict[str, object] = {"driver": _driver_version(version.value), "devices": []}
     code = cuda.cuInit(0)
     if code:
         return {**found, "reason": f"the NVIDIA driver finds no usable GPU: {_cuda_error(cuda, code)}"}
@@ -50,9 +48,12 @@ def devices() -> dict[str, Any]:
 
 
 def _driver_version(cuda_version: int) -> str:
-    kernel_module = Path("/sys/module/nvidia/version")
     cuda = f"CUDA {cuda_version // 1000}.{cuda_version % 1000 // 10}"
-    return f"{kernel_module.read_text().strip()}, {cuda}" if kernel_module.exists() else cuda
+    try:
+        with open(_KERNEL_MODULE, encoding="ascii") as version:  # noqa: PTH123 - as above
+            return f"{version.read().strip()}, {cuda}"
+    except OSError:
+        return cuda
 
 
 def _cuda_error(cuda: ctypes.CDLL, code: int) -> str:
@@ -83,10 +84,12 @@ def _device(cuda: ctypes.CDLL, index: int) -> dict[str, str]:
     return {"name": name.value.decode(errors="replace"), "uuid": "GPU-" + "-".join(parts)}
 
 
-def encoded() -> dict[str, Any]:
+def encoded() -> dict[str, object]:
     """Encode one small picture on the only device in sight; return it with the device's limits, or the error."""
-    import numpy as np  # noqa: PLC0415 - the list needs neither of them
-    import PyNvVideoCodec  # noqa: PLC0415
+    import re  # noqa: PLC0415 - the list needs none of them
+
+    import numpy as np  # noqa: PLC0415 - as above
+    import PyNvVideoCodec  # noqa: PLC0415 - as above
 
     try:
         found = PyNvVideoCodec.GetEncoderCaps(0, "h264")
