@@ -369,7 +369,7 @@ class Progress(_Answer):
     @property
     def share(self) -> float:
         """How much of the video is coded, from 0 to 1."""
-        return self.frames_done / self.frames
+        return self.frames_done / self.frames if self.frames else float(self.stage == "done")
 
 
 class Fault(_Answer):

@@ -173,7 +173,8 @@ class FetchSettings(_Part):
     )
     max_image_bytes: int = Field(50 * MEBIBYTE, ge=1, description="the hosted service's limit")
     max_audio_bytes: int = Field(256 * MEBIBYTE, ge=1, description="of one sound")
-    download_timeout_s: float = Field(60, gt=0, description="for one image or sound, redirects included")
+    max_video_bytes: int = Field(512 * MEBIBYTE, ge=1, description="of one video")
+    download_timeout_s: float = Field(60, gt=0, description="for one image, sound or video, redirects included")
     download_attempts: int = Field(
         3, ge=1, le=10, description="of one image or sound, where a server does not answer or says to come again"
     )
@@ -197,7 +198,7 @@ class PictureSettings(_Part):
     max_image_pixels: int = Field(200_000_000, ge=1)
     decoding_threads: int = Field(0, ge=0, le=64, description="0: one per core, four at most")
     decode_timeout_s: float = Field(
-        20, gt=0, description="for one image, or one packet of a sound; a decoder that takes longer hangs"
+        20, gt=0, description="for one image, or one packet of a sound or a video; a decoder that takes longer hangs"
     )
     look_ahead: int = Field(0, ge=0, description="stills ready ahead of the encoder; 0: two per decoding thread")
 

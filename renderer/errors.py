@@ -14,10 +14,13 @@ StillreelError
 │   ├── UnsupportedFormat      its bytes are no image that is known
 │   ├── DecodeFailed           it is damaged
 │   │   └── DecodeTimedOut       its decoder does not come back
-│   │       └── SoundTimedOut      a sound's decoder does not
+│   │       ├── SoundTimedOut      a sound's decoder does not
+│   │       └── VideoTimedOut      a video's decoder does not
 │   ├── ImageTooLarge          its pixels are too many
 │   ├── UnsupportedSound       its bytes are no sound that is known
 │   ├── SoundDamaged           it cannot be decoded
+│   ├── UnsupportedVideo       its bytes are no video that is read, or that can be copied, here
+│   ├── VideoDamaged           it cannot be decoded
 │   ├── JobNotFound            nobody has this request_id
 │   ├── StillInProgress        its result is not there yet
 │   ├── JobCancelled           its client did not want it any more
@@ -226,6 +229,18 @@ class SoundDamaged(JobError):
 
 class SoundTimedOut(DecodeTimedOut):
     kind = "audio_load_error"
+
+
+class UnsupportedVideo(JobError):
+    kind = "unsupported_video_format"
+
+
+class VideoDamaged(JobError):
+    kind = "video_load_error"
+
+
+class VideoTimedOut(DecodeTimedOut):
+    kind = "video_load_error"
 
 
 class JobNotFound(JobError):

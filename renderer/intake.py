@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from protocol.bounded import context_for
 from protocol.errors import MAX_FAULTS
 from protocol.fields import AUTO_FPS
+from protocol.media import AnyRequest, MediaRequest, MergeAudioVideo
 from protocol.objects import parse_object
 from protocol.schema import RenderRequest
 from protocol.words import listed, wrongs_in
@@ -38,7 +39,7 @@ from renderer.net.url import check_callee
 from renderer.pictures.fetch import Fetcher
 from renderer.pictures.reel import together
 from renderer.timeline import check_length, check_poster, check_timecode, frame_rate, timeline_of
-from renderer.work import Attachment, NvencFindings, RenderJob, images_of
+from renderer.work import Attachment, MediaJob, NvencFindings, RenderJob, images_of
 
 _URL_MAX = 2048
 _WEBHOOK_URL = re.compile(r"(?i:https?)://[!-\"$-.0->A-\[\]-~]+(?:[/?#][!-\[\]-~]*)?")  # printable ASCII
@@ -112,7 +113,7 @@ def render_job(
         _check_sides(request, limits)
     with _noting(faults):
         _check_rule(request)
-    faults += _of_sounds(request, limits, fetcher.of_sounds())
+    faults += _of_sounds(request, limits, fetcher.of("audio"))
     line = None
     with _noting(faults):
         line = timeline_of(request)
@@ -126,6 +127,30 @@ def render_job(
     if line is None or faults or sources:
         raise as_one([*faults, *([sources] if sources else [])])
     return RenderJob(request, line, origin.attachments, origin.base, origin.any_path)
+
+
+def media_job(request: MediaRequest, limits: RequestLimits, fetch: FetchSettings, origin: Origin) -> MediaJob:
+    """Check a request of another kind, and make it a job.
+
+    Raises:
+        JobError: as `render_job` does.
+    """
+    fetcher = Fetcher(fetch, base=origin.base, attachments=origin.attachments, any_path=origin.any_path)
+    faults: list[JobError] = []
+    with _noting(faults):
+        _refuse_what_is_not_there(request, origin)
+    for (field, *_), url in request.urls():
+        try:
+            fetcher.of(str(field)).check(url)
+        except JobError as error:
+            faults.append(error.at(field))
+    most = limits.max_duration_s
+    if isinstance(request, MergeAudioVideo) and abs(request.start_offset) > most:
+        words = f"expected up to {most:g} s, found {request.start_offset:g} s (limits.max_duration_s)"
+        faults.append(LimitExceeded(words, loc=("start_offset",), context={"le": most}))
+    if faults:
+        raise as_one(faults)
+    return MediaJob(request, origin.attachments, origin.base, origin.any_path)
 
 
 @contextlib.contextmanager
@@ -187,7 +212,7 @@ def _of_sources(request: RenderRequest, fetcher: Fetcher, *, may_wait: bool) -> 
     return together([(places.index(url), error) for url, error in faults.items()], is_all=is_all)
 
 
-def _refuse_what_is_not_there(request: RenderRequest, origin: Origin) -> None:
+def _refuse_what_is_not_there(request: AnyRequest, origin: Origin) -> None:
     if request.webhook_url is not None:
         if origin.callees is None:
             raise NotSupported("only a daemon can call a webhook; leave this field out", loc=("webhook_url",))

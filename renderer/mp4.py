@@ -72,11 +72,11 @@ _BEFORE_CHILDREN: Final = {b"stsd": _STSD_HEAD, b"avc1": _VISUAL_ENTRY, b"meta":
 def finish(path: Path, fps: Fraction) -> None:
     """Write the peak bit rate, and make the comment the name of the encoding tool."""
     with path.open("r+b") as file:
-        start, moov = _read_moov(file)
+        start, moov = read_moov(file)
         for comment, tool in _COMMENTS.items():
-            if found := _find(moov, comment):
+            if found := find(moov, comment):
                 moov[found[0] - 4 : found[0]] = tool
-        btrt, sizes = _find(moov, _BTRT), _find(moov, (*_SAMPLES, b"stsz"))
+        btrt, sizes = find(moov, _BTRT), find(moov, (*_SAMPLES, b"stsz"))
         if btrt and sizes:
             (average,) = struct.unpack_from(">I", moov, btrt[0] + 8)
             peak = max(average, _peak(_sample_sizes(moov, sizes[0]), fps))
@@ -85,7 +85,7 @@ def finish(path: Path, fps: Fraction) -> None:
         file.write(moov)
 
 
-def _read_moov(file: BinaryIO) -> tuple[int, bytearray]:
+def read_moov(file: BinaryIO) -> tuple[int, bytearray]:
     """Return the position of `moov` in the file, and the whole box."""
     at = 0
     while len(head := file.read(_HEAD)) == _HEAD:
@@ -102,7 +102,7 @@ def _read_moov(file: BinaryIO) -> tuple[int, bytearray]:
     raise ValueError("there is no moov box")
 
 
-def _find(data: bytearray, path: tuple[bytes, ...]) -> tuple[int, int] | None:
+def find(data: bytearray, path: tuple[bytes, ...]) -> tuple[int, int] | None:
     """Return where the payload of the first box at this path begins and ends."""
     start, end = 0, len(data)
     for name in path:
@@ -142,7 +142,7 @@ _UNDECODED = {"skip_frame": "all"}
 
 _LEAST_TIMESCALE: Final = 10_000
 _SOUND_RATE: Final = 48_000
-_CHUNK_US: Final = "500000"  # frames and sound take turns every half second, not after every frame
+CHUNK_US: Final = "500000"  # frames and sound take turns every half second, not after every frame
 _PARAMETER_SETS: Final = frozenset({NalType.SPS, NalType.PPS})
 _TOOL: Final = f"stillreel {VERSION}"
 
@@ -202,7 +202,7 @@ class Mp4Writer:
             OutputFailed: the file cannot be written for another reason.
             JobError: a sound is at fault.
         """
-        with _as_write_failure():
+        with as_write_failure():
             for sample in samples:
                 container, stream = self._open(sample, reordered)
                 packet = av.Packet(self._without_sets(sample.data) if sample.is_sync else sample.data)
@@ -240,7 +240,7 @@ class Mp4Writer:
             OutputFailed: it could not be written, or its content is not as expected.
         """
         expected = self._frames if frames is None else frames
-        with _as_write_failure():
+        with as_write_failure():
             self._mux_sound()
             self._close()
             if self._part.exists():
@@ -284,11 +284,11 @@ class Mp4Writer:
                     "video_track_timescale": scale,
                     "write_tmcd": "1",  # of a timecode, which M4V files lose otherwise
                     "movie_timescale": scale,
-                    "chunk_duration": _CHUNK_US,
+                    "chunk_duration": CHUNK_US,
                 },
             )
             self._container.set_chapters([self._chapter(*each) for each in enumerate(self._chapters)])
-            self._container.metadata["creation_time"] = _created_at()
+            self._container.metadata["creation_time"] = created_at()
             self._container.metadata["comment"] = _TOOL  # which `boxes.finish` makes the name of the tool
             nals = split_nals(first.data)
             self._parameter_sets = frozenset(nal for nal in nals if nal_type(nal) in _PARAMETER_SETS)
@@ -301,7 +301,7 @@ class Mp4Writer:
             if self._timecode:
                 self._stream.metadata["timecode"] = self._timecode
             if self._sound is not None:
-                self._sound_stream = _sound_stream(self._container, self._sound.format)
+                self._sound_stream = sound_stream(self._container, self._sound.format)
             _copy_colour(described_unit, self._stream)
         return self._container, self._stream
 
@@ -320,7 +320,7 @@ class Mp4Writer:
             container.close()
 
 
-def _sound_stream(container: OutputContainer, sound: "SoundFormat") -> AudioStream:
+def sound_stream(container: OutputContainer, sound: "SoundFormat") -> AudioStream:
     """Add a track for sound that is coded elsewhere; the encoder that this one gets says how and codes nothing."""
     stream = container.add_stream(sound.coder, rate=_SOUND_RATE)
     if not isinstance(stream, AudioStream):
@@ -372,7 +372,7 @@ def _described(nal: bytes, reordered: int) -> bytes:
     return described(nal, is_reordered=reordered > 0) if nal_type(nal) == NalType.SPS else nal
 
 
-def _created_at() -> str:
+def created_at() -> str:
     """Return the time of creation as ISO 8601, from SOURCE_DATE_EPOCH where that is set.
 
     Raises:
@@ -400,7 +400,7 @@ def _copy_colour(access_unit: bytes, stream: VideoStream) -> None:
 
 
 @contextmanager
-def _as_write_failure() -> Iterator[None]:
+def as_write_failure() -> Iterator[None]:
     """Turn libavformat's and the system's errors into ours."""
     try:
         yield

@@ -124,7 +124,7 @@ class _Whole:
             return None
         from renderer.sound.soundtrack import Tracks  # noqa: PLC0415 - few jobs have sound
 
-        return Tracks(self.job.request, self.fetcher.of_sounds(), self.marks or Marks())
+        return Tracks(self.job.request, self.fetcher.of("audio"), self.marks or Marks())
 
     @cached_property
     def limits(self) -> CanvasLimits:

@@ -12,6 +12,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+from protocol.media import MediaRequest, MediaResult
 from protocol.schema import (
     AudioCodec,
     File,
@@ -59,6 +60,20 @@ class Chapter:
     start: int
     end: int
     title: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaJob:
+    """A checked request of one of the other kinds; the attributes are those of a RenderJob."""
+
+    request: MediaRequest
+    attachments: tuple[Attachment, ...] = ()
+    base: Path | None = None
+    any_path: bool = False
+    warnings: tuple[ResultWarning, ...] = ()
+
+
+AnyJob = RenderJob | MediaJob
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +230,32 @@ class RenderReport:
             duration=float(self.sound_s),
             stills_duration=float(self.stills_s),
         )
+
+
+MADE: Final = "video"
+"""What the names of a job's files begin with."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaReport:
+    """What a job of one of the other kinds has made: its answer, whose files have no urls yet."""
+
+    answer: MediaResult
+
+    def files(self, video: Path) -> list[Path]:
+        """Return the paths of its files, for a job whose video would be at this path."""
+        return [
+            video.with_name(f"{video.stem}{file.file_name.removeprefix(MADE)}") for file in self.answer.files().values()
+        ]
+
+    def result(self, video_url: str, file_name: str, request: MediaRequest) -> MediaResult:  # noqa: ARG002 - as above
+        """Return the answer as clients read it."""
+        directory = video_url.rpartition("/")[0]
+        answer = self.answer.with_urls(lambda file: f"{directory}/{file.file_name}")
+        return answer.model_copy(update={"request_id": request.request_id})
+
+
+Report = RenderReport | MediaReport
 
 
 def _type_of(file_name: str) -> str:

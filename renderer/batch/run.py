@@ -36,7 +36,7 @@ from renderer.jobs.slots.remote import Terms
 from renderer.jobs.stills import KeptStills
 from renderer.manifests.still import Fields, naming_files, warning_with_files
 from renderer.observe.job_log import WorkerLog
-from renderer.work import RenderReport
+from renderer.work import MediaReport, RenderReport
 
 log = logging.getLogger(__name__)
 
@@ -343,6 +343,8 @@ class _Batch:
                 self._waiting.put_nowait(work)
                 return
             outcome = WorkerLost(why).fault()
+        if isinstance(outcome, MediaReport):
+            raise TypeError("a batch has jobs of stills alone")
         if isinstance(outcome, RenderReport):
             if self._stills and outcome.stills_coded:
                 await asyncio.to_thread(self._stills.bound_shared)

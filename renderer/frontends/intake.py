@@ -14,16 +14,17 @@ from typing import TYPE_CHECKING
 
 from pydantic_core import to_json
 
+from protocol.media import AnyRequest
 from protocol.schema import PixelLayout, RenderParams, RenderRequest, ResultWarning
 from renderer.config import FetchSettings, RequestLimits
 from renderer.errors import InvalidRequest, StillreelError
-from renderer.intake import Origin, refuse_missing_gpu, render_job
+from renderer.intake import Origin, media_job, refuse_missing_gpu, render_job
 from renderer.jobs.files import Content, Files
 from renderer.jobs.hooks import Hook
 from renderer.jobs.job import Submission, own_id
 from renderer.net.addresses import Guard
 from renderer.pictures.fetch import Fetcher
-from renderer.work import Attachment, NvencFindings, RenderJob
+from renderer.work import AnyJob, Attachment, NvencFindings
 
 if TYPE_CHECKING:
     from renderer.jobs.engine import Engine
@@ -100,7 +101,7 @@ class Intake:
         """The most images of a request."""
         return self._limits.max_images
 
-    async def accept(self, request: RenderRequest, door: Door, attachments: Sequence[Content] = ()) -> "Job":
+    async def accept(self, request: AnyRequest, door: Door, attachments: Sequence[Content] = ()) -> "Job":
         """Check a request, keep what it brings on disk, and hand it to the engine.
 
         An id that is known gives the job that has it, if the request is the same; nothing is written then.
@@ -114,7 +115,8 @@ class Intake:
             CapacityError: it cannot be taken now.
         """
         try:
-            if not self._engine.has_node_with("nvenc"):  # whose own worker knows what it can take
+            if isinstance(request, RenderRequest) and not self._engine.has_node_with("nvenc"):
+                # A node's own worker knows what it can take.
                 refuse_missing_gpu(request, self._gpus)
             layouts = _layouts(request, attachments)
             job_id = door.job_id or own_id(door.owner, request.request_id or uuid.uuid4().hex)
@@ -134,7 +136,7 @@ class Intake:
 
     async def _hand_over(
         self,
-        request: RenderRequest,
+        request: AnyRequest,
         door: Door,
         attachments: Sequence[Content],
         layouts: Sequence[PixelLayout | None],
@@ -159,7 +161,9 @@ class Intake:
         (self.waited_for.add if door.waits else self.waited_for.discard)(job_id)
         return job
 
-    async def _work(self, request: RenderRequest, origin: Origin) -> RenderJob:
+    async def _work(self, request: AnyRequest, origin: Origin) -> AnyJob:
+        if not isinstance(request, RenderRequest):
+            return media_job(request, self._limits, self._fetch, origin)
         if len(request.images) <= _FEW_IMAGES:
             return render_job(request, self._limits, self._fetch, origin)
         return await asyncio.to_thread(render_job, request, self._limits, self._fetch, origin)
@@ -177,7 +181,7 @@ class Intake:
             over.set()
 
 
-def _digest(request: RenderRequest, attachments: Sequence[Content]) -> str:
+def _digest(request: AnyRequest, attachments: Sequence[Content]) -> str:
     """Return the digest of all that makes up a request but its id.
 
     Defaults are left out, so that a version with one field more still knows the request again.
@@ -194,7 +198,7 @@ def _digest(request: RenderRequest, attachments: Sequence[Content]) -> str:
     return digest.hexdigest()
 
 
-def _told_in_parts(request: RenderRequest) -> Iterator[bytes]:
+def _told_in_parts(request: AnyRequest) -> Iterator[bytes]:
     """Write a request as JSON, long urls in pieces: pydantic takes 0.7 s for 200 MB, and lets no other thread run."""
     stand_in = uuid.uuid4().hex
     long = [url for _, url in request.urls() if len(url) > _LONG_URL]
@@ -208,7 +212,7 @@ def _told_in_parts(request: RenderRequest) -> Iterator[bytes]:
         yield after.encode()
 
 
-def _layouts(request: RenderRequest, attachments: Sequence[Content]) -> Sequence[PixelLayout | None]:
+def _layouts(request: AnyRequest, attachments: Sequence[Content]) -> Sequence[PixelLayout | None]:
     layouts = request.attachments if isinstance(request, RenderParams) else None
     if layouts is None:
         return [None] * len(attachments)

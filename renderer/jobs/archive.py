@@ -21,7 +21,7 @@ from renderer import disk
 from renderer.errors import ConfigError
 from renderer.jobs.data_dir import STORE_NAME
 from renderer.jobs.files import link
-from renderer.jobs.outcome import VIDEO_NAME
+from renderer.jobs.outcome import kept_files
 from renderer.jobs.schema import APPLICATION_ID, MIGRATIONS
 
 _TRIES = 10
@@ -207,13 +207,15 @@ def _videos(outputs: Path) -> dict[str, int]:
     found = {}
     for directory in outputs.iterdir() if outputs.is_dir() else ():
         with contextlib.suppress(OSError):
-            found[directory.name] = (directory / VIDEO_NAME).stat().st_size
+            if files := kept_files(directory):
+                found[directory.name] = sum(file.stat().st_size for file in files)
     return found
 
 
 def _named(data: Path, videos: list[str]) -> Iterator[tuple[Path, str]]:
     for job_id in videos:
-        yield data / "outputs" / job_id / VIDEO_NAME, f"outputs/{job_id}/{VIDEO_NAME}"
+        for file in kept_files(data / "outputs" / job_id):
+            yield file, f"outputs/{job_id}/{file.name}"
 
 
 def _others(data: Path, spool: Path | None) -> Iterator[tuple[Path, str]]:

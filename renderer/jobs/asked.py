@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from protocol.schema import AudioTrack, ImageFrame, RenderRequest
+from protocol.media import AnyRequest, MediaRequest
+from protocol.schema import AudioTrack, ImageFrame
 from renderer.disk import open_private
 from renderer.observe.redaction import printable, redact
 
@@ -28,7 +29,7 @@ _LEFT_OUT: Final = {
 }  # written apart, private, or known anyway
 
 
-def keep(directory: Path, request: RenderRequest) -> None:
+def keep(directory: Path, request: AnyRequest) -> None:
     """Write down the description of a request; a failure is ignored, because the job matters more than its description.
 
     Args:
@@ -49,9 +50,11 @@ def read(directory: Path | None) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def described(request: RenderRequest) -> dict[str, Any]:
+def described(request: AnyRequest) -> dict[str, Any]:
     """Return a request as a document that a person may read: no defaults, no secrets, and a bounded size."""
     settings = request.model_dump(mode="json", exclude_defaults=True, exclude=_LEFT_OUT)
+    if isinstance(request, MediaRequest):
+        return settings | {str(field): _shown(url) for (field, *_), url in request.urls()}
     stills = request.images[:_STILLS]
     left_out = len(request.images) - len(stills)
     audio = {"audio": _sources(request.audio)} if request.audio else {}

@@ -15,7 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from protocol.schema import Fault, Health, JobsQuery, JobStatus, Progress
+from protocol.schema import Fault, Health, JobsQuery, JobStatus, Progress, RenderResult
 from renderer.config import EngineSettings, RenderSettings
 from renderer.errors import (
     CapacityError,
@@ -40,7 +40,7 @@ from renderer.jobs.slots.progress import receiving
 from renderer.jobs.store import JobStore
 from renderer.observe.metrics import Metrics, Snapshot
 from renderer.version import VERSION
-from renderer.work import NO_GPU_ENCODER, RenderJob
+from renderer.work import NO_GPU_ENCODER, AnyJob
 
 log = logging.getLogger(__name__)
 
@@ -173,8 +173,8 @@ class Engine:
         asked.keep(self._places.logs / job.id, wanted.work.request)
         self.metrics.accepted(job.client)
         self._await_turn(job)
-        said = (job.progress.images, job.progress.frames)
-        log.info("accepted: %d images, %d frames", *said, extra={"job": job.id, "action": "accepted"})
+        said = f"{job.progress.images} images, {job.progress.frames} frames" if job.progress.frames else wanted.kind
+        log.info("accepted: %s", said, extra={"job": job.id, "action": "accepted"})
         return job
 
     async def on_disk(self) -> None:
@@ -185,7 +185,7 @@ class Engine:
         """
         await self._store.flushed()
 
-    def work_again(self, job_id: str) -> RenderJob:
+    def work_again(self, job_id: str) -> AnyJob:
         """Return what a job was made from that has ended without a video.
 
         Raises:
@@ -342,7 +342,7 @@ class Engine:
             error_type=after.error.type if after.error else None,
             waited_s=after.started_at - after.accepted_at if after.started_at else None,
             took_s=(after.finished_at or 0) - after.started_at if after.started_at else None,
-            result=after.result,
+            result=after.result if isinstance(after.result, RenderResult) else None,
         )
         self._waiting.discard(job)
         self._places.clean(after)

@@ -16,7 +16,7 @@ from renderer.disk import flush, is_full, open_private, sync
 from renderer.errors import JobError, StorageFull, StoreFailed
 from renderer.pictures.fetch import Fetcher
 from renderer.pictures.reel import together
-from renderer.work import Attachment, RenderJob
+from renderer.work import AnyJob, Attachment, MediaJob, RenderJob
 
 Buffer = bytes | bytearray | memoryview
 Content = Buffer | Path  # a path: a file that is linked to, or copied where that is not possible
@@ -33,7 +33,7 @@ class Files:
         """Return where attachment `number` is kept."""
         return self.directory / str(number)
 
-    def save(self, work: RenderJob, attachments: Sequence[Content], fetcher: Fetcher) -> RenderJob:
+    def save(self, work: AnyJob, attachments: Sequence[Content], fetcher: Fetcher) -> AnyJob:
         """Write down the files that came with the request; on return they are on disk.
 
         Args:
@@ -44,7 +44,7 @@ class Files:
             The job with its inline images named as attachments.
 
         Raises:
-            JobError: all images are inline, and not one of them can be read.
+            JobError: all images are inline, and not one of them can be read; or another file that is cannot be read.
             StorageFull, StoreFailed: the disk does not take it.
         """
         try:
@@ -68,28 +68,33 @@ class Files:
         self._is_unwanted.set()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _save_inline(self, work: RenderJob, fetcher: Fetcher) -> RenderJob:
+    def _save_inline(self, work: AnyJob, fetcher: Fetcher) -> AnyJob:
         names: dict[str, str] = {}
         faults: dict[str, JobError] = {}
         saved = list(work.attachments)
-        images = work.request.images
         for loc, url in work.request.urls():
             if url[:5].lower() != "data:" or url in names or url in faults:
                 continue
             try:
-                content = (fetcher.of_sounds() if loc[0] == "audio" else fetcher).fetch(url)
+                content = fetcher.of(str(loc[0])).fetch(url)
             except JobError as error:
+                if isinstance(work, MediaJob):
+                    raise error.at(*loc) from error.__cause__
                 faults[url] = error
                 continue
             names[url] = f"cid:{len(saved)}"
             saved.append(Attachment(self.path_of(len(saved))))
             self._write(saved[-1].path, content if isinstance(content, bytes) else content.data)
-        if all(image.url in faults for image in images):
-            places = [image.url for image in images]
+        if isinstance(work, RenderJob) and all(image.url in faults for image in work.request.images):
+            places = [image.url for image in work.request.images]
             found = [(places.index(url), error) for url, error in faults.items()]
             raise together(found, is_all=True) from found[0][1].__cause__
         # What cannot be read stays in the request; the worker goes on without it, or names it with others.
-        return replace(work, request=work.request.renamed(names), attachments=tuple(saved)) if names else work
+        if not names:
+            return work
+        if isinstance(work, MediaJob):
+            return replace(work, request=work.request.renamed(names), attachments=tuple(saved))
+        return replace(work, request=work.request.renamed(names), attachments=tuple(saved))
 
     def _write(self, path: Path, content: Content) -> None:
         self.directory.mkdir(mode=0o700, exist_ok=True)

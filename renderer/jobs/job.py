@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from protocol.media import AnyResult, kind_of
 from protocol.objects import is_object
 from protocol.schema import Fault, JobStatus, Progress, RenderResult, Status
 from renderer.jobs.hooks import Hook
-from renderer.work import RenderJob
+from renderer.work import AnyJob, RenderJob
 
 
 class State(Enum):
@@ -90,10 +93,14 @@ class Submission:
     id: str
     client: str
     digest: str
-    work: RenderJob
+    work: AnyJob
     files: Path | None = None
     output: Path | None = None
     hook: Hook | None = None
+
+    @property
+    def kind(self) -> str:
+        return kind_of(self.work.request)
 
     def accepted(self, number: int, outputs: Path, now: float) -> "Job":
         """Return the job that this becomes.
@@ -102,7 +109,10 @@ class Submission:
             outputs: where the daemon has one directory for each job.
             now: in Unix seconds.
         """
-        request = self.work.request
+        request, progress = self.work.request, Progress(images=0, frames=0)
+        stills = self.work.request if isinstance(self.work, RenderJob) else None
+        if isinstance(self.work, RenderJob):
+            progress = Progress(images=len(self.work.request.images), frames=self.work.timeline.frames)
         return Job(
             id=self.id,
             client=self.client,
@@ -110,13 +120,13 @@ class Submission:
             number=number,
             priority=request.priority,
             output=self.output or outputs / self.id,
-            progress=Progress(images=len(request.images), frames=self.work.timeline.frames),
+            progress=progress,
             accepted_at=now,
             is_kept_elsewhere=self.output is not None,
             files=self.files,
-            sync_mode=request.sync_mode,
+            sync_mode=stills is not None and stills.sync_mode,
             start_by=now + request.start_timeout if request.start_timeout else None,
-            needs_nvenc=request.encoder == "nvenc",
+            needs_nvenc=stills is not None and stills.encoder == "nvenc",
         )
 
 
@@ -161,7 +171,7 @@ class Job:
     started_at: float | None = None
     finished_at: float | None = None
     video_bytes: int = 0
-    result: RenderResult | None = None
+    result: Annotated[AnyResult, Field(union_mode="left_to_right")] | None = None
     error: Fault | None = None
 
     @property
@@ -181,10 +191,10 @@ class Job:
     @property
     def is_object(self) -> bool:
         """Whether its video has become an object, which is nobody's to remove here."""
-        return self.result is not None and is_object(self.result.video.url)
+        return isinstance(self.result, RenderResult) and is_object(self.result.video.url)
 
     @property
-    def outcome(self) -> RenderResult | Fault:
+    def outcome(self) -> AnyResult | Fault:
         """The result of a finished job, or the fault that it ended in."""
         if self.error is None and self.result is not None:
             return self.result
@@ -209,7 +219,7 @@ class Job:
             error=self.error,
             state=self.state.value,
             attempts=self.attempts,
-            encoder=self.result.encoder if self.result else None,
+            encoder=self.result.encoder if isinstance(self.result, RenderResult) else None,
             accepted_at=_moment(self.accepted_at),
             started_at=_moment(self.started_at),
             finished_at=_moment(self.finished_at),

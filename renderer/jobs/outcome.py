@@ -30,7 +30,7 @@ from renderer.net.objects import check_output
 from renderer.observe.metrics import Metrics
 from renderer.pictures.kept import StillCache
 from renderer.version import VERSION
-from renderer.work import RenderJob, RenderReport
+from renderer.work import AnyJob, MediaReport, RenderJob, RenderReport, Report
 
 log = logging.getLogger(__name__)
 
@@ -124,12 +124,11 @@ class Places:
         unknown = []
         taken_up = {job.output for job in unfinished if finished.lies_in(job.output)}
         for directory in sorted({*self.outputs.iterdir()} - taken_up):
-            try:
-                size_bytes = (directory / VIDEO_NAME).stat().st_size
-            except OSError:
-                shutil.rmtree(directory, ignore_errors=True)
-            else:
+            if kept := kept_files(directory):
+                size_bytes = sum(file.stat().st_size for file in kept)
                 unknown += [size_bytes] if directory.name not in known else []
+            else:
+                shutil.rmtree(directory, ignore_errors=True)
         brought = 0 if known else sum(1 for _ in self.attachments.iterdir())
         if unknown or brought:
             _say_lost(len(known), unknown, brought)
@@ -162,6 +161,14 @@ class Places:
         _remove(self.outputs / job_id)
 
 
+def kept_files(directory: Path) -> list[Path]:
+    """Return the files of a job's result; those of attempts have hidden names."""
+    try:
+        return sorted(entry for entry in directory.iterdir() if not entry.name.startswith("."))
+    except OSError:
+        return []
+
+
 def _remove(directory: Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # nothing was there, or it went meanwhile
         shutil.rmtree(directory)
@@ -176,7 +183,7 @@ def _say_lost(known: int, unknown: Sequence[int], brought: int) -> None:
     log.warning(words, known, len(unknown), sum(unknown), brought, extra={"action": "store_lost"})
 
 
-def task_for(job: Job, work: RenderJob, render: RenderSettings, cache: StillCache | None = None) -> RenderTask:
+def task_for(job: Job, work: AnyJob, render: RenderSettings, cache: StillCache | None = None) -> RenderTask:
     """Return the task of an attempt at a job; the directory for its video is made, and it has a name of its own there.
 
     Args:
@@ -186,7 +193,7 @@ def task_for(job: Job, work: RenderJob, render: RenderSettings, cache: StillCach
         OutputFailed, StorageFull: no directory can be made for its video.
         JobError: its video may not become the object that was asked for, as the settings are now.
     """
-    wanted, destination, content = work.request.output, None, ""
+    wanted, destination, content = work.request.output if isinstance(work, RenderJob) else None, None, ""
     if wanted:
         check_output(wanted.url, render.outputs.allow_objects)
         destination = Destination(wanted.url, _mark(job))
@@ -214,7 +221,7 @@ def apply_ending(job: Job, task: RenderTask | None, ending: Ending, attempts: in
         attempts: how many attempts a job has, the last included.
     """
     now = time.time()
-    if isinstance(ending, RenderReport) and task is not None:
+    if isinstance(ending, RenderReport | MediaReport) and task is not None:
         try:
             return _done(job, task, ending, now)
         except OSError as error:
@@ -270,10 +277,10 @@ def log_end(job: Job) -> None:
         log.info("done in %.3f s", job.result.timings["total"], extra=extra)
 
 
-def _done(job: Job, task: RenderTask, report: RenderReport, now: float) -> Job:
+def _done(job: Job, task: RenderTask, report: Report, now: float) -> Job:
     url, name = _of_object(job, task.destination.url) if task.destination else _kept(job, task, report)
     request = task.work.request.model_copy(update={"request_id": job.request_id})
-    result = report.result(url, name, request)
+    result = report.result(url, name, request)  # type: ignore[arg-type] # a report is of the kind of its request
     size_bytes = sum(file.file_size for file in result.files().values())
     return job.moved(
         State.DONE,
@@ -286,13 +293,16 @@ def _done(job: Job, task: RenderTask, report: RenderReport, now: float) -> Job:
     )
 
 
-def _kept(job: Job, task: RenderTask, report: RenderReport) -> tuple[str, str]:
-    """Give a video its final name, after the files beside it, and return its url and that name."""
+def _kept(job: Job, task: RenderTask, report: Report) -> tuple[str, str]:
+    """Give the files of an attempt their final names, the video's last, and return the url and name of a video."""
     video = job.output / VIDEO_NAME
     for made, place in zip(report.files(task.output), report.files(video), strict=True):
         made.replace(place)
     remove_attempts(job)
-    sync(job.output)
+    if kept_files(job.output):
+        sync(job.output)
+    else:
+        job.output.rmdir()
     sync(job.output.parent)  # the directory is new as well
     return video.as_uri(), VIDEO_NAME
 

@@ -23,13 +23,14 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 from pydantic_core import from_json
 
-from protocol.schema import PixelLayout, RenderRequest, RenderResult, ResultWarning
+from protocol.media import KINDS, AnyResult, kind_of
+from protocol.schema import PixelLayout, RenderRequest, ResultWarning
 from renderer.errors import ConfigError, StoreFailed
 from renderer.jobs import hooks
 from renderer.jobs.files import Files
 from renderer.jobs.job import Job
 from renderer.timeline import timeline_of
-from renderer.work import Attachment, RenderJob
+from renderer.work import AnyJob, Attachment, MediaJob, RenderJob
 
 APPLICATION_ID = 0x5354524C  # "STRL": tells our file from another program's
 
@@ -163,10 +164,11 @@ def _jobs() -> TypeAdapter[Job]:
     return TypeAdapter(Job)
 
 
-def work_document(work: RenderJob) -> str:
+def work_document(work: AnyJob) -> str:
     """Return what a job is made from as text, without the timeline, because the request tells that."""
     return json.dumps(
         {
+            "kind": kind_of(work.request),
             "request": work.request.model_dump(mode="json", exclude_unset=True, exclude={"attachments", "progress"}),
             "attachments": [_layout(attachment) for attachment in work.attachments],
             "base": str(work.base) if work.base else None,
@@ -177,7 +179,7 @@ def work_document(work: RenderJob) -> str:
     )
 
 
-def read_work(document: str, files: Files) -> RenderJob:
+def read_work(document: str, files: Files) -> AnyJob:
     """Read back what a job is made from.
 
     Args:
@@ -188,19 +190,19 @@ def read_work(document: str, files: Files) -> RenderJob:
     """
     try:
         fields = json.loads(document)
-        request = RenderRequest.model_validate(fields["request"])
-        return RenderJob(
-            request=request,
-            timeline=timeline_of(request),
-            attachments=tuple(
-                Attachment(files.path_of(number), PixelLayout.model_validate(layout) if layout else None)
-                for number, layout in enumerate(fields["attachments"])
-            ),
-            base=Path(fields["base"]) if fields["base"] else None,
-            any_path=fields["any_path"],
-            # Earlier versions kept no warnings.
-            warnings=tuple(ResultWarning.model_validate(warning) for warning in fields.get("warnings", ())),
+        asked = fields["request"]
+        request = KINDS[fields.get("kind", "images-to-video")].model_validate(asked)  # earlier versions kept no kind
+        attachments = tuple(
+            Attachment(files.path_of(number), PixelLayout.model_validate(layout) if layout else None)
+            for number, layout in enumerate(fields["attachments"])
         )
+        base = Path(fields["base"]) if fields["base"] else None
+        # Earlier versions kept no warnings.
+        warnings = tuple(ResultWarning.model_validate(warning) for warning in fields.get("warnings", ()))
+        others = (attachments, base, fields["any_path"], warnings)
+        if isinstance(request, RenderRequest):
+            return RenderJob(request, timeline_of(request), *others)
+        return MediaJob(request, *others)
     except (ValueError, KeyError, TypeError) as error:
         raise StoreFailed("the job cannot be read back from the store") from error
 
@@ -237,7 +239,7 @@ def read_job(row: tuple[Any, ...], root: Path) -> Job:
         job = _jobs().validate_python(fields)
     except (ValueError, TypeError) as error:  # pydantic's included
         raise StoreFailed("a job in the store cannot be read") from error
-    if job.result is None or "://" in job.result.video.url:
+    if job.result is None or any("://" in file.url for file in job.result.files().values()):
         return job
     return replace(job, result=job.result.with_urls(lambda file: (root / file.url).as_uri()))
 
@@ -247,7 +249,7 @@ def _from(root: Path, path: Path) -> str:
     return os.fspath(path).removeprefix(f"{root}/")
 
 
-def _stored_result(job: Job, root: Path) -> RenderResult | None:
+def _stored_result(job: Job, root: Path) -> AnyResult | None:
     if job.result is None or job.is_kept_elsewhere or job.is_object:
         return job.result
     output = _from(root, job.output)

@@ -25,6 +25,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from protocol.schema import RenderResult
 from renderer.disk import is_full
 from renderer.errors import ConfigError, StorageFull, StoreFailed
 from renderer.jobs import hooks
@@ -32,7 +33,7 @@ from renderer.jobs.files import Files
 from renderer.jobs.hooks import Hook, HookStore
 from renderer.jobs.job import Job, State, ids_of
 from renderer.jobs.schema import COLUMNS, MIGRATIONS, bring_up, job_row, read_job, read_work, work_document
-from renderer.work import RenderJob
+from renderer.work import AnyJob
 
 _FULL = "the disk is full, so the job could not be stored; try again later"
 _RESERVE_BYTES = 1 << 18  # some twenty moves
@@ -120,7 +121,7 @@ class JobStore:
             except OSError as error:
                 raise StoreFailed(f"the store of jobs cannot be written: {error.strerror}") from error
 
-    def add(self, job: Job, work: RenderJob | None, hook: Hook | None = None, *, is_synced: bool = True) -> None:
+    def add(self, job: Job, work: AnyJob | None, hook: Hook | None = None, *, is_synced: bool = True) -> None:
         """Keep a new job, and who is to be called at its end; refused while others lack the room in which to end.
 
         Args:
@@ -216,7 +217,7 @@ class JobStore:
         found = self._select("WHERE id = ?", (job_id,))
         return found[0] if found else None
 
-    def work(self, job_id: str) -> RenderJob:
+    def work(self, job_id: str) -> AnyJob:
         """Return what a job is made from; among jobs that have ended, only those that may be retried still have it."""
         with _translated():
             row = self._database.execute("SELECT work, files FROM jobs WHERE id = ?", (job_id,)).fetchone()
@@ -260,7 +261,8 @@ class JobStore:
     def pixels_since(self, owner: str, moment: float) -> int:
         """Return the pixels of the stills in an owner's jobs that were done since then."""
         jobs = self._select("WHERE finished_at > ? AND id >= ? AND id < ?", (moment, *ids_of(owner)))
-        return sum(job.progress.images * job.result.width * job.result.height for job in jobs if job.result)
+        made = ((job.progress.images, job.result) for job in jobs)
+        return sum(images * each.width * each.height for images, each in made if isinstance(each, RenderResult))
 
     def oldest_with_video(self) -> Job | None:
         """Return the job whose video the daemon has kept longest."""

@@ -43,7 +43,7 @@ class Bounds:
     timeout_s: float
     max_redirects: int
     attempts: int = 1
-    kind: Literal["image", "audio"] = "image"
+    kind: Literal["image", "audio", "video"] = "image"
 
     def too_large(self, found: str) -> FileTooLarge:
         words = f"expected at most {self.max_bytes} bytes, found {found} (fetch.max_{self.kind}_bytes)"

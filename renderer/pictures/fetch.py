@@ -16,7 +16,7 @@ import binascii
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass
@@ -49,6 +49,10 @@ class RawPixels:
 
 
 Content = bytes | RawPixels
+Kind = Literal["image", "audio", "video"]
+_KINDS: Final[Mapping[str, Kind]] = {
+    "images": "image", "audio": "audio", "audio_url": "audio", "video_url": "video", "media_url": "video",
+}  # fmt: skip
 
 
 class Fetcher:
@@ -72,7 +76,7 @@ class Fetcher:
                 user.
         """
         self._settings = settings
-        self._kind: Literal["image", "audio"] = "image"
+        self._kind: Kind = "image"
         self._attachments = tuple(attachments)
         self._any_path = any_path
         starts = (base,) if base is not None else settings.allow_roots
@@ -84,10 +88,10 @@ class Fetcher:
             for spelling in (Path(os.path.abspath(root)), Path(os.path.realpath(root)))  # noqa: PTH100 - keeps links
         )
 
-    def of_sounds(self) -> Self:
-        """Return one for the same sources, with the limit on the bytes of sounds in place of that of images."""
+    def of(self, field: str) -> Self:
+        """Return one for the same sources, with the limit on the bytes of what this field of a request names."""
         found = copy(self)
-        found._kind = "audio"  # noqa: SLF001 - of a twin
+        found._kind = _KINDS[field]  # noqa: SLF001 - of a twin
         return found
 
     @property
@@ -119,7 +123,7 @@ class Fetcher:
 
         Raises:
             FetchFailed: it does not exist, must not be read, or could not be read.
-            FileTooLarge: it has more than max_image_bytes, or max_audio_bytes.
+            FileTooLarge: it has more bytes than the settings allow for its kind.
             NotSupported: nothing here reads such urls.
         """
         scheme, rest = self._split(url)
@@ -259,7 +263,7 @@ class Fetcher:
 
     @property
     def _max_bytes(self) -> int:
-        return self._settings.max_audio_bytes if self._kind == "audio" else self._settings.max_image_bytes
+        return int(getattr(self._settings, f"max_{self._kind}_bytes"))
 
     # data: urls.
 

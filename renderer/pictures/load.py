@@ -116,7 +116,7 @@ class Loader:
         Raises:
             JobError: it cannot be read; `loc` names its place in the request.
         """
-        with self._working_on(source), self._marks.decoding(source.image):
+        with self._working_on(source), self._marks.decoding("images", source.image, "url"):
             if self._is_over:  # checked with the mark set, so that no decoding begins unseen after the end
                 raise JobCancelled("the job ended before this image was decoded")
             return decode(opened(content), background=background, max_pixels=self._max_pixels, needed=needed)

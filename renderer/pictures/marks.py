@@ -1,4 +1,4 @@
-"""Which images and sounds are inside a decoder now, where another process can still read it when this one is gone.
+"""Which images, sounds and videos are inside a decoder, where another process can read it when this one is gone.
 
 A decoder that crashes takes its process along, and one that hangs in native code cannot be stopped by a thread beside
 it. The process that watches needs to know whose bytes were being read.
@@ -9,16 +9,32 @@ import ctypes
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final
 
 from protocol.errors import Loc
-from renderer.errors import DecodeFailed, DecodeTimedOut, JobError, SoundDamaged, SoundTimedOut
+from renderer.errors import (
+    DecodeFailed,
+    DecodeTimedOut,
+    JobError,
+    SoundDamaged,
+    SoundTimedOut,
+    VideoDamaged,
+    VideoTimedOut,
+)
 
 MOST_THREADS = 65  # the most that decode pictures, and the one of the sound
 
 _NOBODY = 0
+_IMAGE: Final = ("an image", DecodeFailed, DecodeTimedOut)
+_SOUND: Final = ("a sound", SoundDamaged, SoundTimedOut)
+_VIDEO: Final = ("a video", VideoDamaged, VideoTimedOut)
+# The fields of requests that name what is decoded; a number in a cell is the place in this table and in the field.
+_FIELDS: Final[Mapping[str, tuple[str, type[JobError], type[DecodeTimedOut]]]] = {
+    "images": _IMAGE, "audio": _SOUND, "audio_url": _SOUND, "video_url": _VIDEO, "media_url": _VIDEO,
+}  # fmt: skip
+_PLACES: Final = 1 << 32
 
 
 class Cell(ctypes.Structure):
@@ -29,7 +45,7 @@ class Cell(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """An image or a sound inside a decoder.
+    """An image, a sound or a video inside a decoder.
 
     Attributes:
         loc: the url in the request that it came from.
@@ -42,19 +58,16 @@ class Decoding:
     since_s: float
 
     def timed_out(self, limit_s: float) -> DecodeTimedOut:
-        what, error = ("a sound", SoundTimedOut) if self._is_sound else ("an image", DecodeTimedOut)
+        what, _, error = _FIELDS[str(self.loc[0])]
         words = f"expected {what} that is decoded within {limit_s:g} s, found one that takes longer"
         return error(words, loc=self.loc)
 
     def crashed(self, number: int) -> JobError:
         """Return the error for a decoder that has ended its process by this signal."""
-        what, error = ("sound", SoundDamaged) if self._is_sound else ("image", DecodeFailed)
+        what, error, _ = _FIELDS[str(self.loc[0])]
+        what = what.partition(" ")[2]
         words = f"expected a whole {what}, found one that crashes its decoder ({signal.Signals(number).name})"
         return error(words, loc=self.loc)
-
-    @property
-    def _is_sound(self) -> bool:
-        return self.loc[0] == "audio"
 
 
 class Marks:
@@ -75,13 +88,13 @@ class Marks:
             cell.number = _NOBODY
 
     @contextlib.contextmanager
-    def decoding(self, place: int, of: Literal["images", "audio"] = "images") -> Iterator[None]:
-        """Mark an image or a sound as inside a decoder, on this thread, until the block ends."""
+    def decoding(self, *loc: str | int) -> Iterator[None]:
+        """Mark what a url of the request names as inside a decoder, on this thread, until the block ends."""
         free = self._free.pop()
         cell = self._cells[free]
         cell.thread = threading.get_ident()
         cell.began_ns = time.monotonic_ns()
-        cell.number = place + 1 if of == "images" else -place - 1  # last, because a reader goes by it
+        cell.number = _number(loc)  # last, because a reader goes by it
         try:
             yield
         finally:
@@ -99,5 +112,12 @@ class Marks:
         return sorted(found, key=lambda decoding: -decoding.since_s)
 
 
+def _number(loc: Loc) -> int:
+    field, place = str(loc[0]), int(loc[1]) if len(loc) > 1 else 0
+    return list(_FIELDS).index(field) * _PLACES + place + 1
+
+
 def _place(number: int) -> Loc:
-    return ("images", number - 1, "url") if number > 0 else ("audio", -number - 1, "url")
+    field, place = divmod(number - 1, _PLACES)
+    name = list(_FIELDS)[field]
+    return (name,) if name.endswith("_url") else (name, place, "url")

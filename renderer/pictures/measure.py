@@ -95,7 +95,7 @@ class Measurer:
     def _measure(self, source: Source) -> tuple[Content, Size]:
         try:
             content = self.fetcher.fetch(source.url)
-            with self.marks.decoding(source.image):
+            with self.marks.decoding("images", source.image, "url"):
                 return content, read_size(opened(content), self.settings.max_image_pixels)
         except JobError as error:
             raise error.at("images", source.image, "url") from error.__cause__

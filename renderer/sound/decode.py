@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from av.stream import Discard, Disposition
 
+from protocol.errors import Loc
 from renderer.errors import SoundDamaged, StillreelError
 from renderer.pictures.marks import Marks
 from renderer.sound.formats import LEAST_RATE, MOST_CHANNELS, MOST_RATE, Container, recognise, unsupported
@@ -53,23 +54,27 @@ class SoundFile:
     """A sound whose header has been read.
 
     Attributes:
-        track: its place in the request.
+        loc: its url's place in the request.
         channels: 1 or 2; more are mixed down.
         stated_s: how long it is, as its file says; None where that would be a guess.
         about_s: the same, or that guess; 0 if there is none.
         is_cut: the file has fewer bytes than it says.
+        codec, rate, channels_stated: what its header says.
     """
 
     data: bytes
-    track: int
+    loc: Loc
     container: Container
     channels: int
     stated_s: Fraction | None
     about_s: Fraction
     is_cut: bool = False
+    codec: str = ""
+    rate: int = RATE
+    channels_stated: int = 0
 
 
-def read_header(data: bytes, track: int, marks: Marks) -> SoundFile:
+def read_header(data: bytes, loc: Loc, marks: Marks) -> SoundFile:
     """Read what a file says of its sound; nothing is decoded.
 
     Raises:
@@ -80,7 +85,7 @@ def read_header(data: bytes, track: int, marks: Marks) -> SoundFile:
     data = data[begins:]
     if row.demuxer.startswith("mov"):
         data = _without_layouts(data)
-    with marks.decoding(track, "audio"), _parsing(row), _opened(data, row) as (container, stream):
+    with marks.decoding(*loc), _parsing(row), _opened(data, row) as (container, stream):
         context = stream.codec_context
         if not context.sample_rate or not context.channels:
             raise SoundDamaged(f"expected a whole sound ({row.name}), found one without samples")
@@ -89,7 +94,9 @@ def read_header(data: bytes, track: int, marks: Marks) -> SoundFile:
         if row.tells_length and stream.duration and stream.time_base:
             stated_s = stream.duration * stream.time_base + _begins_s(stream, row)
         about_s = stated_s or Fraction(max(0, container.duration or 0), av.time_base)
-        return SoundFile(data, track, row, min(context.channels, 2), stated_s, about_s, _is_cut(data))
+        heard = min(context.channels, 2)
+        of_header = (context.codec.canonical_name, context.sample_rate, context.channels)
+        return SoundFile(data, loc, row, heard, stated_s, about_s, _is_cut(data), *of_header)
 
 
 class Reading:
@@ -158,7 +165,7 @@ class Reading:
         self, packets: "Iterator[Packet[AudioStream]]", stream: "AudioStream"
     ) -> "tuple[Packet[AudioStream] | None, list[AudioFrame], bool]":
         """Return the next packet, None after the last; what was decoded of it; and whether that has failed."""
-        with self._marks.decoding(self._file.track, "audio"):
+        with self._marks.decoding(*self._file.loc):
             try:
                 packet = next(packets, None)
             except av.FFmpegError:

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from protocol.errors import Loc
 from protocol.schema import AudioTrack, ResultWarning
 from renderer.errors import InvalidRequest, JobError, SoundDamaged
 from renderer.pictures.marks import Marks
@@ -79,16 +80,20 @@ class Placed:
         try:
             yield from self._shaped(heard)
         except JobError as error:
-            raise error.at("audio", self.file.track, "url") from error.__cause__
+            raise error.at(*self.file.loc) from error.__cause__
 
     def warnings(self) -> Iterator[ResultWarning]:
         """Say, once it was heard, what its client might not expect."""
         if in_samples(self.track.at) >= self.total:
             words = "this sound would begin after the end of the video, so it is not heard"
-            yield ResultWarning(type="audio_unheard", message=words, loc=("audio", self.file.track, "at"))
+            yield ResultWarning(type="audio_unheard", message=words, loc=self._beside("at"))
         elif self.ends_early_s is not None:
             words = f"this file was cut short; its sound ends after {self.ends_early_s:.3f} s"
-            yield ResultWarning(type="audio_ends_early", message=words, loc=("audio", self.file.track, "url"))
+            yield ResultWarning(type="audio_ends_early", message=words, loc=self.file.loc)
+
+    def _beside(self, field: str) -> Loc:
+        """Return the place of another field of this track."""
+        return (*self.file.loc[:-1], field)
 
     def _shaped(self, pieces: Iterator[Samples]) -> Iterator[Samples]:
         """Apply gain and fades."""
@@ -128,7 +133,7 @@ class Placed:
             raise SoundDamaged("expected a sound, found one without samples")
         if read <= skip:
             words = f"expected less than {read / RATE:.3f} s, where this sound ends, found {self.track.start} s"
-            raise InvalidRequest(words, loc=("audio", self.file.track, "start"))
+            raise InvalidRequest(words, loc=self._beside("start"))
 
 
 def _first(pieces: Iterator[Samples], length: int) -> Iterator[Samples]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import av
 import numpy as np
@@ -68,6 +68,23 @@ class SoundFormat:
         return context
 
 
+class Mix(Protocol):
+    """What a soundtrack is made of."""
+
+    @property
+    def format(self) -> SoundFormat: ...
+
+    def mixed(self, total: int) -> Iterator[Samples]:
+        """Yield the sound of a video of so many samples.
+
+        Raises:
+            JobError: a sound is at fault.
+        """
+
+    def refuse_late(self, limit_s: float | None) -> None:
+        """Raise the fault of a decoder that has taken longer for a packet than this, if there is a limit."""
+
+
 class Tracks:
     """The sounds of a request; each file is fetched once, however many attempts follow.
 
@@ -99,7 +116,7 @@ class Tracks:
             try:
                 if track.url not in contents:
                     contents[track.url] = self._fetched(track.url)
-                found.append(read_header(contents[track.url], place, self._marks))
+                found.append(read_header(contents[track.url], ("audio", place, "url"), self._marks))
             except JobError as error:
                 faults.append(error.at("audio", place, "url"))
         if faults:
@@ -161,11 +178,7 @@ class Tracks:
         return self._measured_s
 
     def mixed(self, total: int) -> Iterator[Samples]:
-        """Yield the sound of a video of so many samples.
-
-        Raises:
-            JobError: a sound is at fault.
-        """
+        """Yield the sound of a video of so many samples; see Mix."""
         placed: list[Placed] = []
 
         def mix() -> Iterator[Samples]:
@@ -192,7 +205,7 @@ class Tracks:
             yield ResultWarning(type="video_longer", message=words, loc=("length",))
 
     def refuse_late(self, limit_s: float | None) -> None:
-        """Raise the fault of a decoder that has taken longer for a packet than this, if there is a limit."""
+        """Refuse a decoder that is late; see Mix."""
         late = [decoding for decoding in self._marks.inside() if limit_s is not None and decoding.since_s > limit_s]
         if late and limit_s is not None:
             raise late[0].timed_out(limit_s)
@@ -207,7 +220,7 @@ def _counted(pieces: Iterator[Samples], say: Callable[[], None]) -> Iterator[int
 class Soundtrack:
     """The coded sound of one attempt. Use as a context manager, iterate once; its thread begins and ends with it."""
 
-    def __init__(self, tracks: Tracks, total: int, decode_limit_s: float | None) -> None:
+    def __init__(self, tracks: Mix, total: int, decode_limit_s: float | None) -> None:
         """Prepare the sound of a video of so many samples.
 
         Args:

@@ -51,7 +51,7 @@ class Child:
         )
 
     def outcome(self, data: bytes) -> str:
-        """Return a digest of the picture or the sound, or the words of the refusal.
+        """Return a digest of what was decoded, or the words of the refusal.
 
         Raises:
             Died: the process ended or hung; another one is there for the next file.
@@ -116,7 +116,7 @@ class Pair:
 
 @contextmanager
 def pair(of: str = "pictures") -> Iterator[Pair]:
-    """Lend two children that decode pictures, or sounds."""
+    """Lend two children that decode pictures, sounds or videos."""
     with ExitStack() as stack:
         children = [Child(fill, of) for fill in FILLS]
         for child in children:
@@ -136,17 +136,31 @@ def _sound(data: bytes) -> str:
     from renderer.sound.decode import Reading, read_header
 
     digest, size = hashlib.blake2b(digest_size=12), 0
-    for piece in Reading(read_header(data, 0, Marks()), Marks()):
+    for piece in Reading(read_header(data, ("audio", 0, "url"), Marks()), Marks()):
         digest.update(piece.tobytes())
         size += piece.shape[1]
     return f"sounds {size} {digest.hexdigest()}"
+
+
+def _video(data: bytes) -> str:
+    from renderer.config import RenderSettings
+    from renderer.media.frame import picture_of
+    from renderer.media.video import VideoFile
+    from renderer.pictures.marks import Marks
+
+    video = VideoFile(data, ("video_url",), RenderSettings(), Marks())
+    pictures = [picture_of(video.frame(wanted)) for wanted in ("first", "middle", "last")]
+    return f"plays {hashlib.blake2b(b''.join(map(bytes, pictures)), digest_size=12).hexdigest()}"
+
+
+_DECODERS = {"pictures": _picture, "sounds": _sound, "videos": _video}
 
 
 def main() -> None:
     """Decode what comes on standard input, in the child."""
     from renderer.errors import JobError
 
-    decoded = _sound if sys.argv[1:] == ["sounds"] else _picture
+    decoded = _DECODERS[sys.argv[1]]
     stream, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "w")
     os.dup2(
         2, 1

@@ -109,12 +109,12 @@ def test_faults_that_show_at_once_are_refused_at_once(tmp_path: Path, audio: lis
 def test_a_local_sound_has_a_limit_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(bytes(2000))
     settings = FetchSettings(allow_roots=(tmp_path,), max_image_bytes=1000, max_audio_bytes=3000)
-    assert len(Fetcher(settings).of_sounds().fetch("a.wav")) == 2000
+    assert len(Fetcher(settings).of("audio").fetch("a.wav")) == 2000
     with pytest.raises(JobError, match=r"fetch\.max_image_bytes"):
         Fetcher(settings).fetch("a.wav")
     (tmp_path / "a.wav").write_bytes(bytes(4000))
     with pytest.raises(JobError, match=r"at most 3000 bytes, found 4000 or more \(fetch\.max_audio_bytes"):
-        Fetcher(settings).of_sounds().fetch("a.wav")
+        Fetcher(settings).of("audio").fetch("a.wav")
 
 
 def test_an_inline_sound_is_kept_as_a_file_until_the_job_ends(tmp_path: Path) -> None:

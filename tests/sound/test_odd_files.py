@@ -23,7 +23,7 @@ SECOND = tone(1)
 
 
 def decoded(data: bytes) -> tuple[Sound, Reading]:
-    reading = Reading(read_header(data, 0, Marks()), Marks())
+    reading = Reading(read_header(data, ("audio", 0, "url"), Marks()), Marks())
     return np.concatenate(list(reading), axis=1), reading
 
 
@@ -252,7 +252,9 @@ def test_channels_that_are_named_one_by_one_harm_nothing(order, tmp_path):
         "import sys; from renderer.pictures.marks import Marks\n"
         "from renderer.sound.decode import Reading, read_header\n"
         "data = open(sys.argv[1], 'rb').read()\n"
-        "for _ in range(5): print(sum(piece.shape[1] for piece in Reading(read_header(data, 0, Marks()), Marks())))"
+        "for _ in range(5):\n"
+        "    file = read_header(data, ('audio', 0, 'url'), Marks())\n"
+        "    print(sum(piece.shape[1] for piece in Reading(file, Marks())))"
     )
     strict = {**os.environ, "MALLOC_CHECK_": "3"}
     told = subprocess.run(
@@ -284,7 +286,8 @@ def test_a_gap_in_a_video_is_silence_of_its_length(gap_s, tmp_path):
             frame = av.AudioFrame.from_ndarray(half, "flt", "mono")
             frame.sample_rate, frame.pts, frame.time_base = rate, begin, Fraction(1, rate)
             container.mux(stream.encode(frame))
-    placed = Placed(AudioTrack(url="a"), read_header((tmp_path / "a.mkv").read_bytes(), 0, Marks()), 2 * RATE, Marks())
+    file = read_header((tmp_path / "a.mkv").read_bytes(), ("audio", 0, "url"), Marks())
+    placed = Placed(AudioTrack(url="a"), file, 2 * RATE, Marks())
     sound = np.concatenate(list(placed.pieces()), axis=1)
     assert sound.shape[1] == 2 * RATE
     assert level(sound, 0.1, 0.45) == pytest.approx(0.354, rel=0.01)

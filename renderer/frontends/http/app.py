@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BODIES = (schema.ImagesToVideoInput, schema.UploadRequest)
+_BODIES = (*(app.wanted for app in schema.APPS.values()), schema.UploadRequest)
 _REF = "#/components/schemas/{model}"
 
 
@@ -133,14 +133,14 @@ class HttpDoor:
         keys = KeyRing(data_dir, settings.http.key_file)
         self._listeners = Listeners(settings.http, data_dir, has_keys=bool(keys.keys))
         try:
-            tokens = Tokens(data_dir)
+            tokens, fetch = Tokens(data_dir), settings.fetch
             self._uploads = Uploads(data_dir / "uploads", settings.retention)
             self._closing = asyncio.Event()
             bodies = Bodies(settings.http.max_body_bytes, settings.limits.max_images)
             faults = Faults(settings.fetch, settings.pictures)
             logs = JobLogReader(data_dir / "logs")
             contract = Contract(engine, intake, bodies, faults, logs, tokens, self._uploads, self._closing)
-            most_bytes = max(settings.fetch.max_image_bytes, settings.fetch.max_audio_bytes)
+            most_bytes = max(fetch.max_image_bytes, fetch.max_audio_bytes, fetch.max_video_bytes)
             storage = Storage(self._uploads, tokens, bodies, most_bytes)
             files = Files(engine, tokens, self._uploads)
             about = _about(settings, engine, zmq, self._listeners.addresses)

@@ -18,6 +18,7 @@ from collections import Counter, OrderedDict
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -26,15 +27,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from protocol.schema import Fault
+from protocol.schema import Fault, RenderResult
 from renderer.errors import JobNotFound, QueueFull, ShuttingDown, StillreelError
 from renderer.frontends.documents import read_aside
 from renderer.frontends.http import files, responses
-from renderer.frontends.http.links import APP, CALLER, ENDPOINT, Caller, Tokens, caller_of
-from renderer.frontends.http.reading import Bodies, Gone, render_request
+from renderer.frontends.http.links import APP, CALLER, Caller, Tokens, caller_of
+from renderer.frontends.http.reading import Bodies, Gone, wanted_of
 from renderer.frontends.http.responses import at, shortened
 from renderer.frontends.http.routes import Routes
-from renderer.frontends.http.schema import CANCEL, REQUEST_BODY, RESULT, RUN, STATUS, STREAM, SUBMIT
+from renderer.frontends.http.schema import APPS, CANCEL, RESULT, STATUS, STREAM, SUBMIT, run
 from renderer.frontends.http.uploads import Uploads
 from renderer.frontends.intake import Door, Intake
 from renderer.frontends.job_log import JobLogReader
@@ -119,21 +120,25 @@ async def _hang_up(receive: Receive) -> None:
 
 
 _URLS_KEPT: Final = 100_000
+_OF_ONE_FILE: Final = ("video_url", "audio_url", "media_url")
 
 
 class RecentUrls:
     """The urls of the newest requests, for error bodies."""
 
     def __init__(self) -> None:
-        self._urls: OrderedDict[str, dict[str, list[Any]]] = OrderedDict()
+        self._urls: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._count = 0
 
     def keep(self, job_id: str, document: object) -> None:
         """Remember the urls of a request."""
-        urls = {}
+        urls: dict[str, Any] = {}
         for name in ("images", "audio"):
-            sources = at(document, (name,))
-            urls[name] = [shortened(at(each, ("url",))) for each in sources] if isinstance(sources, list) else []
+            found = at(document, (name,))
+            sources = found if isinstance(found, list) else []
+            urls[name] = [{"url": shortened(at(each, ("url",)))} for each in sources]
+        for name in _OF_ONE_FILE:
+            urls[name] = shortened(at(document, (name,)))
         self._count += _counted(urls) - _counted(self._urls.pop(job_id, {}))
         self._urls[job_id] = urls
         while self._count > _URLS_KEPT:
@@ -141,11 +146,11 @@ class RecentUrls:
 
     def of(self, job_id: str) -> dict[str, Any]:
         """Return the part of the request's document that is known."""
-        return {name: [{"url": url} for url in urls] for name, urls in self._urls.get(job_id, {}).items()}
+        return self._urls.get(job_id, {})
 
 
-def _counted(urls: dict[str, list[Any]]) -> int:
-    return sum(map(len, urls.values()))
+def _counted(urls: dict[str, Any]) -> int:
+    return sum(len(found) if isinstance(found, list) else 1 for found in urls.values())
 
 
 _LOOK_S: Final = 1.0
@@ -174,15 +179,16 @@ class Contract:
         add = self.routes.add
         add("GET", f"{one}/status", self.status, STATUS)
         add("GET", one, self.result, RESULT)
-        add("POST", f"/queue/{APP}/{ENDPOINT}", self.submit, SUBMIT, openapi_extra=REQUEST_BODY)
-        add("POST", f"/run/{APP}/{ENDPOINT}", self.run, RUN, openapi_extra=REQUEST_BODY)
+        for name, app in APPS.items():
+            add("POST", f"/queue/{APP}/{name}", self.submit, SUBMIT, openapi_extra=app.body)
+            add("POST", f"/run/{APP}/{name}", self.run, run(app), openapi_extra=app.body)
         add("PUT", f"{one}/cancel", self.cancel, CANCEL)
         add("GET", f"{one}/status/stream", self.stream, STREAM)
 
-    # Asking for a video.
+    # Asking for work.
 
     async def run(self, request: Request) -> Response:
-        """Render a video and answer when it is done. Closing the connection cancels the job."""
+        """Do what is asked for and answer when it is done. Closing the connection cancels the job."""
         job = await self._accept(request, waits=True)
         done = await self._clients.finished(job, request.receive)
         if done is None:
@@ -202,9 +208,10 @@ class Contract:
             document = body.document
             try:
                 self._check_queue(request)
-                read = partial(render_request, document, request, caller, self.intake.max_images)
+                app = APPS[request.url.path.rpartition("/")[2]]
+                read = partial(wanted_of, document, app.wanted, request, caller, self.intake.max_images)
                 wanted, warnings = await read_aside(read, body.size_bytes)
-                with self.uploads.taken(wanted, caller.links) as (wanted, files):
+                with self.uploads.taken(wanted, caller.links, self._made) as (wanted, files):
                     links = caller.links.base
                     door = Door(caller.client, links=links, owner=caller.owner, waits=waits, warnings=warnings)
                     job = await self.intake.accept(wanted, door, files)
@@ -212,6 +219,12 @@ class Contract:
                 raise Failed(error.fault(), document) from error
             self._urls.keep(job.id, document)
         return job
+
+    def _made(self, token: str) -> Path | None:
+        """Return the file of a result that a token stands for, if it is still here."""
+        found = self.tokens.file_of(token, self.engine.job)
+        place = found[0].output / found[1].file_name if found and not found[0].is_kept_elsewhere else None
+        return place if place and place.exists() else None
 
     def _check_queue(self, request: Request) -> None:
         limit = request.query_params.get("fal_max_queue_length", "")
@@ -260,7 +273,7 @@ class Contract:
         return responses.status(job, position, lines, caller.links)
 
     async def result(self, request: Request, request_id: str) -> Response:
-        """Return the video of a finished request, or the error that it ended with."""
+        """Return the answer to a finished request, or the error that it ended with."""
         try:
             job = self.engine.job(caller_of(request).job_id(request_id))
         except JobNotFound:
@@ -288,9 +301,10 @@ class Contract:
         outcome = job.outcome
         if isinstance(outcome, Fault):
             return self.faults.answer(outcome, self._urls.of(job.id), job.request_id)
-        if job.sync_mode:
+        if job.sync_mode and isinstance(outcome, RenderResult):
             return await files.inline(job, outcome)
-        outcome = await opened(outcome, self.engine.render_settings)
+        if isinstance(outcome, RenderResult):
+            outcome = await opened(outcome, self.engine.render_settings)
         document = responses.linked(job, outcome, self.tokens, caller.links)
         return JSONResponse(document, headers={responses.REQUEST_ID: job.request_id})
 

@@ -80,9 +80,11 @@ class Files:
         return (self._uploads.path(token), about.content_type, about.file_name) if about else None
 
     def _made(self, token: str) -> tuple[Path, str, str] | None:
-        job, field = self._tokens.file_of(token, self._engine.job) or (None, None)
-        file = job.result.files().get(field) if job and job.result and field else None
-        return (job.output / file.file_name, file.content_type, file.file_name) if job and file else None
+        found = self._tokens.file_of(token, self._engine.job)
+        if found is None:
+            return None
+        job, file = found
+        return job.output / file.file_name, file.content_type, file.file_name
 
 
 def unless_known(request: Request, response: FileResponse) -> Response:

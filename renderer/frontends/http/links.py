@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote, urlsplit
 
-from protocol.schema import FileField
+from protocol.media import KINDS
+from protocol.schema import File
 from renderer.config import HttpSettings
 from renderer.errors import JobNotFound
 from renderer.frontends.http.keys import secret_bytes
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 APP: Final = "fal-ai/ffmpeg-api"
-ENDPOINT: Final = "images-to-video"
 PROXY_PATH: Final = "/api/fal/proxy"
 
 _APP = APP.split("/")
@@ -100,7 +100,7 @@ def _known(base: str, rest: list[str]) -> str:
     if "requests" in rest[:2]:
         at = rest.index("requests")
         tail = rest[at + 1 :]
-        if rest[:at] in ([], [ENDPOINT]) and tail:
+        if rest[:at] in ([], *([kind] for kind in KINDS)) and tail:
             tail = tail[:1] if tail[1:] == ["response"] else tail
             return "/".join(["", "queue", *_APP, "requests", *tail])
     return "/".join(["", base, *_APP, *rest])
@@ -209,16 +209,16 @@ class Tokens:
         """
         self._secret = secret_bytes(data_dir / "links.secret")
 
-    def result(self, job: Job, field: FileField) -> str:
-        """Return the token of one of a job's files, which says nothing about those of the others.
+    def result(self, job: Job, field: str) -> str:
+        """Return the token of one of a job's files, by its name in the result; it says nothing about the others'.
 
         A later job that reuses the id has other tokens.
         """
         words = f"{job.id}\0{job.number}\0{job.accepted_at!r}"
         return f"{job.id}.{self._mac('result' if field == 'video' else field, words)}"
 
-    def file_of(self, token: str, find: Callable[[str], Job]) -> tuple[Job, FileField] | None:
-        """Return the job, and the field of its result, whose file a token stands for.
+    def file_of(self, token: str, find: Callable[[str], Job]) -> tuple[Job, File] | None:
+        """Return the job and the file of its result that a token stands for.
 
         Args:
             find: returns the job that has an id, or raises JobNotFound.
@@ -228,9 +228,10 @@ class Tokens:
         except JobNotFound:
             return None
         given = token.encode("utf-8", "replace")
-        fields: tuple[FileField, ...] = get_args(FileField)
-        found = [field for field in fields if hmac.compare_digest(given, self.result(job, field).encode())]
-        return (job, found[0]) if found else None
+        for field, file in job.result.files().items() if job.result else ():
+            if hmac.compare_digest(given, self.result(job, field).encode()):
+                return job, file
+        return None
 
     def new_upload(self) -> str:
         """Return the token of a file that will be uploaded."""

@@ -1,4 +1,4 @@
-"""From an HTTP request to the fields of a render request, some of which the hosted service puts into headers.
+"""From an HTTP request to the fields of what is asked for, some of which the hosted service puts into headers.
 
 There the start deadline, the priority, the webhook and the id are sent in headers and in the query; here they are
 fields of the request, and a field in the body takes precedence. Unknown fields are ignored, as there. But "frame" in
@@ -25,6 +25,7 @@ from starlette.requests import ClientDisconnect, Request
 from protocol.bounded import context_for
 from protocol.documents import DocumentRefused, most_values, read_document
 from protocol.errors import MAX_FAULTS, Loc
+from protocol.media import AnyRequest
 from protocol.schema import Fault, ResultWarning
 from protocol.words import meant, wrongs_in
 from renderer.errors import InvalidRequest, StillreelError, TooManyImages
@@ -53,12 +54,13 @@ _OBJECTS: Final[Mapping[str, type[BaseModel]]] = {
 }
 
 
-def render_request(
-    document: Any, request: Request, caller: Caller, max_images: int
-) -> tuple[ImagesToVideoInput, tuple[ResultWarning, ...]]:
+def wanted_of(
+    document: Any, model: type[AnyRequest], request: Request, caller: Caller, max_images: int
+) -> tuple[AnyRequest, tuple[ResultWarning, ...]]:
     """Return the validated request, and a warning for each field of the body that was ignored.
 
     Args:
+        model: what its app is sent.
         max_images: the most images that are checked.
 
     Raises:
@@ -69,10 +71,10 @@ def render_request(
         document = {**_beside(request, caller), **document}
     try:
         # From attributes, as FastAPI does, so that a value that is not an object gets the same type of error as there.
-        wanted = ImagesToVideoInput.model_validate(document, from_attributes=True, context=context_for(max_images))
+        wanted = model.model_validate(document, from_attributes=True, context=context_for(max_images))
     except ValidationError as error:
-        raise _invalid(error) from error
-    return wanted, _ignored(document)
+        raise _invalid(error, model) from error
+    return wanted, _ignored(document, model)
 
 
 def _beside(request: Request, caller: Caller) -> dict[str, Any]:
@@ -94,9 +96,9 @@ def _id_of(idempotency_key: str | None, caller: Caller) -> str | None:
     return f"key-{hashlib.sha256(words).hexdigest()[:32]}"
 
 
-def _ignored(document: Any) -> tuple[ResultWarning, ...]:
+def _ignored(document: Any, model: type[AnyRequest]) -> tuple[ResultWarning, ...]:
     """Return warnings about unknown fields: the first ones by name, the others by their number."""
-    unknown = _unknown(document)
+    unknown = _unknown(document, model)
     warnings = [
         ResultWarning(type=_IGNORED, message=f"no such field, so it was ignored{likely}", loc=loc)
         for loc, likely in itertools.islice(unknown, MAX_FAULTS)
@@ -107,15 +109,17 @@ def _ignored(document: Any) -> tuple[ResultWarning, ...]:
     return tuple(warnings)
 
 
-def _unknown(document: Any) -> Iterator[tuple[Loc, str]]:
+def _unknown(document: Any, model: type[AnyRequest]) -> Iterator[tuple[Loc, str]]:
     """Yield the places of unknown fields, each with a suggestion of what may have been meant."""
-    yield from _unknown_in(document, ImagesToVideoInput, ())
-    for name, model in _OBJECTS.items():
+    yield from _unknown_in(document, model, ())
+    if model is not ImagesToVideoInput:
+        return
+    for name, part in _OBJECTS.items():
         if isinstance(fields := document.get(name), dict):
-            yield from _unknown_in(fields, model, (name,))
-    for name, model in (("images", ImageFrame), ("audio", AudioTrack)):
+            yield from _unknown_in(fields, part, (name,))
+    for name, item in (("images", ImageFrame), ("audio", AudioTrack)):
         for number, fields in enumerate(document.get(name, ())):
-            yield from _unknown_in(fields, model, (name, number))
+            yield from _unknown_in(fields, item, (name, number))
 
 
 def _unknown_in(fields: Mapping[str, Any], model: type[BaseModel], place: Loc) -> Iterator[tuple[Loc, str]]:
@@ -124,12 +128,12 @@ def _unknown_in(fields: Mapping[str, Any], model: type[BaseModel], place: Loc) -
             yield (*place, name[:_NAME_MAX]), meant(name[:_NAME_MAX], model.model_fields)
 
 
-def _invalid(error: ValidationError) -> InvalidRequest:
+def _invalid(error: ValidationError, model: type[AnyRequest]) -> InvalidRequest:
     """Return the faults as the hosted service lists them, with pydantic's contexts and what was found."""
-    fault = invalid(error, ImagesToVideoInput)
+    fault = invalid(error, model)
     if isinstance(fault, TooManyImages):
         return fault
-    wrongs = zip(fault.details, wrongs_in(error, ImagesToVideoInput), strict=False)
+    wrongs = zip(fault.details, wrongs_in(error, model), strict=False)
     fault.details = tuple({**told, "ctx": _plain(wrong.context), "input": wrong.found} for told, wrong in wrongs)
     return fault
 

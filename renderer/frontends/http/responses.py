@@ -10,7 +10,8 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from protocol.errors import ERRORS, Loc, dotted
-from protocol.schema import Fault, RenderResult
+from protocol.media import AnyResult
+from protocol.schema import Fault
 from renderer.config import FetchSettings, PictureSettings
 from renderer.frontends.http.links import Links, Tokens
 from renderer.jobs.job import WORDS, Job
@@ -36,6 +37,7 @@ _EXPLAINED_THERE: Final = {
     "image_load_error",
     "unsupported_image_format",
     "unsupported_audio_format",
+    "unsupported_video_format",
     "image_too_large",
     "file_too_large",
     "greater_than_equal",
@@ -86,7 +88,8 @@ class Faults:
             "file_too_large": {"max_size": fetch.max_image_bytes},
             "image_too_large": {"max_pixels": pictures.max_image_pixels},
         }
-        self._contexts_of_sounds = {**self._contexts, "file_too_large": {"max_size": fetch.max_audio_bytes}}
+        sound, video = {"max_size": fetch.max_audio_bytes}, {"max_size": fetch.max_video_bytes}
+        self._sizes = {"audio": sound, "audio_url": sound, "video_url": video, "media_url": video}
 
     def answer(self, fault: Fault, document: object = None, request_id: str | None = None) -> "JSONResponse":
         """Return the answer to a request that has failed.
@@ -118,12 +121,14 @@ class Faults:
     def _entry(self, each: Mapping[str, Any], document: object) -> dict[str, Any]:
         loc = tuple(each["loc"])
         kind = _TYPES.get(each["type"], each["type"])
-        contexts = self._contexts_of_sounds if loc[:1] == ("audio",) else self._contexts
+        context = self._contexts.get(kind, {})
+        if kind == "file_too_large" and loc:
+            context = self._sizes.get(str(loc[0]), context)
         entry = {
             "loc": ["body", *loc],
             "msg": each["msg"],
             "type": kind,
-            "ctx": each.get("ctx") or contexts.get(kind, {}),
+            "ctx": each.get("ctx") or context,
             "input": shortened(each["input"] if "input" in each else at(document, loc)),
         }
         if kind in _EXPLAINED_THERE:
@@ -161,12 +166,12 @@ def status(job: Job, position: int | None, logs: list[dict[str, Any]], links: Li
     return 200, document
 
 
-def linked(job: Job, result: RenderResult, tokens: Tokens, links: Links) -> dict[str, Any]:
+def linked(job: Job, result: AnyResult, tokens: Tokens, links: Links) -> dict[str, Any]:
     """Return the result as the client gets it, with urls that it can fetch."""
-    document = result.model_dump(mode="json")
-    for field, file in {} if job.is_object else result.files().items():
-        document[field]["url"] = links.file(tokens.result(job, field), file.file_name)
-    return document
+    if not job.is_object:
+        fields = {file.file_name: field for field, file in result.files().items()}
+        result = result.with_urls(lambda file: links.file(tokens.result(job, fields[file.file_name]), file.file_name))
+    return result.model_dump(mode="json")
 
 
 def shortened(value: Any) -> Any:

@@ -3,12 +3,15 @@
 The request is that of protocol.schema, except that unknown fields are ignored, as the hosted service's contract says.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from protocol import schema
+from protocol import media, schema
 from protocol.fields import AtLeastOne, PosterWish, SheetWish, Tracks
+from protocol.media import AnyRequest
 
 
 class ImageFrame(schema.ImageFrame):
@@ -75,6 +78,57 @@ class ImagesToVideoOutput(schema.RenderResult):
     """What came out; every number is read back from the file."""
 
     model_config = ConfigDict(title="ImagesToVideoOutput")
+
+
+class MergeAudioVideoInput(media.MergeAudioVideo):
+    """A video and the sound that it gets."""
+
+
+class MergeAudioVideoOutput(media.MergedVideo):
+    """The video with the sound."""
+
+
+class ExtractFrameInput(media.ExtractFrame):
+    """Which frame of which video."""
+
+
+class ExtractFrameOutput(media.ExtractedFrame):
+    """The frame, in a list of one."""
+
+
+class MetadataInput(media.Metadata):
+    """Which video or sound."""
+
+
+class MetadataOutput(media.MediaMetadata):
+    """What it says of itself, or what was counted in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """One of the hosted service's apps: what is sent to it, and what it answers."""
+
+    wanted: type[AnyRequest]
+    made: type[BaseModel]
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The description of the body that its routes read themselves."""
+        return body_of(
+            "application/json",
+            {"$ref": f"#/components/schemas/{self.wanted.__name__}"},
+            required=True,
+            description="Read as JSON whatever the Content-Type says.",
+        )
+
+
+APPS: Final[Mapping[str, App]] = {
+    "images-to-video": App(ImagesToVideoInput, ImagesToVideoOutput),
+    "merge-audio-video": App(MergeAudioVideoInput, MergeAudioVideoOutput),
+    "extract-frame": App(ExtractFrameInput, ExtractFrameOutput),
+    "metadata": App(MetadataInput, MetadataOutput),
+}
+"""By the last part of its name."""
 
 
 class _Document(BaseModel):
@@ -218,12 +272,6 @@ def refused(*statuses: int) -> Described:
     return {status: REFUSALS[status] for status in statuses}
 
 
-REQUEST_BODY: Final = body_of(
-    "application/json",
-    {"$ref": "#/components/schemas/ImagesToVideoInput"},
-    required=True,
-    description="Read as JSON whatever the Content-Type says.",
-)
 BYTES: Final = body_of("application/octet-stream", {"type": "string", "format": "binary"})
 
 _FAULT: Final = {"model": Fault}
@@ -248,9 +296,15 @@ _ENDINGS: Final[Described] = {
 }
 UNKNOWN: Final[Described] = {404: {"model": Unknown, "description": "Unknown, or forgotten by now"}}
 
-RUN: Final[Described] = {200: {"model": ImagesToVideoOutput}, **_ACCEPTING, **_ENDINGS}
+
+def run(app: App) -> Described:
+    """Return the descriptions of the responses of `run`."""
+    return {200: {"model": app.made}, **_ACCEPTING, **_ENDINGS}
+
+
+_MADE: Final = ImagesToVideoOutput | MergeAudioVideoOutput | ExtractFrameOutput | MetadataOutput
 SUBMIT: Final[Described] = {200: {"model": Submitted}, **_ACCEPTING}
-RESULT: Final[Described] = {200: {"model": ImagesToVideoOutput}, **REFUSALS, **_ENDINGS}
+RESULT: Final[Described] = {200: {"model": _MADE}, **REFUSALS, **_ENDINGS}
 STATUS: Final[Described] = {
     200: {"model": QueueStatus, "description": "Done"},
     202: {"model": QueueStatus, "description": "Waiting or running"},

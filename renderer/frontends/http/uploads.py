@@ -27,7 +27,7 @@ import secrets
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -38,6 +38,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from protocol.documents import read_document
+from protocol.media import AnyRequest
 from renderer import disk
 from renderer.config import RetentionSettings
 from renderer.disk import is_full, open_private, sync
@@ -47,7 +48,7 @@ from renderer.frontends.http.links import Links, Tokens, caller_of, is_upload
 from renderer.frontends.http.reading import Bodies, chunks
 from renderer.frontends.http.responses import error
 from renderer.frontends.http.routes import Routes
-from renderer.frontends.http.schema import BYTES, REFUSALS, Described, ImagesToVideoInput, body_of
+from renderer.frontends.http.schema import BYTES, REFUSALS, Described, body_of
 from renderer.observe.descriptors import repeatedly
 
 log = logging.getLogger(__name__)
@@ -185,32 +186,38 @@ class Uploads:
     # Being used.
 
     @contextlib.contextmanager
-    def taken(self, request: ImagesToVideoInput, links: Links) -> Iterator[tuple[ImagesToVideoInput, list[Path]]]:
-        """Lend the request and its uploads, with the urls of uploads replaced by those of attachments.
+    def taken(
+        self, request: AnyRequest, links: Links, made: Callable[[str], Path | None]
+    ) -> Iterator[tuple[AnyRequest, list[Path]]]:
+        """Lend the request and the files that this door has for it, their urls replaced by those of attachments.
+
+        Args:
+            made: returns the file of an earlier job's result that a token stands for.
 
         Raises:
-            FetchFailed: a url names an upload that does not exist.
+            FetchFailed: a url names a file that this door does not have any more.
         """
-        tokens: dict[str, str] = {}
+        files: dict[str, Path] = {}
         names: dict[str, str] = {}
         for loc, url in request.urls():
-            token = self._token(url, links)
+            token = self._token(url)
             if token is None:
                 continue
-            if token not in tokens:
-                if self.about(token) is None:
-                    raise FetchFailed("no such file, or it has expired").at(*loc)
-                tokens[token] = f"cid:{len(tokens)}"
-            names[url] = tokens[token]
-        self._in_use.update(list(tokens))
+            file = files.get(token) or (self.path(token) if self.about(token) else made(token))
+            if file is None and urlsplit(url).netloc == urlsplit(links.base).netloc:
+                raise FetchFailed("no such file, or it has expired").at(*loc)
+            if file is not None:
+                files[token] = file
+                names[url] = f"cid:{list(files).index(token)}"
+        self._in_use.update(list(files))
         try:
-            yield request.renamed(names), [self.path(token) for token in tokens]
+            yield request.renamed(names), list(files.values())
         finally:
-            self._in_use.subtract(list(tokens))
+            self._in_use.subtract(list(files))
             self._in_use += Counter()  # drops the counts of zero
 
-    def _token(self, url: str, links: Links) -> str | None:
-        """Return the token of a url that names an upload; None for a url that must be fetched."""
+    def _token(self, url: str) -> str | None:
+        """Return the token of a url that may name a file of this door; None for a url that must be fetched."""
         if "/files/" not in url[:512]:
             return None
         try:
@@ -218,10 +225,7 @@ class Uploads:
         except ValueError:
             return None
         *_, before, token, _ = ["", "", *parts.path.split("/")]
-        if before != "files" or parts.scheme not in {"", "http", "https"}:
-            return None
-        is_ours = parts.netloc == urlsplit(links.base).netloc or self.about(token) is not None
-        return token if is_ours else None
+        return token if before == "files" and parts.scheme in {"", "http", "https"} else None
 
     # Going.
 

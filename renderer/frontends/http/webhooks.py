@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from protocol.schema import Fault
+from protocol.schema import Fault, RenderResult
 from renderer.config import Settings
 from renderer.errors import FetchFailed, JobNotFound, StillreelError
 from renderer.frontends.http.keys import secret_bytes
@@ -190,7 +190,8 @@ class Webhooks:
         if isinstance(outcome, Fault):
             payload = self._faults.body(outcome)[1]
             return job, {**document, "status": "ERROR", "error": outcome.message, "payload": payload}
-        outcome = await opened(outcome, self._engine.render_settings)
+        if isinstance(outcome, RenderResult):
+            outcome = await opened(outcome, self._engine.render_settings)
         base = self._public_url or call.hook.base
         if base is None:
             payload = outcome.model_dump(mode="json")

@@ -162,6 +162,8 @@ class ClaimTask:
         outcome = job.outcome
         if isinstance(outcome, Fault):
             return outcome
+        if not isinstance(outcome, RenderResult):
+            raise OutputFailed("another request has the id of this manifest")
         if not job.is_object and not await asyncio.to_thread(has_files, self.claim, outcome.files().values()):
             raise OutputFailed("the video disappeared before it was handed over, or a picture beside it did")
         return outcome.model_copy(update={"request_id": request.request_id or self.claim.id})

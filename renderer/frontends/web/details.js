@@ -52,8 +52,9 @@ function named(request, id) {
   return { ...request, ...Object.fromEntries(lists.map((list) => [list, shown(list)])) };
 }
 
-/** A request as people read it: a line for each still. */
+/** A request as people read it: a line for each still; a request to another app has none. */
 function text({ images, images_left_out: left, ...settings }) {
+  if (!images) return JSON.stringify(settings, null, 2);
   const lines = images.map((image) => `    ${JSON.stringify(image)}`);
   const others = Object.entries(settings).map(([name, value]) => `,\n  "${name}": ${JSON.stringify(value)}`);
   const more = left ? `\n(and ${plural(left, "still")} more)` : "";

@@ -76,7 +76,7 @@ export function refresh({ element, state, what, bar, encoder, when, words, stop,
   setText(when, times(job, name));
   when.title = job.accepted_at ? `accepted ${new Date(job.accepted_at).toLocaleString()}` : "";
   stop.hidden = !isUnderWay;
-  show.hidden = name !== "done";
+  show.hidden = name !== "done" || !job.progress?.frames; // a job of another app has no frames, and not always a video
   // Keep the message of a "Show" that failed, although the job itself is done.
   if (name !== "done") setText(words, name === "failed" ? reason(job) : again(job));
   words.hidden = !words.textContent;
@@ -88,6 +88,7 @@ const share = ({ progress }) => (progress?.frames ? progress.frames_done / progr
 
 function amount({ progress, queue_position: ahead }, name) {
   const { images = 0, frames = 0, frames_done: coded = 0 } = progress ?? {};
+  if (!frames) return name === "queued" && ahead ? `${ahead} ahead` : "";
   const size = `${plural(images, "still")}, ${plural(frames, "frame")}`;
   if (name === "running") return `${plural(images, "still")}, ${coded} of ${plural(frames, "frame")}`;
   return name === "queued" && ahead ? `${size}, ${ahead} ahead` : size;

@@ -47,7 +47,7 @@ from protocol.schema import (
     VideoQuery,
 )
 from renderer.config import ServerSettings
-from renderer.errors import ConfigError, InvalidRequest, JobNotFound, StillInProgress, StillreelError
+from renderer.errors import ConfigError, InvalidRequest, JobNotFound, NotSupported, StillInProgress, StillreelError
 from renderer.frontends.documents import read_aside
 from renderer.frontends.intake import Door, Intake
 from renderer.frontends.job_log import JobLogReader
@@ -397,6 +397,8 @@ def _made(job: Job) -> RenderResult:
     outcome = job.outcome
     if isinstance(outcome, Fault):
         raise _Failed(outcome)
+    if not isinstance(outcome, RenderResult):
+        raise NotSupported("this job was sent over HTTP to another app; ask for its answer there", loc=("request_id",))
     return outcome
 
 

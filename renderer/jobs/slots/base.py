@@ -18,7 +18,7 @@ from typing import Literal, Protocol, TypeVar
 from protocol.schema import Fault
 from renderer.config import EncodeSettings, RenderSettings
 from renderer.pictures.kept import StillCache
-from renderer.work import RenderJob, RenderReport
+from renderer.work import AnyJob, Report
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class RenderTask:
     """
 
     job_id: str
-    work: RenderJob
+    work: AnyJob
     output: Path
     settings: RenderSettings
     is_private: bool = False
@@ -69,7 +69,7 @@ class AttemptLost:
     cause: Literal["worker", "daemon", "drain"] = "worker"
 
 
-Ending = RenderReport | Fault | AttemptLost
+Ending = Report | Fault | AttemptLost
 
 
 class Gone(Exception):

@@ -28,7 +28,7 @@ from renderer.jobs.slots.base import AttemptLost, Ending, OpenSlot, RenderTask
 from renderer.jobs.slots.worker import Reach, Worker
 from renderer.observe.job_log import WorkerLog
 from renderer.observe.metrics import Metrics
-from renderer.work import RenderReport
+from renderer.work import Report
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class LocalSlot:
         self._metrics = metrics or Metrics()
         self._new_worker = partial(Worker, progress_address, settings, worker_log, reach)
         self._worker = self._new_worker()
-        self._attempt: asyncio.Future[RenderReport | Fault] | None = None
+        self._attempt: asyncio.Future[Report | Fault] | None = None
         self._ending: asyncio.Future[None] | None = None  # of a worker that was lost
         self._verdict: Ending | _Unclear | None = None
         self._reason = ""
@@ -250,7 +250,7 @@ class LocalSlot:
         """Kill the process for good; blocks until it is gone."""
         self._worker.close()
 
-    async def _watch(self, attempt: asyncio.Future[RenderReport | Fault], task: RenderTask) -> None:
+    async def _watch(self, attempt: asyncio.Future[Report | Fault], task: RenderTask) -> None:
         limit_s = self._settings.progress_timeout_s
         decode_limit_s = task.settings.pictures.decode_timeout_s
         watchdog, wait_s = self._watchdog, 0.0

@@ -25,13 +25,14 @@ from renderer.jobs.slots.delivery import Reporter, delivered
 from renderer.jobs.slots.progress import ProgressSender
 from renderer.jobs.slots.said import turn_to
 from renderer.jobs.slots.worker import Terms
+from renderer.media.perform import perform
 from renderer.observe.job_log import configure_worker
 from renderer.observe.logs import process_job
 from renderer.pictures.marks import Cell, Marks
 from renderer.pictures.memory import keep_freed_memory
 from renderer.pipeline import render
 from renderer.processes import allocated_bytes, first_to_kill, tie
-from renderer.work import RenderReport
+from renderer.work import MediaJob, Report
 
 log = logging.getLogger(__name__)
 
@@ -106,11 +107,13 @@ def _end() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run(task: RenderTask) -> RenderReport | Fault:
-    """Render one job; every failure comes back as a value."""
+def run(task: RenderTask) -> Report | Fault:
+    """Do one job; every failure comes back as a value."""
     reporter = Reporter(lambda progress: _report_progress(task.job_id, progress))
     with process_job(task.job_id), _umask(task):
         try:
+            if isinstance(task.work, MediaJob):
+                return perform(task.work, task.output, task.settings, on_progress=reporter.say, marks=_marks)
             report = render(
                 task.work, task.output, task.settings, on_progress=reporter.say, marks=_marks, cache=task.cache
             )

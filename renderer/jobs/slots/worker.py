@@ -36,7 +36,7 @@ from renderer.jobs.slots.said import Said
 from renderer.observe.job_log import WorkerLog
 from renderer.pictures.marks import MOST_THREADS, Cell, Marks
 from renderer.processes import TICKS_PER_S, end_session, is_stopped, room_for_data, session_ticks
-from renderer.work import RenderReport
+from renderer.work import Report
 
 _RENDERING: Final = "renderer.jobs.slots.rendering"
 _HELD_PICTURES: Final = "renderer.encode.selftest:x264_refusal"
@@ -98,7 +98,7 @@ class Worker:
         self._is_closed = False
         self._pool: ProcessPool | None = None
 
-    def run(self, task: RenderTask, timeout_s: float) -> "Future[RenderReport | Fault]":
+    def run(self, task: RenderTask, timeout_s: float) -> "Future[Report | Fault]":
         """Start a job.
 
         The future ends with a report, with a fault if the job failed, with TimeoutError when the time is up, or with
@@ -110,9 +110,7 @@ class Worker:
         if self._pool is None:
             raise RuntimeError("no process was started")
         self._said.job(task.job_id)
-        future: Future[RenderReport | Fault] = self._pool.schedule(
-            call, args=(f"{_RENDERING}:run", task), timeout=timeout_s
-        )
+        future: Future[Report | Fault] = self._pool.schedule(call, args=(f"{_RENDERING}:run", task), timeout=timeout_s)
         future.add_done_callback(lambda _: self._said.job(None))
         return future
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from tests.cli_process import run
 from tests.served import Served
+from tests.sound.made import tone, wav
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "http.md"
 BLOCK = re.compile(
@@ -54,6 +55,7 @@ def test_an_example_makes_a_video(
     served: Served, tmp_path: Path, request: pytest.FixtureRequest, section: str, language: str, code: str
 ) -> None:
     Image.new("RGB", (64, 48), (200, 30, 30)).save(tmp_path / "first.png")
+    (tmp_path / "music.wav").write_bytes(wav(tone(0.5)))
     code = in_place(code, served)
     if language == "js":
         (tmp_path / "node_modules").symlink_to(request.getfixturevalue("fal_js") / "node_modules")
@@ -72,7 +74,12 @@ def test_an_example_makes_a_video(
 
 def test_there_is_an_example_for_each_client() -> None:
     sections = [section for section, _, _ in EXAMPLES]
-    assert {name: sections.count(name) for name in sections} == {"Python": 2, "JavaScript": 2, "cURL": 2}
+    assert {name: sections.count(name) for name in sections} == {
+        "Python": 2,
+        "JavaScript": 2,
+        "cURL": 2,
+        "The neighbours": 1,
+    }
 
 
 def test_the_commands_are_there(tmp_path: Path) -> None:

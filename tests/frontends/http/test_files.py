@@ -211,7 +211,13 @@ def test_a_name_of_an_upload_is_made_harmless(served: Served, name: str) -> None
 
 
 def test_a_file_that_is_too_large_is_refused_and_leaves_nothing(start: Start) -> None:
-    daemon = start("--http", "127.0.0.1:0", FETCH__MAX_IMAGE_BYTES=9_000, FETCH__MAX_AUDIO_BYTES=10_000)
+    daemon = start(
+        "--http",
+        "127.0.0.1:0",
+        FETCH__MAX_IMAGE_BYTES=9_000,
+        FETCH__MAX_AUDIO_BYTES=9_500,
+        FETCH__MAX_VIDEO_BYTES=10_000,
+    )
     with httpx.Client(base_url=daemon.http) as client:
         assert client.post("/files/upload", content=b"x" * 10_001).status_code == 413
         assert client.post("/files/upload", content=iter([b"x" * 6000] * 3)).status_code == 413  # no length is told

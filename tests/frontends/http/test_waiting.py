@@ -14,7 +14,7 @@ from protocol.schema import RenderParams
 from renderer.frontends.http.links import Tokens
 from renderer.frontends.intake import Door
 from tests.daemon_process import Gate, Start, request, wait_until
-from tests.jobs.factories import make_job, running
+from tests.jobs.factories import RESULT, make_job, running
 from tests.served import APP, RUN, Served
 
 
@@ -46,11 +46,11 @@ def test_a_run_that_is_dropped_leaves_a_job_alone_that_another_door_was_promised
 
 def test_a_link_does_not_open_the_video_of_a_later_job_with_the_same_id(tmp_path: Path) -> None:
     tokens = Tokens(tmp_path)
-    first = make_job("mine", 1)
+    first = make_job("mine", 1, result=RESULT)
     second, third = replace(first, number=2), replace(first, accepted_at=first.accepted_at + 1)
-    assert tokens.job_of(tokens.result(first), lambda _: first) is first
+    assert tokens.file_of(tokens.result(first, "video"), lambda _: first) == (first, RESULT.video)
     for later in (second, third):
-        assert tokens.job_of(tokens.result(first), lambda _, later=later: later) is None
+        assert tokens.file_of(tokens.result(first, "video"), lambda _, later=later: later) is None
 
 
 def test_a_link_is_dead_once_its_job_is_forgotten_and_the_id_is_used_again(start: Start) -> None:

@@ -1,0 +1,220 @@
+"""A video with another sound: its packets are copied as they are, and the sound is coded beside that.
+
+The video decides how long it is: sound that goes on is cut at the end of the last frame, and silence follows a shorter
+one. The video's times begin with its first frame that is shown; what an edit list leaves out before that is copied as
+well, because later frames need it, and left out by an edit list again. So is what is left out behind the last frame,
+where it comes between frames that are shown.
+"""
+
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import av
+from av.video.stream import VideoStream
+
+from protocol.media import MergeAudioVideo
+from protocol.schema import AudioTrack, ResultWarning
+from renderer.disk import part_of, settle, sync
+from renderer.errors import OutputFailed, UnsupportedVideo
+from renderer.media.formats import COPIED, unsupported
+from renderer.media.video import Access, Survey, VideoFile
+from renderer.mp4 import CHUNK_US, as_write_failure, created_at, find, read_moov, sound_stream
+from renderer.pictures.marks import Marks
+from renderer.sound.decode import RATE, Samples, SoundFile
+from renderer.sound.mix import Placed, mixed
+from renderer.sound.soundtrack import SoundFormat, Soundtrack
+
+if TYPE_CHECKING:
+    from av.container import OutputContainer
+    from av.packet import Packet
+    from av.stream import Stream
+
+_LEAST_TIMESCALE: Final = 10_000
+_BIT_RATE: Final = 192_000
+_NEARLY: Final = RATE // 10  # that a sound may be longer without a word
+
+
+def merge(video: VideoFile, sound: SoundFile, request: MergeAudioVideo, output: Path, marks: Marks) -> "OneSound":
+    """Write the video with this sound; return the sound, whose warnings are known then.
+
+    Raises:
+        UnsupportedVideo: an MP4 cannot have it as it is.
+        JobError: one of the two is damaged.
+        OutputFailed, StorageFull: the file cannot be written.
+    """
+    survey = video.survey
+    if survey.codec not in COPIED:
+        words = f"expected a video that an MP4 can have as it is (H.264, HEVC, VP9 or AV1), found {survey.codec}"
+        raise UnsupportedVideo(words, loc=video.loc)
+    copied = _copied(survey, video)
+    total = int(survey.duration_s * RATE)
+    track = AudioTrack(url="-", at=max(0.0, request.start_offset), start=max(0.0, -request.start_offset))
+    tracks = OneSound(track, sound, marks)
+    part = part_of(output)
+    try:
+        with Soundtrack(tracks, total, None) as soundtrack, as_write_failure():
+            _write(part, video, copied, soundtrack)
+            _cut(part, survey)
+            _check(part, len(copied))
+            sync(part)
+            settle(part, output)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return tracks
+
+
+@dataclass
+class OneSound:
+    """The sound of one file, placed in a video.
+
+    Attributes:
+        warnings: what the client might not expect of it, once it was mixed.
+    """
+
+    track: AudioTrack
+    file: SoundFile
+    marks: Marks
+    warnings: tuple[ResultWarning, ...] = ()
+    format: SoundFormat = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.format = SoundFormat("aac", self.file.channels, _BIT_RATE)
+
+    def mixed(self, total: int) -> Iterator[Samples]:
+        """Yield the sound of a video of so many samples.
+
+        Raises:
+            JobError: the sound is at fault.
+        """
+        placed = Placed(self.track, self.file, total, self.marks)
+        yield from mixed([placed], total)
+        over = placed.end - total
+        self.warnings = tuple(placed.warnings())
+        if over > _NEARLY and not self.warnings:
+            words = f"the sound is cut at the end of the video, {over / RATE:.3f} s before its own"
+            self.warnings = (ResultWarning(type="audio_cut", message=words, loc=self.file.loc),)
+
+    def refuse_late(self, limit_s: float | None) -> None:
+        """Do nothing: another process watches the decoder of a worker."""
+
+
+def _copied(survey: Survey, video: VideoFile) -> list[Access]:
+    """Return the packets that are copied: all but those behind the last one that is shown.
+
+    Raises:
+        UnsupportedVideo: packets in between are left out, or shown at one time.
+    """
+    packets = list(survey.packets)
+    while not packets[-1].is_shown:
+        packets.pop()
+    hidden = [packet.pts for packet in packets if not packet.is_shown]
+    if any(survey.first < pts < survey.last for pts in hidden) or len({packet.pts for packet in packets}) < len(
+        packets
+    ):
+        raise unsupported("one whose edit list has several parts, or that shows two frames at one time").at(*video.loc)
+    return packets
+
+
+def _decoding_times(copied: list[Access]) -> Iterator[int]:
+    """Yield when each packet is to be decoded, which not every container says: as late as the order of all allows."""
+    shown = sorted(packet.pts for packet in copied)
+    ahead = max(at - packet.pts for at, packet in zip(shown, copied, strict=True))
+    return (at - ahead for at in shown)
+
+
+def _write(part: Path, video: VideoFile, copied: list[Access], soundtrack: Soundtrack) -> None:
+    survey = video.survey
+    scale = survey.time_base.denominator
+    while scale < _LEAST_TIMESCALE:
+        scale *= 2
+    options = {
+        "fflags": "+bitexact",
+        "movflags": "+faststart",
+        "video_track_timescale": str(scale),
+        "movie_timescale": str(scale),
+        "chunk_duration": CHUNK_US,
+    }
+    sound = _Sound(soundtrack)
+    with video.opened() as (source, stream), av.open(str(part), "w", format="mp4", options=options) as target:
+        target.metadata["creation_time"] = created_at()
+        made = target.add_stream_from_template(stream, opaque=True)
+        if not isinstance(made, VideoStream):
+            raise OutputFailed("the copy of a video is no video here")
+        if survey.codec == "hevc" and stream.codec_context.codec_tag != "hev1":
+            made.codec_context.codec_tag = "hvc1"  # which Apple's players ask for
+        sound.begin(target)
+        for access, decoded_at, packet in zip(copied, _decoding_times(copied), source.demux(stream), strict=False):
+            packet.stream = made
+            packet.pts, packet.dts = access.pts - survey.first, decoded_at - survey.first
+            target.mux_one(packet)
+            sound.mux(packet.dts * survey.time_base)
+        sound.mux(None)
+
+
+class _Sound:
+    """The packets of the sound, put between those of the video."""
+
+    def __init__(self, soundtrack: Soundtrack) -> None:
+        self._soundtrack = soundtrack
+        self._packets = iter(soundtrack)
+        self._next: Packet[Stream] | None = None
+
+    def begin(self, target: "OutputContainer") -> None:
+        self._target = target
+        self._stream = sound_stream(target, self._soundtrack.format)
+
+    def mux(self, until_s: Fraction | None) -> None:
+        """Append the sound up to a moment, or all that is left."""
+        while (packet := self._next or next(self._packets, None)) is not None:
+            self._next = packet
+            if until_s is not None and (packet.pts or 0) * packet.time_base >= until_s:
+                return
+            packet.stream = self._stream
+            self._target.mux_one(packet)
+            self._next = None
+
+
+def _cut(part: Path, survey: Survey) -> None:
+    """Have the edit list of the video end with the last frame that is shown, whatever lies behind it."""
+    if all(packet.pts <= survey.last for packet in survey.packets if not packet.is_shown):
+        return
+    with part.open("r+b") as file:
+        start, moov = read_moov(file)
+        scale = _movie_timescale(moov)
+        found = find(moov, (b"moov", b"trak", b"edts", b"elst"))
+        if found is not None:
+            _shorten(moov, found[0], round(survey.duration_s * scale))
+            file.seek(start)
+            file.write(moov)
+
+
+def _movie_timescale(moov: bytearray) -> int:
+    header = find(moov, (b"moov", b"mvhd"))
+    if header is None:
+        raise OutputFailed("the file has no header")
+    at = header[0] + (20 if moov[header[0]] else 12)  # ISO/IEC 14496-12, 8.2.2: longer times in version 1
+    (scale,) = struct.unpack_from(">I", moov, at)
+    return int(scale)
+
+
+def _shorten(moov: bytearray, elst: int, duration: int) -> None:
+    """Write the duration of each edit that is no pause (8.6.6)."""
+    version, (count,) = moov[elst], struct.unpack_from(">I", moov, elst + 4)
+    entry, form = (20, ">Qq") if version else (12, ">Ii")
+    for at in range(elst + 8, elst + 8 + count * entry, entry):
+        before, media_time = struct.unpack_from(form, moov, at)
+        if media_time >= 0:
+            struct.pack_into(form, moov, at, min(before, duration), media_time)
+
+
+def _check(part: Path, packets: int) -> None:
+    with av.open(str(part), options={"skip_frame": "all"}) as made:
+        found = made.streams.video[0].frames
+    if found != packets:
+        raise OutputFailed(f"the file holds {found} packets of the video, expected {packets}")

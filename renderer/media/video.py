@@ -1,0 +1,271 @@
+"""Videos that were made elsewhere: what is in a file, and single frames of it, exactly.
+
+A survey reads every packet's times and decodes nothing. Which packets an edit list leaves out is libavformat's to say:
+it marks them, and libavcodec decodes them without showing them. A frame is then found by its time, and what is decoded
+for it begins at the last keyframe before it. Where that does not lead to the frame, as with keyframes that are none,
+the video is decoded from its beginning.
+
+Decoders are told to report every fault that they notice, and a video with a fault on the way to the frame is refused:
+what they would show in its place may be anything. They run on the thread that asks, so that a crash shows whose it is.
+"""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import av
+from av.stream import Discard, Disposition
+
+from protocol.errors import Loc
+from protocol.media import FrameType
+from renderer.config import RenderSettings
+from renderer.errors import ImageTooLarge, LimitExceeded, StillreelError, UnsupportedVideo, VideoDamaged
+from renderer.media.formats import DECODERS, VideoContainer, recognise, unsupported
+from renderer.pictures.marks import Marks
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+_MOST_STREAMS: Final = 64
+_STRICT: Final = {"err_detect": "crccheck+bitstream+buffer+explode"}
+
+
+class NoVideo(UnsupportedVideo):
+    """The file has no video, but may have sound."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """One packet of the video, in ticks of its time base; `is_shown` is false where an edit list leaves it out."""
+
+    pts: int
+    duration: int
+    size_bytes: int
+    is_key: bool
+    is_shown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a file says of its video, and the times of all its packets, in decoding order."""
+
+    codec: str
+    width: int
+    height: int
+    time_base: Fraction
+    rate: Fraction | None
+    packets: tuple[Access, ...]
+
+    @property
+    def first(self) -> int:
+        """When the first frame is shown."""
+        return min(packet.pts for packet in self.packets if packet.is_shown)
+
+    @property
+    def last(self) -> int:
+        """When the last frame is shown."""
+        return max(packet.pts for packet in self.packets if packet.is_shown)
+
+    @property
+    def end(self) -> int:
+        """When the last frame ends."""
+        return max(packet.pts + packet.duration for packet in self.packets if packet.is_shown)
+
+    @property
+    def frames(self) -> int:
+        return sum(packet.is_shown for packet in self.packets)
+
+    @property
+    def duration_s(self) -> Fraction:
+        return (self.end - self.first) * self.time_base
+
+    def latest(self, frame: FrameType) -> Fraction:
+        """Return the moment that the wanted frame is the last one at or before, in ticks."""
+        if frame == "middle":
+            return Fraction(self.first + self.end, 2)
+        return Fraction(self.first if frame == "first" else self.last)
+
+
+class VideoFile:
+    """A video in memory; used on one thread."""
+
+    def __init__(self, data: bytes, loc: Loc, settings: RenderSettings, marks: Marks) -> None:
+        """Recognise the container.
+
+        Raises:
+            UnsupportedVideo: it is not read here.
+        """
+        self.data = data
+        self.loc = loc
+        try:
+            self.container: VideoContainer = recognise(data)
+        except UnsupportedVideo as error:
+            raise error.at(*loc) from error.__cause__
+        self._settings = settings
+        self._marks = marks
+
+    @cached_property
+    def survey(self) -> Survey:
+        """What is in the file; nothing is decoded for it but what libavformat wants to see.
+
+        Raises:
+            UnsupportedVideo, VideoDamaged: it cannot be used.
+            ImageTooLarge, LimitExceeded: it is above a limit.
+        """
+        with self.opened() as (container, stream):
+            context, time_base = stream.codec_context, stream.time_base
+            if time_base is None or not context.width or not context.height:
+                raise VideoDamaged(f"expected a video ({self.container.name}), found one without a size")
+            self._check_size(context.width, context.height)
+            packets = tuple(self._accesses(container, stream))
+            if not any(packet.is_shown for packet in packets):
+                raise VideoDamaged(f"expected a video ({self.container.name}), found one without frames")
+            if len(packets) < len(stream.index_entries) and self.container.name == "MP4":
+                raise VideoDamaged(f"expected {len(stream.index_entries)} frames, found the data of {len(packets)}")
+            found = Survey(
+                context.codec.canonical_name, context.width, context.height, time_base, stream.average_rate, packets
+            )
+        if found.duration_s > self._settings.max_duration_s:
+            most = self._settings.max_duration_s
+            words = f"expected up to {most:g} s, found {float(found.duration_s):g} s (limits.max_duration_s)"
+            raise LimitExceeded(words, loc=self.loc, context={"le": most})
+        return found
+
+    def frame(self, wanted: FrameType) -> "VideoFrame":
+        """Decode one frame.
+
+        Raises:
+            VideoDamaged: something that the frame needs is damaged.
+        """
+        latest, packets = self.survey.latest(wanted), self.survey.packets
+        exact = max(packet.pts for packet in packets if packet.is_shown and packet.pts <= latest)
+        at = next(place for place, packet in enumerate(packets) if packet.is_shown and packet.pts == exact)
+        keys = (place for place in range(at, -1, -1) if packets[place].is_key and packets[place].pts <= exact)
+        begin = next(keys, 0)
+        if begin:
+            try:
+                found = self._decoded(begin, latest)
+            except VideoDamaged:
+                found = None
+            if found is not None and found.pts == exact:
+                return found
+        found = self._decoded(0, latest)
+        if found is None:
+            raise VideoDamaged("expected a whole video, found one without the frame")
+        return found
+
+    def _decoded(self, begin: int, latest: Fraction) -> "VideoFrame | None":
+        """Return the last frame that is shown at or before a moment, of those that begin with a packet; else the first.
+
+        Raises:
+            VideoDamaged: a packet on the way cannot be decoded.
+        """
+        found = None
+        for frame in self._frames(begin):
+            if found is not None and (frame.pts or 0) > latest:
+                break
+            found = frame
+        return found
+
+    def _frames(self, begin: int) -> "Iterator[VideoFrame]":
+        with self.opened() as (container, stream):
+            stream.codec_context.options = {**_STRICT, "max_pixels": str(self._settings.pictures.max_image_pixels)}
+            packets = container.demux(stream)
+            for _ in range(begin):
+                next(packets)
+            while True:
+                with self._marks.decoding(*self.loc):
+                    packet = next(packets, None)
+                    frames = [] if packet is None else stream.codec_context.decode(packet if packet.size else None)
+                for frame in frames:
+                    if frame.is_corrupt or frame.pts is None:
+                        raise VideoDamaged("expected a whole video, found one that is damaged before the frame")
+                    self._check_size(frame.width, frame.height)
+                    yield frame
+                if packet is None or not packet.size:
+                    return
+
+    def _accesses(self, container: "InputContainer", stream: "VideoStream") -> Iterator[Access]:
+        most = self._settings.max_frames
+        packets = container.demux(stream)
+        for count in range(most + 1):
+            with self._marks.decoding(*self.loc):
+                packet = next(packets, None)
+            if packet is None or not packet.size:
+                return
+            if count == most:
+                words = f"expected up to {most} frames, found more (limits.max_frames)"
+                raise LimitExceeded(words, loc=self.loc, context={"le": most})
+            yield _access(packet)
+
+    def _check_size(self, width: int, height: int) -> None:
+        most = self._settings.pictures.max_image_pixels
+        if width * height > most:
+            words = f"expected up to {most} pixels, found {width}x{height} (pictures.max_image_pixels)"
+            raise ImageTooLarge(words, loc=self.loc)
+
+    @contextmanager
+    def opened(self) -> "Iterator[tuple[InputContainer, VideoStream]]":
+        """Open the file by the demuxer of its container, which may open no other file and only decoders of the table.
+
+        Raises:
+            UnsupportedVideo, VideoDamaged: at the place of its url; so is what libav raises within the block.
+        """
+        options = {
+            "protocol_whitelist": "none",
+            "format_whitelist": self.container.demuxer,
+            "codec_whitelist": ",".join(DECODERS.values()),
+            "max_streams": str(_MOST_STREAMS),
+            "max_pixels": str(self._settings.pictures.max_image_pixels),
+        }
+        with self._parsing():
+            with self._marks.decoding(*self.loc):
+                container = av.open(io.BytesIO(self.data), "r", format=self.container.demuxer, options=options)
+            with container:
+                stream = _chosen(container)
+                stream.codec_context.thread_count = 1
+                for other in container.streams:
+                    if other is not stream:
+                        other.discard = Discard.all
+                yield container, stream
+
+    @contextmanager
+    def _parsing(self) -> Iterator[None]:
+        """Turn any exception that libav raises for hostile bytes into VideoDamaged, and keep the cause."""
+        name = self.container.name
+        try:
+            yield
+        except StillreelError as error:
+            raise error.at(*self.loc) from error.__cause__
+        except MemoryError as error:
+            words = f"expected a video ({name}) that fits into a worker's memory"
+            raise VideoDamaged(words, loc=self.loc) from error
+        except Exception as error:  # PyAV does not document which exceptions it raises
+            raise VideoDamaged(f"expected a whole video ({name}), found a damaged one", loc=self.loc) from error
+
+
+def _chosen(container: "InputContainer") -> "VideoStream":
+    """Return the first video that is marked as the default, else the first one; a cover is none."""
+    videos = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
+    if not videos:
+        raise NoVideo(unsupported("a file without video").message)
+    stream = next((each for each in videos if each.disposition & Disposition.default), videos[0])
+    context = stream.codec_context
+    if context is None or context.name not in DECODERS.values():
+        raise unsupported(f"a video coded as {'something unknown' if context is None else context.name}")
+    return stream
+
+
+def _access(packet: "Packet[VideoStream]") -> Access:
+    if packet.pts is None or packet.is_corrupt:
+        raise VideoDamaged("expected a whole video, found one that is cut short or has no times")
+    if packet.has_sidedata("new_extradata"):
+        raise unsupported("one that changes its coding on the way")
+    return Access(packet.pts, packet.duration or 0, packet.size, packet.is_keyframe, not packet.is_discard)

@@ -1,0 +1,139 @@
+"""A video with another sound: its pictures are the same bytes at the same times, and the sound is in its place."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from protocol.media import MergeAudioVideo
+from renderer.errors import JobError, UnsupportedVideo
+from renderer.media.merge import merge
+from renderer.pictures.marks import Marks
+from renderer.sound.decode import read_header
+from tests.media.made import Make, opened, times
+from tests.sound.made import RATE, clicks, coded, heard, heard_by_ffmpeg, level, loudest_near, tone, wav
+
+COPIED = (
+    *("a.mp4", "a.mov", "a.mkv", "fragmented.mp4", "rates.mp4", "open.mp4", "hevc.mp4", "hevc.mkv"),
+    *("vp9.webm", "av1.mp4", "one.mp4", "loud.mp4", "late.mp4", "begun.mp4", "ended.mp4", "within.mp4"),
+)
+
+
+def merged(path: Path, sound: bytes, output: Path, **fields: float) -> list[str]:
+    """Merge, and return the types of the warnings."""
+    request = MergeAudioVideo(video_url="v", audio_url="a", **fields)
+    file = read_header(sound, ("audio_url",), Marks())
+    return [each.type for each in merge(opened(path.read_bytes()), file, request, output, Marks()).warnings]
+
+
+def units(path: Path, first: int = 0) -> list[bytes]:
+    """Return the packets of a video, without those at the end that an edit list leaves out."""
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        while packets[-1].is_discard:
+            packets.pop()
+        return [bytes(packet) for packet in packets][first:]
+
+
+def frames(path: Path) -> list[bytes]:
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray().tobytes() for frame in container.decode(video=0)]
+
+
+@pytest.mark.parametrize("name", COPIED)
+def test_every_packet_is_copied_and_every_frame_is_shown_at_its_time(video: Make, tmp_path: Path, name: str) -> None:
+    path, output = video(name), tmp_path / "out.mp4"
+    merged(path, wav(tone(0.5)), output)
+    assert units(output) == units(path)
+    assert frames(output) == frames(path)
+    assert times(output) == pytest.approx(times(path), abs=1e-5)
+    content = output.read_bytes()
+    assert content.index(b"moov") < content.index(b"mdat")
+    with av.open(str(output)) as container:
+        pictures, sound = container.streams.video[0], container.streams.audio[0]
+        assert (pictures.start_time, sound.start_time) == (0, 0)
+        shown_s = float(opened(path.read_bytes()).survey.duration_s)
+        assert float(pictures.duration * pictures.time_base) == pytest.approx(shown_s, abs=1e-4)
+        assert float(sound.duration * sound.time_base) == pytest.approx(shown_s, abs=2e-4)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_what_the_file_says_of_the_pictures_is_kept(video: Make, tmp_path: Path) -> None:
+    colours = ("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv")
+    tagged = video("tagged.mp4", "-i", str(video("a.mp4")), "-c:v", "libx264", *colours)
+    turned = video("turned.mp4", "-display_rotation", "90", "-i", str(tagged), "-c", "copy")
+    output = tmp_path / "out.mp4"
+    merged(turned, wav(tone(0.5)), output)
+    with av.open(str(turned)) as before, av.open(str(output)) as after:
+        said = [
+            (frame.rotation, frame.colorspace, frame.color_primaries, frame.color_trc, frame.color_range)
+            for frame in (next(each.decode(video=0)) for each in (before, after))
+        ]
+    assert said[0] == said[1]
+    assert said[0][0] == 90
+
+
+def test_hevc_has_the_tag_that_apples_players_ask_for(video: Make, tmp_path: Path) -> None:
+    for name in ("hevc.mkv", "hevc.mp4"):
+        merged(video(name), wav(tone(0.5)), tmp_path / "out.mp4")
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            assert container.streams.video[0].codec_context.codec_tag == "hvc1"
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "within.mp4", "late.mp4", "rates.mp4"])
+def test_the_sound_begins_at_its_offset_from_the_first_frame(video: Make, tmp_path: Path, name: str) -> None:
+    output = tmp_path / "out.mp4"
+    sound = wav(clicks(0.4, [4800]))
+    assert merged(video(name), sound, output, start_offset=0.1) == []
+    assert abs(loudest_near(heard(output), 9600)) <= 1
+    assert abs(loudest_near(heard_by_ffmpeg(output), 9600)) <= 1
+    merged(video(name), sound, output, start_offset=-0.05)
+    assert abs(loudest_near(heard(output), 2400)) <= 1
+
+
+def test_a_shorter_sound_is_followed_by_silence(video: Make, tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    assert merged(video("a.mp4"), wav(tone(0.4)), output) == []
+    sound = heard(output)
+    assert sound.shape == (1, RATE), "mono stays mono"
+    assert level(sound, 0.1, 0.3) > 0.3
+    assert level(sound, 0.5, 1.0) < 1e-4
+
+
+def test_a_longer_sound_is_cut_and_the_result_says_so(video: Make, tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    assert merged(video("a.mp4"), wav(tone(3, channels=2)), output) == ["audio_cut"]
+    assert heard(output).shape == (2, RATE)
+    assert merged(video("a.mp4"), wav(tone(1)), output) == []
+    assert merged(video("a.mp4"), wav(tone(0.9)), output, start_offset=0.5) == ["audio_cut"]
+
+
+def test_a_sound_that_would_begin_too_late_is_not_heard_and_the_result_says_so(video: Make, tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    assert merged(video("a.mp4"), wav(tone(1)), output, start_offset=7) == ["audio_unheard"]
+    assert not np.abs(heard(output)).max()
+
+
+def test_the_sound_may_come_from_a_video(video: Make, tmp_path: Path) -> None:
+    output = tmp_path / "out.mp4"
+    merged(video("a.mp4"), video("loud.mp4").read_bytes(), output)
+    assert level(heard(output), 0.2, 0.8) > 0.05
+
+
+def test_a_codec_that_mp4_does_not_have_is_refused_by_its_name(video: Make, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedVideo, match="found vp8") as told:
+        merged(video("vp8.webm"), wav(tone(1)), tmp_path / "out.mp4")
+    assert told.value.loc == ("video_url",)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sound_that_is_damaged_is_named_and_nothing_is_left(video: Make, tmp_path: Path) -> None:
+    sound = coded(tone(4, channels=2), tmp_path / "a.flac").read_bytes()
+    (tmp_path / "a.flac").unlink()
+    changed = bytearray(sound)
+    changed[len(sound) // 8 : len(sound) // 8 + 64] = bytes(64)
+    with pytest.raises(JobError) as told:
+        merged(video("a.mp4"), bytes(changed), tmp_path / "out.mp4")
+    assert told.value.loc == ("audio_url",)
+    assert not list(tmp_path.iterdir())

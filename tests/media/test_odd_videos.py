@@ -1,0 +1,125 @@
+"""Odd, damaged and hostile videos: the right answer, or a clear error at their place in the request."""
+
+import signal
+
+import pytest
+
+from protocol.errors import Loc
+from renderer.errors import (
+    DecodeFailed,
+    ImageTooLarge,
+    JobError,
+    LimitExceeded,
+    SoundDamaged,
+    UnsupportedVideo,
+    VideoDamaged,
+    VideoTimedOut,
+)
+from renderer.media.video import NoVideo
+from renderer.pictures.marks import Marks
+from tests.media.made import Make, edited, opened
+from tests.sound.made import coded, ffmpeg, tone
+
+REFUSED = {
+    "an empty file": b"",
+    "a playlist": b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
+    "a playlist that begins otherwise": b"ffconcat version 1.0\nfile /etc/passwd\n",
+    "a picture": b"\x89PNG\r\n\x1a\n" + bytes(64),
+    "a picture in boxes": b"\0\0\0\x18ftypheic" + bytes(64),
+    "AVI": b"RIFF\0\0\1\0AVI LIST" + bytes(64),
+    "a stream without a container": b"\0\0\0\1\x67" + bytes(64),
+    "a transport stream": b"\x47" + bytes(187) + b"\x47" + bytes(187),
+    "text": b"<?xml version='1.0'?><MPD></MPD>" + bytes(64),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_no_video_reaches_no_demuxer(what: str) -> None:
+    with pytest.raises(UnsupportedVideo, match="found ") as told:
+        opened(REFUSED[what])
+    assert told.value.loc == ("video_url",)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("name", ["a.mp4", "fast.mp4"])
+def test_an_mp4_that_was_cut_short_is_refused(video: Make, name: str, share: float) -> None:
+    options = ("-i", str(video("a.mp4")), "-c", "copy", "-movflags", "+faststart")
+    data = video(name, *options).read_bytes() if name == "fast.mp4" else video(name).read_bytes()
+    with pytest.raises((VideoDamaged, NoVideo)) as told:
+        opened(data[: int(len(data) * share)]).frame("last")
+    assert told.value.loc == ("video_url",)
+
+
+def test_damage_before_the_frame_is_refused_and_behind_it_does_not_matter(video: Make) -> None:
+    data = bytearray(video("a.mp4").read_bytes())
+    packets = opened(bytes(data)).survey.packets
+    begin = data.index(b"mdat") + 4 + sum(packet.size_bytes for packet in packets[:-2])
+    data[begin : begin + 40] = bytes(40)
+    assert opened(bytes(data)).frame("first").pts == 0
+    with pytest.raises(VideoDamaged):
+        opened(bytes(data)).frame("last")
+
+
+def test_a_sound_without_video_is_told_as_such(tmp_path) -> None:
+    with pytest.raises(NoVideo, match="a file without video"):
+        _ = opened(coded(tone(0.5), tmp_path / "a.m4a").read_bytes()).survey
+
+
+def test_a_cover_is_no_video(video: Make, tmp_path) -> None:
+    sound = coded(tone(0.5), tmp_path / "a.m4a")
+    cover = ("-f", "lavfi", "-i", "color=red:s=32x32:d=0.04:r=25", "-c:v", "mjpeg", "-frames:v", "1")
+    ffmpeg("-i", sound, *cover, "-c:a", "copy", "-disposition:v", "attached_pic", tmp_path / "b.m4a")
+    with pytest.raises(NoVideo):
+        _ = opened((tmp_path / "b.m4a").read_bytes()).survey
+
+
+def test_a_codec_beyond_the_table_is_refused_by_its_name(video: Make) -> None:
+    source = ("-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=0.1")
+    for codec in ("mpeg4", "prores"):
+        with pytest.raises(UnsupportedVideo, match=codec):
+            _ = opened(video(f"{codec}.mov", *source, "-c:v", codec).read_bytes()).survey
+
+
+LIMITS = {
+    "pixels": ({"pictures": {"max_image_pixels": 3071}}, ImageTooLarge),
+    "seconds": ({"max_duration_s": 0.9}, LimitExceeded),
+    "frames": ({"max_frames": 24}, LimitExceeded),
+}
+
+
+@pytest.mark.parametrize("what", LIMITS)
+def test_limits_are_told_with_the_setting(video: Make, what: str) -> None:
+    settings, kind = LIMITS[what]
+    data = video("a.mp4").read_bytes()
+    with pytest.raises(kind, match=r"expected up to .*\(\w+\.max_") as told:
+        opened(data, **settings).frame("first")
+    assert told.value.loc == ("video_url",)
+
+
+def test_a_hundred_streams_are_too_many(video: Make) -> None:
+    path = video("streams.mp4", "-i", str(video("one.mp4")), *(["-map", "0:v"] * 100), "-c", "copy")
+    with pytest.raises(JobError) as told:
+        _ = opened(path.read_bytes()).survey
+    assert told.value.loc == ("video_url",)
+
+
+def test_an_edit_list_that_shows_nothing_is_damage(video: Make) -> None:
+    data = edited(video("a.mp4").read_bytes(), 25, 25)
+    with pytest.raises(JobError) as told:
+        opened(data).frame("first")
+    assert told.value.loc == ("video_url",)
+
+
+@pytest.mark.parametrize(
+    ("loc", "kind"),
+    [(("images", 7, "url"), DecodeFailed), (("audio", 3, "url"), SoundDamaged), (("audio_url",), SoundDamaged),
+     (("video_url",), VideoDamaged), (("media_url",), VideoDamaged)],
+)  # fmt: skip
+def test_a_decoder_that_dies_is_the_fault_of_what_it_was_given(loc: Loc, kind: type[JobError]) -> None:
+    marks = Marks()
+    with marks.decoding(*loc):
+        [inside] = marks.inside()
+    crashed, late = inside.crashed(signal.SIGSEGV), inside.timed_out(20)
+    assert (crashed.loc, type(crashed), late.loc) == (loc, kind, loc)
+    assert late.kind == crashed.kind
+    assert (loc == ("video_url",)) <= isinstance(late, VideoTimedOut)
