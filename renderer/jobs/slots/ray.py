@@ -288,7 +288,9 @@ class RaySlot:
         return None
 
     async def run(self, task: RenderTask) -> Ending:
-        """Run one attempt to its end."""
+        """Run one attempt to its end; where the node has left as the task came, none of its attempts is spent."""
+        if self._has_left.is_set():
+            return AttemptLost(f"the node {self.node} has left", "drain")
         attempt = self._attempt = _Attempt(task)
         attempt.number = self._cluster.begin(self._node, task, lambda news: self._hear(attempt, news))
         try:

@@ -15,11 +15,12 @@ from ray.exceptions import RayTaskError
 from renderer.cli.doctor import _cluster
 from renderer.config import EngineSettings, Settings
 from renderer.errors import ConfigError
-from renderer.jobs.slots.base import RenderTask, Slot
+from renderer.jobs.slots.base import AttemptLost, RenderTask, Slot
 from renderer.jobs.slots.local import LocalSlot
 from renderer.jobs.slots.ray import RayCluster, RaySlot, _usable
 from renderer.jobs.slots.remote import Node, Terms
 from renderer.observe.job_log import WorkerLog
+from renderer.version import VERSION
 from renderer.work import RenderReport
 from tests.daemon_process import DaemonProcess, Gate, Start, picture, request, still, wait_until
 from tests.jobs.factories import SETTINGS, make_work
@@ -28,6 +29,7 @@ from tests.load import load
 from tests.manifest_directory import put
 from tests.objects.stores import SECRET, Moto
 
+ALPHA = Node("1", "alpha", "libx264", 1, VERSION)
 pytestmark = pytest.mark.timeout(300)  # the first test here may begin the cluster
 
 
@@ -112,7 +114,7 @@ def test_jobs_are_taken_up_again_and_the_cluster_joined_again_after_the_driver_w
     driver.kill()
     wait_until(lambda: not nodes_of(daemon), "its slots are gone")
     gate.open()
-    daemon.wait_for("reel", "COMPLETED")
+    wait_until(lambda: daemon.state("reel") == "COMPLETED", "the cluster is joined again, and the job rendered", 200)
     assert daemon.client.result("reel").frames == 4
     assert "attempt 1 lost: the connection to the cluster was lost" in log_of(daemon, "reel")
 
@@ -178,6 +180,14 @@ def test_doctor_tells_the_slots_of_each_node(joined: Joined) -> None:
     settings = Settings(engine=EngineSettings(slots=("local", f"ray://{joined.nodes.address}")))
     found = {each.what: each.found for each in _cluster(settings)}
     assert found == {"ray": "1 node with 1 slot in all", "node alpha": "1 slot, libx264"}
+
+
+def test_a_task_that_comes_as_its_node_leaves_spends_no_attempt(tmp_path: Path) -> None:
+    slot = RaySlot(RayCluster("nowhere:1", Terms(EngineSettings(), WorkerLog())), ALPHA, "/nowhere")
+    slot.leave()
+    task = RenderTask("a", make_work(), tmp_path / "a.mp4", SETTINGS)
+    assert asyncio.run(slot.run(task)) == AttemptLost("the node alpha has left", "drain")
+    slot.close()
 
 
 def test_what_a_node_says_of_a_failure_holds_no_directory_and_no_address() -> None:
