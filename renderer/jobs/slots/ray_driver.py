@@ -41,7 +41,7 @@ _LOOK_S: Final = 1.0  # between two looks at the nodes
 _FORCE_S: Final = 5.0  # that an attempt gets to stop before its process is killed
 _SETTLE_S: Final = 1.0  # what a dead process of Ray has begun is killed by its lifelines, one after the other
 _REACH_S: Final = 5.0
-_STRANGER_S: Final = 30.0
+_STRANGER_S: Final = 60.0
 _MOST_WORDS: Final = 300
 
 _STRANGER: Final = "import sys; from renderer.jobs.slots.ray_driver import stranger; sys.exit(stranger(sys.argv[1]))"
@@ -96,21 +96,41 @@ def _connect(address: str) -> None:
     except Exception as error:
         words = " ".join(str(error).split())
         raise _Unusable(f"the cluster at {address} cannot be joined; Ray says: {words}") from error
-    if _lets_strangers_in(address):
-        raise _Unusable(
-            f"the cluster at {address} lets everybody in who reaches it, and runs whatever they send; begin its nodes "
-            "with `stillreel ray-node`, or with RAY_AUTH_MODE=token and the same token on each"
-        )
+    _refuse_if_open(address, _asked_by_stranger(address))
 
 
-def _lets_strangers_in(address: str) -> bool:
-    """Try it, wherever the cluster is: Ray listens on all addresses, even if its nodes use loopback."""
+def _asked_by_stranger(address: str) -> int | None:
+    """Try it, wherever the cluster is: Ray listens on all addresses, even if its nodes use loopback.
+
+    Returns:
+        The exit code of the stranger; None if it took too long.
+    """
     environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
     try:
         asked = answer([sys.executable, "-P", "-c", _STRANGER, address], timeout_s=_STRANGER_S, environment=environment)
     except subprocess.TimeoutExpired:
-        return True
-    return asked.returncode != _REFUSED
+        return None
+    return asked.returncode
+
+
+def _refuse_if_open(address: str, code: int | None) -> None:
+    """Refuse a cluster that lets a stranger in, or of which that is not known.
+
+    Raises:
+        _Unusable: the words say which.
+    """
+    if code == _REFUSED:
+        return
+    if code == 0:
+        raise _Unusable(
+            f"the cluster at {address} lets everybody in who reaches it, and runs whatever they send; begin its nodes "
+            "with `stillreel ray-node`, or with RAY_AUTH_MODE=token and the same token on each"
+        )
+    found = "no answer" if code is None else f"exit code {code}"
+    raise _Unusable(
+        f"whether the cluster at {address} lets strangers in could not be tried: a process without its token was to be "
+        f"refused within {_STRANGER_S:g} s, found {found}; try again"
+    )
 
 
 def _nodes() -> list[Node]:

@@ -182,6 +182,21 @@ def test_doctor_tells_the_slots_of_each_node(joined: Joined) -> None:
     assert found == {"ray": "1 node with 1 slot in all", "node alpha": "1 slot, libx264"}
 
 
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0, "lets everybody in who reaches it"),
+        (1, "could not be tried: .* found exit code 1; try again"),
+        (None, "could not be tried: .* found no answer; try again"),
+    ],
+)
+def test_a_cluster_is_refused_that_is_open_or_might_be_and_the_words_say_which(code: int | None, words: str) -> None:
+    driver = importlib.import_module("renderer.jobs.slots.ray_driver")
+    with pytest.raises(driver._Unusable, match=words):
+        driver._refuse_if_open("head:1", code)
+    driver._refuse_if_open("head:1", driver._REFUSED)
+
+
 def test_a_task_that_comes_as_its_node_leaves_spends_no_attempt(tmp_path: Path) -> None:
     slot = RaySlot(RayCluster("nowhere:1", Terms(EngineSettings(), WorkerLog())), ALPHA, "/nowhere")
     slot.leave()
