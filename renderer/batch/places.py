@@ -28,7 +28,7 @@ from renderer.errors import ConfigError, InvalidRequest
 from renderer.jobs.slots.base import Destination
 from renderer.net import objects
 from renderer.net.objects import Access
-from renderer.work import ImageName, RenderReport
+from renderer.work import ImageName
 
 _NAME_MAX_BYTES: Final = 200  # most file systems take 255, the hash and the suffix included
 
@@ -57,7 +57,7 @@ class Output(Protocol):
             FetchFailed: a store does not say.
         """
 
-    def publish(self, rendered: Path, report: RenderReport, told: dict[str, Any]) -> None:
+    def publish(self, rendered: Path, told: dict[str, Any], images: Sequence[ImageName] = ()) -> None:
         """Give a video that was made its name, after the pictures beside it, and write its sidecar.
 
         Raises:
@@ -125,7 +125,7 @@ class FileOutput:
         except (OSError, ValueError, KeyError, TypeError, IndexError):
             return False
 
-    def publish(self, rendered: Path, report: RenderReport, told: dict[str, Any]) -> None:
+    def publish(self, rendered: Path, told: dict[str, Any], images: Sequence[ImageName] = ()) -> None:
         """Move files here that are whole and synced, and write the sidecar.
 
         Args:
@@ -136,8 +136,9 @@ class FileOutput:
         """
         self.video.parent.mkdir(parents=True, exist_ok=True)
         sidecar = json.dumps(told, indent=2, allow_nan=False) + "\n"
-        for made, place in zip(report.files(rendered), report.files(self.video), strict=True):
-            settle(made, place)
+        for image in images:
+            settle(Path(image.after(str(rendered))), Path(image.after(str(self.video))))
+        settle(rendered, self.video)
         put(self.sidecar, sidecar.encode(), part=rendered.with_suffix(".sidecar.part"), mode=0o666)
 
 
@@ -234,6 +235,7 @@ class ObjectOutput:
         found = (objects.find(url, self.access) for url in (self._sidecar, self.video, *beside))
         return all(each is not None and each.made_for == self.digest for each in found)
 
-    def publish(self, rendered: Path, report: RenderReport, told: dict[str, Any]) -> None:  # noqa: ARG002 - they are put
+    def publish(self, rendered: Path, told: dict[str, Any], images: Sequence[ImageName] = ()) -> None:  # noqa: ARG002
+        """Write the sidecar; the attempt has put the video, and the pictures before it."""
         sidecar = json.dumps(told, indent=2, allow_nan=False) + "\n"
         objects.put(self._sidecar, sidecar.encode(), "application/json", self.digest, self.access)

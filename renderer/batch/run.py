@@ -365,7 +365,8 @@ class _Batch:
             if self._preparation.digest(ready.work) != ready.digest:
                 raise SourceUnavailable("an image was changed while the video was made; run the batch again")
             result = report.result(output.url, as_text(output.name), ready.work.request)
-            output.publish(rendered, report, {**result.model_dump(mode="json"), "manifest": as_text(ready.found.name)})
+            told = {**result.model_dump(mode="json"), "manifest": as_text(ready.found.name)}
+            output.publish(rendered, told, [image.name for image in report.images])
         except StillreelError as error:
             return error.fault()
         except OSError as error:
