@@ -6,11 +6,11 @@ environment an interpreter, a library or the loader reads before the program doe
 
 `python -m tests.warm SOCKET` imports what every daemon imports, and becomes `stillreel` as often as it is asked.
 
-What has workers begins with a copy beside it that waits to be its fork server: importing the decoders would be most of
-what such a process costs. It is the fork server that `multiprocessing` asks for, in all but that it was not imported
-anew: a child of the daemon, with its environment, limits and pipes. The daemon itself has the decoders as well then;
-that it needs none is tested with one that has an interpreter of its own (test_light_daemon.py). A second fork server,
-such as one in place of one that was killed, begins as it does for users.
+What has workers begins with copies beside it that wait to be its fork server and its resource tracker: importing the
+decoders would be most of what such a process costs. They are what `multiprocessing` asks for, in all but that nothing
+was imported anew: children of the daemon, with its environment, limits and pipes. The daemon itself has the decoders as
+well then; that it needs none is tested with one that has an interpreter of its own (test_light_daemon.py). A second
+fork server, such as one in place of one that was killed, begins as it does for users.
 """
 
 import atexit
@@ -30,6 +30,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +45,8 @@ _PRELOADED = (
     *("protocol.client", "rich.progress"),
     # What a fork server imports; itself and `rendering` note the process that they are imported in.
     *("renderer.encode.selftest", "renderer.mp4", "renderer.pipeline", "renderer.jobs.slots.progress"),
+    *("renderer.pictures.kept", "Imath", "OpenEXR", "multiprocessing.popen_forkserver", "multiprocessing.sharedctypes"),
+    *("faulthandler", "importlib.readers"),
 )
 _HAVE_WORKERS = {"serve", "batch"}
 _ROOM = 8192  # bytes for a command line; four times as many for an environment
@@ -225,51 +228,43 @@ def _parent() -> _Parent:
 
 def serve(address: str) -> None:
     """Become `stillreel` in a copy for each connection, until whoever began this has gone."""
+    copies: dict[int, tuple[int, socket.socket]] = {}  # by a descriptor that can be read once the copy has ended
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
         print("ready", flush=True)  # noqa: T201 - waited for
-        while sys.stdin not in select.select([listener, sys.stdin], [], [], 1)[0]:
-            _reap()
-            if not select.select([listener], [], [], 0)[0]:
+        while sys.stdin not in (ready := select.select([listener, sys.stdin, *copies], [], [])[0]):
+            for ended in copies.keys() & set(ready):
+                pid, connection = copies.pop(ended)
+                _tell(connection, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                connection.close()
+                os.close(ended)
+            if listener not in ready:
                 continue
             connection, _ = listener.accept()
-            if os.fork() == 0:
-                listener.close()
-                _answer(connection)
+            _, files, _, _ = socket.recv_fds(connection, 1, 3)
+            asked = json.loads(connection.makefile("rb").readline())
+            if (pid := os.fork()) == 0:
+                for open_socket in (listener, connection, *(each for _, each in copies.values())):
+                    open_socket.close()
+                _become(asked, files)
                 return
-            connection.close()
+            for number in files:
+                os.close(number)
+            copies[os.pidfd_open(pid)] = pid, connection
+            _tell(connection, pid)
 
 
-def _reap() -> None:
-    with contextlib.suppress(ChildProcessError):
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-
-
-def _answer(connection: socket.socket) -> None:
-    """Begin a copy that is `stillreel`, and tell its number, and its exit code once it has ended."""
-    _, files, _, _ = socket.recv_fds(connection, 1, 3)
-    asked = json.loads(connection.makefile("rb").readline())
-    if (child := os.fork()) == 0:
-        connection.close()
-        _become(asked, files)
-        return
-    for number in (*range(3), *files):
-        os.close(number)
+def _tell(connection: socket.socket, number: int) -> None:
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        connection.sendall(f"{child}\n".encode("ascii"))
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        connection.sendall(f"{code}\n".encode("ascii"))
-    os._exit(0)
+        connection.sendall(f"{number}\n".encode("ascii"))
 
 
 def _become(asked: dict[str, Any], files: list[int]) -> None:
     """Be what `python -m renderer` would be, from the standard files to the name of the main module."""
     for number, file in enumerate(files):
         os.dup2(file, number)
-    os.closerange(3, max(files) + 1)
+    os.closerange(3, 1 + max(map(int, os.listdir("/proc/self/fd"))))  # noqa: PTH208 - names are wanted
     sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as the interpreter opens them
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # noqa: SIM115
@@ -277,9 +272,31 @@ def _become(asked: dict[str, Any], files: list[int]) -> None:
     os.umask(asked["umask"])
     time.tzset()
     if _HAVE_WORKERS & set(asked["arguments"]):
-        _keep_a_fork_server()
+        _keep_helpers()
     sys.argv[1:] = asked["arguments"]
-    runpy.run_module("renderer", run_name="__main__", alter_sys=True)
+    code = 0
+    try:
+        runpy.run_module("renderer", run_name="__main__", alter_sys=True)
+    except SystemExit as ended:
+        if not isinstance(ended.code, int | None):
+            raise
+        code = ended.code or 0
+    _end(code)
+
+
+def _end(code: int) -> None:
+    """End as an interpreter does, but without taking down what was imported.
+
+    That would write to nearly all memory that a copy shares, and so be four fifths of what a short command costs.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        sys.exit(code)  # the interpreter has words for that
+    os._exit(code)
 
 
 def _take_on(command: Sequence[str], environment: Mapping[str, str], cwd: str) -> None:
@@ -302,20 +319,16 @@ def _take_on(command: Sequence[str], environment: Mapping[str, str], cwd: str) -
         ctypes.memmove(begin, text.ljust(end - begin, b"\0"), end - begin)
 
 
-def _keep_a_fork_server() -> None:
-    """Begin the copy that becomes this process's fork server when it begins one, and ends with it if it does not."""
-    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    if (pid := os.fork()) == 0:
-        ours.close()
-        _be_a_fork_server(its)
-        os._exit(0)
-    its.close()
+def _keep_helpers() -> None:
+    """Begin the copies that become what `multiprocessing` begins for this process, and end with it if it does not."""
+    waiting = {f"multiprocessing.{name}": _helper() for name in ("forkserver", "resource_tracker")}
     begin_program = util.spawnv_passfds
 
     def begin(path: str, command: Sequence[str], numbers: Sequence[int]) -> int:
-        if "multiprocessing.forkserver" not in os.fsdecode(command[-1]):
+        name = next((name for name in waiting if name in os.fsdecode(command[-1])), None)
+        if name is None:
             return begin_program(path, command, numbers)
-        util.spawnv_passfds = begin_program
+        asking, pid = waiting.pop(name)
         limits = [resource.getrlimit(limit) for limit in _LIMITS]
         told = {
             "command": [os.fsdecode(word) for word in command],
@@ -323,14 +336,24 @@ def _keep_a_fork_server() -> None:
             "cwd": str(Path.cwd()),
         }
         words = json.dumps({**told, "umask": _umask(), "limits": limits, "numbers": list(numbers)})
-        socket.send_fds(ours, [words.encode()], numbers)
-        ours.close()
+        socket.send_fds(asking, [words.encode()], numbers)
+        asking.close()
         return pid
 
     util.spawnv_passfds = begin
 
 
-def _be_a_fork_server(asking: socket.socket) -> None:
+def _helper() -> tuple[socket.socket, int]:
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    if (pid := os.fork()) == 0:
+        ours.close()
+        _be_a_helper(its)
+        os._exit(0)
+    its.close()
+    return ours, pid
+
+
+def _be_a_helper(asking: socket.socket) -> None:
     words, files, _, _ = socket.recv_fds(asking, 1 << 17, 8)
     if not words:  # there is nobody any more
         return
@@ -347,9 +370,27 @@ def _be_a_fork_server(asking: socket.socket) -> None:
     exec(asked["command"][-1], {"__name__": "__main__"})
 
 
+def _warm_up() -> None:
+    """Do what daemons and workers do once, when it is first needed."""
+    from pydantic import BaseModel
+
+    from renderer.pictures import header, kept
+
+    for name in header.READERS:
+        header.reader_of(name)
+    header.reader_of("HEIC").library()
+    kept.program()
+    models = [BaseModel]
+    while models:
+        models += (model := models.pop()).__subclasses__()
+        if model.__module__.partition(".")[0] in {"renderer", "protocol"}:
+            model.model_rebuild()
+
+
 if __name__ == "__main__":
     for name in _PRELOADED:
         importlib.import_module(name)
+    _warm_up()
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "a process with threads cannot be copied"
     gc.freeze()  # a copy would else look through, and so make its own, all memory of this process when it ends
     serve(sys.argv[1])
