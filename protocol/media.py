@@ -73,6 +73,13 @@ class Metadata(MediaRequest):
 
     media_url: str = Field(min_length=1, description="a video or a sound")
     extract_frames: bool = Field(False, description="true: the first and the last frame of a video as well")
+    url: str | None = Field(None, max_length=2048, description="what the answer calls it; left out: `media_url`")
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """Return the request with another url; the answer has the one that was asked for, if that is a link."""
+        found = super().renamed(names)
+        is_link = found is not self and self.media_url[:8].lower().startswith(("http://", "https://"))
+        return found.model_copy(update={"url": self.url or self.media_url}) if is_link else found
 
 
 class MediaResult(BaseModel):
@@ -148,7 +155,7 @@ class VideoFormat(BaseModel):
 class MediaFacts(BaseModel):
     """What is known of every file."""
 
-    url: str = Field(description="as it was asked for; empty if the file came with the request")
+    url: str = Field(description="as it was asked for; empty if the file came within the request")
     content_type: str
     file_name: str
     file_size: int

@@ -108,7 +108,7 @@ class _Performance:
 
     def _described(self, request: Metadata, contents: dict[str, bytes]) -> MediaMetadata:
         loc, data = ("media_url",), contents["media_url"]
-        media = describe(data, request.media_url, loc, self.settings, self.marks)
+        media = describe(data, request.url or request.media_url, loc, self.settings, self.marks)
         if request.extract_frames and isinstance(media, Video):
             video = VideoFile(data, loc, self.settings, self.marks)
             first, last = (self._image(video, frame, f"{MADE}.{frame}.png") for frame in ("first", "last"))

@@ -156,6 +156,7 @@ def test_an_uploaded_video_is_used(served: Served, clip: Path) -> None:
     url = uploaded(served, clip.read_bytes())
     made = served.http.post(f"/run/{APP}/metadata", json={"media_url": url}).json()
     assert made["media"]["frame_count"] == 25
+    assert made["media"]["url"] == url
 
 
 def test_the_url_of_a_result_is_taken_without_a_download(served: Served) -> None:

@@ -154,7 +154,7 @@ def test_what_a_request_is_being_given_stays(tmp_path: Path) -> None:
         uploads = at(tmp_path)
         await uploads.write(TOKEN, lasting(0.2), of(b"x"))
         asked = ImagesToVideoInput.model_validate({"images": [{"url": f"http://here/files/{TOKEN}/a.png"}]})
-        with uploads.taken(asked, HERE) as (_, [path]):
+        with uploads.taken(asked, HERE, lambda _: None) as (_, [path]):
             await asyncio.sleep(0.25)
             await uploads.sweep()
             assert path.exists()
