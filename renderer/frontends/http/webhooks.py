@@ -183,8 +183,9 @@ class Webhooks:
 
         Raises:
             JobNotFound: the job was forgotten.
+            ShuttingDown: the daemon stops.
         """
-        job = self._engine.job(call.job_id)
+        job = await self._engine.finished(call.job_id)  # a call is due as soon as the end is written, before it is seen
         document: dict[str, Any] = {"request_id": job.request_id, "gateway_request_id": job.request_id}
         outcome = job.outcome
         if isinstance(outcome, Fault):

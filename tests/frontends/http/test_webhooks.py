@@ -11,15 +11,21 @@ import threading
 import time
 from collections.abc import Iterator
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from renderer.config import Settings, WebhookSettings
+from renderer.frontends.http.webhooks import Webhooks
+from renderer.jobs.hooks import Hook
+from renderer.jobs.job import State
 from renderer.net.addresses import Guard
 from renderer.net.client import CallFailed, Client, post
 from tests.daemon_process import DaemonProcess, Gate, Start, request, starting, still, wait_until
+from tests.jobs.factories import running
 from tests.receiver import Receiver, receiving
 from tests.served import APP, QUEUE, Served
 
@@ -107,6 +113,26 @@ def test_a_webhook_survives_a_kill(start: Start, receiver: Receiver, gate: Gate)
     start("--http", "127.0.0.1:0", **slow)
     told = lambda: {document["request_id"] for document in receiver.documents()[1:]}  # noqa: E731 - reads better here
     wait_until(lambda: told() >= {ended, running}, "both calls", 30)
+
+
+def test_no_webhook_is_called_before_the_end_that_it_tells_is_on_disk(tmp_path: Path, receiver: Receiver) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as at:
+            settings = Settings(webhooks=WebhookSettings(allow_networks=(ip_network("127.0.0.0/8"),)))
+            webhooks = Webhooks(settings, tmp_path, at.engine, at.store.hooks)
+            async with at.store._flushing:
+                at.submit("a", hook=Hook(receiver.url))
+                await at.when(lambda: at.stored("a").state is State.DONE, "the end is written down")
+                calling = asyncio.create_task(webhooks.run())
+                await at.when(lambda: webhooks._calling, "the call is due")
+                await asyncio.sleep(0.1)  # a call to this machine takes less
+                assert (at.state("a"), receiver.calls) == (State.RUNNING, [])
+            await at.when(lambda: receiver.calls and not webhooks._calling, "the call")
+            calling.cancel()
+            await asyncio.wait([calling])
+
+    asyncio.run(scenario())
+    assert [document["status"] for document in receiver.documents()] == ["OK"]
 
 
 def test_a_request_over_zeromq_may_name_a_webhook(near: DaemonProcess, receiver: Receiver) -> None:
