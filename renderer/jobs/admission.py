@@ -41,7 +41,7 @@ class Admission:
         reasons = []
         if self._waiting.is_closed:
             reasons.append("the daemon is stopping")
-        if trouble := self._disk_trouble():
+        if trouble := self._disk_trouble(now=True):
             reasons.append(f"the disk {trouble}")
         if not reasons and self._queue_room() == 0:
             reasons.append("the queue is full")
@@ -82,10 +82,9 @@ class Admission:
         idle = self._roster.count - len(self._roster.running)
         return max(0, self._settings.max_queued + idle - self._store.count(State.QUEUED))
 
-    def _disk_trouble(self) -> str | None:
-        if time.monotonic() < self._disk_is_fine_until:
+    def _disk_trouble(self, *, now: bool = False) -> str | None:
+        if time.monotonic() < self._disk_is_fine_until and not now:
             return None
         trouble = self._places.trouble(self._settings.min_free_bytes)
-        if trouble is None:
-            self._disk_is_fine_until = time.monotonic() + _DISK_S
+        self._disk_is_fine_until = time.monotonic() + _DISK_S if trouble is None else 0.0
         return trouble
