@@ -126,11 +126,11 @@ class Claims:
             seen = look(directory)  # another daemon may have taken it since
             if not is_due(seen):
                 return None
-            name = layout.content(directory)
+            before = seen.owner
+            name = layout.content(directory, before.job if before else None)
             if name is None:
                 _clear(directory)
                 return None
-            before = seen.owner
             is_bundle = before.bundle if before else not layout.is_single(directory / name)
             job_id = f"{directory.name}-{uuid.uuid4().hex[:8]}"
             if before and before.daemon == self._us.daemon:

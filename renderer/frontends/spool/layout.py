@@ -219,13 +219,21 @@ def held_name(name: str) -> str:
     return f"{name}.2" if name in _OURS else name
 
 
-def content(directory: Path) -> str | None:
-    """Return the NAME in a claim; None if its owner died before it was there, or after it was moved."""
+def content(directory: Path, job_id: str | None) -> str | None:
+    """Return the NAME in a claim; None if its owner died before it was there, or after it was moved.
+
+    Args:
+        job_id: the job of the owner who died; what it has made goes back to where it was made. None if it is not known.
+    """
     wrapper = directory / _WRAPPER
     if wrapper.is_dir():  # its owner died in `fill`
+        made = directory / f".{job_id}"
         for path in wrapper.iterdir():
             if path.name not in _OURS:
                 path.rename(directory / path.name)
+            elif job_id and path.name in _MADE:
+                made.mkdir(exist_ok=True, mode=0o700)
+                path.rename(made / path.name)
         shutil.rmtree(wrapper)
     names = (path.name for path in directory.iterdir())
     return min((name for name in names if not name.startswith(".") and name != OWNER_NAME), default=None)

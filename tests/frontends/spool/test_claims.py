@@ -599,6 +599,29 @@ def test_a_claim_whose_owner_died_amid_that_is_whole_for_the_next(spool: Path) -
     assert tree(claim.directory) == {"owner.json", "odd", "odd/manifest.json", "odd/a.png"}
 
 
+@pytest.mark.parametrize("name", ["ours", "theirs"])
+def test_what_was_made_outlives_a_death_amid_that_and_is_left_out_by_another_daemon(spool: Path, name: str) -> None:
+    drop_in(spool, "odd/")
+    claim = claim_one(daemon(spool, host="elsewhere"))
+    claim.output.mkdir()
+    (claim.output / "video.poster.jpg").write_text("a poster")
+    wrapper = claim.directory / ".wrapper"
+    wrapper.mkdir()
+    claim.files.rename(wrapper / "odd")
+    (wrapper / "result.json").write_text("the first report")
+    (wrapper / "video.mp4").write_text("a video")
+    made = [File(url="", file_name=each, file_size=size) for each, size in (("video.mp4", 7), ("video.poster.jpg", 8))]
+    age(claim.directory / "owner.json", OLD_S)
+    claims = daemon(spool, name)
+    [taken] = claims.take_over(1)
+    assert has_files(taken, made) is (name == "ours")
+    end = claims.finish(taken, "done", lambda _: "report")
+    assert end
+    named = {file.file_name for file in made} if name == "ours" else set()
+    assert tree(end) == {"manifest.json", "a.png", "result.json", *named}
+    assert tree(spool / "active") == set()
+
+
 def test_a_bundle_one_level_down_is_moved_when_that_failed_at_first(spool: Path) -> None:
     claims = daemon(spool)
     drop_in(spool, "odd/")
