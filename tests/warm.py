@@ -374,6 +374,7 @@ def _warm_up() -> None:
     """Do what daemons and workers do once, when it is first needed."""
     from pydantic import BaseModel
 
+    from renderer.jobs import schema
     from renderer.pictures import header, kept
 
     for name in header.READERS:
@@ -385,6 +386,7 @@ def _warm_up() -> None:
         models += (model := models.pop()).__subclasses__()
         if model.__module__.partition(".")[0] in {"renderer", "protocol"}:
             model.model_rebuild()
+    schema._jobs()
 
 
 if __name__ == "__main__":
