@@ -15,7 +15,7 @@ import click
 from protocol.errors import BadCurveFile, BadEndpoint, ClientError, KeyRefused, RemoteError, Unreachable
 from renderer.cli import usage
 from renderer.cli.usage import FAILED, STOPPED, TRY_AGAIN, UNREACHABLE, USAGE
-from renderer.errors import CapacityError, ConfigError, DecodeTimedOut, StillreelError
+from renderer.errors import CapacityError, ConfigError, DecodeTimedOut, JobError, StillreelError
 from renderer.observe import logs
 from renderer.version import VERSION
 
@@ -125,7 +125,7 @@ def _exit_code(error: Exception) -> int:
         return USAGE
     if isinstance(error, Unreachable):
         return UNREACHABLE
-    if isinstance(error, CapacityError):
+    if isinstance(error, CapacityError) or (isinstance(error, JobError) and error.fault().retryable):
         return TRY_AGAIN
     if isinstance(error, RemoteError) and error.kind.name in {"queue_full", "shutting_down", "storage_full"}:
         return TRY_AGAIN

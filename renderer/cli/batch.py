@@ -79,7 +79,7 @@ def batch(
 ) -> None:
     """Render every manifest below a directory, without a daemon. Videos that are finished already are skipped.
 
-    Manifests are .json, .jsonl and .csv files. Each DIR may be a prefix of a bucket too, such as s3://reels/manifests.
+    Manifests are .json, .jsonl, .ndjson, .csv and .ffconcat files. Each DIR may be a prefix of a bucket too, such as s3://reels/manifests.
     """
     from rich.console import Console  # noqa: PLC0415 - the help of all commands stays quick
 
@@ -148,6 +148,9 @@ def _prefix(url: str, access: "Access") -> ObjectUrl:
     except ValueError as error:
         raise ConfigError(f"{url}: {error}") from error
     except FetchFailed as error:
+        if error.is_retryable:
+            error.message = f"{url} cannot be listed: {error.message}"
+            raise
         raise ConfigError(f"{url} cannot be listed: {error.message}") from error
     return prefix
 

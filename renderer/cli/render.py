@@ -12,7 +12,7 @@ from renderer.cli import terminal, usage
 from renderer.cli.output import overwrite_option, refuse_manifest, written
 from renderer.cli.usage import PATH, config_option, json_option
 from renderer.errors import ConfigError, JobError
-from renderer.manifests.sources import Asked, Wishes, ask, parse_hold, source_url
+from renderer.manifests.sources import SOUNDS_TWICE, Asked, Wishes, ask, parse_hold, source_url
 from renderer.manifests.still import naming_its_files, parse_overrides, warning_with_files
 
 _Command = Callable[..., object]
@@ -44,7 +44,7 @@ audio_option = click.option(
     "--audio",
     multiple=True,
     metavar="FILE",
-    help="A sound under the images; may be repeated, and --set audio=[...] sets times, fades and gain.",
+    help="A sound under the images; may be repeated. --set audio=[...] in its place sets times, fades and gain.",
 )
 length_option = _choice(
     "--length",
@@ -90,17 +90,23 @@ def asked(
     start: int | None,
     *,
     keep_order: bool,
+    has_sounds: bool,
+    for_daemon: bool = False,
 ) -> Asked:
     """Return the request that was typed."""
-    return ask(
+    found = ask(
         sources,
         Wishes(
             hold=parse_hold(hold) if hold else None,
             start=start,
             keeps_order=keep_order,
-            overrides=parse_overrides(assignments),
+            overrides=parse_overrides(assignments, for_daemon=for_daemon),
+            has_sounds=has_sounds,
         ),
     )
+    if "length=audio" in assignments and not found.fields.get("audio"):
+        raise ConfigError("--length audio needs a sound: add --audio FILE")
+    return found
 
 
 def sounds(names: Sequence[str]) -> str | None:
@@ -109,7 +115,13 @@ def sounds(names: Sequence[str]) -> str | None:
 
 
 def assigned(assignments: Sequence[str], **options: str | None) -> list[str]:
-    """Return what `--set` says, and what the options for single fields say, which take precedence."""
+    """Return what `--set` says, and what the options for single fields say, which take precedence.
+
+    Raises:
+        ConfigError: both name sounds.
+    """
+    if options.get("audio") and any(each.startswith("audio=") for each in assignments):
+        raise ConfigError(SOUNDS_TWICE)
     return [*assignments, *(f"{name}={value}" for name, value in options.items() if value)]
 
 
@@ -145,8 +157,8 @@ def render(
 ) -> None:
     """Render images or a manifest here, without a daemon. It may name any file that you can read.
 
-    A manifest is a .json, .jsonl, .csv or .ffconcat file, or - for stdin. Images are files, a directory, a quoted glob,
-    or a pattern such as frames_%04d.png.
+    A manifest is a .json, .jsonl, .csv or .ffconcat file, or - for stdin. Images are files, urls, a directory, a quoted
+    glob, or a pattern such as frames_%04d.png.
     """
     from renderer import config  # noqa: PLC0415 - `submit`, which shares this module's options, stays quick
     from renderer import render as render_here  # noqa: PLC0415 - as above
@@ -168,7 +180,7 @@ def render(
             audio=sounds(audio),
             length=length,
         )
-        found = asked(sources, hold, fields, start, keep_order=keep_order)
+        found = asked(sources, hold, fields, start, keep_order=keep_order, has_sounds=bool(audio))
         if found.manifest:
             refuse_manifest(place, found.manifest)
         if str(output) == "-" and (beside := _beside(found)):

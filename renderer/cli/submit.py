@@ -57,8 +57,8 @@ def submit(
 ) -> None:
     """Send images or a manifest to a running daemon. It must be allowed to read the local files in it.
 
-    A manifest is a .json, .jsonl, .csv or .ffconcat file, or - for stdin. Images are files, a directory, a quoted glob,
-    or a pattern such as frames_%04d.png.
+    A manifest is a .json, .jsonl, .csv or .ffconcat file, or - for stdin. Images are files, urls, a directory, a quoted
+    glob, or a pattern such as frames_%04d.png.
     """
     if output is not None and not wait:
         raise ConfigError("expected --wait with -o; without it, fetch the video later: stillreel result ID -o FILE")
@@ -72,7 +72,9 @@ def submit(
         audio=sounds(audio),
         length=length,
     )
-    found = asked(sources, hold, fields, start, keep_order=keep_order)
+    found = asked(sources, hold, fields, start, keep_order=keep_order, has_sounds=bool(audio), for_daemon=True)
+    if output is not None and found.fields.get("output"):
+        raise ConfigError("-o fetches the video, but output puts it into a bucket: leave one out")
     request = _absolute(found.fields, found.base)
     if request.get("request_id") is None:
         request["request_id"] = uuid.uuid4().hex

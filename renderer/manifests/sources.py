@@ -49,6 +49,7 @@ _PICTURES_ELSEWHERE: Final = frozenset(
 )
 _SCHEME: Final = re.compile(r"(?:https?|file|data|cid|s3|gs|az):", re.IGNORECASE)
 _NAMED_MAX: Final = 10
+SOUNDS_TWICE: Final = "audio: give sounds by --audio or by the field audio, not both"
 _HOLD: Final = re.compile(r"(?P<frames>[0-9]{1,10})|(?P<duration>[0-9]{1,10}(\.[0-9]{1,10})?)s", re.ASCII)
 
 
@@ -158,12 +159,14 @@ class Wishes:
         start: the first number of a pattern; None: the lowest that is there.
         keeps_order: images stay as they were typed, even in alphabetical order.
         overrides: fields of the request, which replace those of a manifest.
+        has_sounds: sounds were named beside the images, which a manifest that has some of its own does not take.
     """
 
     hold: Fields | None = None
     start: int | None = None
     keeps_order: bool = False
     overrides: Mapping[str, Any] = field(default_factory=dict)
+    has_sounds: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +204,10 @@ def ask(sources: Sequence[str], wishes: Wishes) -> Asked:
                 f"{option} is for images; {manifests[0]} is a manifest, which has frames or duration for every image"
             )
     path = Path(manifests[0])
-    fields = read_manifest(path, wishes.overrides)
+    fields = read_manifest(path)
+    if wishes.has_sounds and fields.get("audio"):
+        raise ConfigError(SOUNDS_TWICE)
+    fields |= wishes.overrides
     if str(path) == "-":
         return Asked(fields, Path.cwd())
     return Asked(fields, path.absolute().parent, path)
@@ -210,6 +216,8 @@ def ask(sources: Sequence[str], wishes: Wishes) -> Asked:
 def _is_manifest(source: str) -> bool:
     """Whether a source is to be read as a manifest; its content decides where its name does not."""
     path = Path(source)
+    if _is_url(source):
+        return False
     if source == "-" or is_manifest_name(path.name):
         return True
     if is_image_name(path.name) or path.is_dir():
@@ -230,9 +238,9 @@ class _Images:
             raise ConfigError("--start is the first number of a pattern such as frames_%04d.png; found no pattern")
         files = self._all_files(sources)
         if len(sources) == len(files) and _is_as_a_shell_sorts(sources) and not self._wishes.keeps_order:
-            files.sort(key=lambda file: natural(str(file)))
+            files.sort(key=natural)
         hold = self._wishes.hold or {}
-        urls = [file_url(file) for file in files]
+        urls = [source_url(file) for file in files]
         # A pattern is a sequence even where its images do not look like one, which others warn of.
         is_unsaid = self._is_sequence and self._wishes.overrides.get("gaps") is None
         if is_unsaid and not likely_gaps(urls) and (found := gaps(urls)):
@@ -240,18 +248,18 @@ class _Images:
         images = [{"url": url, **hold} for url in urls]
         return Asked({"images": images, **self._wishes.overrides}, Path.cwd(), warnings=tuple(self._warnings))
 
-    def _all_files(self, sources: Sequence[str]) -> list[Path]:
-        """Return what is meant by all names, or say which mean nothing."""
-        files: list[Path] = []
+    def _all_files(self, sources: Sequence[str]) -> list[str]:
+        """Return the files and urls that are meant by all names, or say which mean nothing."""
+        files: list[str] = []
         wrong: list[str] = []
         for source in sources:
             try:
-                files += self._files(source)
+                files += [source] if _is_url(source) else map(str, self._files(source))
             except ConfigError as error:
                 wrong.append(error.message)
         if wrong:
             raise ConfigError(joined(wrong))
-        if not any(map(os.path.lexists, files)):
+        if not any(_is_url(file) or os.path.lexists(file) for file in files):
             raise ConfigError(joined([f"{file}: no such file" for file in files]))
         return files
 
@@ -323,7 +331,11 @@ def _is_as_a_shell_sorts(sources: Sequence[str]) -> bool:
 
 def source_url(name: str) -> str:
     """Return a url as it was typed, and a file's name as its path."""
-    return name if _SCHEME.match(name) and not os.path.lexists(name) else file_url(Path(name))
+    return name if _is_url(name) else file_url(Path(name))
+
+
+def _is_url(name: str) -> bool:
+    return bool(_SCHEME.match(name)) and not os.path.lexists(name)
 
 
 def file_url(file: Path) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from protocol.errors import MAX_FAULTS, Loc, dotted
-from protocol.schema import Fault, ImageFrame, RenderRequest, ResultWarning
+from protocol.schema import AudioTrack, Fault, ImageFrame, RenderRequest, ResultWarning
 from protocol.words import joined, listed, meant, wrongs_in
 from renderer.errors import ConfigError, InvalidRequest, JobError
 
@@ -21,6 +21,7 @@ Fields = dict[str, Any]
 T = TypeVar("T")
 
 _URL_MAX: Final = 1000
+_OF_DAEMONS: Final = ("output", "webhook_url")
 
 
 def read_lines(lines: Iterable[tuple[int, T]], read: Callable[[T, int], Fields]) -> list[Fields]:
@@ -104,8 +105,11 @@ def _url_at(fields: Mapping[str, Any], loc: Loc) -> str | None:
             return None
 
 
-def parse_overrides(assignments: Iterable[str]) -> Fields:
+def parse_overrides(assignments: Iterable[str], *, for_daemon: bool = False) -> Fields:
     """Read NAME=VALUE pairs, the later winning; a value is JSON, or else text.
+
+    Args:
+        for_daemon: the request goes to one, which puts videos into buckets and calls webhooks.
 
     Raises:
         ConfigError: a pair is not NAME=VALUE, or a request cannot have such a field.
@@ -114,7 +118,7 @@ def parse_overrides(assignments: Iterable[str]) -> Fields:
     wrong: list[str] = []
     for assignment in assignments:
         try:
-            name, value = _pair(assignment)
+            name, value = _pair(assignment, for_daemon=for_daemon)
             overrides[name] = value
         except ConfigError as error:
             wrong.append(error.message)
@@ -131,19 +135,32 @@ def parse_overrides(assignments: Iterable[str]) -> Fields:
     return overrides
 
 
-def _pair(assignment: str) -> tuple[str, object]:
+def _pair(assignment: str, *, for_daemon: bool) -> tuple[str, object]:
     name, equals, value = assignment.partition("=")
-    settable = [field for field in RenderRequest.model_fields if field != "images"]
-    if not equals or name not in settable:
+    hidden = {"images"} if for_daemon else {"images", *_OF_DAEMONS}
+    settable = [field for field in RenderRequest.model_fields if field not in hidden]
+    if name in hidden and name in _OF_DAEMONS:
+        raise ConfigError(
+            f"--set {name}: only a daemon takes it; render writes files, and batch --out s3://... objects"
+        )
+    if name in settable and not equals:
+        raise ConfigError(f"--set {name}: a value is missing, as in fps=30")
+    if name not in settable:
+        if name in AudioTrack.model_fields:
+            raise ConfigError(f"--set {name}: {name} belongs to a sound, as in audio=[{{...}}]")
+        if name in ImageFrame.model_fields:
+            raise ConfigError(f"--set {name}: {name} belongs to an image, in a manifest")
         likely = meant(name, settable)
         raise ConfigError(
             f"--set {assignment}: expected NAME=VALUE, where NAME is one of {', '.join(settable)}{likely}"
         )
-    return name, _value(value)
+    return name, _value(name, value)
 
 
-def _value(text: str) -> object:
+def _value(name: str, text: str) -> object:
     try:
         return from_json(text, allow_inf_nan=False)
-    except ValueError:
+    except ValueError as error:
+        if text.startswith(("[", "{")):
+            raise ConfigError(f"--set {name}: expected JSON: {error}") from error
         return text

@@ -9,6 +9,10 @@ from tests.cli_process import failed, run
 from tests.daemon_process import picture
 
 A, B = {"url": "a.ppm"}, {"url": "b.ppm"}
+VOICE = 'audio=[{"url":"voice.wav"}]'
+TWICE = "audio: give sounds by --audio or by the field audio, not both"
+BUCKET = 'output={"url":"s3://reels/x.mp4"}'
+OF_DAEMONS = "--set output: only a daemon takes it; render writes files, and batch --out s3://... objects"
 GONE = "tcp://127.0.0.1:9"
 
 MANIFESTS: dict[str, object] = {
@@ -24,6 +28,7 @@ MANIFESTS: dict[str, object] = {
     "mode": {"images": [A], "resize_mode": "fit"},
     "none": {"pictures": [A]},
     "long": {"images": [A, B]},
+    "sound": {"images": [A], "audio": [{"url": "voice.wav"}]},
 }
 
 MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
@@ -129,6 +134,53 @@ MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
         2,
         "environment: STILLREEL_CONECT is not a setting; did you mean STILLREEL_CONNECT?",
         {"STILLREEL_CONECT": GONE},
+    ),
+    (["render", "a.ppm", "--audio", "m.mp3", "--set", VOICE, "-o", "x.mp4"], 2, TWICE, {}),
+    (["render", "a.ppm", "--set", VOICE, "--audio", "m.mp3", "-o", "x.mp4"], 2, TWICE, {}),
+    (["submit", "sound.json", "--audio", "m.mp3"], 2, TWICE, {}),
+    (["batch", ".", "--out", ".", "--audio", "m.mp3", "--set", VOICE], 2, TWICE, {}),
+    (
+        ["render", "a.ppm", "--length", "audio", "-o", "x.mp4"],
+        2,
+        "--length audio needs a sound: add --audio FILE",
+        {},
+    ),
+    (
+        ["render", "a.ppm", "--set", 'audio=[{"url":"m.mp3",}]', "-o", "x.mp4"],
+        2,
+        "--set audio: expected JSON: trailing comma at line 1 column 17",
+        {},
+    ),
+    (["submit", "a.ppm", "--set", "fps"], 2, "--set fps: a value is missing, as in fps=30", {}),
+    (
+        ["submit", "a.ppm", "--set", "gain_db=3"],
+        2,
+        "--set gain_db: gain_db belongs to a sound, as in audio=[{...}]",
+        {},
+    ),
+    (["submit", "a.ppm", "--set", "title=x"], 2, "--set title: title belongs to an image, in a manifest", {}),
+    (
+        ["submit", "a.ppm", "--set", 'output={"url":"s3://reels/x.mp4"}', "--wait", "-o", "x.mp4"],
+        2,
+        "-o fetches the video, but output puts it into a bucket: leave one out",
+        {},
+    ),
+    (["render", "a.ppm", "--set", BUCKET, "-o", "x.mp4"], 2, OF_DAEMONS, {}),
+    (["batch", ".", "--out", ".", "--set", BUCKET], 2, OF_DAEMONS, {}),
+    (
+        ["render", "http://127.0.0.1:9/a.png", "-o", "x.mp4"],
+        1,
+        (
+            "images[0].url: http://127.0.0.1:9/a.png: expected a host with a public address "
+            "(fetch.allow_networks allows others)"
+        ),
+        {},
+    ),
+    (
+        ["submit", "s3://reels/a.png", "--connect", GONE],
+        3,
+        f"no answer from {GONE} for 5 s; start a daemon with: stillreel serve",
+        {},
     ),
     (["jobs", "--connect", GONE], 3, f"no answer from {GONE} for 5 s; start a daemon with: stillreel serve", {}),
 ]

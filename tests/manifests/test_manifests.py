@@ -368,7 +368,8 @@ def test_a_set_value_is_json_or_else_text() -> None:
 @pytest.mark.parametrize(
     ("assignment", "words"),
     [
-        ("fps", "--set fps: expected NAME=VALUE, where NAME is one of fps, min_frames, width"),
+        ("fps", "--set fps: a value is missing, as in fps=30"),
+        ("fsp=3", "--set fsp=3: expected NAME=VALUE, where NAME is one of fps, min_frames, width"),
         ("rate=30", "--set rate=30: expected NAME=VALUE"),
         ("images=[]", "--set images=[]: expected NAME=VALUE"),
         ("fps=fast", "--set fps: expected a number, a fraction"),

@@ -187,3 +187,23 @@ def test_a_bucket_that_cannot_be_is_said_before_the_work(
     ended = run("batch", *(each.format(bucket.url) for each in arguments), cwd=tmp_path)
     assert ended.returncode == 2
     assert words in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("batch", "s3://reels/in", "--out", "videos"),
+        ("batch", ".", "--out", "s3://reels/videos"),
+        ("render", "s3://reels/a.png", "-o", "x.mp4"),
+    ],
+)
+def test_a_store_that_does_not_answer_is_worth_another_try(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    asked = {
+        "AWS_ENDPOINT_URL": "http://127.0.0.1:9",
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
+        "STILLREEL_FETCH__DOWNLOAD_ATTEMPTS": "1",
+    }
+    ended = run(*arguments, cwd=tmp_path, **asked)
+    assert (ended.returncode, "the store does not answer" in ended.stderr) == (4, True), ended.stderr
+    assert arguments[-1] == "x.mp4" or "s3://reels/" in ended.stderr
