@@ -174,7 +174,7 @@ def test_a_sound_is_as_loud_at_each_moment_as_in_the_video(node):
         track = AudioTrack.model_validate(found["track"])
         values = {name: case[name] for name in typed}
         assert track == AudioTrack(url="a.wav", loop=case["loop"], **{**values, "duration": values["duration"] or None})
-        mixed = Placed(track, read_header(content, 0, Marks()), 5 * RATE, Marks())
+        mixed = Placed(track, read_header(content, ("audio", 0), Marks()), 5 * RATE, Marks())
         pieces = np.concatenate([*mixed.pieces(), np.zeros((1, 5 * RATE), np.float32)], axis=1)[0, : 5 * RATE]
         assert found["end"] is None or found["end"] == pytest.approx(mixed.end, abs=1)
         assert found["levels"] == pytest.approx([pieces[int(at * RATE)] for at in case["moments"]], abs=0.01)
