@@ -111,7 +111,7 @@ def following(line: Timeline, sharing: Collection[int], rule: LengthRule, sound_
 
 
 def remarks(request: RenderRequest, line: Timeline) -> list[ResultWarning]:
-    """Return the warnings about the timeline that `timeline_of` has made of a request."""
+    """Return the warnings about a request and the timeline that `timeline_of` has made of it."""
     urls = [image.url for image in request.images]
     warnings = []
     if request.gaps is None and (found := likely_gaps(urls)):
@@ -123,6 +123,9 @@ def remarks(request: RenderRequest, line: Timeline) -> list[ResultWarning]:
             f"than min_frames ({request.min_frames}) at {float(line.fps):g} fps that no hold can make up for them"
         )
         warnings.append(ResultWarning(type="video_longer", message=words, loc=("min_frames",)))
+    if request.loudness is not None and not request.audio:
+        words = "there is no sound that could be made as loud as this"
+        warnings.append(ResultWarning(type="loudness_missed", message=words, loc=("loudness",)))
     return warnings
 
 

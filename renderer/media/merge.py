@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _LEAST_TIMESCALE: Final = 10_000
 _BIT_RATE: Final = 192_000
-_NEARLY: Final = RATE // 10  # that a sound may be longer without a word
 
 
 def merge(video: VideoFile, sound: SoundFile, request: MergeAudioVideo, output: Path, marks: Marks) -> "OneSound":
@@ -94,11 +93,7 @@ class OneSound:
         """
         placed = Placed(self.track, self.file, total, self.marks)
         yield from mixed([placed], total)
-        over = placed.end - total
         self.warnings = tuple(placed.warnings())
-        if over > _NEARLY and not self.warnings:
-            words = f"the sound is cut at the end of the video, {over / RATE:.3f} s before its own"
-            self.warnings = (ResultWarning(type="audio_cut", message=words, loc=self.file.loc),)
 
     def refuse_late(self, limit_s: float | None) -> None:
         """Do nothing: another process watches the decoder of a worker."""

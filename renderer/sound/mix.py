@@ -27,6 +27,7 @@ CEILING: Final = 10 ** (-1 / 20)
 _TAPS: Final = np.arange(-12, 13)
 _BETWEEN: Final = [np.sinc(_TAPS - share / 4) * np.hanning(len(_TAPS) + 2)[1:-1] for share in (1, 2, 3)]
 _KEPT_PIECES: Final = 64  # of a sound that is repeated; a longer one is decoded again
+_NEARLY: Final = RATE // 10  # samples that a sound may be longer than the video without a word
 _AHEAD: Final = RATE // 50  # samples that the limiter looks ahead, and back
 
 
@@ -90,6 +91,9 @@ class Placed:
         elif self.ends_early_s is not None:
             words = f"this file was cut short; its sound ends after {self.ends_early_s:.3f} s"
             yield ResultWarning(type="audio_ends_early", message=words, loc=self.file.loc)
+        elif self.track.duration is None and self.end - self.total > _NEARLY:
+            words = f"the sound is cut at the end of the video, {(self.end - self.total) / RATE:.3f} s before its own"
+            yield ResultWarning(type="audio_cut", message=words, loc=self.file.loc)
 
     def _beside(self, field: str) -> Loc:
         """Return the place of another field of this track."""

@@ -56,7 +56,9 @@ def test_the_table_of_lengths(
     if sum(holds) > 10 * seconds + 1:
         assert level(sound, seconds + 0.1, sum(holds) / 10) < 1e-3
     is_longer = length == "audio" and sum(holds) > 10 * seconds
-    assert [warning.type for warning in result.warnings] == ["video_longer"] * is_longer
+    is_cut = length == "stills" and sum(holds) < 10 * seconds
+    expected = ["audio_cut"] * is_cut + ["video_longer"] * is_longer
+    assert [warning.type for warning in result.warnings] == expected
 
 
 def test_shares_are_equal_to_the_frame_and_end_where_the_sound_does() -> None:

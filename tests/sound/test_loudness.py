@@ -74,6 +74,13 @@ def test_the_target_is_met_within_half_a_unit(tmp_path: Path, sounds: list[Sound
     assert result.warnings == ()
 
 
+def test_loudness_without_a_sound_is_warned_of(tmp_path: Path) -> None:
+    request = {"images": [{"url": still(tmp_path)}], "loudness": {}}
+    [warning] = render(request, tmp_path / "video.mp4").warnings
+    assert (warning.type, warning.loc) == ("loudness_missed", ("loudness",))
+    assert warning.message == "there is no sound that could be made as loud as this"
+
+
 def test_peaks_stay_below_their_limit_even_between_samples(tmp_path: Path) -> None:
     """A sine of a quarter of the rate has its peaks between samples."""
     times = np.arange(4 * RATE)

@@ -177,6 +177,25 @@ def test_a_sound_that_begins_after_the_video_is_warned_of(tmp_path: Path) -> Non
     assert level(heard(tmp_path / "video.mp4"), 0, 2) == 0
 
 
+@pytest.mark.parametrize(
+    ("track", "cut"),
+    [
+        ({}, ["the sound is cut at the end of the video, 1.000 s before its own"]),
+        ({"start": 0.5, "at": 0.2}, ["the sound is cut at the end of the video, 0.700 s before its own"]),
+        ({"start": 0.95}, []),
+        ({"duration": 2.5}, []),
+        ({"loop": True}, []),
+    ],
+)
+def test_a_sound_that_is_cut_without_being_asked_to_is_warned_of(
+    tmp_path: Path, track: dict[str, Any], cut: list[str]
+) -> None:
+    (tmp_path / "tone.wav").write_bytes(wav(tone(3)))
+    result = made(tmp_path, [{"url": str(tmp_path / "tone.wav"), **track}])
+    assert [warning.message for warning in result.warnings] == cut
+    assert {(warning.type, warning.loc) for warning in result.warnings} <= {("audio_cut", ("audio", 0, "url"))}
+
+
 def test_a_track_cannot_start_after_the_end_of_its_file(tmp_path: Path) -> None:
     (tmp_path / "tone.wav").write_bytes(wav(tone(1)))
     with pytest.raises(InvalidRequest, match=r"audio\[0\].start: expected less than 1.000 s"):
