@@ -163,7 +163,7 @@ def _existing(directory: Path) -> Path:
 
 def _made(out: Path) -> Path:
     if out.is_file():
-        raise ConfigError(f"--out: {out} is a file, expected a directory")
+        raise ConfigError(f"--out {out}: expected a directory, found a file")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -165,7 +165,7 @@ MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
         "-o fetches the video, but output puts it into a bucket: leave one out",
         {},
     ),
-    (["batch", ".", "--out", "a.ppm"], 2, "--out: a.ppm is a file, expected a directory", {}),
+    (["batch", ".", "--out", "a.ppm"], 2, "--out a.ppm: expected a directory, found a file", {}),
     (["render", "a.ppm", "--set", BUCKET, "-o", "x.mp4"], 2, OF_DAEMONS, {}),
     (["batch", ".", "--out", ".", "--set", BUCKET], 2, OF_DAEMONS, {}),
     (
