@@ -26,6 +26,7 @@ from renderer.config import RenderSettings
 from renderer.errors import ImageTooLarge, LimitExceeded, StillreelError, UnsupportedVideo, VideoDamaged
 from renderer.media.formats import DECODERS, VideoContainer, recognise, unsupported
 from renderer.pictures.marks import Marks
+from renderer.sound.formats import is_cut
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -124,6 +125,10 @@ class VideoFile:
             if time_base is None or not context.width or not context.height:
                 raise VideoDamaged(f"expected a video ({self.container.name}), found one without a size")
             self._check_size(context.width, context.height)
+            if is_cut(self.data):
+                raise VideoDamaged("expected a whole video, found one that is cut short")
+            if "enc_key_id" in stream.metadata:  # of Matroska; MP4's packets tell
+                raise unsupported("one that is encrypted")
             packets = tuple(self._accesses(container, stream))
             if not any(packet.is_shown for packet in packets):
                 raise VideoDamaged(f"expected a video ({self.container.name}), found one without frames")
@@ -268,4 +273,6 @@ def _access(packet: "Packet[VideoStream]") -> Access:
         raise VideoDamaged("expected a whole video, found one that is cut short or has no times")
     if packet.has_sidedata("new_extradata"):
         raise unsupported("one that changes its coding on the way")
+    if packet.has_sidedata("encryption_info"):
+        raise unsupported("one that is encrypted")
     return Access(packet.pts, packet.duration or 0, packet.size, packet.is_keyframe, not packet.is_discard)

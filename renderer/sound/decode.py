@@ -27,7 +27,7 @@ from av.stream import Discard, Disposition
 from protocol.errors import Loc
 from renderer.errors import SoundDamaged, StillreelError
 from renderer.pictures.marks import Marks
-from renderer.sound.formats import LEAST_RATE, MOST_CHANNELS, MOST_RATE, Container, recognise, unsupported
+from renderer.sound.formats import LEAST_RATE, MOST_CHANNELS, MOST_RATE, Container, is_cut, recognise, unsupported
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
@@ -96,7 +96,7 @@ def read_header(data: bytes, loc: Loc, marks: Marks) -> SoundFile:
         about_s = stated_s or Fraction(max(0, container.duration or 0), av.time_base)
         heard = min(context.channels, 2)
         of_header = (context.codec.canonical_name, context.sample_rate, context.channels)
-        return SoundFile(data, loc, row, heard, stated_s, about_s, _is_cut(data), *of_header)
+        return SoundFile(data, loc, row, heard, stated_s, about_s, is_cut(data), *of_header)
 
 
 class Reading:
@@ -320,12 +320,6 @@ def _places(data: bytes, name: bytes) -> Iterator[int]:
     while at >= 0:
         yield at
         at = data.find(name, at + 1)
-
-
-def _is_cut(data: bytes) -> bool:
-    """Whether a WAV file is shorter than its header says; libav overlooks that, and streams say 2^32 - 1."""
-    size = int.from_bytes(data[4:8], "little")
-    return data[:4] == b"RIFF" and len(data) < size < 0xFFFFFF00
 
 
 def _begins_s(stream: "AudioStream", row: Container) -> Fraction:

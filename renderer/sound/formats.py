@@ -97,6 +97,26 @@ def recognise(data: bytes) -> tuple[Container, int]:
     raise unsupported(_found(data))
 
 
+def is_cut(data: bytes) -> bool:
+    """Whether a file has fewer bytes than its header says, which libav overlooks.
+
+    Only WAV, Matroska and WebM are asked. What was written as it came does not know its size: it is 2^32 - 1 in WAV, and
+    all ones in EBML.
+    """
+    if data[:4] == b"RIFF":
+        return len(data) < int.from_bytes(data[4:8], "little") < 0xFFFFFF00
+    at = size = most = 0
+    for name in (b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"):  # the header and the segment (RFC 9559, 5.1)
+        at += size
+        if data[at : at + 4] != name:
+            return False
+        width = 9 - int.from_bytes(data[at + 4 : at + 5]).bit_length()  # RFC 8794, 4
+        most = (1 << 7 * width) - 1
+        size = int.from_bytes(data[at + 4 : at + 4 + width]) & most
+        at += 4 + width
+    return size != most and len(data) < at + size
+
+
 def unsupported(found: str) -> UnsupportedSound:
     return UnsupportedSound(f"expected a sound that is read here ({READ_HERE}), found {found}")
 

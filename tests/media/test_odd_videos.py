@@ -50,6 +50,59 @@ def test_an_mp4_that_was_cut_short_is_refused(video: Make, name: str, share: flo
     assert told.value.loc == ("video_url",)
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "vp9.webm"])
+def test_matroska_that_was_cut_short_is_refused_and_a_recording_that_tells_no_size_is_read(
+    video: Make, name: str
+) -> None:
+    data = video(name).read_bytes()
+    with pytest.raises(VideoDamaged, match="cut short") as told:
+        _ = opened(data[: int(len(data) * 0.8)]).survey
+    assert told.value.loc == ("video_url",)
+    at = data.index(b"\x18\x53\x80\x67") + 4
+    assert data[at] == 1  # a size of eight bytes
+    recording = data[:at] + b"\x01" + b"\xff" * 7 + data[at + 8 :]
+    assert 0 < opened(recording[: int(len(data) * 0.8)]).survey.frames < 25
+
+
+KEY = ("-encryption_scheme", "cenc-aes-ctr", "-encryption_key", "0f" * 16, "-encryption_kid", "a7" * 16)
+
+
+def test_an_encrypted_mp4_is_refused_as_such(video: Make) -> None:
+    data = video("locked.mp4", "-i", str(video("a.mp4")), "-c", "copy", *KEY).read_bytes()
+    with pytest.raises(UnsupportedVideo, match="encrypted"):
+        _ = opened(data).survey
+
+
+def test_an_encrypted_webm_is_refused_as_such(video: Make) -> None:
+    data = video("vp9.webm").read_bytes()
+    with pytest.raises(UnsupportedVideo, match="encrypted"):
+        _ = opened(locked(data)).survey
+
+
+def locked(webm: bytes) -> bytes:
+    """Return the WebM as encrypted by the WebM encryption specification, as far as its header says."""
+    encryption = _element(b"\x50\x35", _element(b"\x47\xe1", b"\x05") + _element(b"\x47\xe2", b"k" * 16))
+    encoding = _element(b"\x62\x40", _element(b"\x50\x32", b"\x01") + _element(b"\x50\x33", b"\x01") + encryption)
+    added = _element(b"\x6d\x80", encoding)
+    index, at = webm.index(b"\x16\x54\xae\x6b"), webm.index(b"\x18\x53\x80\x67")
+    tracks = webm.index(b"\x16\x54\xae\x6b", index + 1)
+    begin, size = _content(webm, tracks + 4)
+    entry, entry_size = _content(webm, begin + 1)
+    inside = _element(b"\xae", webm[entry : entry + entry_size] + added) + webm[entry + entry_size : begin + size]
+    recording = webm[:at] + b"\x18\x53\x80\x67\x01" + b"\xff" * 7 + webm[at + 12 : tracks]
+    return recording + _element(b"\x16\x54\xae\x6b", inside) + webm[begin + size :]
+
+
+def _element(name: bytes, content: bytes) -> bytes:
+    return name + (len(content) | 1 << 56).to_bytes(8) + content
+
+
+def _content(data: bytes, at: int) -> tuple[int, int]:
+    """Return where an element's content begins, and its size, from where its size is told."""
+    width = 9 - data[at].bit_length()
+    return at + width, int.from_bytes(data[at : at + width]) & ((1 << 7 * width) - 1)
+
+
 def test_damage_before_the_frame_is_refused_and_behind_it_does_not_matter(video: Make) -> None:
     data = bytearray(video("a.mp4").read_bytes())
     packets = opened(bytes(data)).survey.packets
