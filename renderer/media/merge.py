@@ -8,7 +8,7 @@ where it comes between frames that are shown.
 
 import struct
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -19,11 +19,11 @@ from av.video.stream import VideoStream
 
 from protocol.media import MergeAudioVideo
 from protocol.schema import AudioTrack, ResultWarning
-from renderer.disk import part_of, settle, sync
-from renderer.errors import OutputFailed, UnsupportedVideo
+from renderer.disk import part_of, settle, sync, write_failure
+from renderer.errors import OutputFailed, UnsupportedVideo, VideoDamaged
 from renderer.media.formats import COPIED, unsupported
 from renderer.media.video import Access, Survey, VideoFile
-from renderer.mp4 import CHUNK_US, as_write_failure, created_at, find, read_moov, sound_stream
+from renderer.mp4 import CHUNK_US, created_at, find, read_moov, sound_stream
 from renderer.pictures.marks import Marks
 from renderer.sound.decode import RATE, Samples, SoundFile
 from renderer.sound.mix import Placed, mixed
@@ -56,7 +56,7 @@ def merge(video: VideoFile, sound: SoundFile, request: MergeAudioVideo, output: 
     tracks = OneSound(track, sound, marks)
     part = part_of(output)
     try:
-        with Soundtrack(tracks, total, None) as soundtrack, as_write_failure():
+        with Soundtrack(tracks, total, None) as soundtrack, _blame(video):
             _write(part, video, copied, soundtrack)
             _cut(part, survey)
             _check(part, len(copied))
@@ -136,20 +136,38 @@ def _write(part: Path, video: VideoFile, copied: list[Access], soundtrack: Sound
         "chunk_duration": CHUNK_US,
     }
     sound = _Sound(soundtrack)
-    with video.opened() as (source, stream), av.open(str(part), "w", format="mp4", options=options) as target:
+    with av.open(str(part), "w", format="mp4", options=options) as target:
         target.metadata["creation_time"] = created_at()
-        made = target.add_stream_from_template(stream, opaque=True)
-        if not isinstance(made, VideoStream):
-            raise OutputFailed("the copy of a video is no video here")
-        if survey.codec == "hevc" and stream.codec_context.codec_tag != "hev1":
-            made.codec_context.codec_tag = "hvc1"  # which Apple's players ask for
+        with video.opened() as (_, stream):
+            made = target.add_stream_from_template(stream, opaque=True)
+            if not isinstance(made, VideoStream):
+                raise OutputFailed("the copy of a video is no video here")
+            if survey.codec == "hevc" and stream.codec_context.codec_tag != "hev1":
+                made.codec_context.codec_tag = "hvc1"  # which Apple's players ask for
         sound.begin(target)
-        for access, decoded_at, packet in zip(copied, _decoding_times(copied), source.demux(stream), strict=False):
+        for access, decoded_at, packet in zip(copied, _decoding_times(copied), _packets(video), strict=False):
             packet.stream = made
             packet.pts, packet.dts = access.pts - survey.first, decoded_at - survey.first
             target.mux_one(packet)
             sound.mux(packet.dts * survey.time_base)
         sound.mux(None)
+
+
+def _packets(video: VideoFile) -> "Iterator[Packet[VideoStream]]":
+    """Yield the packets of the video; what becomes of them is outside of its blame for what libav raises."""
+    with video.opened() as (source, stream):
+        yield from source.demux(stream)
+
+
+@contextmanager
+def _blame(video: VideoFile) -> Iterator[None]:
+    """Turn the system's errors into ours, and say of what the muxer cannot write that the video is damaged."""
+    try:
+        yield
+    except OSError as error:
+        raise write_failure(error.errno, error.strerror) from error
+    except (av.FFmpegError, ValueError) as error:
+        raise VideoDamaged("expected a video that can be copied, found a damaged one", loc=video.loc) from error
 
 
 class _Sound:
@@ -212,4 +230,4 @@ def _check(part: Path, packets: int) -> None:
     with av.open(str(part), options={"skip_frame": "all"}) as made:
         found = made.streams.video[0].frames
     if found != packets:
-        raise OutputFailed(f"the file holds {found} packets of the video, expected {packets}")
+        raise ValueError(f"the file holds {found} packets of the video, expected {packets}")

@@ -100,8 +100,8 @@ def recognise(data: bytes) -> tuple[Container, int]:
 def is_cut(data: bytes) -> bool:
     """Whether a file has fewer bytes than its header says, which libav overlooks.
 
-    Only WAV, Matroska and WebM are asked. What was written as it came does not know its size: it is 2^32 - 1 in WAV, and
-    all ones in EBML.
+    Only WAV, Matroska and WebM are asked. What was written as it came does not know its size: it is 2^32 - 1 in WAV,
+    and all ones in EBML.
     """
     if data[:4] == b"RIFF":
         return len(data) < int.from_bytes(data[4:8], "little") < 0xFFFFFF00

@@ -1,5 +1,6 @@
 """A video with another sound: its pictures are the same bytes at the same times, and the sound is in its place."""
 
+import resource
 from pathlib import Path
 
 import av
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from protocol.media import MergeAudioVideo
-from renderer.errors import JobError, UnsupportedVideo
+from renderer.errors import JobError, OutputFailed, SoundDamaged, UnsupportedVideo, VideoDamaged
 from renderer.media.merge import merge
 from renderer.pictures.marks import Marks
 from renderer.sound.decode import read_header
@@ -137,3 +138,40 @@ def test_a_sound_that_is_damaged_is_named_and_nothing_is_left(video: Make, tmp_p
         merged(video("a.mp4"), bytes(changed), tmp_path / "out.mp4")
     assert told.value.loc == ("audio_url",)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_no_fault_of_the_video(video: Make, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))  # a write beyond it fails, as on a full disk
+    try:
+        with pytest.raises(OutputFailed, match="could not be written: File too large"):
+            merged(video("a.mp4"), wav(tone(0.5)), tmp_path / "out.mp4")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sound_that_is_damaged_on_the_way_is_told_at_its_place(video: Make, tmp_path: Path) -> None:
+    sound = bytearray(coded(tone(1), tmp_path / "a.flac").read_bytes())
+    middle = len(sound) // 2
+    sound[middle : middle + 4000] = bytes(4000)
+    with pytest.raises(SoundDamaged) as told:
+        merged(video("a.mp4"), bytes(sound), tmp_path / "out.mp4")
+    assert told.value.loc == ("audio_url",)
+
+
+@pytest.mark.parametrize("name", ["hevc.mp4", "vp9.webm"])
+def test_a_video_whose_copy_is_none_is_told_as_damaged(video: Make, tmp_path: Path, name: str) -> None:
+    data = bytearray(video(name).read_bytes())
+    if name == "hevc.mp4":
+        at = data.index(b"hvcC") + 4
+        data[at : at + 40] = b"\xff" * 40
+    else:  # hidden frames without one that is shown
+        packet = units(video(name))[5]
+        at = data.index(packet)
+        data[at : at + len(packet)] = bytes([packet[0] & ~2]) + packet[1:]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(VideoDamaged) as told:
+        merged(tmp_path / name, wav(tone(0.5)), tmp_path / "out.mp4")
+    assert told.value.loc == ("video_url",)
+    assert not (tmp_path / "out.mp4").exists()
