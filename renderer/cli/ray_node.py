@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -50,12 +51,18 @@ def ray_node(
 
     if importlib.util.find_spec("ray") is None:
         raise ConfigError("Ray is not installed; pip install 'stillreel[ray]'")
+    if address is not None:
+        _require_address(address)
     settings, gpus = with_gpus_tested(config.load(config_file))
     count = settings.engine.workers if slots is None else slots
     resource = RESOURCES["libx264" if gpus.refusal else "nvenc"]
     if gpus.candidates:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(device.uuid for device in gpus.candidates)
     _require_token(is_head=address is None)
+    if address is None:
+        _require_free(port)
+    else:
+        _require_head(address)
     os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's own 15 would come on top of engine.worker_nice
     place = ["--head", f"--port={port}", "--include-dashboard=false", "--no-monitor"]
     if temp_dir is not None:
@@ -75,6 +82,34 @@ def ray_node(
     os.execv(command[0], command)  # noqa: S606 - an argument list, and no shell
 
 
+def _require_address(address: str) -> None:
+    try:
+        parts = urlsplit(f"//{address}")
+        is_address = bool(parts.hostname and parts.port) and parts.netloc == address and "@" not in address
+    except ValueError:  # a bracket that is not closed, or no port from 0 to 65535
+        is_address = False
+    if not is_address:
+        raise ConfigError(f"--address: expected HOST:PORT, found {address!r}")
+
+
+def _require_head(address: str) -> None:
+    """Look for the head before Ray does, which waits for a minute and ends with a traceback."""
+    from renderer.jobs.slots.ray_driver import Unusable, look  # noqa: PLC0415 - it imports Ray
+
+    try:
+        look(address, "node")
+    except Unusable as error:
+        raise ConfigError(f"--address: {error}") from error
+
+
+def _require_free(port: int) -> None:
+    try:
+        socket.create_server(("", port)).close()
+    except OSError as error:
+        words = f"port {port} is taken; use --port, or join the head there with --address"
+        raise ConfigError(words) from error
+
+
 def _require_token(*, is_head: bool) -> None:
     """Have Ray let in only those who have the token; a head makes one unless there is one.
 
@@ -85,7 +120,11 @@ def _require_token(*, is_head: bool) -> None:
     if mode.lower() != "token":
         raise ConfigError(f"RAY_AUTH_MODE: expected token, found {mode!r}; Ray would run what anybody sends it")
     file = Path.home() / ".ray" / "auth_token"
-    if any(os.environ.get(variable) for variable in _TOKEN) or file.exists():
+    if any(os.environ.get(variable) for variable in _TOKEN):
+        return
+    if file.exists():
+        if (mode_bits := file.stat().st_mode & 0o777) & 0o077:
+            raise ConfigError(f"{file}: expected mode 0600, readable to you only, found {mode_bits:04o}")
         return
     if not is_head:
         raise ConfigError(

@@ -200,10 +200,11 @@ def show_health(seen: "Health", *, as_json: bool) -> None:
     if as_json:
         _show_json(seen)
     elif seen.ready:
-        work = f"{seen.jobs_running} of {seen.workers} workers render, {seen.jobs_queued} jobs wait"
         if not seen.workers:
-            click.echo(f"ready: no machine offers slots now, so {seen.jobs_queued} jobs wait")
+            waiting = f"{seen.jobs_queued} {'job waits' if seen.jobs_queued == 1 else 'jobs wait'}"
+            click.echo(f"ready: jobs are accepted, but none can run: no node offers slots; {waiting}")
             return
+        work = f"{seen.jobs_running} of {seen.workers} workers render, {seen.jobs_queued} jobs wait"
         is_spread = any(each.node for each in seen.slots)
         places = [
             f"{each.busy} of {each.slots} {f'on {each.node}' if each.node else 'here'} ({each.encoder})"

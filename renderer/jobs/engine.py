@@ -173,7 +173,9 @@ class Engine:
         asked.keep(self._places.logs / job.id, wanted.work.request)
         self.metrics.accepted(job.client)
         self._await_turn(job)
-        said = f"{job.progress.images} images, {job.progress.frames} frames" if job.progress.frames else wanted.kind
+        images, frames = job.progress.images, job.progress.frames
+        words = f"{images} image{'' if images == 1 else 's'}, {frames} frame{'' if frames == 1 else 's'}"
+        said = words if frames else wanted.kind
         log.info("accepted: %s", said, extra={"job": job.id, "action": "accepted"})
         return job
 

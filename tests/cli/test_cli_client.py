@@ -140,7 +140,11 @@ def door() -> Iterator[Callable[[int, str], str]]:
     ("health", "code", "line"),
     [
         (HEALTH, 0, "ready: 1 of 2 workers render, 7 jobs wait, encoder libx264"),
-        (HEALTH.model_copy(update={"workers": 0}), 0, "ready: no machine offers slots now, so 7 jobs wait"),
+        (
+            HEALTH.model_copy(update={"workers": 0}),
+            0,
+            "ready: jobs are accepted, but none can run: no node offers slots; 7 jobs wait",
+        ),
         (DRAINING, 4, "not ready: the daemon is stopping; b"),
     ],
 )

@@ -183,6 +183,17 @@ MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
         f"no answer from {GONE} for 5 s; start a daemon with: stillreel serve",
         {},
     ),
+    (["ray-node", "--address", "foo"], 2, "--address: expected HOST:PORT, found 'foo'", {}),
+    (["ray-node", "--address", "foo:xx"], 2, "--address: expected HOST:PORT, found 'foo:xx'", {}),
+    (
+        ["ray-node", "--address", "127.0.0.1:1"],
+        2,
+        (
+            "--address: no head of a cluster answers at 127.0.0.1:1 (Connection refused); begin one with: "
+            "stillreel ray-node --slots 0 --port 1"
+        ),
+        {"RAY_AUTH_TOKEN": "0" * 32},
+    ),
     (["jobs", "--connect", GONE], 3, f"no answer from {GONE} for 5 s; start a daemon with: stillreel serve", {}),
 ]
 

@@ -214,7 +214,7 @@ def _usable(nodes: tuple[Node, ...], known: tuple[Node, ...]) -> tuple[Node, ...
         if node.refusal:
             log.warning("%s; it gets no jobs", node.refusal, extra={"action": "node_refused"})
         elif node not in known:
-            words = "the node %s joins with %d slots, encoder %s"
+            words = f"the node %s joins with %d slot{'' if node.slots == 1 else 's'}, encoder %s"
             extra = {"action": "node_joined", "node": node.name}
             log.info(words, node.name, node.slots, node.encoder, extra=extra)
     for node in known:

@@ -69,33 +69,50 @@ def stranger(address: str) -> int:
     return 0
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
     """The cluster cannot be used; the words say why."""
 
 
-def _connect(address: str) -> None:
-    """Join the cluster.
+def look(address: str, joining: str) -> None:
+    """See that a head answers at an address and lets this process in.
+
+    Args:
+        joining: what is to join its cluster, for the message.
 
     Raises:
-        _Unusable: it is not there, of another version, or open to everybody.
+        Unusable: it does not.
     """
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _REACH_S).close()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise _Unusable(
-            f"no head of a cluster answers at {address} ({why}); begin one with: stillreel ray-node"
+        raise Unusable(
+            f"no head of a cluster answers at {address} ({why}); begin one with: "
+            f"stillreel ray-node --slots 0 --port {port}"
         ) from error
     try:
         ask(address)
-        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, namespace="stillreel")
     except AuthenticationError as error:
         words = "its token is missing here, or is another; RAY_AUTH_TOKEN or ~/.ray/auth_token has it"
-        raise _Unusable(f"the cluster at {address} does not let this daemon in: {words}") from error
+        raise Unusable(f"the cluster at {address} does not let this {joining} in: {words}") from error
     except Exception as error:
         words = " ".join(str(error).split())
-        raise _Unusable(f"the cluster at {address} cannot be joined; Ray says: {words}") from error
+        raise Unusable(f"what answers at {address} is no head that can be joined; Ray says: {words}") from error
+
+
+def _connect(address: str) -> None:
+    """Join the cluster.
+
+    Raises:
+        Unusable: it is not there, of another version, or open to everybody.
+    """
+    look(address, "daemon")
+    try:
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR, namespace="stillreel")
+    except Exception as error:
+        words = " ".join(str(error).split())
+        raise Unusable(f"the cluster at {address} cannot be joined; Ray says: {words}") from error
     _refuse_if_open(address, _asked_by_stranger(address))
 
 
@@ -117,17 +134,17 @@ def _refuse_if_open(address: str, code: int | None) -> None:
     """Refuse a cluster that lets a stranger in, or of which that is not known.
 
     Raises:
-        _Unusable: the words say which.
+        Unusable: the words say which.
     """
     if code == _REFUSED:
         return
     if code == 0:
-        raise _Unusable(
+        raise Unusable(
             f"the cluster at {address} lets everybody in who reaches it, and runs whatever they send; begin its nodes "
             "with `stillreel ray-node`, or with RAY_AUTH_MODE=token and the same token on each"
         )
     found = "no answer" if code is None else f"exit code {code}"
-    raise _Unusable(
+    raise Unusable(
         f"whether the cluster at {address} lets strangers in could not be tried: a process without its token was to be "
         f"refused within {_STRANGER_S:g} s, found {found}; try again"
     )
@@ -237,7 +254,7 @@ async def _main(address: str) -> None:
     daemon = await Peer.parent()
     try:
         await asyncio.to_thread(_connect, address)
-    except _Unusable as refused:
+    except Unusable as refused:
         daemon.send(Refused(str(refused)))
         return
     await _Driver(daemon).serve()

@@ -188,7 +188,7 @@ def test_a_row_opens_what_was_asked_for_how_it_went_and_what_to_know_of_the_vide
     page.get_by_label(f"Details of {made}").click()
     opened = page.locator(".job .details")
     opened.locator(".course li", has_text="done in").wait_for()
-    assert opened.locator(".course li").first.text_content().endswith("accepted: 1 images, 9 frames")
+    assert opened.locator(".course li").first.text_content().endswith("accepted: 1 image, 9 frames")
     assert '"frames":9' in opened.locator("pre").text_content()
     assert '"crf": 31' in opened.locator("pre").text_content()
     [warning] = opened.locator(".warnings li").all_text_contents()

@@ -161,6 +161,7 @@ def test_a_daemon_without_ray_says_what_to_install(monkeypatch: pytest.MonkeyPat
 def test_a_head_that_does_not_answer_is_named() -> None:
     words = refusal("127.0.0.1:1")
     assert words.startswith("engine.slots: no head of a cluster answers at 127.0.0.1:1 (Connection refused)")
+    assert words.endswith("begin one with: stillreel ray-node --slots 0 --port 1")
 
 
 def test_another_token_than_the_clusters_is_refused_in_words(joined: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
