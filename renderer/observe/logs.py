@@ -97,8 +97,8 @@ class JsonFormatter(logging.Formatter):
         }
         if isinstance(action := getattr(record, "action", None), str):
             fields["action"] = redact(action)
-        for name, value in vars(record).items():
-            if name not in _HIDDEN and name not in fields:
+        for name, value in vars(record).items():  # what begins with "_" is a library's own, such as Ray's clock
+            if name not in _HIDDEN and name not in fields and not name.startswith("_"):
                 with contextlib.suppress(TypeError):
                     fields[name] = _plain(value)
         if exception := _exception(record):

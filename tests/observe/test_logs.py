@@ -109,6 +109,10 @@ def test_an_extra_cannot_take_the_place_of_a_field() -> None:
     assert (line["logger"], "exc" in line) == ("renderer.jobs.engine", False)
 
 
+def test_what_a_library_notes_for_itself_is_left_out() -> None:
+    assert "_ray_timestamp_ns" not in json.loads(JsonFormatter().format(record("done", _ray_timestamp_ns=17)))
+
+
 @pytest.mark.parametrize("formatter", [TextFormatter(), JsonFormatter()], ids=["text", "json"])
 @given(message=st.text(), job=st.text(min_size=1))
 def test_no_message_passes_for_a_second_line(formatter: logging.Formatter, message: str, job: str) -> None:

@@ -193,7 +193,7 @@ def test_doctor_tells_the_slots_of_each_node(joined: Joined) -> None:
 )
 def test_a_cluster_is_refused_that_is_open_or_might_be_and_the_words_say_which(code: int | None, words: str) -> None:
     driver = importlib.import_module("renderer.jobs.slots.ray_driver")
-    with pytest.raises(driver._Unusable, match=words):
+    with pytest.raises(driver.Unusable, match=words):
         driver._refuse_if_open("head:1", code)
     driver._refuse_if_open("head:1", driver._REFUSED)
 
