@@ -225,10 +225,10 @@ def test_pictures_are_put_beside_the_video_or_nothing_is(daemon: DaemonProcess, 
     assert made.poster.file_size == len(shared.get("out/with.poster.jpg"))
     assert not list((daemon.data_dir / "outputs").iterdir())
 
-    shared.put("out/taken.contact_sheet.jpg", b"another's")
-    with pytest.raises(RemoteError, match=r"output\.url: an object named taken\.contact_sheet\.jpg exists already"):
-        daemon.client.render(body(shared, "out/taken.mp4", poster="first", contact_sheet=True))
-    assert [name for name in shared.names() if "taken" in name] == ["out/taken.contact_sheet.jpg"]
+    shared.put("out/claimed.contact_sheet.jpg", b"another's")
+    with pytest.raises(RemoteError, match=r"output\.url: an object named claimed\.contact_sheet\.jpg exists already"):
+        daemon.client.render(body(shared, "out/claimed.mp4", poster="first", contact_sheet=True))
+    assert [name for name in shared.names() if "claimed" in name] == ["out/claimed.contact_sheet.jpg"]
 
     long = "n" * 1010
     with pytest.raises(
