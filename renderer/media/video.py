@@ -53,9 +53,12 @@ class Access:
     is_shown: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Survey:
-    """What a file says of its video, and the times of all its packets, in decoding order."""
+    """What a file says of its video, and the times of all its packets, in decoding order.
+
+    What follows from all packets is found once: it is asked for at each packet that is copied.
+    """
 
     codec: str
     width: int
@@ -64,26 +67,26 @@ class Survey:
     rate: Fraction | None
     packets: tuple[Access, ...]
 
-    @property
+    @cached_property
     def first(self) -> int:
         """When the first frame is shown."""
         return min(packet.pts for packet in self.packets if packet.is_shown)
 
-    @property
+    @cached_property
     def last(self) -> int:
         """When the last frame is shown."""
         return max(packet.pts for packet in self.packets if packet.is_shown)
 
-    @property
+    @cached_property
     def end(self) -> int:
         """When the last frame ends."""
         return max(packet.pts + packet.duration for packet in self.packets if packet.is_shown)
 
-    @property
+    @cached_property
     def frames(self) -> int:
         return sum(packet.is_shown for packet in self.packets)
 
-    @property
+    @cached_property
     def duration_s(self) -> Fraction:
         return (self.end - self.first) * self.time_base
 
