@@ -41,12 +41,12 @@ def noisy(**fields: object) -> tuple[dict[str, object], list[bytes]]:
 def test_a_disk_nearly_full_refuses_jobs_and_takes_them_again(start: Start, small: Path) -> None:
     daemon = start(ENGINE__WORKERS=1, ENGINE__MIN_FREE_BYTES=2 * MIB)
     filler = fill(small, leave_bytes=MIB)
+    health = daemon.client.health()  # looks now; an earlier look would have sufficed for another job
+    assert (health.ready, health.reasons) == (False, ("the disk is nearly full",))
     for _ in range(3):
         with pytest.raises(RemoteError, match="disk is nearly full") as caught:
             daemon.client.submit(request())
         assert (caught.value.kind.name, caught.value.kind.retryable) == ("storage_full", True)
-    health = daemon.client.health()
-    assert (health.ready, health.reasons) == (False, ("the disk is nearly full",))
     filler.unlink()
     assert daemon.client.render(request()).frames == 2
     assert daemon.client.health().ready

@@ -13,7 +13,6 @@ import logging
 import os
 import re
 import secrets
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -30,7 +29,6 @@ CERT_NAME, KEY_NAME = "tls-cert.pem", "tls-key.pem"  # made by `stillreel keys -
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PREFIX = "sr_"  # scanners for leaked secrets recognise it
 _SHORTEST = 32  # of a key made elsewhere: its hash is quick, so it must be hard to guess
-_LOOK_S = 0.1  # every request asks three times, and checking the file takes longer than the rest
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +57,10 @@ class KeyRing:
         self._state: tuple[int, ...] | None = None
         self._keys: tuple[Key, ...] = ()
         self._state, self._keys = self._stat(), self._read() + self._given
-        self._looked_at = time.monotonic()
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """The keys, at most a tenth of a second old; if the file cannot be read any more, the last ones that could."""
-        if time.monotonic() - self._looked_at < _LOOK_S:
-            return self._keys
-        self._looked_at = time.monotonic()
+        """The keys as they are now; if the file cannot be read any more, the last ones that could."""
         state = self._stat()
         if state != self._state:
             self._state = state
