@@ -18,6 +18,7 @@ Picture = npt.NDArray[np.uint8]
 SIZE = (64, 48)
 _MOVING = "geq=lum='16+mod(8*N+X,200)':cb='128+40*sin(N/3)':cr='128+Y'"  # no two frames are alike
 _SOURCE = ("-f", "lavfi", "-i", f"nullsrc=s={SIZE[0]}x{SIZE[1]}:r=25:d=1,format=yuv420p,{_MOVING}")
+_LARGE = ("-f", "lavfi", "-i", "color=gray:s=3840x2160:r=25:d=4")
 _B_FRAMES = ("-c:v", "libx264", "-bf", "3", "-g", "12", "-pix_fmt", "yuv420p")
 _VFR = ("-vf", "select='not(mod(n,4))+gt(n,14)'", "-fps_mode", "vfr")
 _X265 = ("-c:v", "libx265", "-x265-params", "log-level=error:bframes=3", "-pix_fmt", "yuv420p10le")
@@ -33,6 +34,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "vp8.webm": (*_SOURCE, "-c:v", "libvpx"),
     "vp9.webm": (*_SOURCE, "-c:v", "libvpx-vp9", "-b:v", "200k"),
     "av1.mp4": (*_SOURCE, "-c:v", "libaom-av1", "-cpu-used", "8"),
+    "large.mp4": (*_LARGE, "-c:v", "libx264", "-preset", "ultrafast", "-g", "1000", "-pix_fmt", "yuv420p"),
     "one.mp4": (*_SOURCE, *_B_FRAMES, "-frames:v", "1"),
     "loud.mp4": (*_SOURCE, "-f", "lavfi", "-i", "sine=d=1:r=48000", *_B_FRAMES, "-c:a", "aac"),
 }
