@@ -21,6 +21,8 @@ from protocol.errors import MAX_FAULTS
 from protocol.schema import RenderRequest, ResultWarning
 from renderer.config import RenderSettings
 from renderer.encode.base import FramesInFlight
+from renderer.encode.h264.bits import UnsupportedStream
+from renderer.encode.h264.repeat import NeedsIdr
 from renderer.encode.nvenc.probe import findings_here
 from renderer.encode.plan import (
     PlannedStill,
@@ -37,8 +39,6 @@ from renderer.encode.sequence import sequence_for
 from renderer.encode.stream import StreamSettings
 from renderer.errors import DeviceFailed, EncodeFailed, JobError, NotSupported, SessionsBusy
 from renderer.geometry import Canvas, CanvasLimits, Size, canvas_for, even_up, largest_canvas
-from renderer.h264.bits import UnsupportedStream
-from renderer.h264.repeat import NeedsIdr
 from renderer.pictures.compose import Framing
 from renderer.pictures.course import OnProgress, ProgressReporter, StageClock
 from renderer.pictures.fetch import Content, Fetcher
@@ -55,8 +55,8 @@ from renderer.timeline import Timeline, check_poster, remarks
 from renderer.work import NO_GPU_ENCODER, ImageFacts, RenderJob, RenderReport, VideoFacts, images_of
 
 if TYPE_CHECKING:
-    from renderer.mp4 import Mp4Writer
-    from renderer.sound.soundtrack import Soundtrack, Tracks
+    from renderer.media.mp4 import Mp4Writer
+    from renderer.media.sound.soundtrack import Soundtrack, Tracks
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class _Whole:
         """The sounds of the request; None if it has none."""
         if not self.job.request.audio:
             return None
-        from renderer.sound.soundtrack import Tracks  # noqa: PLC0415 - few jobs have sound
+        from renderer.media.sound.soundtrack import Tracks  # noqa: PLC0415 - few jobs have sound
 
         return Tracks(self.job.request, self.fetcher.of("audio"), self.marks or Marks())
 
@@ -327,7 +327,7 @@ class _Rendering:
         return Recall(cache, shaped_by, offsets_of(stream, images), encoder.begin, is_blind=is_blind)
 
     def _video(self, output: Path, fps: Fraction, sound: "Soundtrack | None") -> "Mp4Writer":
-        from renderer.mp4 import Mp4Writer  # noqa: PLC0415 - libav is imported while the first stills are decoded
+        from renderer.media.mp4 import Mp4Writer  # noqa: PLC0415 - libav is imported while the first stills are decoded
 
         request = self.whole.job.request
         return Mp4Writer(output, fps, request.timecode, sound, self.reel.chapters(request))
@@ -337,8 +337,8 @@ class _Rendering:
         tracks = self.whole.tracks
         if tracks is None:
             return nullcontext()
-        from renderer.sound.decode import RATE  # noqa: PLC0415 - as above
-        from renderer.sound.soundtrack import Soundtrack  # noqa: PLC0415 - as above
+        from renderer.media.sound.decode import RATE  # noqa: PLC0415 - as above
+        from renderer.media.sound.soundtrack import Soundtrack  # noqa: PLC0415 - as above
 
         limit_s = self.whole.settings.pictures.decode_timeout_s if self.whole.marks is None else None
         return Soundtrack(tracks, math.floor(self.reel.timeline.duration_s * RATE), limit_s)

@@ -21,6 +21,8 @@ from PIL import Image
 from protocol.schema import Preset, RenderRequest
 from renderer.config import EncodeSettings, FetchSettings, NvencSettings, RenderSettings, RequestLimits
 from renderer.encode.ffmpeg import find_ffmpeg
+from renderer.encode.h264.bits import NalType, nal_type, split_nals, unescape
+from renderer.encode.h264.syntax import ParameterSets
 from renderer.encode.nvenc.encoder import NvencEncoder
 from renderer.encode.nvenc.options import SessionShape, session_shape
 from renderer.encode.nvenc.probe import find
@@ -28,8 +30,6 @@ from renderer.encode.nvenc.session import Opening
 from renderer.encode.stream import HeldCoding, StreamSettings
 from renderer.errors import StillreelError
 from renderer.geometry import Canvas
-from renderer.h264.bits import NalType, nal_type, split_nals, unescape
-from renderer.h264.syntax import ParameterSets
 from renderer.intake import Origin, render_job
 from renderer.pictures.cuda import open_gpu
 from renderer.pictures.memory import FramePool, pinned_memory

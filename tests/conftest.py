@@ -59,7 +59,7 @@ LONG_GROUPS = (
     "jobs/test_start.py",
     "encode/nvenc/test_nvenc_daemon.py",
     "cli/test_cli_client.py",
-    "h264/test_repeat.py",
+    "encode/h264/test_repeat.py",
     "frontends/zmq/test_zmq_curve.py",
     "test_admission.py",
     "cli/test_cli_watch.py",

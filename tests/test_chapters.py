@@ -16,7 +16,7 @@ from renderer.config import EncodeSettings
 from renderer.encode.ffmpeg import find_ffmpeg
 from renderer.errors import JobError
 from tests.cli_process import run
-from tests.sound.made import tone, wav
+from tests.media.sound.made import tone, wav
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from renderer import render
-from tests.sound.made import RATE, clicks, wav
+from tests.media.sound.made import RATE, clicks, wav
 
 COLOURS = [(200, 30, 40), (20, 160, 60), (30, 60, 190), (128, 128, 128), (235, 220, 40)]
 HOLDS = [5, 24, 1, 60, 12]

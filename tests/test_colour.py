@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 
 from renderer import render
-from renderer.h264.bits import NalType, nal_type, split_nals
-from renderer.h264.parameter_sets import parse_sps
+from renderer.encode.h264.bits import NalType, nal_type, split_nals
+from renderer.encode.h264.parameter_sets import parse_sps
 
 Floats = npt.NDArray[np.float64]
 Colour = tuple[int, ...]

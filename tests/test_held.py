@@ -16,10 +16,10 @@ from PIL import Image
 from protocol.schema import RenderRequest
 from renderer.config import EncodeSettings, FetchSettings, RenderSettings, RequestLimits
 from renderer.encode import selftest
+from renderer.encode.h264.bits import UnsupportedStream
 from renderer.encode.null import NullEncoder
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import EncodeFailed
-from renderer.h264.bits import UnsupportedStream
 from renderer.intake import Origin, render_job
 from renderer.pipeline import render
 from renderer.work import RenderReport

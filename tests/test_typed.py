@@ -31,7 +31,7 @@ from renderer.cli.app import app
 from renderer.frontends.zmq.curve import CurveRing
 from renderer.observe import logs
 from tests.daemon_process import starting
-from tests.sound.made import coded, tone, wav
+from tests.media.sound.made import coded, tone, wav
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -44,7 +44,7 @@ _PRELOADED = (
     *("renderer.daemon", "renderer.frontends.http.app", "renderer.frontends.spool.door", "renderer.net.connection"),
     *("protocol.client", "rich.progress"),
     # What a fork server imports; itself and `rendering` note the process that they are imported in.
-    *("renderer.encode.selftest", "renderer.mp4", "renderer.pipeline", "renderer.jobs.slots.progress"),
+    *("renderer.encode.selftest", "renderer.media.mp4", "renderer.pipeline", "renderer.jobs.slots.progress"),
     *("renderer.pictures.kept", "Imath", "OpenEXR", "multiprocessing.popen_forkserver", "multiprocessing.sharedctypes"),
     *("faulthandler", "importlib.readers"),
 )

@@ -18,10 +18,10 @@ import imageio_ffmpeg
 
 from protocol.schema import Preset
 from renderer.config import EncodeSettings
+from renderer.encode.h264.repeat import is_idr
 from renderer.encode.plan import INTRA_STEPS
 from renderer.encode.stream import AccessUnit, HeldCoding, StreamSettings
 from renderer.errors import ConfigError
-from renderer.h264.repeat import is_idr
 
 # Linux takes 128 KiB in one argument (MAX_ARG_STRLEN). Beyond this, every still gets the median's offset, and where the
 # IDR pictures would take more to list, every still becomes one: more than 9,200 are IDR pictures then anyway.

@@ -13,9 +13,9 @@ from typing import Final
 
 from renderer.config import EncodeSettings
 from renderer.encode.base import Encoder, Nv12Frame, check_frame
+from renderer.encode.h264.bits import BitWriter, NalType, escape, join_nals
 from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.errors import EncodeFailed
-from renderer.h264.bits import BitWriter, NalType, escape, join_nals
 
 _GREY_MACROBLOCK: Final = b"\x27"
 _I_SLICE: Final = 7  # Table 7-6: all slices of the picture are I

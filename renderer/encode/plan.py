@@ -1,6 +1,6 @@
 """The plan of a stream: how large it may be, which stills are coded and as IDR pictures, how finely each is quantised.
 
-A held stream codes every still once; repeats written by `h264.repeat` fill the rest of its hold. Such a stream
+A held stream codes every still once; repeats written by `encode.h264.repeat` fill the rest of its hold. Such a stream
 has one reference frame and no B pictures. Where so few frames repeat that this costs more than it saves, every frame is
 coded at the encoder's full strength instead.
 

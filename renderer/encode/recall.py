@@ -2,7 +2,7 @@
 
 Where every still is an IDR picture, each is coded for itself: the same picture gives the same slices wherever it comes
 in a stream, but for idr_pic_id and the last bits, which no decoder looks at (x264 marks them by the number of the
-frame). `h264.repeat` changes idr_pic_id where two that are alike would meet.
+frame). `encode.h264.repeat` changes idr_pic_id where two that are alike would meet.
 """
 
 from collections import Counter, deque
@@ -13,9 +13,9 @@ from typing import Self
 from renderer.config import EncodeSettings
 from renderer.encode.base import Encoder, Nv12Frame
 from renderer.encode.ffmpeg import find_ffmpeg, has_own_offsets, identity_of
+from renderer.encode.h264.repeat import parted
 from renderer.encode.sequence import FrameSequence, HeldSequence, Sample
 from renderer.encode.stream import AccessUnit, StreamSettings
-from renderer.h264.repeat import parted
 from renderer.pictures.kept import CodedStill, Recall
 from renderer.pictures.memory import PLAIN_STOCK, FrameStock
 

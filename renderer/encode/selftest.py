@@ -14,14 +14,14 @@ import numpy as np
 
 from renderer.config import EncodeSettings
 from renderer.encode.base import Encoder, Nv12Frame
+from renderer.encode.h264.bits import UnsupportedStream
+from renderer.encode.h264.repeat import NeedsIdr
 from renderer.encode.plan import PlannedStill, StreamPlan, held_coding, idrs_only
 from renderer.encode.sequence import HeldSequence
 from renderer.encode.stream import StreamSettings
 from renderer.encode.x264 import X264Encoder
 from renderer.errors import StillreelError
 from renderer.geometry import Canvas
-from renderer.h264.bits import UnsupportedStream
-from renderer.h264.repeat import NeedsIdr
 
 log = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from renderer.encode.h264.bits import UnsupportedStream
+from renderer.encode.h264.order import PresentationOrder
+from renderer.encode.h264.repeat import HeldPictures, is_idr
 from renderer.encode.plan import StreamPlan
 from renderer.encode.stream import AccessUnit
 from renderer.errors import EncodeFailed
-from renderer.h264.bits import UnsupportedStream
-from renderer.h264.order import PresentationOrder
-from renderer.h264.repeat import HeldPictures, is_idr
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class FrameSequence(Protocol):
         """Take the next access unit and return the samples it completes.
 
         Raises:
-            h264.bits.UnsupportedStream: pictures of this stream cannot be held; it has to be begun again.
+            encode.h264.bits.UnsupportedStream: pictures of this stream cannot be held; it has to be begun again.
             EncodeFailed: the stream cannot be used.
         """
 

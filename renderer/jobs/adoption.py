@@ -16,7 +16,7 @@ from renderer.jobs.data_dir import STORE_NAME
 from renderer.jobs.job import Job, State
 from renderer.jobs.outcome import VIDEO_NAME
 from renderer.jobs.store import JobStore
-from renderer.mp4 import read_facts
+from renderer.media.mp4 import read_facts
 from renderer.observe.logs import JOB_ID
 
 _CLIENT: Final = "adopted"

@@ -17,10 +17,10 @@ from protocol.errors import Loc
 from protocol.media import Audio, AudioTrackFacts, Resolution, Video, VideoFormat
 from renderer.config import RenderSettings
 from renderer.errors import JobError, UnsupportedSound, UnsupportedVideo
+from renderer.media.sound.decode import RATE, Reading, read_header
+from renderer.media.sound.formats import recognise
 from renderer.media.video import NoVideo, Survey, VideoFile
 from renderer.pictures.marks import Marks
-from renderer.sound.decode import RATE, Reading, read_header
-from renderer.sound.formats import recognise
 
 _WEBM: Final = re.compile(rb"\x42\x82.webm", re.DOTALL)  # EBML's DocType
 _HEAD_BYTES: Final = 4096

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from renderer.errors import UnsupportedSound, UnsupportedVideo
-from renderer.sound.formats import recognise as recognise_sound
+from renderer.media.sound.formats import recognise as recognise_sound
 
 # What libavcodec's decoder is called, by the name of the codec.
 DECODERS: Final[Mapping[str, str]] = {"h264": "h264", "hevc": "hevc", "vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}

@@ -22,12 +22,12 @@ from protocol.schema import AudioTrack, ResultWarning
 from renderer.disk import part_of, settle, sync, write_failure
 from renderer.errors import OutputFailed, UnsupportedVideo, VideoDamaged
 from renderer.media.formats import COPIED, unsupported
+from renderer.media.mp4 import CHUNK_US, created_at, find, read_moov, sound_stream
+from renderer.media.sound.decode import RATE, Samples, SoundFile
+from renderer.media.sound.mix import Placed, mixed
+from renderer.media.sound.soundtrack import SoundFormat, Soundtrack
 from renderer.media.video import Access, Survey, VideoFile
-from renderer.mp4 import CHUNK_US, created_at, find, read_moov, sound_stream
 from renderer.pictures.marks import Marks
-from renderer.sound.decode import RATE, Samples, SoundFile
-from renderer.sound.mix import Placed, mixed
-from renderer.sound.soundtrack import SoundFormat, Soundtrack
 
 if TYPE_CHECKING:
     from av.container import OutputContainer

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-
 from protocol.media import (
     ExtractedFrame,
     ExtractFrame,
@@ -26,10 +24,11 @@ from renderer.errors import JobError, VideoDamaged, as_one
 from renderer.media.describe import describe
 from renderer.media.frame import picture_of
 from renderer.media.merge import merge
+from renderer.media.sound.decode import read_header
 from renderer.media.video import VideoFile
 from renderer.pictures.fetch import Fetcher
 from renderer.pictures.marks import Marks
-from renderer.sound.decode import read_header
+from renderer.pictures.poster import coded
 from renderer.work import MADE, MediaJob, MediaReport
 
 log = logging.getLogger(__name__)
@@ -120,13 +119,13 @@ class _Performance:
             picture = picture_of(video.frame(frame))
         except JobError as error:
             raise error.at(*video.loc) from error.__cause__
-        _, coded = cv2.imencode(".png", picture)
+        content = coded(picture, "png")
         place = self.output.with_name(f"{self.output.stem}{name.removeprefix(MADE)}")
         try:
-            put(place, coded.tobytes(), part=place.with_name(f"{place.name}.part"), mode=0o666)
+            put(place, content, part=place.with_name(f"{place.name}.part"), mode=0o666)
         except OSError as error:
             raise write_failure(error.errno, error.strerror) from error
         height, width = picture.shape[:2]
         return ImageFile(
-            url="", content_type="image/png", file_name=name, file_size=len(coded), width=width, height=height
+            url="", content_type="image/png", file_name=name, file_size=len(content), width=width, height=height
         )

@@ -25,8 +25,8 @@ from protocol.media import FrameType
 from renderer.config import RenderSettings
 from renderer.errors import ImageTooLarge, LimitExceeded, StillreelError, UnsupportedVideo, VideoDamaged
 from renderer.media.formats import DECODERS, VideoContainer, recognise, unsupported
+from renderer.media.sound.formats import is_cut
 from renderer.pictures.marks import Marks
-from renderer.sound.formats import is_cut
 
 if TYPE_CHECKING:
     from av.container import InputContainer

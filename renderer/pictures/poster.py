@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Literal, Self
 
 import cv2
 import numpy as np
@@ -25,17 +25,14 @@ from renderer.pictures.colour import Pixels
 from renderer.pictures.compose import bgr_of
 from renderer.pictures.reel import Reel
 from renderer.timeline import Timeline, poster_frame
-from renderer.work import ImageFacts, ImageName, images_of
+from renderer.work import ImageFacts, images_of
 
 _GAP: Final = 8
 _GROUND: Final = 32  # a grey that sets off both black bars and white pages
 _MOST_PIXELS: Final = 1 << 24
 _MOST_ROWS: Final = 1 << 14
-_JPEG_QUALITY: Final = 92
-_CODING: Final = {
-    "jpeg": (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY),
-    "png": (cv2.IMWRITE_PNG_COMPRESSION, 6),
-}
+_FULL_CHROMA: Final = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+_CODING: Final = {"jpeg": (cv2.IMWRITE_JPEG_QUALITY, 92, *_FULL_CHROMA), "png": ()}
 
 
 class Posters:
@@ -106,20 +103,18 @@ class Posters:
 
     def _code(self, field: str, bgr: Pixels) -> None:
         name = next(name for name in self._names if name.field == field)
-        self._coded[field] = coded(bgr, name), Size(bgr.shape[1], bgr.shape[0])
+        self._coded[field] = coded(bgr, name.format), Size(bgr.shape[1], bgr.shape[0])
 
 
-def coded(bgr: Pixels, name: ImageName) -> bytes:
+def coded(bgr: Pixels, kind: Literal["jpeg", "png"]) -> bytes:
     """Return the content of an image file; a JPEG keeps its chroma in full.
 
     Args:
         bgr: (H, W, 3).
     """
-    sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
-    options = [*_CODING[name.format], *(sampling if name.format == "jpeg" else ())]
-    is_done, content = cv2.imencode(f".{name.format}", bgr, options)
+    is_done, content = cv2.imencode(f".{kind}", bgr, _CODING[kind])
     if not is_done:
-        raise OutputFailed(f"the {name.field} could not be written as {name.format}")
+        raise OutputFailed(f"a picture of {bgr.shape[1]}x{bgr.shape[0]} could not be written as {kind}")
     return content.tobytes()
 
 
@@ -196,7 +191,7 @@ def _shrunk(plane: Pixels, size: Size) -> Pixels:
 
 
 def _evenly(count: int, most: int) -> list[int]:
-    """Return the numbers below `count`, or so many of them, the first and the last among them."""
+    """Return the numbers below `count`; if there are more than `most`, that many of them, first and last included."""
     if count <= most:
         return list(range(count))
     return [round(number * (count - 1) / (most - 1)) if most > 1 else 0 for number in range(most)]

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from renderer.batch.places import HIDDEN
-from renderer.mp4 import read_facts
+from renderer.media.mp4 import read_facts
 from tests.batch.conftest import BatchProcess, StartBatch, Tree, command
 from tests.daemon_process import Gate, still, wait_until
 

@@ -17,14 +17,14 @@ import pytest
 
 from renderer.config import EncodeSettings
 from renderer.encode.base import Encoder
+from renderer.encode.h264.bits import NalType, nal_type, split_nals, unescape
+from renderer.encode.h264.parameter_sets import parse_sps
+from renderer.encode.h264.syntax import ParameterSets
 from renderer.encode.null import NullEncoder
 from renderer.encode.stream import AccessUnit, HeldCoding, StreamSettings
 from renderer.encode.x264 import open_x264
 from renderer.errors import EncodeFailed
 from renderer.geometry import Canvas
-from renderer.h264.bits import NalType, nal_type, split_nals, unescape
-from renderer.h264.parameter_sets import parse_sps
-from renderer.h264.syntax import ParameterSets
 
 Frame = npt.NDArray[np.uint8]
 OpenEncoder = Callable[[StreamSettings, EncodeSettings], Encoder]

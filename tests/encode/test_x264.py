@@ -20,11 +20,11 @@ from benchmarks.drawn import drawing, slide
 from benchmarks.photographs import photograph
 from renderer.config import EncodeSettings
 from renderer.encode.ffmpeg import AccessUnitSplitter, arguments, find_ffmpeg
+from renderer.encode.h264.bits import NalType, join_nals, nal_type, split_nals
 from renderer.encode.stream import AccessUnit, HeldCoding, StreamSettings
 from renderer.encode.x264 import X264Encoder, is_montage, open_x264
 from renderer.errors import EncodeFailed
 from renderer.geometry import Canvas
-from renderer.h264.bits import NalType, join_nals, nal_type, split_nals
 
 Frame = npt.NDArray[np.uint8]
 StartChild = Callable[..., X264Encoder]

@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from renderer.config import RenderSettings
+from renderer.media.mp4 import find
 from renderer.media.video import VideoFile
-from renderer.mp4 import find
 from renderer.pictures.marks import Marks
-from tests.sound.made import ffmpeg
+from tests.media.sound.made import ffmpeg
 
 Picture = npt.NDArray[np.uint8]
 SIZE = (64, 48)

@@ -10,7 +10,7 @@ from renderer.errors import JobError, UnsupportedVideo
 from renderer.media.describe import describe
 from renderer.pictures.marks import Marks
 from tests.media.made import Make
-from tests.sound.made import coded, tone, wav
+from tests.media.sound.made import coded, tone, wav
 
 
 def described(data: bytes, url: str = "https://example.com/a/clip.mp4?x=1") -> Video | Audio:

@@ -13,7 +13,7 @@ from renderer.work import MediaJob, MediaReport
 from tests.jobs.factories import SETTINGS
 from tests.jobs.test_slot import bench
 from tests.media.made import Make
-from tests.sound.made import tone, wav
+from tests.media.sound.made import tone, wav
 
 
 def ending(directory: Path, *requests: MediaRequest, **pictures: float) -> list[Ending]:

@@ -10,10 +10,10 @@ import pytest
 from protocol.media import MergeAudioVideo
 from renderer.errors import JobError, OutputFailed, SoundDamaged, UnsupportedVideo, VideoDamaged
 from renderer.media.merge import merge
+from renderer.media.sound.decode import read_header
 from renderer.pictures.marks import Marks
-from renderer.sound.decode import read_header
 from tests.media.made import Make, opened, times
-from tests.sound.made import RATE, clicks, coded, heard, heard_by_ffmpeg, level, loudest_near, tone, wav
+from tests.media.sound.made import RATE, clicks, coded, heard, heard_by_ffmpeg, level, loudest_near, tone, wav
 
 COPIED = (
     *("a.mov", "a.mkv", "fragmented.mp4", "rates.mp4", "open.mp4", "hevc.mp4", "hevc.mkv"),

@@ -18,7 +18,7 @@ from renderer.errors import (
 from renderer.media.video import NoVideo
 from renderer.pictures.marks import Marks
 from tests.media.made import Make, edited, opened
-from tests.sound.made import coded, ffmpeg, tone
+from tests.media.sound.made import coded, ffmpeg, tone
 
 REFUSED = {
     "an empty file": b"",

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import PyNvVideoCodec as codec  # noqa: N813 - its own documentation calls it so
 
-from renderer.h264.bits import NalType, nal_type, split_nals
-from renderer.h264.parameter_sets import parse_sps
+from renderer.encode.h264.bits import NalType, nal_type, split_nals
+from renderer.encode.h264.parameter_sets import parse_sps
 
 Frame = npt.NDArray[np.uint8]
 Packet = dict[str, Any]

@@ -10,9 +10,9 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-from renderer.h264.bits import UnsupportedStream, split_nals
-from renderer.h264.parameter_sets import Vui, parse_pps, parse_sps
-from renderer.h264.repeat import HeldPictures
+from renderer.encode.h264.bits import UnsupportedStream, split_nals
+from renderer.encode.h264.parameter_sets import Vui, parse_pps, parse_sps
+from renderer.encode.h264.repeat import HeldPictures
 from tests.nvenc_standin.process import Standin
 from tests.nvenc_standin.trace import Fields, of_kind, traced
 

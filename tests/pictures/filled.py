@@ -132,8 +132,8 @@ def _picture(data: bytes) -> str:
 
 
 def _sound(data: bytes) -> str:
+    from renderer.media.sound.decode import Reading, read_header
     from renderer.pictures.marks import Marks
-    from renderer.sound.decode import Reading, read_header
 
     digest, size = hashlib.blake2b(digest_size=12), 0
     for piece in Reading(read_header(data, ("audio", 0, "url"), Marks()), Marks()):

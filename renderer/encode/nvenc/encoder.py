@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from renderer.encode.base import Encoder, Nv12Frame, check_frame
+from renderer.encode.h264.bits import NalType, UnsupportedStream, join_nals, nal_type, split_nals
+from renderer.encode.h264.description import described
 from renderer.encode.nvenc.cache import keeper
 from renderer.encode.nvenc.options import MOST_PENDING_FRAMES, session_shape
 from renderer.encode.nvenc.session import Opening, Packet, Session
 from renderer.encode.stream import AccessUnit, StreamSettings
 from renderer.errors import DeviceFailed, EncodeFailed
-from renderer.h264.bits import NalType, UnsupportedStream, join_nals, nal_type, split_nals
-from renderer.h264.description import described
 from renderer.pictures.memory import FrameStock, pinned_memory
 
 log = logging.getLogger(__name__)

@@ -26,10 +26,10 @@ from typing import Any, Final
 
 from renderer.config import NvencSettings
 from renderer.disk import put
+from renderer.encode.h264.bits import NalType, nal_type, split_nals
 from renderer.encode.nvenc import probe_child
 from renderer.encode.nvenc.errors import ALL_SESSIONS_TAKEN, NO_ENGINE, code_name, has_engine
 from renderer.encode.nvenc.options import LEAST_HEIGHT, LEAST_WIDTH
-from renderer.h264.bits import NalType, nal_type, split_nals
 from renderer.processes import answer
 from renderer.work import NvencDevice, NvencFindings, NvencLimits
 

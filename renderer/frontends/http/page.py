@@ -30,8 +30,8 @@ from renderer.frontends.job_log import JobLogReader
 from renderer.intake import invalid
 from renderer.jobs import asked
 from renderer.jobs.engine import Engine
+from renderer.media.sound.formats import recognise as recognise_sound
 from renderer.pictures.recognise import recognise
-from renderer.sound.formats import recognise as recognise_sound
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-// A sound's place in the video, in seconds: the same rules as renderer/sound/mix.py, and the fields of docs/sound.md.
+// A sound's place in the video, in seconds: the same rules as renderer/media/sound/mix.py, and the fields of docs/sound.md.
 //
 // A sound is {key, name, file, url, long_s, fault} and the fields as they were typed; `long_s` is how long its file is,
 // null while that is not known.

@@ -37,7 +37,7 @@ import OpenEXR  # noqa: E402, F401 - as above
 
 import renderer.encode.selftest  # noqa: E402 - as above
 import renderer.jobs.slots.rendering  # noqa: E402 - as above
-import renderer.mp4  # noqa: E402 - as above
+import renderer.media.mp4  # noqa: E402 - as above
 import renderer.pictures.kept  # noqa: E402 - as above
 from protocol.schema import Fault, Progress, ResultWarning  # noqa: E402 - as above
 from renderer.pictures.header import READERS, reader_of  # noqa: E402 - as above

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from protocol.schema import Preset
 from renderer.cli.doctor import examine
 from renderer.config import EncodeSettings, NvencSettings, Settings
+from renderer.encode.h264.repeat import NeedsIdr
 from renderer.encode.nvenc import probe
 from renderer.encode.nvenc.encoder import NvencEncoder
 from renderer.encode.nvenc.findings import with_gpus_tested
@@ -33,7 +34,6 @@ from renderer.encode.sequence import HeldSequence
 from renderer.encode.stream import AccessUnit, HeldCoding, StreamSettings
 from renderer.errors import StillreelError
 from renderer.geometry import Canvas
-from renderer.h264.repeat import NeedsIdr
 from renderer.pictures.cuda import CudaFailed, open_gpu
 from renderer.pictures.memory import FramePool, Lease, pinned_memory
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.h264.conftest import decode, openh264
+from tests.encode.h264.conftest import decode, openh264
 from tests.nvenc_standin.process import Standin
 
 __all__ = ["decode", "openh264"]

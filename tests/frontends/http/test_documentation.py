@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.cli_process import run
+from tests.media.sound.made import tone, wav
 from tests.served import Served
-from tests.sound.made import tone, wav
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "http.md"
 BLOCK = re.compile(

@@ -14,8 +14,8 @@ from PIL import Image
 from tests.daemon_process import Gate, Start, wait_until
 from tests.daemon_process import request as body_of_stills
 from tests.media.made import made
+from tests.media.sound.made import tone, wav
 from tests.served import APP, ENDPOINT, RunPython, Served
-from tests.sound.made import tone, wav
 
 NAMES = ("merge-audio-video", "extract-frame", "metadata")
 

@@ -18,11 +18,11 @@ from protocol.schema import AudioTrack, ImageFrame, RenderRequest
 from renderer.errors import InvalidRequest
 from renderer.geometry import Size, canvas_for, place
 from renderer.manifests.numbering import natural
+from renderer.media.sound.decode import read_header
+from renderer.media.sound.mix import Placed
 from renderer.pictures.marks import Marks
-from renderer.sound.decode import read_header
-from renderer.sound.mix import Placed
 from renderer.timeline import following, frame_rate, has_no_time, timeline
-from tests.sound.made import RATE, tone, wav
+from tests.media.sound.made import RATE, tone, wav
 
 WEB = Path(renderer.frontends.__file__).parent / "web"
 RATES = ["1", "12", "23.976", "23.98", "23.976024", "24", "24.00", "25", "29.97", "30", "33.333333", "48", "59.94"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.sound.made import tone, wav
+from tests.media.sound.made import tone, wav
 
 RED, GREEN, BLUE = (200, 30, 40), (20, 160, 60), (30, 60, 190)
 NEARLY = 16  # a browser's canvas manages colours its own way; exact colours are another test's

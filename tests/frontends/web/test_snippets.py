@@ -11,7 +11,7 @@ import pytest
 
 from tests.frontends.web.test_page import BLUE, RED, add, file
 from tests.frontends.web.test_sound_in_the_page import add_sounds
-from tests.sound.made import tone, wav
+from tests.media.sound.made import tone, wav
 
 NAMES = ("one still.png", "it's two.png")
 SOUND = "a tone.wav"

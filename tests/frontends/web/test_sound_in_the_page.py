@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.frontends.web.test_page import BLUE, RED, add, facts, file, names, rendered, three
-from tests.sound.made import coded, heard, level, tone, wav
+from tests.media.sound.made import coded, heard, level, tone, wav
 
 # Notes when each sound of the preview begins by the clock of the sound, from where in its file, and for how long.
 NOTED = """(() => {
