@@ -2,6 +2,8 @@
 
 import http.server
 import json
+import os
+import signal
 import subprocess
 import threading
 from fractions import Fraction
@@ -93,11 +95,12 @@ def played(directory: Path, page: str, chromium: str) -> dict:
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
         try:
             assert is_told.wait(60), "the page told nothing"
         finally:
-            browser.kill()
+            os.killpg(browser.pid, signal.SIGKILL)  # Debian's command is a script, which would die alone
             browser.wait()
             site.shutdown()
     return told[0]
