@@ -44,10 +44,11 @@ expected and what was found; `loc` says where, and stands before the message whe
 secret of the server.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from protocol.errors import ERRORS, MAX_FAULTS, Loc, dotted
+from protocol.errors import ERRORS, MAX_FAULTS, Loc, counted, dotted
 
 if TYPE_CHECKING:
     from protocol.schema import Fault
@@ -123,10 +124,27 @@ def as_one(faults: Sequence[JobError]) -> JobError:
     first.others = tuple(others)
     left = len(alone) - MAX_FAULTS
     if left > 0:
-        counted = f"and {left} more fault{'s' if left > 1 else ''}"
-        rests = ["there are more faults than these" if rests else counted]
+        rests = ["there are more faults than these" if rests else f"and {counted(left, 'more fault')}"]
     first.rest = "; ".join(rests)
     return first
+
+
+@contextmanager
+def blaming(damaged: type[JobError], what: str, loc: Loc = ()) -> Iterator[None]:
+    """Turn any exception that a parser raises for hostile bytes into `damaged`, and keep the cause.
+
+    Args:
+        what: was to be read, such as "sound (WAV)".
+        loc: its url's place in the request.
+    """
+    try:
+        yield
+    except StillreelError as error:
+        raise error.at(*loc) from error.__cause__
+    except MemoryError as error:  # sizes are checked before, so the file asks for more memory than it can need
+        raise damaged(f"expected a {what} that fits into a worker's memory", loc=loc) from error
+    except Exception as error:  # Pillow, OpenCV and libav do not document which exceptions they raise
+        raise damaged(f"expected a whole {what}, found a damaged one", loc=loc) from error
 
 
 class InvalidRequest(JobError):

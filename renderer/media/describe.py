@@ -16,7 +16,7 @@ from av.stream import Discard
 from protocol.errors import Loc
 from protocol.media import Audio, AudioTrackFacts, Resolution, Video, VideoFormat
 from renderer.config import RenderSettings
-from renderer.errors import JobError, UnsupportedSound, UnsupportedVideo
+from renderer.errors import UnsupportedSound, UnsupportedVideo
 from renderer.media.sound.decode import RATE, Reading, read_header
 from renderer.media.sound.formats import recognise
 from renderer.media.video import NoVideo, Survey, VideoFile
@@ -55,13 +55,10 @@ def describe(data: bytes, url: str, loc: Loc, settings: RenderSettings, marks: M
 
 
 def _sound(data: bytes, loc: Loc, marks: Marks, known: dict[str, Any]) -> Audio:
-    try:
-        file = read_header(data, loc, marks)
-        duration_s = file.stated_s
-        if duration_s is None:
-            duration_s = Fraction(sum(piece.shape[1] for piece in Reading(file, marks)), RATE)
-    except JobError as error:
-        raise error.at(*loc) from error.__cause__
+    file = read_header(data, loc, marks)
+    duration_s = file.stated_s
+    if duration_s is None:
+        duration_s = Fraction(sum(piece.shape[1] for piece in Reading(file, marks)), RATE)
     return Audio(
         **known,
         codec=file.codec,

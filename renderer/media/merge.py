@@ -10,7 +10,6 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,7 +21,7 @@ from protocol.schema import AudioTrack, ResultWarning
 from renderer.disk import part_of, settle, sync, write_failure
 from renderer.errors import OutputFailed, UnsupportedVideo, VideoDamaged
 from renderer.media.formats import COPIED, unsupported
-from renderer.media.mp4 import CHUNK_US, created_at, find, read_moov, sound_stream
+from renderer.media.mp4 import CHUNK_US, MuxedSound, created_at, find, read_moov, timescale
 from renderer.media.sound.decode import RATE, Samples, SoundFile
 from renderer.media.sound.mix import Placed, mixed
 from renderer.media.sound.soundtrack import SoundFormat, Soundtrack
@@ -30,11 +29,8 @@ from renderer.media.video import Access, Survey, VideoFile
 from renderer.pictures.marks import Marks
 
 if TYPE_CHECKING:
-    from av.container import OutputContainer
     from av.packet import Packet
-    from av.stream import Stream
 
-_LEAST_TIMESCALE: Final = 10_000
 _BIT_RATE: Final = 192_000
 
 
@@ -125,9 +121,7 @@ def _decoding_times(copied: list[Access]) -> Iterator[int]:
 
 def _write(part: Path, video: VideoFile, copied: list[Access], soundtrack: Soundtrack) -> None:
     survey = video.survey
-    scale = survey.time_base.denominator
-    while scale < _LEAST_TIMESCALE:
-        scale *= 2
+    scale = timescale(1 / survey.time_base)
     options = {
         "fflags": "+bitexact",
         "movflags": "+faststart",
@@ -135,7 +129,6 @@ def _write(part: Path, video: VideoFile, copied: list[Access], soundtrack: Sound
         "movie_timescale": str(scale),
         "chunk_duration": CHUNK_US,
     }
-    sound = _Sound(soundtrack)
     with av.open(str(part), "w", format="mp4", options=options) as target:
         target.metadata["creation_time"] = created_at()
         with video.opened() as (_, stream):
@@ -144,13 +137,13 @@ def _write(part: Path, video: VideoFile, copied: list[Access], soundtrack: Sound
                 raise OutputFailed("the copy of a video is no video here")
             if survey.codec == "hevc" and stream.codec_context.codec_tag != "hev1":
                 made.codec_context.codec_tag = "hvc1"  # which Apple's players ask for
-        sound.begin(target)
+        sound = MuxedSound(target, soundtrack)
         for access, decoded_at, packet in zip(copied, _decoding_times(copied), _packets(video), strict=False):
             packet.stream = made
             packet.pts, packet.dts = access.pts - survey.first, decoded_at - survey.first
             target.mux_one(packet)
-            sound.mux(packet.dts * survey.time_base)
-        sound.mux(None)
+            sound.extend(packet.dts * survey.time_base)
+        sound.extend()
 
 
 def _packets(video: VideoFile) -> "Iterator[Packet[VideoStream]]":
@@ -168,29 +161,6 @@ def _blame(video: VideoFile) -> Iterator[None]:
         raise write_failure(error.errno, error.strerror) from error
     except (av.FFmpegError, ValueError) as error:
         raise VideoDamaged("expected a video that can be copied, found a damaged one", loc=video.loc) from error
-
-
-class _Sound:
-    """The packets of the sound, put between those of the video."""
-
-    def __init__(self, soundtrack: Soundtrack) -> None:
-        self._soundtrack = soundtrack
-        self._packets = iter(soundtrack)
-        self._next: Packet[Stream] | None = None
-
-    def begin(self, target: "OutputContainer") -> None:
-        self._target = target
-        self._stream = sound_stream(target, self._soundtrack.format)
-
-    def mux(self, until_s: Fraction | None) -> None:
-        """Append the sound up to a moment, or all that is left."""
-        while (packet := self._next or next(self._packets, None)) is not None:
-            self._next = packet
-            if until_s is not None and (packet.pts or 0) * packet.time_base >= until_s:
-                return
-            packet.stream = self._stream
-            self._target.mux_one(packet)
-            self._next = None
 
 
 def _cut(part: Path, survey: Survey) -> None:

@@ -55,7 +55,7 @@ from renderer.work import Chapter, SoundFacts, VideoFacts
 if TYPE_CHECKING:
     from av.container.core import Chapter as ChapterFields
 
-    from renderer.media.sound.soundtrack import SoundFormat, Soundtrack
+    from renderer.media.sound.soundtrack import Soundtrack
 
 _HEAD: Final = 8
 _STSD_HEAD: Final = 8  # version, flags, entry_count
@@ -169,9 +169,7 @@ class Mp4Writer:
         """
         self._chapters = chapters
         self._sound = sound
-        self._packets = iter(sound or ())
-        self._packet: av.Packet[Stream] | None = None
-        self._sound_stream: AudioStream | None = None
+        self._muxed_sound: MuxedSound | None = None
         self._timecode = timecode
         self._parameter_sets: frozenset[bytes] = frozenset()
         self._path = path
@@ -214,20 +212,8 @@ class Mp4Writer:
                 packet.is_keyframe = sample.is_sync
                 container.mux_one(packet)
                 self._frames += 1
-                if self._sound_stream is not None:
-                    self._mux_sound(self._frames * self._frame_s)
-
-    def _mux_sound(self, until_s: Fraction | None = None) -> None:
-        """Append the sound up to a moment, or all that is left; libavformat puts it between the frames."""
-        if self._container is None or self._sound_stream is None:
-            return
-        while (packet := self._packet or next(self._packets, None)) is not None:
-            self._packet = packet
-            if until_s is not None and (packet.pts or 0) * packet.time_base >= until_s:
-                return
-            packet.stream = self._sound_stream
-            self._container.mux_one(packet)
-            self._packet = None
+                if self._muxed_sound is not None:
+                    self._muxed_sound.extend(self._frames * self._frame_s)
 
     def commit(self, frames: int | None = None) -> VideoFacts:
         """Finish the file, check it, put it on disk and give it its name.
@@ -241,7 +227,8 @@ class Mp4Writer:
         """
         expected = self._frames if frames is None else frames
         with as_write_failure():
-            self._mux_sound()
+            if self._muxed_sound is not None:
+                self._muxed_sound.extend()
             self._close()
             if self._part.exists():
                 finish(self._part, self._fps)
@@ -301,7 +288,7 @@ class Mp4Writer:
             if self._timecode:
                 self._stream.metadata["timecode"] = self._timecode
             if self._sound is not None:
-                self._sound_stream = sound_stream(self._container, self._sound.format)
+                self._muxed_sound = MuxedSound(self._container, self._sound)
             _copy_colour(described_unit, self._stream)
         return self._container, self._stream
 
@@ -315,21 +302,41 @@ class Mp4Writer:
         }
 
     def _close(self) -> None:
-        container, self._container, self._stream, self._sound_stream = self._container, None, None, None
+        container, self._container, self._stream, self._muxed_sound = self._container, None, None, None
         if container is not None:
             container.close()
 
 
-def sound_stream(container: OutputContainer, sound: "SoundFormat") -> AudioStream:
-    """Add a track for sound that is coded elsewhere; the encoder that this one gets says how and codes nothing."""
-    stream = container.add_stream(sound.coder, rate=_SOUND_RATE)
-    if not isinstance(stream, AudioStream):
-        raise OutputFailed(f"{sound.coder} is no encoder of sound here")
-    stream.codec_context.layout = sound.layout
-    stream.codec_context.bit_rate = sound.bit_rate
-    stream.time_base = Fraction(1, _SOUND_RATE)
-    stream.metadata["encoder"] = _TOOL
-    return stream
+class MuxedSound:
+    """The track of a soundtrack, whose packets libavformat puts between those of the video."""
+
+    def __init__(self, container: OutputContainer, sound: "Soundtrack") -> None:
+        """Add the track; the encoder that it gets says how the sound is coded, and codes nothing."""
+        coding = sound.format
+        stream = container.add_stream(coding.coder, rate=_SOUND_RATE)
+        if not isinstance(stream, AudioStream):
+            raise OutputFailed(f"{coding.coder} is no encoder of sound here")
+        stream.codec_context.layout = coding.layout
+        stream.codec_context.bit_rate = coding.bit_rate
+        stream.time_base = Fraction(1, _SOUND_RATE)
+        stream.metadata["encoder"] = _TOOL
+        self._container, self._stream = container, stream
+        self._packets = iter(sound)
+        self._next: av.Packet[Stream] | None = None
+
+    def extend(self, until_s: Fraction | None = None) -> None:
+        """Append the sound up to a moment, or all that is left.
+
+        Raises:
+            JobError: a sound is at fault.
+        """
+        while (packet := self._next or next(self._packets, None)) is not None:
+            self._next = packet
+            if until_s is not None and (packet.pts or 0) * packet.time_base >= until_s:
+                return
+            packet.stream = self._stream
+            self._container.mux_one(packet)
+            self._next = None
 
 
 def timescale(fps: Fraction) -> int:

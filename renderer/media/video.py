@@ -2,28 +2,27 @@
 
 A survey reads every packet's times and decodes nothing. Which packets an edit list leaves out is libavformat's to say:
 it marks them, and libavcodec decodes them without showing them. A frame is then found by its time, and what is decoded
-for it begins at the last keyframe before it. Where that does not lead to the frame, as with keyframes that are none,
-the video is decoded from its beginning.
+for it begins at the last keyframe before it. Where that does not lead to the frame, because a packet was marked as a
+keyframe and cannot be decoded alone, the video is decoded from its beginning.
 
 Decoders are told to report every fault that they notice, and a video with a fault on the way to the frame is refused:
 what they would show in its place may be anything. They run on the thread that asks, so that a crash shows whose it is.
 """
 
-import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
-import av
-from av.stream import Discard, Disposition
+from av.stream import Disposition
 
 from protocol.errors import Loc
 from protocol.media import FrameType
 from renderer.config import RenderSettings
-from renderer.errors import ImageTooLarge, LimitExceeded, StillreelError, UnsupportedVideo, VideoDamaged
+from renderer.errors import ImageTooLarge, LimitExceeded, UnsupportedVideo, VideoDamaged, blaming
+from renderer.media.demux import opened, preferred
 from renderer.media.formats import DECODERS, VideoContainer, recognise, unsupported
 from renderer.media.sound.formats import is_cut
 from renderer.pictures.marks import Marks
@@ -226,45 +225,20 @@ class VideoFile:
         Raises:
             UnsupportedVideo, VideoDamaged: at the place of its url; so is what libav raises within the block.
         """
-        options = {
-            "protocol_whitelist": "none",
-            "format_whitelist": self.container.demuxer,
-            "codec_whitelist": ",".join(DECODERS.values()),
-            "max_streams": str(_MOST_STREAMS),
-            "max_pixels": str(self._settings.pictures.max_image_pixels),
-        }
-        with self._parsing():
+        limits = {"max_streams": _MOST_STREAMS, "max_pixels": self._settings.pictures.max_image_pixels}
+        demuxer = self.container.demuxer
+        with blaming(VideoDamaged, f"video ({self.container.name})", self.loc), ExitStack() as stack:
             with self._marks.decoding(*self.loc):
-                container = av.open(io.BytesIO(self.data), "r", format=self.container.demuxer, options=options)
-            with container:
-                stream = _chosen(container)
-                stream.codec_context.thread_count = 1
-                for other in container.streams:
-                    if other is not stream:
-                        other.discard = Discard.all
-                yield container, stream
-
-    @contextmanager
-    def _parsing(self) -> Iterator[None]:
-        """Turn any exception that libav raises for hostile bytes into VideoDamaged, and keep the cause."""
-        name = self.container.name
-        try:
-            yield
-        except StillreelError as error:
-            raise error.at(*self.loc) from error.__cause__
-        except MemoryError as error:
-            words = f"expected a video ({name}) that fits into a worker's memory"
-            raise VideoDamaged(words, loc=self.loc) from error
-        except Exception as error:  # PyAV does not document which exceptions it raises
-            raise VideoDamaged(f"expected a whole video ({name}), found a damaged one", loc=self.loc) from error
+                found = stack.enter_context(opened(self.data, demuxer, DECODERS.values(), _chosen, limits))
+            yield found
 
 
 def _chosen(container: "InputContainer") -> "VideoStream":
-    """Return the first video that is marked as the default, else the first one; a cover is none."""
+    """Return the video that the file prefers, or its first; the picture of a cover does not count as a video."""
     videos = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
     if not videos:
         raise NoVideo(unsupported("a file without video").message)
-    stream = next((each for each in videos if each.disposition & Disposition.default), videos[0])
+    stream = preferred(videos)
     context = stream.codec_context
     if context is None or context.name not in DECODERS.values():
         raise unsupported(f"a video coded as {'something unknown' if context is None else context.name}")

@@ -14,12 +14,12 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from renderer.errors import DecodeFailed
+from renderer.errors import DecodeFailed, blaming
 from renderer.geometry import Size
 from renderer.pictures.colour import Pixels, Rgb, Samples, cmyk_to_rgb, from_pillow, to_8_bits, to_bgr
 from renderer.pictures.fetch import Content, RawPixels
 from renderer.pictures.formats import PILLOW, Header, More, load, turned
-from renderer.pictures.header import check_pixels, open_with_pillow, parsing, read_header, reader_of
+from renderer.pictures.header import check_pixels, open_with_pillow, read_header, reader_of
 
 # OpenCV and its libraries report damaged files to stderr, where hostile input could fill a disk. libpng and libjpeg
 # cannot be silenced; jobs/slots/said.py limits what the libraries of a worker write.
@@ -103,7 +103,7 @@ def decode(
         return Picture(to_bgr(data, background=background), read_size(data, max_pixels))
     header = read_header(data, max_pixels)
     factor = _reduction(header, needed) if needed else 1
-    with parsing(header.format):
+    with blaming(DecodeFailed, f"{header.format} image"):
         read = _READERS.get(header.format, _read_elsewhere)
         samples: Samples | None = read(data, header, factor)
         if samples is None:

@@ -10,14 +10,14 @@ Formats with many kinds of samples are parsed by modules of their own; Pillow pa
 import importlib
 import io
 import struct
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
 from PIL import Image, UnidentifiedImageError
 
-from renderer.errors import DecodeFailed, ImageTooLarge, StillreelError
+from renderer.errors import DecodeFailed, ImageTooLarge, blaming
 from renderer.geometry import Size
 from renderer.pictures.exif import orientation_of
 from renderer.pictures.formats import Header, More, turned, unsupported
@@ -54,7 +54,7 @@ def read_header(data: bytes, max_pixels: int) -> Header:
     """
     name = recognise(data)
     parse: Callable[[bytes], Header] = _PARSERS.get(name) or reader_of(name).read_header
-    with parsing(name):
+    with blaming(DecodeFailed, f"{name} image"):
         if name == "WebP":
             check_pixels(_webp_canvas(data), max_pixels)
         header = parse(data)
@@ -75,19 +75,6 @@ def reader_of(name: str) -> Any:
 def check_pixels(size: Size, max_pixels: int) -> None:
     if size.pixels > max_pixels:
         raise ImageTooLarge(f"expected at most {max_pixels} pixels, found {size} (pictures.max_image_pixels)")
-
-
-@contextmanager
-def parsing(name: str) -> Iterator[None]:
-    """Turn any exception that a parser raises for hostile bytes into DecodeFailed, and keep the cause."""
-    try:
-        yield
-    except StillreelError:
-        raise
-    except MemoryError as error:  # the number of pixels is allowed, so the file asks for more memory than it can need
-        raise DecodeFailed(f"expected a {name} image that fits into a worker's memory") from error
-    except Exception as error:  # Pillow, OpenCV and libav do not document which exceptions they raise
-        raise DecodeFailed(f"expected a whole {name} image, found a damaged one") from error
 
 
 def open_with_pillow(data: bytes, name: str) -> Image.Image:

@@ -12,7 +12,6 @@ A file that was cut short is decoded as far as it goes. One in which sound comes
 decoded is damaged and refused: what is heard would not be what was sent.
 """
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ from typing import TYPE_CHECKING, Final
 import av
 import numpy as np
 import numpy.typing as npt
-from av.stream import Discard, Disposition
 
 from protocol.errors import Loc
-from renderer.errors import SoundDamaged, StillreelError
+from renderer.errors import SoundDamaged, UnsupportedSound, blaming
+from renderer.media.demux import opened, preferred
 from renderer.media.sound.formats import LEAST_RATE, MOST_CHANNELS, MOST_RATE, Container, is_cut, recognise, unsupported
 from renderer.pictures.marks import Marks
 
@@ -81,11 +80,14 @@ def read_header(data: bytes, loc: Loc, marks: Marks) -> SoundFile:
         UnsupportedSound: no decoder of the table reads it; the message names what was found.
         SoundDamaged: its header is damaged.
     """
-    row, begins = recognise(data)
+    try:
+        row, begins = recognise(data)
+    except UnsupportedSound as error:
+        raise error.at(*loc) from error.__cause__
     data = data[begins:]
     if row.demuxer.startswith("mov"):
         data = _without_layouts(data)
-    with marks.decoding(*loc), _parsing(row), _opened(data, row) as (container, stream):
+    with marks.decoding(*loc), _opened(data, row, loc) as (container, stream):
         context = stream.codec_context
         if not context.sample_rate or not context.channels:
             raise SoundDamaged(f"expected a whole sound ({row.name}), found one without samples")
@@ -128,7 +130,7 @@ class Reading:
 
     def _pieces(self) -> Iterator[Samples]:
         file = self._file
-        with _parsing(file.container), _opened(file.data, file.container) as (container, stream):
+        with _opened(file.data, file.container, file.loc) as (container, stream):
             resampler = _Resampler(file.channels)
             for frame, begins_s in self._frames(container, stream):
                 if begins_s is not None:
@@ -257,43 +259,21 @@ def _check(rate: int, channels: int) -> None:
 
 
 @contextmanager
-def _parsing(row: Container) -> Iterator[None]:
-    """Turn any exception that libav raises for hostile bytes into SoundDamaged, and keep the cause."""
-    try:
-        yield
-    except StillreelError:
-        raise
-    except MemoryError as error:
-        raise SoundDamaged(f"expected a sound ({row.name}) that fits into a worker's memory") from error
-    except Exception as error:  # PyAV does not document which exceptions it raises
-        raise SoundDamaged(f"expected a whole sound ({row.name}), found a damaged one") from error
-
-
-@contextmanager
-def _opened(data: bytes, row: Container) -> "Iterator[tuple[InputContainer, AudioStream]]":
-    """Open a file by the demuxer of its container, which may open no other file and only decoders of the table."""
-    options = {
-        "protocol_whitelist": "none",
-        "format_whitelist": row.demuxer,
-        "codec_whitelist": ",".join(row.codecs),
-    }
-    with av.open(io.BytesIO(data), "r", format=row.demuxer, options=options) as container:
-        sounds = container.streams.audio
-        if not sounds:
+def _opened(data: bytes, row: Container, loc: Loc) -> "Iterator[tuple[InputContainer, AudioStream]]":
+    def chosen(container: "InputContainer") -> "AudioStream":
+        if not container.streams.audio:
             raise unsupported(f"a file without sound ({row.name})")
-        stream = next((each for each in sounds if each.disposition & Disposition.default), sounds[0])
+        stream = preferred(container.streams.audio)
         context = stream.codec_context
         if context is None or context.name not in row.codecs:
-            raise unsupported(
-                f"a sound coded as {'something unknown' if context is None else context.codec.canonical_name}"
-            )
+            name = "something unknown" if context is None else context.codec.canonical_name
+            raise unsupported(f"a sound coded as {name}")
         if context.name == "aac" and (context.extradata or b"\0")[0] >> 3 == _ESCAPE:
             raise unsupported("a sound coded as xHE-AAC or another extension of AAC")
-        context.thread_count = 1
-        for other in container.streams:
-            if other is not stream:
-                other.discard = Discard.all
-        yield container, stream
+        return stream
+
+    with blaming(SoundDamaged, f"sound ({row.name})", loc), opened(data, row.demuxer, row.codecs, chosen) as found:
+        yield found
 
 
 def _without_layouts(data: bytes) -> bytes:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from protocol.errors import Loc
 from protocol.schema import AudioTrack, ResultWarning
-from renderer.errors import InvalidRequest, JobError, SoundDamaged
+from renderer.errors import InvalidRequest, SoundDamaged
 from renderer.media.sound.decode import RATE, Reading, Samples, SoundFile, with_tail
 from renderer.pictures.marks import Marks
 
@@ -78,10 +78,7 @@ class Placed:
             yield np.zeros((self.file.channels, min(PIECE, begin - at)), np.float32)
         length = room if track.duration is None else min(room, in_samples(track.duration))
         heard = _first(self._looped() if track.loop else self._once(), length)
-        try:
-            yield from self._shaped(heard)
-        except JobError as error:
-            raise error.at(*self.file.loc) from error.__cause__
+        yield from self._shaped(heard)
 
     def warnings(self) -> Iterator[ResultWarning]:
         """Say, once it was heard, what its client might not expect."""
@@ -134,7 +131,7 @@ class Placed:
                 yield piece[:, max(0, piece.shape[1] - (read - skip)) :]
         self.ends_early_s, self.length = reading.ends_early_s, read - skip
         if read == 0:
-            raise SoundDamaged("expected a sound, found one without samples")
+            raise SoundDamaged("expected a sound, found one without samples", loc=self.file.loc)
         if read <= skip:
             words = f"expected less than {read / RATE:.3f} s, where this sound ends, found {self.track.start} s"
             raise InvalidRequest(words, loc=self._beside("start"))
