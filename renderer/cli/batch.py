@@ -10,18 +10,7 @@ import click
 from protocol.objects import ObjectUrl, is_object, parse_prefix
 from renderer import config
 from renderer.cli import usage
-from renderer.cli.render import (
-    assigned,
-    audio_option,
-    canvas_option,
-    gaps_option,
-    length_option,
-    on_error_option,
-    scaling_option,
-    set_option,
-    sounds,
-    stills_option,
-)
+from renderer.cli.render import Fields, field_options, stills_option
 from renderer.cli.usage import config_option, json_option, slots_option
 from renderer.errors import ConfigError, FetchFailed
 
@@ -44,13 +33,7 @@ if TYPE_CHECKING:
     metavar="FRAMES",
     help="Also make videos of directories of images, each image held for 24 frames or 1.5s.",
 )
-@scaling_option
-@canvas_option
-@gaps_option
-@on_error_option
-@audio_option
-@length_option
-@set_option
+@field_options
 @stills_option
 @click.option(
     "--jobs", "-j", type=click.IntRange(min=1), metavar="NUMBER", help="How many videos to make here at once."
@@ -64,13 +47,7 @@ def batch(
     out: str,
     shard: str | None,
     hold: str | None,
-    scaling: str | None,
-    canvas: str | None,
-    gaps: str | None,
-    on_error: str | None,
-    audio: tuple[str, ...],
-    length: str | None,
-    assignments: tuple[str, ...],
+    fields: Fields,
     stills: Path | None,
     jobs: int | None,
     slots: tuple[str, ...],
@@ -97,17 +74,7 @@ def batch(
         place,
         workers=settings.engine.workers,
         shard=parse_shard(shard, os.environ) if shard else Shard(),
-        overrides=parse_overrides(
-            assigned(
-                assignments,
-                scaling=scaling,
-                canvas=canvas,
-                gaps=gaps,
-                on_error=on_error,
-                audio=sounds(audio),
-                length=length,
-            )
-        ),
+        overrides=parse_overrides(fields.assignments),
         stills=stills.absolute() if stills else None,
     )
     console = Console(stderr=True)

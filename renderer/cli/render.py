@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import update_wrapper
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import click
 
@@ -16,6 +18,7 @@ from renderer.manifests.sources import SOUNDS_TWICE, Asked, Wishes, ask, parse_h
 from renderer.manifests.still import naming_its_files, parse_overrides, warning_with_files
 
 _Command = Callable[..., object]
+_FIELDS = ("fps", "scaling", "canvas", "gaps", "on_error", "length")
 
 
 def _choice(name: str, values: object, words: str) -> Callable[[_Command], _Command]:
@@ -72,61 +75,87 @@ stills_option = click.option(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Fields of the request that were typed, each as NAME=VALUE; those with an option of their own come last."""
+
+    assignments: tuple[str, ...]
+    has_sounds: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Typed:
+    """A request as it was typed: a manifest or images, how these are shown, and fields of the request."""
+
+    sources: tuple[str, ...]
+    hold: str | None
+    start: int | None
+    keep_order: bool
+    fields: Fields
+
+    def ask(self, *, for_daemon: bool = False) -> Asked:
+        """Read the sources.
+
+        Raises:
+            ConfigError, InvalidRequest: as `manifests.sources.ask` does.
+        """
+        wishes = Wishes(
+            hold=parse_hold(self.hold) if self.hold else None,
+            start=self.start,
+            keeps_order=self.keep_order,
+            overrides=parse_overrides(self.fields.assignments, for_daemon=for_daemon),
+            has_sounds=self.fields.has_sounds,
+        )
+        found = ask(self.sources, wishes)
+        if "length=audio" in self.fields.assignments and not found.fields.get("audio"):
+            raise ConfigError("--length audio needs a sound: add --audio FILE")
+        return found
+
+
 def request_options(command: _Command) -> _Command:
-    """Add the options that say what is shown, which `render` and `submit` share."""
-    options = (
-        *(hold_option, fps_option, scaling_option, canvas_option, on_error_option, set_option, start_option),
-        *(gaps_option, audio_option, length_option, keep_order_option),
-    )
+    """Add the argument and the options that say what is shown; the command gets them as one, `typed`."""
+
+    def collected(
+        *,
+        sources: tuple[str, ...],
+        hold: str | None,
+        start: int | None,
+        keep_order: bool,
+        fields: Fields,
+        **others: Any,
+    ) -> object:
+        return command(typed=Typed(sources, hold, start, keep_order, fields), **others)
+
+    options = (sources_argument, hold_option, fps_option, field_options, start_option, keep_order_option)
+    return _with(options, update_wrapper(collected, command))
+
+
+def field_options(command: _Command) -> _Command:
+    """Add the options that set fields of the request; the command gets them, and a field `fps`, as one, `fields`.
+
+    The command ends with a ConfigError if sounds are named in two ways.
+    """
+
+    def collected(*, assignments: tuple[str, ...], audio: tuple[str, ...], **others: Any) -> object:
+        if audio and any(each.startswith("audio=") for each in assignments):
+            raise ConfigError(SOUNDS_TWICE)
+        values = {name: others.pop(name) for name in _FIELDS if name in others}
+        if audio:
+            values["audio"] = json.dumps([{"url": source_url(name)} for name in audio])
+        named = (f"{name}={value}" for name, value in values.items() if value)
+        return command(fields=Fields((*assignments, *named), bool(audio)), **others)
+
+    options = (scaling_option, canvas_option, on_error_option, gaps_option, audio_option, length_option, set_option)
+    return _with(options, update_wrapper(collected, command))
+
+
+def _with(options: Sequence[Callable[[_Command], _Command]], command: _Command) -> _Command:
     for option in reversed(options):  # the last one that is applied comes first in the help
         command = option(command)
     return command
 
 
-def asked(
-    sources: Sequence[str],
-    hold: str | None,
-    assignments: list[str],
-    start: int | None,
-    *,
-    keep_order: bool,
-    has_sounds: bool,
-    for_daemon: bool = False,
-) -> Asked:
-    """Return the request that was typed."""
-    found = ask(
-        sources,
-        Wishes(
-            hold=parse_hold(hold) if hold else None,
-            start=start,
-            keeps_order=keep_order,
-            overrides=parse_overrides(assignments, for_daemon=for_daemon),
-            has_sounds=has_sounds,
-        ),
-    )
-    if "length=audio" in assignments and not found.fields.get("audio"):
-        raise ConfigError("--length audio needs a sound: add --audio FILE")
-    return found
-
-
-def sounds(names: Sequence[str]) -> str | None:
-    """Return the field `audio` for sounds that are named by file or url."""
-    return json.dumps([{"url": source_url(name)} for name in names]) if names else None
-
-
-def assigned(assignments: Sequence[str], **options: str | None) -> list[str]:
-    """Return what `--set` says, and what the options for single fields say, which take precedence.
-
-    Raises:
-        ConfigError: both name sounds.
-    """
-    if options.get("audio") and any(each.startswith("audio=") for each in assignments):
-        raise ConfigError(SOUNDS_TWICE)
-    return [*assignments, *(f"{name}={value}" for name, value in options.items() if value)]
-
-
 @click.command(epilog=usage.RENDER)
-@sources_argument
 @click.option(
     "--output", "-o", type=PATH, metavar="FILE", help="The video: .mp4, .m4v or .mov; - writes an MP4 to stdout."
 )
@@ -136,20 +165,9 @@ def assigned(assignments: Sequence[str], **options: str | None) -> list[str]:
 @json_option
 @config_option
 def render(
-    sources: tuple[str, ...],
     *,
+    typed: Typed,
     output: Path | None,
-    hold: str | None,
-    fps: str | None,
-    scaling: str | None,
-    canvas: str | None,
-    on_error: str | None,
-    assignments: tuple[str, ...],
-    start: int | None,
-    gaps: str | None,
-    audio: tuple[str, ...],
-    length: str | None,
-    keep_order: bool,
     stills: Path | None,
     overwrite: bool | None,
     as_json: bool,
@@ -165,22 +183,12 @@ def render(
     from renderer.pictures.memory import keep_freed_memory  # noqa: PLC0415 - as above
 
     if output is None:
-        raise ConfigError(f"expected -o and a name for the video: {_typed(sources)}")
+        raise ConfigError(f"expected -o and a name for the video: {_completed(typed.sources)}")
     settings = config.load(config_file)
     terminal.keep_stdout()
     keep_freed_memory()
     with written(output, overwrite=overwrite, as_json=as_json) as place:
-        fields = assigned(
-            assignments,
-            fps=fps,
-            scaling=scaling,
-            canvas=canvas,
-            gaps=gaps,
-            on_error=on_error,
-            audio=sounds(audio),
-            length=length,
-        )
-        found = asked(sources, hold, fields, start, keep_order=keep_order, has_sounds=bool(audio))
+        found = typed.ask()
         if found.manifest:
             refuse_manifest(place, found.manifest)
         if str(output) == "-" and (beside := _beside(found)):
@@ -206,5 +214,5 @@ def _beside(found: Asked) -> str:
     return " and no ".join(field for field in ("poster", "contact_sheet") if found.fields.get(field))
 
 
-def _typed(sources: Sequence[str]) -> str:
+def _completed(sources: Sequence[str]) -> str:
     return f"stillreel render {' '.join(sources[:3])}{' ...' if len(sources) > 3 else ''} -o video.mp4"

@@ -20,13 +20,12 @@ from renderer.cli.client import (
     show_answer,
 )
 from renderer.cli.output import overwrite_option
-from renderer.cli.render import asked, assigned, request_options, sounds, sources_argument, with_warnings
+from renderer.cli.render import Typed, request_options, with_warnings
 from renderer.cli.usage import json_option
 from renderer.errors import ConfigError
 
 
 @click.command(epilog=usage.CLIENT)
-@sources_argument
 @request_options
 @click.option("--wait", is_flag=True, help="Wait until the job has ended and show its progress.")
 @fetch_option
@@ -35,19 +34,8 @@ from renderer.errors import ConfigError
 @curve_option
 @json_option
 def submit(
-    sources: tuple[str, ...],
     *,
-    hold: str | None,
-    fps: str | None,
-    scaling: str | None,
-    canvas: str | None,
-    on_error: str | None,
-    assignments: tuple[str, ...],
-    start: int | None,
-    gaps: str | None,
-    audio: tuple[str, ...],
-    length: str | None,
-    keep_order: bool,
+    typed: Typed,
     wait: bool,
     output: Path | None,
     overwrite: bool | None,
@@ -62,17 +50,7 @@ def submit(
     """
     if output is not None and not wait:
         raise ConfigError("expected --wait with -o; without it, fetch the video later: stillreel result ID -o FILE")
-    fields = assigned(
-        assignments,
-        fps=fps,
-        scaling=scaling,
-        canvas=canvas,
-        gaps=gaps,
-        on_error=on_error,
-        audio=sounds(audio),
-        length=length,
-    )
-    found = asked(sources, hold, fields, start, keep_order=keep_order, has_sounds=bool(audio), for_daemon=True)
+    found = typed.ask(for_daemon=True)
     if output is not None and found.fields.get("output"):
         raise ConfigError("-o fetches the video, but output puts it into a bucket: leave one out")
     request = _absolute(found.fields, found.base)
