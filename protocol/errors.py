@@ -67,6 +67,11 @@ def dotted(loc: Loc) -> str:
     return text
 
 
+def counted(count: int, one: str) -> str:
+    """Return a number of things in words, such as "1 job" or "2 jobs"."""
+    return f"{count} {one}{'' if count == 1 else 's'}"
+
+
 class RemoteError(Exception):
     """An error that the server answered with.
 

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from protocol.bounded import NOT_ALL_SEEN
-from protocol.errors import MAX_FAULTS, Loc, dotted
+from protocol.errors import MAX_FAULTS, Loc, counted, dotted
 
 _FOUND_MAX, _NAME_MAX, _WORDS_MAX = 80, 100, 400
 
@@ -147,7 +147,7 @@ def listed(wrongs: list[Wrong]) -> str:
 def joined(faults: Sequence[str]) -> str:
     """Return what is wrong in one line, at most twenty things of it."""
     left = len(faults) - MAX_FAULTS
-    more = [f"and {left} more fault{'s' if left > 1 else ''}"] if left > 0 else []
+    more = [f"and {counted(left, 'more fault')}"] if left > 0 else []
     return "; ".join([*faults[:MAX_FAULTS], *more])
 
 

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 import av
 import zmq
 
+from protocol.errors import counted
 from protocol.schema import ImageFrame, RenderRequest
 from renderer.config import Settings, render_settings
 from renderer.disk import scratch_dir
@@ -164,23 +165,19 @@ def _cluster(settings: Settings) -> list[Finding]:
 
 def _nodes(nodes: Sequence[Node], *, is_needed: bool) -> list[Finding]:
     usable = [node for node in nodes if not node.refusal]
-    in_all = f"{_counted(len(usable), 'node')} with {_counted(sum(node.slots for node in usable), 'slot')} in all"
+    in_all = f"{counted(len(usable), 'node')} with {counted(sum(node.slots for node in usable), 'slot')} in all"
     return [
         Finding("ray", bool(usable), in_all if usable else "the cluster has no node with slots yet", is_needed),
         *(
             Finding(
                 f"node {node.name}",
                 not node.refusal,
-                node.refusal or f"{_counted(node.slots, 'slot')}, {node.encoder}",
+                node.refusal or f"{counted(node.slots, 'slot')}, {node.encoder}",
                 is_needed=False,
             )
             for node in sorted(nodes, key=lambda node: node.name)
         ),
     ]
-
-
-def _counted(count: int, one: str) -> str:
-    return f"{count} {one}{'' if count == 1 else 's'}"
 
 
 def _encodes(device: NvencDevice) -> str:
@@ -189,7 +186,7 @@ def _encodes(device: NvencDevice) -> str:
         return f"{device.reason}; {device.uuid}"
     return (
         f"{device.name} encodes from {limits.width_min}x{limits.height_min} to {limits.width_max}x{limits.height_max} "
-        f"with {limits.engines} engine{'' if limits.engines == 1 else 's'}; {device.uuid}"
+        f"with {counted(limits.engines, 'engine')}; {device.uuid}"
     )
 
 

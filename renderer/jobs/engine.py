@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from protocol.errors import counted
 from protocol.schema import Fault, Health, JobsQuery, JobStatus, Progress, RenderResult
 from renderer.config import EngineSettings, RenderSettings
 from renderer.errors import (
@@ -174,7 +175,7 @@ class Engine:
         self.metrics.accepted(job.client)
         self._await_turn(job)
         images, frames = job.progress.images, job.progress.frames
-        words = f"{images} image{'' if images == 1 else 's'}, {frames} frame{'' if frames == 1 else 's'}"
+        words = f"{counted(images, 'image')}, {counted(frames, 'frame')}"
         said = words if frames else wanted.kind
         log.info("accepted: %s", said, extra={"job": job.id, "action": "accepted"})
         return job

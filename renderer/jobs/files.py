@@ -11,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from renderer.disk import flush, is_full, open_private, sync
 from renderer.errors import JobError, StorageFull, StoreFailed
@@ -92,9 +93,8 @@ class Files:
         # What cannot be read stays in the request; the worker goes on without it, or names it with others.
         if not names:
             return work
-        if isinstance(work, MediaJob):
-            return replace(work, request=work.request.renamed(names), attachments=tuple(saved))
-        return replace(work, request=work.request.renamed(names), attachments=tuple(saved))
+        request: Any = work.request.renamed(names)  # of the same kind
+        return replace(work, request=request, attachments=tuple(saved))
 
     def _write(self, path: Path, content: Content) -> None:
         self.directory.mkdir(mode=0o700, exist_ok=True)

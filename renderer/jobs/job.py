@@ -109,24 +109,27 @@ class Submission:
             outputs: where the daemon has one directory for each job.
             now: in Unix seconds.
         """
-        request, progress = self.work.request, Progress(images=0, frames=0)
-        stills = self.work.request if isinstance(self.work, RenderJob) else None
-        if isinstance(self.work, RenderJob):
-            progress = Progress(images=len(self.work.request.images), frames=self.work.timeline.frames)
-        return Job(
+        work, request = self.work, self.work.request
+        job = Job(
             id=self.id,
             client=self.client,
             digest=self.digest,
             number=number,
             priority=request.priority,
             output=self.output or outputs / self.id,
-            progress=progress,
+            progress=Progress(images=0, frames=0),
             accepted_at=now,
             is_kept_elsewhere=self.output is not None,
             files=self.files,
-            sync_mode=stills is not None and stills.sync_mode,
             start_by=now + request.start_timeout if request.start_timeout else None,
-            needs_nvenc=stills is not None and stills.encoder == "nvenc",
+        )
+        if not isinstance(work, RenderJob):
+            return job
+        return replace(
+            job,
+            progress=Progress(images=len(work.request.images), frames=work.timeline.frames),
+            sync_mode=work.request.sync_mode,
+            needs_nvenc=work.request.encoder == "nvenc",
         )
 
 

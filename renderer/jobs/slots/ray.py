@@ -21,6 +21,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Final
 
+from protocol.errors import counted
 from protocol.schema import Fault, Progress
 from renderer.config import EncodeSettings
 from renderer.errors import ConfigError, JobTimedOut
@@ -214,9 +215,9 @@ def _usable(nodes: tuple[Node, ...], known: tuple[Node, ...]) -> tuple[Node, ...
         if node.refusal:
             log.warning("%s; it gets no jobs", node.refusal, extra={"action": "node_refused"})
         elif node not in known:
-            words = f"the node %s joins with %d slot{'' if node.slots == 1 else 's'}, encoder %s"
             extra = {"action": "node_joined", "node": node.name}
-            log.info(words, node.name, node.slots, node.encoder, extra=extra)
+            slots = counted(node.slots, "slot")
+            log.info("the node %s joins with %s, encoder %s", node.name, slots, node.encoder, extra=extra)
     for node in known:
         if node not in usable:
             log.warning("the node %s has left", node.name, extra={"action": "node_left", "node": node.name})
