@@ -24,6 +24,7 @@ from benchmarks.tables import (
     polling_table,
     ray_table,
     simulated_table,
+    sound_table,
     startup_table,
     throughput_table,
     work_table,
@@ -194,6 +195,21 @@ def workers(
         found = measure_workers(_find(workload), jobs, rounds, status.update)
     out.print(workers_table(found))
     _save(Report(machine=this_machine(), workers=found), "workers", folder)
+
+
+@app.command()
+def sound(
+    workload: Annotated[str, typer.Argument(help="Name; see `list`.")] = "24x24-1080p",
+    rounds: Rounds = 5,
+    folder: Folder = RESULTS,
+) -> None:
+    """Time a job with one stereo track beside the same without, and the AAC coder alone."""
+    from benchmarks.sound import measure_sound  # noqa: PLC0415 - brings the protocol in, which only this needs
+
+    with err.status("") as status:
+        found = measure_sound(_find(workload), rounds, status.update)
+    out.print(sound_table(found))
+    _save(Report(machine=this_machine(), sound=found), "sound", folder)
 
 
 @app.command("readme")

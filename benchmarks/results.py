@@ -246,6 +246,25 @@ class Workers(_Model):
     two_times_this_ffmpeg: Spread
 
 
+class Sound(_Model):
+    """What a track adds to a job that has as many seconds of stills, and what coding that track costs alone.
+
+    Attributes:
+        seconds: of the track and of the video.
+        floor_cpu_s: of ffmpeg's process that codes the track with libavcodec's AAC coder, and does nothing else.
+        extra_times_floor_cpu: what the track adds in processor time over that of the coder, round by round.
+    """
+
+    work: str
+    seconds: float
+    without_cpu_s: tuple[float, ...]
+    with_cpu_s: tuple[float, ...]
+    floor_cpu_s: tuple[float, ...]
+    with_times_without_cpu: Spread
+    with_times_without_wall: Spread
+    extra_times_floor_cpu: Spread
+
+
 class OnRay(_Model):
     """What jobs take through a Ray cluster on this machine, beside a daemon's own workers on the same cores.
 
@@ -380,6 +399,7 @@ class Report(_Model):
     throughput: Throughput | None = None
     workers: tuple[Workers, ...] = ()
     codings: tuple[Coding, ...] = ()
+    sound: Sound | None = None
     on_ray: OnRay | None = None
     fed: tuple[Fed, ...] = ()
     floor_ms: float | None = None

@@ -17,6 +17,7 @@ from benchmarks.results import (
     Polling,
     Quality,
     Simulated,
+    Sound,
     Spread,
     Startup,
     Throughput,
@@ -173,6 +174,18 @@ def pareto_table(codings: Sequence[Coding]) -> Table:
         at = (f"{coding.sizes[metric] * 100:.1f} % @ {coding.crfs[metric]:.1f}" for metric in coding.sizes)
         ms = f"{coding.cpu_s / coding.stills * 1000:.1f}"
         table.add_row(coding.preset, str(coding.hold), coding.options, coding.kind, ms, *at)
+    return table
+
+
+def sound_table(found: Sound) -> Table:
+    """Return what a track costs beside the coder alone."""
+    table = Table(f"{found.work}, {found.seconds:g} s", "processor time", "", box=None, title_justify="left")
+    cpu, wall, extra = found.with_times_without_cpu, found.with_times_without_wall, found.extra_times_floor_cpu
+    table.add_row("without sound", f"{_median(found.without_cpu_s)} s")
+    table.add_row(
+        "with a stereo track", f"{_median(found.with_cpu_s)} s", f"× {cpu.median:.2f}, of time × {wall.median:.2f}"
+    )
+    table.add_row("AAC coder alone", f"{_median(found.floor_cpu_s)} s", f"the track adds × {extra.median:.2f} of that")
     return table
 
 

@@ -16,6 +16,7 @@ from benchmarks.peers.script import UNAVAILABLE
 from benchmarks.photographs import photographs, png_photographs
 from benchmarks.quality import examine, judge
 from benchmarks.results import CHOSEN, Quality, Report, this_machine
+from benchmarks.sound import measure_sound
 from benchmarks.throughput import measure_throughput
 
 pytestmark = pytest.mark.timeout(60)
@@ -130,6 +131,12 @@ def test_readme_gets_the_tables_of_the_run(tmp_path: Path, monkeypatch: pytest.M
 def test_two_workers_are_timed_beside_two_ffmpegs() -> None:
     found = measure_throughput(TINY, jobs=3, rounds=1)
     assert min(found.daemon_jobs_per_s + found.concat_jobs_per_s + found.accurate_jobs_per_s) > 0
+
+
+def test_a_sound_is_timed_beside_its_coder_alone() -> None:
+    found = measure_sound(TINY, rounds=1)
+    assert found.seconds == TINY.frames / TINY.fps
+    assert min(found.without_cpu_s + found.with_cpu_s + found.floor_cpu_s) > 0
 
 
 def test_options_are_weighed_at_equal_quality(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

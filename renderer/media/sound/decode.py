@@ -42,6 +42,7 @@ _LAST_FRAME: Final = 8192  # samples; a codec's last frame is longer than what i
 _LOUDEST: Final = 64.0  # floats in a file may be anything; 36 dB above full scale
 _UNREAD_S: Final = 0.5
 _PIECE: Final = RATE
+_PROBED_BYTES: Final = 1 << 17  # of a WAV, where libav looks for DTS among samples; its 5 MB take 35 ms
 _LAYOUTS: Final = (b"chan", b"chnl", b"SA3D", b"cmov")
 _ESCAPE: Final = 31  # ISO/IEC 14496-3, 1.6.2.1: an audio object type above 31 follows, as USAC's
 _FRAME: Final = 1 << 14
@@ -272,7 +273,9 @@ def _opened(data: bytes, row: Container, loc: Loc) -> "Iterator[tuple[InputConta
             raise unsupported("a sound coded as xHE-AAC or another extension of AAC")
         return stream
 
-    with blaming(SoundDamaged, f"sound ({row.name})", loc), opened(data, row.demuxer, row.codecs, chosen) as found:
+    limits = {"probesize": _PROBED_BYTES} if row.demuxer == "wav" else {}
+    reading = opened(data, row.demuxer, row.codecs, chosen, limits)
+    with blaming(SoundDamaged, f"sound ({row.name})", loc), reading as found:
         yield found
 
 

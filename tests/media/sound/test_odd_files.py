@@ -4,6 +4,7 @@ import os
 import struct
 import subprocess
 import sys
+import wave
 from collections.abc import Callable
 from fractions import Fraction
 
@@ -173,6 +174,17 @@ def test_a_video_without_sound_is_refused(tmp_path):
     ffmpeg("-f", "lavfi", "-i", "color=red:s=64x64:d=1", "-c:v", "libx264", tmp_path / "a.mp4")
     with pytest.raises(UnsupportedSound, match="found a file without sound"):
         decoded((tmp_path / "a.mp4").read_bytes())
+
+
+def test_dts_that_pretends_to_be_samples_is_refused_by_name(tmp_path):
+    """A player that has no decoder for it makes a roar of it."""
+    coded(tone(1, channels=2), tmp_path / "a.dts", "-strict", "-2", "-c:a", "dca", "-b:a", "1411200")
+    hidden = (tmp_path / "a.dts").read_bytes()
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((2, 2, 44100, 0, "NONE", ""))
+        file.writeframes(hidden[: len(hidden) // 4 * 4])
+    with pytest.raises(UnsupportedSound, match="found a sound coded as dts"):
+        decoded((tmp_path / "a.wav").read_bytes())
 
 
 def test_a_codec_that_is_not_in_the_table_is_refused_by_name(tmp_path):
