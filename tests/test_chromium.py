@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from renderer import render
+from tests.load import IS_FULL, load
 from tests.media.sound.made import RATE, clicks, wav
 
 COLOURS = [(200, 30, 40), (20, 160, 60), (30, 60, 190), (128, 128, 128), (235, 220, 40)]
@@ -125,8 +126,11 @@ const tell = what => fetch("/told", {method: "POST", body: JSON.stringify(what)}
 </script>"""
 
 
-def test_chromium_hears_a_click_at_the_first_frame_of_each_still(tmp_path, chromium):
-    fps, hold, stills = Fraction(30000, 1001), 149, 12
+@pytest.mark.load
+@pytest.mark.parametrize("fps", [Fraction(30000, 1001), *([Fraction(24), Fraction(60)] if IS_FULL else [])], ids=str)
+def test_chromium_hears_a_click_at_the_first_frame_of_each_still(tmp_path, chromium, fps):
+    """Over a minute by default, and over ten minutes in full."""
+    hold, stills = round(fps * 5) - 1, load(12, 121)
     places = [round(number * hold / fps * RATE) for number in range(stills)]
     (tmp_path / "clicks.wav").write_bytes(wav(clicks(stills * hold / fps, places)))
     Image.new("RGB", (64, 48), (9, 99, 199)).save(tmp_path / "still.png")
