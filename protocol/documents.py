@@ -38,7 +38,7 @@ _FAULTS: Final = {
     "number out of range": "a number is too large",
     "recursion limit exceeded": "more than 200 levels of nesting",
     "trailing characters": "something follows the end of the document",
-    "trailing comma": "a comma stands before the end of a list or an object",
+    "trailing comma": "a comma comes before the end of a list or an object",
     "unexpected end of hex escape": "a \\u escape is cut short",
 }
 

@@ -1,7 +1,7 @@
 """The hosted service's neighbours of images-to-video: what they are asked for, and what they answer.
 
-Names and defaults are the hosted service's, whose contract is to ignore unknown fields. What an answer here has beyond
-the hosted service's is optional.
+Names and defaults are the hosted service's, whose contract is to ignore unknown fields. All fields that only our
+answers have are optional.
 """
 
 from collections.abc import Callable, Mapping

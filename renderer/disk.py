@@ -4,7 +4,7 @@
 disk when the directory is (fsync(2)). Whoever looks therefore finds the old file or the new one, whole, even after a
 power cut.
 
-**Directories of an owner** are removed when their owner ends, in whatever way. Each has a lock file that its owner
+**Directories of an owner** are removed when their owner ends, however it ends. Each has a lock file that its owner
 holds with flock(2); a kill releases the lock too. A process that makes such a directory removes those whose lock is
 free. Locks work over NFS as well; on a file system without locks, the directories of killed processes stay.
 
@@ -117,7 +117,7 @@ def settle(part: Path, file: Path) -> None:
 
 
 def remove_named(directory: Path, prefix: str) -> None:
-    """Remove the files of a directory whose names begin so; what is out of reach is its owner's to remove."""
+    """Remove the files of a directory whose names begin with a prefix, as far as this user may."""
     with contextlib.suppress(OSError), os.scandir(directory) as entries:
         for entry in entries:
             if entry.name.startswith(prefix):
@@ -178,10 +178,10 @@ def owned(make: Callable[[], Path], lock_name: str) -> Iterator[Path]:
 
 
 def keep_fresh(directory: Path) -> None:
-    """Give all that lies there, itself included, the time of now: whatever tidies temporary files takes old ones."""
+    """Set the times of a directory and all that it holds to now, since programs that tidy up remove old files."""
     for place, directories, files in os.walk(directory):
         for name in ("", *directories, *files):
-            with contextlib.suppress(OSError):  # it went meanwhile
+            with contextlib.suppress(OSError):  # it was removed meanwhile
                 os.utime(Path(place, name), follow_symlinks=False)
 
 

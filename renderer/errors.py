@@ -11,15 +11,15 @@ StillreelError
 │   ├── FetchFailed            an image or a sound could not be read or downloaded, or may not be
 │   │   └── SourceUnavailable    it cannot be had now; it may be later
 │   ├── FileTooLarge           its bytes are too many
-│   ├── UnsupportedFormat      its bytes are no image that is known
+│   ├── UnsupportedFormat      its bytes are in no known image format
 │   ├── DecodeFailed           it is damaged
 │   │   └── DecodeTimedOut       its decoder does not come back
 │   │       ├── SoundTimedOut      a sound's decoder does not
 │   │       └── VideoTimedOut      a video's decoder does not
 │   ├── ImageTooLarge          its pixels are too many
-│   ├── UnsupportedSound       its bytes are no sound that is known
+│   ├── UnsupportedSound       its bytes are in no known sound format
 │   ├── SoundDamaged           it cannot be decoded
-│   ├── UnsupportedVideo       its bytes are no video that is read, or that can be copied, here
+│   ├── UnsupportedVideo       its bytes are not a video that can be read, or copied, here
 │   ├── VideoDamaged           it cannot be decoded
 │   ├── JobNotFound            nobody has this request_id
 │   ├── StillInProgress        its result is not there yet
@@ -40,7 +40,7 @@ StillreelError
 └── ConfigError              start-up only: a setting or the machine does not allow to begin
 
 Every class names its row of protocol/errors.py in `kind`, or has that of the class above it. Messages say what was
-expected and what was found; `loc` says where, and stands before the message when it is shown. None may hold a path or a
+expected and what was found; `loc` says where, and is shown in front of the message. None may hold a path or a
 secret of the server.
 """
 
@@ -105,11 +105,11 @@ class JobError(StillreelError):
         fault = super().fault()
         if not self.others:
             return fault
-        errors = tuple(told for each in (self, *self.others) for told in each.told())
+        errors = tuple(entry for each in (self, *self.others) for entry in each.entries())
         is_retryable = fault.retryable and all(each.fault().retryable for each in self.others)
         return fault.model_copy(update={"errors": errors, "retryable": is_retryable})
 
-    def told(self) -> tuple[dict[str, Any], ...]:
+    def entries(self) -> tuple[dict[str, Any], ...]:
         """Return this fault alone, as one of several."""
         return ({"loc": list(self.loc), "msg": self.message, "type": self.kind},)
 
@@ -175,8 +175,8 @@ class InvalidRequest(JobError):
         is_alone = self.details and not self.others
         return super().fault().model_copy(update={"errors": self.details}) if is_alone else super().fault()
 
-    def told(self) -> tuple[dict[str, Any], ...]:
-        return self.details or super().told()
+    def entries(self) -> tuple[dict[str, Any], ...]:
+        return self.details or super().entries()
 
 
 class LimitExceeded(InvalidRequest):

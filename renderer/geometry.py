@@ -128,7 +128,7 @@ def _as_high(still: Size, height: int) -> Canvas:
 
 
 def largest_canvas(first: Size, limits: CanvasLimits) -> Canvas:
-    """Return the canvas of the first still's size or, where that is too large, the largest of its shape that may be."""
+    """Return the canvas of the first still's size or, if that is too large, the largest one allowed in its shape."""
     canvas = canvas_for(first, None, None)
     if limits.allow(canvas):
         return canvas
@@ -149,7 +149,7 @@ def largest_canvas(first: Size, limits: CanvasLimits) -> Canvas:
 
 
 def _thinnest_canvas(first: Size, limits: CanvasLimits) -> Canvas:
-    """Return two samples one way, as much as may be the other way: the first still's shape cannot be kept."""
+    """Return the longest canvas of two rows or columns, for a first still so thin that its shape cannot be kept."""
     if first.width > first.height:
         return Canvas(even_down(min(first.width, limits.width)), 2)
     return Canvas(2, even_down(min(first.height, limits.height)))

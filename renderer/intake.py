@@ -163,13 +163,15 @@ def _noting(faults: list[JobError]) -> Iterator[None]:
 
 
 def _check_rule(request: RenderRequest) -> None:
-    """Refuse a length that nothing decides."""
+    """Refuse a `length` that follows sounds if there is no sound that ends."""
     if request.length == "stills":
         return
     if not request.audio:
         raise InvalidRequest(f"expected `audio`, which {request.length} follows, found none", loc=("length",))
     if all(track.loop and track.duration is None for track in request.audio):
-        words = f"expected a sound that ends, which {request.length} follows, found only such as are repeated for ever"
+        words = (
+            f"expected a sound that ends, which {request.length} follows, found only sounds that are repeated for ever"
+        )
         raise InvalidRequest(words, loc=("length",))
 
 

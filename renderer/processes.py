@@ -5,10 +5,10 @@ The children that this process begins by `subprocess` or multiprocessing are in 
 the leader of another. So a child that is neither was begun by a process that has died, was handed on to this one, and
 nobody else waits for its end.
 
-**Lifelines.** A child ends with its parent, in whatever way that ends. It holds one end of a pipe whose other end only
+**Lifelines.** A child ends with its parent, however that ends. It holds one end of a pipe whose other end only
 its parent has. When the other end is gone, the kernel signals the owner of the child's end. Signal and owner are ours
 to choose: SIGKILL, to the child's whole process group (fcntl(2), F_SETOWN and F_SETSIG). The child itself takes no part
-in it. So it also ends programs of others, processes that are stopped, and Python whose lock a decoder keeps.
+in it. So this also ends programs that are not ours, stopped processes, and a Python whose lock a decoder holds.
 
 No code of a program runs before its end of the pipe has an owner: until then its process is a shell that reads from a
 second pipe, and ends if that is closed without a line. So there is no moment at which a parent can be killed and leave
@@ -308,17 +308,17 @@ def _waiting(command: Sequence[str]) -> Iterator[tuple[tuple[int, ...], Sequence
 
 
 def answer(
-    command: Sequence[str], *, timeout_s: float, told: str = "", environment: Mapping[str, str] | None = None
+    command: Sequence[str], *, timeout_s: float, stdin: str = "", environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end and return its output.
 
     Args:
-        told: what it reads from its stdin.
+        stdin: what the program reads.
 
     Raises:
         OSError: it cannot be begun.
         TimeoutExpired: it did not end in time, and was killed.
     """
     with Child(command, environment=environment) as child:
-        said = [words.decode(errors="replace") for words in child.communicate(told.encode(), timeout_s)]
+        said = [words.decode(errors="replace") for words in child.communicate(stdin.encode(), timeout_s)]
     return subprocess.CompletedProcess(command, child.returncode, *said)

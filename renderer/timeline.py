@@ -124,7 +124,7 @@ def remarks(request: RenderRequest, line: Timeline) -> list[ResultWarning]:
         )
         warnings.append(ResultWarning(type="video_longer", message=words, loc=("min_frames",)))
     if request.loudness is not None and not request.audio:
-        words = "there is no sound that could be made as loud as this"
+        words = "the request has no sound, so there is nothing to make this loud"
         warnings.append(ResultWarning(type="loudness_missed", message=words, loc=("loudness",)))
     return warnings
 
@@ -279,4 +279,4 @@ def _wanted(image: ImageFrame, times: int, fps: Fraction) -> Fraction | int:
 
 
 def _rounded(frames: Fraction | int) -> int:
-    return frames if isinstance(frames, int) else math.floor(frames + Fraction(1, 2))  # ten times as quick, and usual
+    return frames if isinstance(frames, int) else math.floor(frames + Fraction(1, 2))  # usual and fast

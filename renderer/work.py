@@ -40,7 +40,7 @@ class RenderJob:
     """A request that has been checked, with everything needed to render it; plain values, fit for another process.
 
     Attributes:
-        base: directory that relative paths start from, such as a manifest's; None for none.
+        base: directory that relative paths start from, such as a manifest's; None if there is none.
         any_path: local files need not lie under an allowed root; the command line's own jobs only.
         warnings: about the request, found before it became a job.
     """
@@ -110,7 +110,7 @@ class ImageName:
     format: ImageFormat
 
     def after(self, video: str) -> str:
-        """Return its name, path or url from that of its video, which it has but for what follows the last dot."""
+        """Return its name, path or url: the video's, with something else after the last dot."""
         suffix = "jpg" if self.format == "jpeg" else "png"
         return f"{video.rpartition('.')[0]}.{self.field}.{suffix}"
 
@@ -276,7 +276,7 @@ class NvencLimits:
     engines: int
     most_b_pictures: int
     counts_references: bool = True
-    """It can be told how many reference pictures a picture may have."""
+    """Whether the number of reference pictures of a picture can be limited."""
 
 
 @dataclass(frozen=True, slots=True)

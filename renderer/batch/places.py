@@ -2,8 +2,8 @@
 
 **Outputs** are NAME-HASH.mp4 with NAME-HASH.json beside it, which says that the video is whole. What is wanted beside
 the video gets its name first, then the video, and its sidecar last. On disk each is written elsewhere, synced and
-renamed, and in a bucket each is created at once. So a video with a sidecar that tells its size is finished, whatever
-was killed when; and two processes that make the same one replace like with like, or find that it is there.
+renamed, and in a bucket each is created at once. So a video with a sidecar that has its size is finished, at whatever
+moment a run was killed. Two processes that make the same video replace it by an equal one, or find that it exists.
 
 **Unfinished videos** lie in a directory of the run's own among the outputs, OUT/.stillreel/ID. A lock in it shows that
 the run is alive; a run that gets the lock of another directory removes that directory. Videos that become objects lie

@@ -1,4 +1,4 @@
-"""What a batch is to do, and what that means for each manifest: render it, leave it, or say what is wrong with it.
+"""What a batch is to do, and whether each manifest is rendered, is finished already, or is at fault.
 
 **The hash** in an output's name covers all that decides how the video looks, and nothing else. The holds in frames
 stand for `frames`, `duration` and `fps`; the bytes of a local image stand for its path, so that a tree may be moved. An
@@ -174,7 +174,7 @@ class Preparation:
         self._digests = Digests(pool)
 
     def abandon(self) -> None:
-        """Read no more images: a manifest that is being prepared fails soon, and nobody is told why."""
+        """Read no more images: a manifest that is being prepared fails soon, without a report."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def prepare(self, found: Found) -> Ready | None:

@@ -135,7 +135,7 @@ class Tally:
     def ignore(self, name: str) -> None:
         """Count a file that has the name of a manifest and is something else."""
         self.ignored += 1
-        self.left_out.append(LeftOut(name, "no manifest: it names no images"))
+        self.left_out.append(LeftOut(name, "not a manifest: it names no images"))
 
     def begin(self, key: str, name: str, progress: Progress) -> None:
         """Note that a video is begun, for the first time or again."""

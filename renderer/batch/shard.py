@@ -1,6 +1,6 @@
-"""Which part of a batch a process does: one of n equal parts, told by a hash of each manifest's name.
+"""Which part of a batch a process does: one of n equal parts, chosen by a hash of each manifest's name.
 
-A manifest stays in its shard whatever else is in the tree, so that a shard that is run again finds its own outputs.
+A manifest stays in its shard when others are added or removed, so a shard that is run again finds its own outputs.
 
 The environment of a job array says which: Slurm's SLURM_ARRAY_TASK_* or, for the tasks of one step, SLURM_PROCID and
 SLURM_NTASKS (https://slurm.schedmd.com/job_array.html and srun.html); an indexed Job of Kubernetes sets

@@ -72,7 +72,7 @@ class DirectoryTree:
     Attributes:
         root: absolute.
         out: the directory of outputs, which is not searched; None if they are elsewhere.
-        hold: how long each image of a plain directory is shown; None: directories are no manifests.
+        hold: how long each image of a plain directory is shown; None: directories of images are not rendered.
     """
 
     root: Path
@@ -141,7 +141,7 @@ def _is_reel(entries: list[os.DirEntry[str]], manifests: list[os.DirEntry[str]])
 
 
 def _is_picture_name(name: str) -> bool:
-    """Whether it is a picture, be it one that is not read here: a directory of such alone fails and is not silent."""
+    """Whether it is a picture, in any format: a directory of pictures that cannot be read fails, and is not skipped."""
     return is_image_name(name) or is_unread_picture(name)
 
 
@@ -197,7 +197,7 @@ class ObjectTree:
 
 
 def _beside(place: ObjectUrl, fields: Fields) -> Fields:
-    """Return the fields with every relative name as the url of an object; what is no name is left to be refused."""
+    """Return the fields with every relative name as the url of an object; the checks refuse other values."""
     return {
         **fields,
         **{

@@ -170,7 +170,7 @@ def show_answer(
     """Ask the daemon about one job, and show the status that is the answer.
 
     Raises:
-        ClientError: it is no status; the message says what is wrong.
+        ClientError: the answer is not a status; the message says what is wrong.
     """
     answer = _answer(method, params, endpoint, curve)
     try:

@@ -112,13 +112,13 @@ def _curve() -> Finding:
 
 def _ffmpeg_version(settings: Settings) -> str:
     ffmpeg = find_ffmpeg(settings.encode)
-    told = answer([ffmpeg, "-hide_banner", "-version"], timeout_s=20)
+    version = answer([ffmpeg, "-hide_banner", "-version"], timeout_s=20)
     encoders = answer([ffmpeg, "-hide_banner", "-encoders"], timeout_s=20)
-    for asked in (told, encoders):
+    for asked in (version, encoders):
         asked.check_returncode()
     if "libx264" not in encoders.stdout:
         raise ConfigError(f"{ffmpeg} has no libx264")
-    return f"{' '.join(told.stdout.split()[:3])} at {ffmpeg}"
+    return f"{' '.join(version.stdout.split()[:3])} at {ffmpeg}"
 
 
 def _render_tiny(settings: Settings) -> str:

@@ -72,10 +72,10 @@ def _why(reason: object) -> str:
     if isinstance(reason, ssl.SSLCertVerificationError):
         return "its certificate is not trusted; SSL_CERT_FILE may name one that is"
     if isinstance(reason, ssl.SSLError):
-        return "it does not speak TLS as it should"
+        return "the TLS handshake was not completed"
     if isinstance(reason, TimeoutError):
         return f"it took longer than {_ANSWER_S:g} s"
-    return getattr(reason, "strerror", None) or "it does not speak HTTP as it should"
+    return getattr(reason, "strerror", None) or "its answer is not HTTP"
 
 
 def _body(opener: urllib.request.OpenerDirector, url: str) -> bytes:

@@ -32,7 +32,7 @@ def written(output: Path, *, overwrite: bool | None, as_json: bool) -> Iterator[
         raise ConfigError("-o - writes the video to stdout, where --json would write as well")
     if sys.stdout.isatty():
         raise ConfigError("-o - writes the video to stdout, which is a terminal; expected a pipe or a file")
-    # The index, which stands in front so that every reader of a pipe can use it, is only known once all is rendered.
+    # The index comes first, so that every reader of a pipe can use it, and is only known once all is rendered.
     with scratch_dir() as scratch:
         place = scratch / "stdout.mp4"
         yield place

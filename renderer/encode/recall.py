@@ -45,8 +45,8 @@ class OtherStream(Exception):
 class LateEncoder(Encoder):
     """The encoder that `open_encoder` opens, once it is needed; see `encode.base.Encoder` for the contract.
 
-    The offsets of the quantiser are told to an encoder when it begins, so it is told those of all stills that may still
-    come. Where stills that were left out put another in the place of one with another offset, it is begun anew.
+    An encoder gets the offsets of the quantiser when it begins, so it gets those of all stills that may still come. If
+    stills are left out, so that a still takes the place of one with another offset, the encoder is begun anew.
     """
 
     def __init__(self, stream: StreamSettings, open_encoder: Callable[[StreamSettings], Encoder]) -> None:
@@ -157,7 +157,7 @@ class CodedFrames:
 
     @property
     def is_behind(self) -> bool:
-        """Whether so many known stills wait for one that is at the encoder that it had better be asked for."""
+        """Whether so many known stills wait behind one in the encoder that the encoder should finish that one now."""
         return isinstance(self.sequence, HeldSequence) and self.sequence.known_ahead >= _MOST_AHEAD
 
     def _check(self, sets: bytes) -> None:

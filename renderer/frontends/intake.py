@@ -1,6 +1,6 @@
-"""From a door to the engine: a request becomes a job under its id, and what it brings is on disk by then.
+"""Turns a request from any door into a job of the engine, once the files that came with it are on disk.
 
-What is checked of it is in `renderer.intake`, which the command line's own renders go through as well.
+The checks themselves are in `renderer.intake`, which the renders of the command line go through as well.
 """
 
 import asyncio
@@ -82,7 +82,7 @@ class Intake:
 
         Args:
             directory: gets one directory per job that brings files.
-            gpus: the findings about the machine, for where no node has a GPU's encoder; None: the worker refuses.
+            gpus: the findings about this machine, which count if no node has a GPU's encoder; None: the worker refuses.
             callees: judges which addresses webhooks may name.
             outputs: prefixes that videos may be put below, as objects.
         """
@@ -170,7 +170,7 @@ class Intake:
 
     @contextlib.asynccontextmanager
     async def _turn(self, job_id: str) -> AsyncIterator[None]:
-        """Let requests with one id in one after another, so that what a thousand bring is written down once."""
+        """Admit requests with one id one after another, so that the files of many repetitions are written once."""
         while before := self._arriving.get(job_id):
             await before.wait()
         over = self._arriving[job_id] = asyncio.Event()

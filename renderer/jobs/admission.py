@@ -11,7 +11,7 @@ from renderer.jobs.queue import WaitingJobs
 from renderer.jobs.roster import Roster
 from renderer.jobs.store import JobStore
 
-_DISK_S: Final = 0.1  # for which a disk that is fine is taken to stay so: to find out takes two files
+_DISK_S: Final = 0.1  # how long a check of the disk is valid: each one writes a file
 
 
 class Admission:

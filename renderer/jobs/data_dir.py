@@ -1,7 +1,7 @@
 """The data directory: held by one daemon at a time, and open to nobody but the user that it runs as.
 
 It holds signed links, the secrets of webhooks and the pictures that clients have sent. So every file in it is made with
-mode 0600 and every directory with 0700, whatever the umask. Files that an older version or a restored backup has left
+mode 0600 and every directory with 0700 under any umask. Files that an older version or a restored backup has left
 open to others are closed to them when a daemon starts.
 """
 
@@ -35,7 +35,7 @@ def data_dir(settings: ServerSettings) -> Path:
     """Return where the data directory is, or would be.
 
     Raises:
-        ConfigError: nobody can tell.
+        ConfigError: the setting begins with a home that does not exist, or with a directory that was removed.
     """
     return disk.absolute(settings.data_dir, "server.data_dir")
 

@@ -53,7 +53,10 @@ _KEPT = "the daemon is stopping; the job is kept and goes on once it is back"
 
 
 class Engine:
-    """Admission, turns, orders, questions. `recover()` first, `run()` in a task of its own, all on the same loop."""
+    """Accepts jobs, gives them to slots in turn, and answers questions about them.
+
+    Call `recover()` first and then `run()` in a task of its own; everything is for one loop.
+    """
 
     def __init__(
         self,
@@ -67,7 +70,13 @@ class Engine:
         metrics: Metrics | None = None,
         tries_holds: bool = False,
     ) -> None:
-        """Store its parts; `tries_holds`: a slot tests if pictures can be held; without `open_slot` none are here."""
+        """Store its parts.
+
+        Args:
+            open_slot: opens the slots of this machine; None if it has none.
+            elsewhere: the slots of other machines.
+            tries_holds: have a slot test first whether pictures can be held.
+        """
         self._settings = settings
         self.render_settings = render
         self._store = store
@@ -77,7 +86,7 @@ class Engine:
         self._tries_holds = tries_holds
         self._waiting = WaitingJobs()
         self._running = self._roster.running
-        self._verdicts: dict[str, Fault] = {}  # how the jobs that run and were told to stop are to end
+        self._verdicts: dict[str, Fault] = {}  # how jobs that are being stopped will end
         self._ended = asyncio.Event()
         self._admission = Admission(settings, store, places, self._roster, self._waiting)
 
@@ -262,7 +271,7 @@ class Engine:
         return any(each.node and each.encoder == encoder for each in self._roster.by_node())
 
     async def _attempt(self, slot: Slot, job: Job) -> None:
-        """Run a job once, and see to it that what became of it is stored."""
+        """Run a job once, and store the outcome."""
         task: RenderTask | None = None
         ending: Ending
         try:
@@ -295,7 +304,7 @@ class Engine:
             self._places.take_stills(task, ending, self.metrics)
         return outcome.apply_ending(job, task, ending, self._settings.attempts)
 
-    # It is watched, and may be told to stop.
+    # It is watched, and may be stopped.
 
     def _take_progress(self, job_id: str, progress: Progress) -> None:
         job = self._store.live(job_id)
@@ -318,7 +327,7 @@ class Engine:
             slot.stop(cancelled)
         return job
 
-    # Its attempt has ended, which is stored; after the last one what it needs no more is cleaned up.
+    # Its attempt has ended. The outcome is stored, and after the last attempt its files are removed.
 
     def _store_setback(self, job: Job, after: Job, ending: Ending) -> None:
         """Store that an attempt was lost, and let the job wait again."""
@@ -336,7 +345,7 @@ class Engine:
         return after
 
     def _conclude(self, job: Job, after: Job) -> None:
-        """Tell how a job has ended, which is stored, and clean up."""
+        """Log and count the end of a job, which was stored before, and clean up."""
         if job.state is State.RUNNING:
             self._admission.note((after.finished_at or 0) - (job.started_at or 0))
         outcome.log_end(after)

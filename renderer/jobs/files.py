@@ -45,7 +45,7 @@ class Files:
             The job with its inline images named as attachments.
 
         Raises:
-            JobError: all images are inline, and not one of them can be read; or another file that is cannot be read.
+            JobError: all images are inline and none of them can be read, or another inline file cannot be read.
             StorageFull, StoreFailed: the disk does not take it.
         """
         try:

@@ -49,7 +49,7 @@ class Places:
         logs: one directory per job, named by its id.
         scratch: for the progress socket and what workers keep for the time of a job; its path is short.
         spool: the manifest directory, if there is one; its jobs have their videos there.
-        hidden: what workers must not read, beside what else the data directory holds.
+        hidden: what workers must not read, in addition to the rest of the data directory.
         stills: what jobs have coded for later ones; None if nothing is kept.
         uncleaned: ids of finished jobs that have left something which could not be removed; for `clean` to try again.
     """
@@ -134,7 +134,7 @@ class Places:
             _say_lost(len(known), unknown, brought)
 
     def clean(self, job: Job) -> None:
-        """Remove what a finished job needs no more; what a disk that is read-only keeps is noted in `uncleaned`."""
+        """Remove what a finished job no longer needs; if that fails now, the job is noted in `uncleaned`."""
         self.uncleaned.discard(job.id)
         finished.forget(job.output)
         try:
@@ -144,7 +144,7 @@ class Places:
                 self.remove_video(job.id)
         except OSError as error:
             self.uncleaned.add(job.id)
-            words = "what it has left cannot be removed now, and is tried again: %s"
+            words = "the files that it has left cannot be removed now; this is tried again: %s"
             log.warning(words, error.strerror, extra={"job": job.id, "action": "uncleaned"})
         if job.state is not State.DONE and job.is_kept_elsewhere:
             remove_attempts(job)

@@ -1,4 +1,4 @@
-"""The slots that there are, those on this machine and those elsewhere, and the job that each of them has."""
+"""The slots on this machine and elsewhere, and the job that each of them runs."""
 
 import asyncio
 import contextlib

@@ -4,7 +4,7 @@ The version is SQLite's user_version; every entry of MIGRATIONS brings it up by 
 each field that it is found by, and one JSON document for the rest, so that a new field of a job changes nothing in the
 schema. Paths are columns too, because they are bytes and need not be text, which JSON has to be. What a job is made
 from (`work`) is the last column: it is the largest and the least read. Its sources are named as `intake` left them:
-inline images are files among the attachments by then.
+inline images have become attachments before.
 
 The store goes where its data directory goes: moved, copied, or restored from a backup. So everything in that directory
 is named from there, the url of a video is made when the job is read, and attachments have no names but their numbers.
@@ -245,7 +245,7 @@ def read_job(row: tuple[Any, ...], root: Path) -> Job:
 
 
 def _from(root: Path, path: Path) -> str:
-    """Return a path from the root on, or as it is where it lies elsewhere; every move of a job comes by here."""
+    """Return a path relative to the root, unchanged if it lies elsewhere; called often, so it compares text only."""
     return os.fspath(path).removeprefix(f"{root}/")
 
 

@@ -40,7 +40,7 @@ _MOST_BYTES: Final = 1 << 20  # of three small pictures; a program that writes m
 _LAST_WORDS: Final = 300
 _THREADS_OF_A_WORKER: Final = 16  # the process itself, the server that it is forked from, what Pebble begins
 _TEMPORARY_BYTES: Final = 65536  # what is tried below needs a fifth of it
-_LEAST_DESCRIPTORS: Final = 32  # of a daemon whose doors are open and who nobody has called
+_LEAST_DESCRIPTORS: Final = 32  # of a daemon that listens and has no clients yet
 _DESCRIPTORS_BESIDE: Final = 64  # files, pipes and sockets of the daemon itself
 _DESCRIPTORS_OF_A_WORKER: Final = 16
 _M_MMAP_THRESHOLD: Final = -3  # malloc.h
@@ -102,7 +102,7 @@ def _check_machine(workers: int) -> None:
 
 
 def _check_room_for_processes() -> None:
-    """Begin as many threads at once as a worker and its encoder have: to the limit, threads and processes are one.
+    """Begin as many threads at once as a worker and its encoder have; the limit counts threads and processes alike.
 
     Raises:
         ConfigError: the limit on processes is too low for them.
@@ -139,7 +139,7 @@ def _check_room_for_files(workers: int) -> None:
     The usual limit of 1024 is for programs that use select().
 
     Raises:
-        ConfigError: not so many could be opened; ZeroMQ would end the process then.
+        ConfigError: fewer could be opened; ZeroMQ would end the process when it needs more.
     """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):

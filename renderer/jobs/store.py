@@ -4,12 +4,12 @@ The database has one writer, and one transaction for each change, on the daemon'
 between a look and a write. It keeps a write-ahead log, so that what was committed outlives a kill -9. A power cut is
 outlived by what was flushed to the disk as well (https://www.sqlite.org/pragma.html#pragma_synchronous), which takes
 from a fifth of a millisecond to several. Acceptances and ends, two for each job, are therefore committed at once and
-flushed aside: `flushed` waits for a flush that all share who wait by then. Rarer changes are flushed as they are
-committed, with synchronous=FULL.
+flushed on a thread: `flushed` waits for the next flush, which all who wait at that moment share. Rarer changes are
+flushed as they are committed, with synchronous=FULL.
 
-A change is stored first and seen afterwards, so that nobody learns of anything that a kill could still undo, and no
-answer leaves and no end is seen that is not flushed. That a job has begun is never waited for: a power cut may undo it,
-and the job waits again then, as it would anyway. Progress within a state is kept in memory only: it is out of date in a
+A change is stored first and shown afterwards, so that nobody learns of anything that a kill could still undo. Answers
+to clients, and the ends of jobs, also wait for the flush. The begin of a job does not: if a power cut undoes it, the
+job waits again, as it would after any kill. Progress within a state is kept in memory only: it is out of date in a
 moment, and after a kill the job begins again.
 
 The work of a job, which it is made from, is cleared when the job ends. A job that ends without a video keeps it, so
@@ -47,8 +47,8 @@ _UNFINISHED = tuple(state.value for state in State if not state.is_last)
 class JobStore:
     """Jobs by id; used on one thread, and watched on its loop.
 
-    Reading and writing raise StorageFull where the disk is full and StoreFailed for any other trouble of the database;
-    what was stored stays as it was.
+    Reading and writing raise StorageFull if the disk is full and StoreFailed for any other fault of the database; what
+    was stored before is not changed.
     """
 
     def __init__(self, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
@@ -159,7 +159,7 @@ class JobStore:
         self._show(job)
 
     def _write(self, job: Job, *, is_synced: bool) -> None:
-        """Write a job down, into the room that is kept for that where there is no other."""
+        """Write a job to the store; if the disk is full, into the room that is reserved for that."""
         try:
             self._update(job, is_synced=is_synced)
         except StorageFull:
@@ -211,7 +211,7 @@ class JobStore:
     # Reading.
 
     def get(self, job_id: str) -> Job | None:
-        """Return a job as it is at this moment."""
+        """Return a job in its present state."""
         if live := self._live.get(job_id):
             return live
         found = self._select("WHERE id = ?", (job_id,))
@@ -373,13 +373,13 @@ def _translated() -> Iterator[None]:
     except sqlite3.Error as error:
         if _is_disk_full(error):
             raise StorageFull(_FULL) from error
-        # Without a code it is Python that complains, of a text that is not UTF-8; it would quote the text.
+        # An error without a code is Python's, about text that is not UTF-8; its message would quote the text.
         words = str(error) if hasattr(error, "sqlite_errorcode") else "a text in it cannot be read"
         raise StoreFailed(f"the store of jobs failed: {words}") from error
 
 
 def _is_disk_full(error: sqlite3.Error) -> bool:
-    """Tell whether there is no room; where the log's index finds none SQLite calls it an I/O error."""
+    """Whether the disk is full; if there is no room for the log's index, SQLite reports an I/O error."""
     return getattr(error, "sqlite_errorcode", None) in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 
 

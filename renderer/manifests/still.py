@@ -25,7 +25,7 @@ _OF_DAEMONS: Final = ("output", "webhook_url")
 
 
 def read_lines(lines: Iterable[tuple[int, T]], read: Callable[[T, int], Fields]) -> list[Fields]:
-    """Read lines, each with its number, so that all that are at fault are told, and none is looked at behind twenty.
+    """Read numbered lines, and collect the faults of all of them; reading stops after twenty faults.
 
     Raises:
         InvalidRequest: `read` has raised it of some lines.

@@ -1,1 +1,1 @@
-"""What is done with videos that were made elsewhere: another sound, a frame taken out, or a description."""
+"""Files with time in them: the MP4 that a job makes, its soundtrack, and videos that were made elsewhere."""

@@ -1,4 +1,4 @@
-"""A video with another sound: its packets are copied as they are, and the sound is coded beside that.
+"""A video with another sound: its packets are copied unchanged, and the sound is coded meanwhile.
 
 The video decides how long it is: sound that goes on is cut at the end of the last frame, and silence follows a shorter
 one. The video's times begin with its first frame that is shown; what an edit list leaves out before that is copied as
@@ -82,7 +82,7 @@ class OneSound:
         self.format = SoundFormat("aac", self.file.channels, _BIT_RATE)
 
     def mixed(self, total: int) -> Iterator[Samples]:
-        """Yield the sound of a video of so many samples.
+        """Yield the sound of a video of `total` samples.
 
         Raises:
             JobError: the sound is at fault.
@@ -134,7 +134,7 @@ def _write(part: Path, video: VideoFile, copied: list[Access], soundtrack: Sound
         with video.opened() as (_, stream):
             made = target.add_stream_from_template(stream, opaque=True)
             if not isinstance(made, VideoStream):
-                raise OutputFailed("the copy of a video is no video here")
+                raise OutputFailed("this libavformat cannot copy a video")
             if survey.codec == "hevc" and stream.codec_context.codec_tag != "hev1":
                 made.codec_context.codec_tag = "hvc1"  # which Apple's players ask for
         sound = MuxedSound(target, soundtrack)
@@ -147,14 +147,14 @@ def _write(part: Path, video: VideoFile, copied: list[Access], soundtrack: Sound
 
 
 def _packets(video: VideoFile) -> "Iterator[Packet[VideoStream]]":
-    """Yield the packets of the video; what becomes of them is outside of its blame for what libav raises."""
+    """Yield the packets of the video; an error of libav is blamed on the video only if it is raised in here."""
     with video.opened() as (source, stream):
         yield from source.demux(stream)
 
 
 @contextmanager
 def _blame(video: VideoFile) -> Iterator[None]:
-    """Turn the system's errors into ours, and say of what the muxer cannot write that the video is damaged."""
+    """Turn the system's errors into ours, and call a video damaged if the muxer cannot write its packets."""
     try:
         yield
     except OSError as error:
@@ -164,7 +164,7 @@ def _blame(video: VideoFile) -> Iterator[None]:
 
 
 def _cut(part: Path, survey: Survey) -> None:
-    """Have the edit list of the video end with the last frame that is shown, whatever lies behind it."""
+    """Make the edit list of the video end with the last frame that is shown, even if other packets follow it."""
     if all(packet.pts <= survey.last for packet in survey.packets if not packet.is_shown):
         return
     with part.open("r+b") as file:
@@ -187,7 +187,7 @@ def _movie_timescale(moov: bytearray) -> int:
 
 
 def _shorten(moov: bytearray, elst: int, duration: int) -> None:
-    """Write the duration of each edit that is no pause (8.6.6)."""
+    """Write the duration of each edit that shows something (8.6.6)."""
     version, (count,) = moov[elst], struct.unpack_from(">I", moov, elst + 4)
     entry, form = (20, ">Qq") if version else (12, ">Ii")
     for at in range(elst + 8, elst + 8 + count * entry, entry):

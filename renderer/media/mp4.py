@@ -243,7 +243,7 @@ class Mp4Writer:
         return facts
 
     def _check_sound(self, found: SoundFacts | None) -> None:
-        """Refuse a file whose sound is not as long as it was to be, which its edit list tells in ticks of the movie."""
+        """Refuse a file whose sound is too long or too short by more than a tick, the unit of its edit list."""
         expected_s = Fraction(self._sound.samples, _SOUND_RATE) if self._sound else Fraction(0)
         found_s = found.duration_s if found else Fraction(0)
         if abs(found_s - expected_s) > Fraction(1, timescale(self._fps)):
@@ -315,7 +315,7 @@ class MuxedSound:
         coding = sound.format
         stream = container.add_stream(coding.coder, rate=_SOUND_RATE)
         if not isinstance(stream, AudioStream):
-            raise OutputFailed(f"{coding.coder} is no encoder of sound here")
+            raise OutputFailed(f"libav has no encoder {coding.coder} for sound")
         stream.codec_context.layout = coding.layout
         stream.codec_context.bit_rate = coding.bit_rate
         stream.time_base = Fraction(1, _SOUND_RATE)
@@ -375,7 +375,7 @@ def _sound_facts(container: InputContainer) -> SoundFacts | None:
 
 
 def _described(nal: bytes, reordered: int) -> bytes:
-    """Return the NAL unit; an SPS states everything then that players would have to guess."""
+    """Return the NAL unit; if it is an SPS, with everything stated that players would otherwise guess."""
     return described(nal, is_reordered=reordered > 0) if nal_type(nal) == NalType.SPS else nal
 
 

@@ -56,7 +56,7 @@ class Access:
 class Survey:
     """What a file says of its video, and the times of all its packets, in decoding order.
 
-    What follows from all packets is found once: it is asked for at each packet that is copied.
+    Values that depend on all packets are computed once, since they are needed again for each packet that is copied.
     """
 
     codec: str
@@ -90,7 +90,7 @@ class Survey:
         return (self.end - self.first) * self.time_base
 
     def latest(self, frame: FrameType) -> Fraction:
-        """Return the moment that the wanted frame is the last one at or before, in ticks."""
+        """Return a moment in ticks; the wanted frame is the last one at or before it."""
         if frame == "middle":
             return Fraction(self.first + self.end, 2)
         return Fraction(self.first if frame == "first" else self.last)
@@ -116,7 +116,7 @@ class VideoFile:
 
     @cached_property
     def survey(self) -> Survey:
-        """What is in the file; nothing is decoded for it but what libavformat wants to see.
+        """What is in the file; nothing is decoded for it except what libavformat itself decodes to open a file.
 
         Raises:
             UnsupportedVideo, VideoDamaged: it cannot be used.
@@ -169,7 +169,7 @@ class VideoFile:
         return found
 
     def _decoded(self, begin: int, latest: Fraction) -> "VideoFrame | None":
-        """Return the last frame that is shown at or before a moment, of those that begin with a packet; else the first.
+        """Decode from a packet on, and return the last frame that is shown at or before a moment, else the first.
 
         Raises:
             VideoDamaged: a packet on the way cannot be decoded.

@@ -1,10 +1,10 @@
 """How servers outside are connected to: httpcore speaks the protocol, over a network backend of our own.
 
-The two parts that safety depends on are ours, and stand here. A connection is made to an address that `addresses` has
-judged, never to a name, so that no answer of a name server can lead inside. Every read and write gets what is left of
-the deadline as its time limit: a time limit for each read alone starts anew with every byte, and a server that drips
-one byte a minute would never end. Python applies a socket's limit to a whole TLS handshake or record, so that dripping
-inside one gains nothing either.
+The two parts that safety depends on are our own. First, a connection is made to an address that `addresses` has judged,
+never to a name, so no answer of a name server can lead into an internal network. Second, every read and write gets what
+is left of the deadline as its time limit. A limit for each read alone would start anew with every byte, and a server
+that sends one byte a minute would never end. Python applies a socket's limit to a whole TLS handshake or record, so
+sending slowly within one gains nothing either.
 
 It is imported when the first server is asked.
 """
@@ -23,7 +23,7 @@ from renderer.net.addresses import Guard
 from renderer.net.client import Client, Deadline
 from renderer.net.url import HttpUrl, parse_proxy
 
-_MAX_ADDRESSES: Final = 16  # a name may have thousands; we do not knock at the doors of others for its owner
+_MAX_ADDRESSES: Final = 16  # a name may have thousands, and its owner must not make us try the servers of others
 _MAX_HEADERS: Final = 100
 _LEAST_S: Final = 0.01  # a socket's time limit may not be zero
 
@@ -175,7 +175,7 @@ class _HurriedStream(httpcore.NetworkStream):
                 fault = _CERTIFICATE_FAULTS.get(error.__cause__.verify_code, _UNKNOWN_AUTHORITY)
                 raise FetchFailed(f"the server's certificate {fault}") from error
             if isinstance(error.__cause__, ssl.SSLError):
-                words = f"{self._deadline.what} failed: the server does not speak TLS as it should"
+                words = f"{self._deadline.what} failed: the TLS handshake was not completed"
                 raise FetchFailed(words) from error
             raise
 

@@ -1,16 +1,16 @@
 """Objects in S3, Google Cloud Storage and Azure, read, listed, put and signed for by obstore; nothing else touches it.
 
-Who we are, and where a store is if not at its vendor, comes from where all tools of the stores look for it: the
-environment's variables, or the identity of the machine or pod. Nothing of that comes from a request. What obstore says
-of a failure quotes the answer of its server, with the id of the key and what was signed, so it is read for its status
-and code only and goes no further: neither into our words nor along as a cause.
+Credentials, and the address of a store that is not at its vendor's, come from where all tools of the stores look for
+them: environment variables, or the identity of the machine or pod. No request can set them. obstore's messages quote
+the server's answer, with the id of the key and what was signed. So only the status and the code are read from them, and
+they go neither into our messages nor into the cause of an error.
 
-**A put is one request** of up to 5 GiB, which is what every store takes at once, and it creates: where an object has
-the name already, nothing is changed. An upload in parts would leave parts behind when a process is killed, could not
-be made to create only, and saves no memory, since the file is mapped and sent from where it lies. The object has the
-SHA-256 of its content as metadata, which S3 checks too, and a mark of what it was made for: an attempt that was lost
-after its put leaves an object that the next attempt finds, with the same mark and yet other bytes, since a video holds
-the time of its creation.
+**A put is one request** of up to 5 GiB, the most that every store takes at once, and it only creates: an object that
+has the name already is not changed. An upload in parts would leave parts behind when a process is killed, could not be
+made to create only, and would save no memory, since the file is mapped and sent from there. The object has the SHA-256
+of its content as metadata, which S3 checks too, and a mark of what it was made for: an attempt that was lost after its
+put leaves an object that the next attempt finds, with the same mark but other bytes, since a video holds the time of
+its creation.
 """
 
 import contextlib
@@ -89,8 +89,8 @@ class Found:
     """What a store knows of an object.
 
     Attributes:
-        version: or else its entity tag: another one where the content is another.
-        sha256: of its content, if we have put it; empty otherwise.
+        version: its version or else its entity tag, which changes whenever its content does.
+        sha256: the hash of its content, if we have put it; empty otherwise.
         made_for: the mark of what we have put it for; empty otherwise.
     """
 
@@ -101,7 +101,7 @@ class Found:
 
 
 def missing_extra() -> str | None:
-    """Return what is to be said where obstore is not installed; None if it is."""
+    """Return the message for a machine without obstore; None if it is installed."""
     if importlib.util.find_spec("obstore"):
         return None
     return "object storage needs the extra `objects`: pip install 'stillreel[objects]'"
@@ -182,7 +182,7 @@ def names_below(prefix: ObjectUrl, access: Access) -> Iterator[str]:
 
 
 def refuse_taken(urls: Sequence[ObjectUrl], made_for: str, access: Access) -> None:
-    """Refuse to put several objects together if one of the names is taken, before one of them is there.
+    """Refuse to put several objects if one of their names is taken; called before the first of them is put.
 
     Raises:
         InvalidRequest: there is an object of that name that was made for something else, or the store refuses.
@@ -209,7 +209,7 @@ def put_file(url: ObjectUrl, file: Path, content_type: str, made_for: str, acces
 
 
 def put(url: ObjectUrl, content: "bytes | mmap.mmap", content_type: str, made_for: str, access: Access) -> int:
-    """Make an object, and return its size; where there is one with this mark or this content, that one stays.
+    """Create an object, and return its size; an existing one with this mark or this content is kept.
 
     Args:
         made_for: a mark that only objects have which may stand for one another.
@@ -231,7 +231,7 @@ def put(url: ObjectUrl, content: "bytes | mmap.mmap", content_type: str, made_fo
             is_ours = False
         found = _found(store, url)
         if found is None or (is_ours and (found.size_bytes, found.sha256) != (size_bytes, sha256)):
-            raise OutputFailed("the video was put, and is not there as it was sent")
+            raise OutputFailed("the store does not hold the video as it was sent")
         if is_ours or found.made_for == made_for or (found.size_bytes == size_bytes and _hash(store, url) == sha256):
             return found.size_bytes
     raise InvalidRequest(_TAKEN.format(url.file_name), loc=OUTPUT)
@@ -247,7 +247,7 @@ def _hash(store: Any, url: ObjectUrl) -> str:
 
 
 def signed(url: ObjectUrl, seconds: int, access: Access) -> str:
-    """Return an https url that opens the object for whoever has it, for so long.
+    """Return an https url that opens the object for anybody who has the url, for this many seconds.
 
     Raises:
         OutputFailed: there are no credentials now.

@@ -2,7 +2,7 @@
 
 The failure of a task is seen by the code that awaits it. No code awaits the repeated tasks, so one bad moment would end
 them for good without a line in the log. Nearly all of them fail during a shortage and work again afterwards, so one
-pair of lines in the log, at its beginning and at its end, stands for all those failures.
+pair of lines in the log, at its beginning and at its end, reports all those failures.
 
 A listening socket whose connection cannot be accepted stays readable, so that a loop which waits for it is woken again
 at once: asyncio tries a thousand times in a row, libzmq and socketserver without end.

@@ -20,7 +20,7 @@ def examined(settings: Settings) -> list[dict[str, Any]]:
     """Return what works on this machine; an examination that fails is a finding too. Blocks for seconds."""
     document = settings.model_dump_json(include=_EXAMINED)
     try:
-        done = answer([sys.executable, "-m", _DOCTOR], timeout_s=_TIMEOUT_S, told=document)
+        done = answer([sys.executable, "-m", _DOCTOR], timeout_s=_TIMEOUT_S, stdin=document)
     except (subprocess.TimeoutExpired, OSError) as error:
         log.warning("the machine could not be examined: %s", error, extra={"action": "not_examined"})
         return [_unknown("the examination did not end")]

@@ -321,7 +321,7 @@ class Fetcher:
     # Objects in buckets.
 
     def version(self, url: str) -> str | None:
-        """Return what changes whenever the content of an object does; None for what is no object.
+        """Return a value that changes whenever an object's content does; None if the url does not name an object.
 
         Raises:
             FetchFailed, NotSupported: as `fetch` would.

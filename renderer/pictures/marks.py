@@ -1,4 +1,4 @@
-"""Which images, sounds and videos are inside a decoder, where another process can read it when this one is gone.
+"""Notes which images, sounds and videos are being decoded, in memory that outlives this process.
 
 A decoder that crashes takes its process along, and one that hangs in native code cannot be stopped by a thread beside
 it. The process that watches needs to know whose bytes were being read.

@@ -147,7 +147,7 @@ class _Grid:
         self.most = self.columns * ((rows + _GAP) // (self.cell.height + _GAP))
 
     def size_of(self, count: int) -> Size:
-        """Return the size of a sheet with so many stills."""
+        """Return the size of a sheet with this many stills."""
         columns, rows = min(count, self.columns), math.ceil(count / self.columns)
         return Size(columns * (self.cell.width + _GAP) - _GAP, rows * (self.cell.height + _GAP) - _GAP)
 

@@ -108,7 +108,7 @@ def test_what_a_failed_job_leaves_on_a_disk_that_is_read_only_goes_once_it_can_b
         house.places.clean(job)
         house.sweep()
         assert left(house.places.outputs) == ["a/.attempt-1-0f.mp4.part"]
-    assert "what it has left cannot be removed now, and is tried again: Read-only file system" in caplog.text
+    assert "the files that it has left cannot be removed now; this is tried again: Read-only file system" in caplog.text
     house.sweep()
     assert (left(house.places.outputs), left(house.places.attachments)) == ([], [])
 

@@ -32,7 +32,7 @@ def nvenc_refusal(settings: NvencSettings, uuid: str | None = None) -> str | Non
     command = [sys.executable, "-m", _SELFTEST]
     try:
         limit_s = 2 * settings.probe_timeout_s + settings.session_timeout_s
-        done = answer(command, timeout_s=limit_s, told=settings.model_dump_json(), environment={**os.environ, **seen})
+        done = answer(command, timeout_s=limit_s, stdin=settings.model_dump_json(), environment={**os.environ, **seen})
     except subprocess.TimeoutExpired:
         return "the self-test of held pictures did not end"
     if done.returncode:

@@ -18,7 +18,7 @@ from typing import Final
 from renderer.config import NvencSettings
 from renderer.errors import DeviceFailed, SessionsBusy
 
-_MOST_SLOTS: Final = 64  # more than any driver opens on one card that has a limit
+_MOST_SEATS: Final = 64  # more than any driver opens on one card that has a limit
 _POLL_S: Final = 0.05
 
 
@@ -43,7 +43,7 @@ def state_dir(settings: NvencSettings) -> Path:
     return path
 
 
-class Slot:
+class Seat:
     """The right to open one session on one device; it ends with `release` or with the process."""
 
     def __init__(self, uuid: str, file: int, directory: Path) -> None:
@@ -52,7 +52,7 @@ class Slot:
         self._directory = directory
 
     def __repr__(self) -> str:
-        return f"<Slot on {self.uuid}{'' if self._file else ', released'}>"
+        return f"<Seat on {self.uuid}{'' if self._file else ', released'}>"
 
     def is_wanted(self) -> bool:
         """Say whether another process waits for a session."""
@@ -60,42 +60,42 @@ class Slot:
             return file is None
 
     def release(self) -> None:
-        """Give the slot back; harmless when repeated."""
+        """Give the seat back; harmless when repeated."""
         file, self._file = self._file, None
         if file is not None:
             os.close(file)
 
 
-class Slots:
-    """All slots of this machine's devices."""
+class Seats:
+    """All seats of this machine's devices."""
 
     def __init__(self, directory: Path, per_device: int = 0) -> None:
-        """Find the slots in a directory that the processes of a machine share.
+        """Find the seats in a directory that the processes of a machine share.
 
         Args:
             per_device: how many sessions may be open on each device; 0 leaves the limit to the driver.
         """
         self._directory = directory
-        self._per_device = per_device or _MOST_SLOTS
+        self._per_device = per_device or _MOST_SEATS
 
-    def take(self, uuids: Sequence[str], deadline: float) -> Slot:
-        """Wait for a slot on the least busy of these devices.
+    def take(self, uuids: Sequence[str], deadline: float) -> Seat:
+        """Wait for a seat on the least busy of these devices.
 
         Args:
             deadline: on time.monotonic(); a deadline in the past means not to wait.
 
         Raises:
-            SessionsBusy: no slot became free in time.
+            SessionsBusy: no seat became free in time.
             DeviceFailed: the lock files cannot be used.
         """
         try:
-            if slot := self._take_now(uuids):
-                return slot
+            if seat := self._take_now(uuids):
+                return seat
             with waiting_for_a_session(self._directory):
                 while time.monotonic() < deadline:
                     time.sleep(_POLL_S)
-                    if slot := self._take_now(uuids):
-                        return slot
+                    if seat := self._take_now(uuids):
+                        return seat
         except OSError as error:
             raise DeviceFailed(f"the GPU's sessions cannot be counted: {error.strerror}") from error
         devices = "GPU" if len(uuids) == 1 else f"each of {len(uuids)} GPUs"
@@ -111,7 +111,7 @@ class Slots:
                 held += file is None
         return held
 
-    def _take_now(self, uuids: Sequence[str]) -> Slot | None:
+    def _take_now(self, uuids: Sequence[str]) -> Seat | None:
         for uuid in sorted(uuids, key=self.busy):
             for path in self._paths(uuid):
                 file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -120,7 +120,7 @@ class Slots:
                 except BlockingIOError:
                     os.close(file)
                 else:
-                    return Slot(uuid, file, self._directory)
+                    return Seat(uuid, file, self._directory)
         return None
 
     def _paths(self, uuid: str) -> Iterator[Path]:

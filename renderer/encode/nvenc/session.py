@@ -1,4 +1,4 @@
-"""One open encode session of a GPU: the wheel's encoder, the slot that it occupies, and the rules for both.
+"""One open encode session of a GPU: the wheel's encoder, the seat that it occupies, and the rules for both.
 
 - PyNvVideoCodec is imported at first use, and never in the daemon's own process. It edits LD_LIBRARY_PATH, which ffmpeg
   must not inherit, so the environment is restored.
@@ -27,7 +27,7 @@ from typing import Any, Final
 from renderer.config import NvencSettings
 from renderer.encode.base import Nv12Frame
 from renderer.encode.nvenc.errors import ALL_SESSIONS_TAKEN, code_name, error_code
-from renderer.encode.nvenc.locks import Slot, Slots, state_dir, waiting_for_a_session
+from renderer.encode.nvenc.locks import Seat, Seats, state_dir, waiting_for_a_session
 from renderer.encode.nvenc.options import SessionShape
 from renderer.errors import DeviceFailed, SessionsBusy
 from renderer.pictures.cuda import CudaFailed, Gpu, no_context_lost, open_gpu
@@ -118,14 +118,14 @@ def _translated(what: str, device: NvencDevice, *, was_kept: bool = False) -> It
 
 
 class Session:
-    """The wheel's encoder with its slot; used by one job at a time.
+    """The wheel's encoder with its seat; used by one job at a time.
 
     Attributes:
         was_kept: whether another job has used it before.
     """
 
     def __init__(
-        self, device: NvencDevice, shape: SessionShape, gpu: Gpu, engine: Any, slot: Slot, watch: StallWatch
+        self, device: NvencDevice, shape: SessionShape, gpu: Gpu, engine: Any, seat: Seat, watch: StallWatch
     ) -> None:
         self._watch = watch
         self.device = device
@@ -133,7 +133,7 @@ class Session:
         self.gpu = gpu
         self.was_kept = False
         self._engine = engine
-        self._slot = slot
+        self._seat = seat
         self._has_frames = False
 
     def __repr__(self) -> str:
@@ -167,7 +167,7 @@ class Session:
             self.gpu.synchronize()
 
     def is_wanted(self) -> bool:
-        return self._slot.is_wanted()
+        return self._seat.is_wanted()
 
     def close(self) -> None:
         """Give the session back; harmless when repeated or after a failure."""
@@ -176,9 +176,9 @@ class Session:
             # If a session is dropped with pictures inside, they stay locked.
             with contextlib.suppress(DeviceFailed), self._translated("closing"):
                 engine.EndEncode()
-        del engine  # before the slot is free
+        del engine  # before the seat is free
         self._watch.close()
-        self._slot.release()
+        self._seat.release()
 
     def _translated(self, what: str) -> contextlib.AbstractContextManager[None]:
         return _translated(what, self.device, was_kept=self.was_kept)
@@ -219,17 +219,17 @@ class Opening:
         """
         deadline = time.monotonic() + self.settings.session_timeout_s
         directory = state_dir(self.settings)
-        slots = Slots(directory, self.settings.sessions_per_device)
+        seats = Seats(directory, self.settings.sessions_per_device)
         by_uuid = {device.uuid: device for device in self.devices}
-        slot = slots.take(list(by_uuid), deadline)
+        seat = seats.take(list(by_uuid), deadline)
         try:
-            device = by_uuid[slot.uuid]
+            device = by_uuid[seat.uuid]
             with _translated("being opened", device):
                 gpu = open_gpu(device.uuid, self.in_sight or tuple(by_uuid))
             engine = _patiently_opened(device, shape, gpu, deadline, directory)
-            return Session(device, shape, gpu, engine, slot, self._watch(device))
+            return Session(device, shape, gpu, engine, seat, self._watch(device))
         except BaseException:
-            slot.release()
+            seat.release()
             raise
 
     def _watch(self, device: NvencDevice) -> StallWatch:

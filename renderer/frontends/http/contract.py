@@ -78,7 +78,7 @@ class WaitingClients:
                 await asyncio.wait({following, hung_up}, return_when=asyncio.FIRST_COMPLETED)
                 return following.result() if following.done() else None
             except ShuttingDown:
-                self._waited_for.discard(job.id)  # the next daemon runs it, as the client is told
+                self._waited_for.discard(job.id)  # the next daemon runs it, as the answer says
                 raise
             finally:
                 for task in (following, hung_up):

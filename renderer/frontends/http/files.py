@@ -53,7 +53,7 @@ class Files:
         self.routes.add("GET", "/files/{token}/{name}", self.file, _DESCRIBED, response_class=Response)
         self.routes.add("HEAD", "/files/{token}/{name}", self.file)
 
-    async def file(self, request: Request, token: str, name: str) -> Response:  # noqa: ARG002 - the token says it all
+    async def file(self, request: Request, token: str, name: str) -> Response:  # noqa: ARG002 - in the token
         """Return a file of a result, or an uploaded one. No key is needed, because nobody can guess the name."""
         found = self._upload(token) if is_upload(token) else self._made(token)
         if found is None:

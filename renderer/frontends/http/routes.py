@@ -1,7 +1,7 @@
-"""The routes of the HTTP door: Starlette answers them, and FastAPI describes them once somebody asks for that.
+"""The routes of the HTTP door: Starlette serves them, and FastAPI describes them when a client asks for OpenAPI.
 
-FastAPI makes the OpenAPI document out of the very same table. To import it takes a third of a second and 20 MB, which
-most daemons never have a use for; and its way to a route takes twice as long as Starlette's.
+FastAPI makes the OpenAPI document from the same table. Importing it takes a third of a second and 20 MB, which most
+daemons never need, and it takes twice as long as Starlette to find a route.
 """
 
 import inspect
@@ -38,8 +38,8 @@ class Routes:
         """Add a route.
 
         Args:
-            endpoint: called with the parts of the path and of the query that it has parameters for, as text, and with
-                the request if it has one for that.
+            endpoint: called with the parts of the path and the query that it has parameters for, as text, and with the
+                request if it has a parameter for that.
             described: its responses; a route without them is left out of the OpenAPI document.
             more: what else FastAPI's `add_api_route` takes, for the OpenAPI document alone.
         """
@@ -47,11 +47,11 @@ class Routes:
         self._all.append(_Described(path, endpoint, {"methods": [method], **options, **more}))
 
     def answered(self) -> list[Route]:
-        """Return them as Starlette routes requests to them."""
+        """Return them as routes of Starlette."""
         return [_answered(route.path, route.endpoint, route.options["methods"]) for route in self._all]
 
     def described(self) -> Any:
-        """Return them as FastAPI's router of them."""
+        """Return them as a router of FastAPI."""
         from fastapi import APIRouter  # noqa: PLC0415 - for those who ask for the document alone
 
         router = APIRouter(tags=[self.tag])

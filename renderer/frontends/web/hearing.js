@@ -28,7 +28,7 @@ export function hear(file) {
   return files.get(file).heard;
 }
 
-/** What is known of a file by now. */
+/** What is known of a file so far. */
 export const heardOf = (file) => files.get(file)?.found ?? null;
 
 async function listen(file) {

@@ -1,4 +1,4 @@
-// The output's settings: every field keeps the reel up to date, and says what is wrong with it where it stands.
+// The output's settings: every field keeps the reel up to date, and says beside itself what is wrong with it.
 
 import { about, offers } from "./about.js";
 import { byId, make, markFault, setText } from "./dom.js";
@@ -15,7 +15,7 @@ const QUALITIES = [
   [51, "poor"],
 ];
 const NOTES = {
-  // the field of a request -> what is marked, and where its words stand
+  // the field of a request -> what is marked, and where its words appear
   fps: ["fps", "fps-fault"],
   width: ["width", "size-fault"],
   height: ["height", "size-fault"],

@@ -128,10 +128,10 @@ export function layOut(holds, rate) {
 }
 
 /**
- * Let stills that were laid out follow their sound.
+ * Make the stills last as long as their sound.
  *
- * @param laid    from layOut, where a still that is to share the time has one frame.
- * @param sharing the indexes of these stills; if there is none, the last still is held until the sound ends.
+ * @param laid    from layOut, which gave one frame to each still that shares the sound's time.
+ * @param sharing the indexes of those stills; if it is empty, the last still is held until the sound ends.
  * @param samples where the sound ends, at 48 kHz.
  */
 export function following({ holds, frames, faults }, sharing, samples, rate) {

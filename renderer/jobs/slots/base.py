@@ -39,7 +39,7 @@ class RenderTask:
 
     Attributes:
         output: where the video is written; nothing is there before, and its directory exists.
-        is_private: the video is for the daemon's user alone, whatever the umask.
+        is_private: only the daemon's user may read the video, under any umask.
         destination: what the video becomes in place of a file.
         content: names what the video is made from, so that an attempt which has finished unheard of is found by it
             (finished.py); empty where nobody would look for it.
@@ -106,12 +106,12 @@ class Slot(Protocol):
         """Try whether the encoder's pictures can be held in this place; return why not, or None if they can."""
 
     async def run(self, task: RenderTask) -> Ending:
-        """Run one attempt to its end; the slot is ready for another task afterwards, whatever the ending.
+        """Run one attempt to its end; after any ending the slot is ready for another task.
 
-        Nothing of the attempt works on once this has returned, unless it ran on another machine that is out of reach:
-        what that one may still write is under a name of its own. The ending is a report, and the video lies at
-        `task.output`, or is the object that `task.destination` names; a fault, if the job or a time limit ended it; or
-        AttemptLost, if the place was lost. Never an exception, but for a cancel, after which only `close` may follow.
+        Once this has returned, nothing of the attempt still runs, except on another machine that is out of reach; what
+        is still written there has a name of its own. The ending is a report, and the video lies at `task.output`, or is
+        the object that `task.destination` names; a fault, if the job or a time limit ended it; or AttemptLost, if the
+        place was lost. It never raises, except when it is cancelled, and then only `close` may follow.
         """
 
     def stop(self, verdict: Ending) -> None:
@@ -154,7 +154,7 @@ class Elsewhere(Protocol):
     """Slots on other machines, which join and leave while the daemon runs."""
 
     async def run(self, progress_address: str, join: Callable[[Slot], None], leave: Callable[[Slot], None]) -> None:
-        """Tell of every slot that is there from now on, and of every one that is gone, until cancelled.
+        """Report every slot that joins, and every one that leaves, until cancelled.
 
-        A slot that has left gets no further task: to prepare it raises Gone. It is closed by whom it was told to.
+        A slot that has left gets no further task: `prepare` raises Gone. Whoever was given the slot closes it.
         """

@@ -47,7 +47,7 @@ class Reporter:
 def delivered(task: RenderTask, report: RenderReport, reporter: Reporter) -> RenderReport:
     """Put the files where their task wants them, the video last, and remove them here.
 
-    Nothing is done where the task wants no more, and nothing is put if something else has one of the names.
+    Nothing is done if the task names no object, and nothing is put if something else has one of the names.
 
     Raises:
         InvalidRequest: a name is taken by something else, or the store refuses.

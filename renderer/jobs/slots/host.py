@@ -1,11 +1,11 @@
 """A process that renders on a node: one slot, as a daemon has them on its own machine.
 
-It is a child of the process in which Ray runs an attempt (ray_task.py), and ends with it, in whatever way that ends: a
-worker is its child in turn, and an encoder the worker's. The process of Ray itself starts no worker, because
-multiprocessing would import Ray's own program into each.
+It is a child of the process in which Ray runs an attempt (ray_task.py), and ends with it, however that ends: a worker
+is its child in turn, and an encoder the worker's. The process of Ray itself starts no worker, because multiprocessing
+would import Ray's own program into each.
 
 It gets the name of the node and the terms first, then one task after the other. It answers each with progress, and last
-with the ending. While an attempt is silent, the daemon is told now and then that this process is alive.
+with the ending. While an attempt reports nothing, it sends the daemon a sign of life now and then.
 """
 
 import asyncio
@@ -106,7 +106,7 @@ class _Host:
 
 
 def _at_home(task: RenderTask, directory: Path) -> RenderTask:
-    """Have a video that becomes an object made here: nobody looks for it where the daemon's own would lie."""
+    """Let a video that becomes an object be made in a directory of this node, where nobody has to look for it."""
     return replace(task, output=directory / task.output.name) if task.destination else task
 
 

@@ -145,7 +145,7 @@ class RayCluster:
                 change(())
         finally:
             with contextlib.suppress(EOFError, TimeoutError):
-                async with asyncio.timeout(_STOP_S):  # attempts were told to stop, and what they say is still heard
+                async with asyncio.timeout(_STOP_S):  # attempts were asked to stop, and how they end still counts
                     await self._listen(lambda _: None, lambda: not self._attempts)
             await self.leave()
 
@@ -202,7 +202,7 @@ class RayCluster:
 
 
 def _with_token() -> dict[str, str]:
-    """Return an environment in which Ray shows its token, where there is one; it does not do so of itself."""
+    """Return an environment that makes Ray use its token if there is one, which it does not do by default."""
     has_token = os.environ.get("RAY_AUTH_TOKEN") or (Path.home() / ".ray" / "auth_token").exists()
     mode = "token" if has_token or os.environ.get("RAY_AUTH_TOKEN_PATH") else "disabled"
     return {"RAY_AUTH_MODE": mode, **os.environ}
@@ -326,7 +326,7 @@ class RaySlot:
         return None
 
     def heard(self) -> None:
-        """Do nothing: its node knows better."""
+        """Do nothing: the node watches the progress itself."""
 
     def stop(self, verdict: Ending) -> None:
         """End the attempt that runs; a node that does not answer in time is left to itself."""

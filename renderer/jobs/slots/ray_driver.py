@@ -49,7 +49,7 @@ _REFUSED: Final = 3  # the exit code of a stranger who was not let in
 
 
 def ask(address: str) -> None:
-    """Ask a head for something that it tells only those whom it lets in.
+    """Ask the head of a cluster something that it answers only to processes that it lets in.
 
     Raises:
         AuthenticationError: it does not let this process in.
@@ -98,7 +98,7 @@ def look(address: str, joining: str) -> None:
         raise Unusable(f"the cluster at {address} does not let this {joining} in: {words}") from error
     except Exception as error:
         words = " ".join(str(error).split())
-        raise Unusable(f"what answers at {address} is no head that can be joined; Ray says: {words}") from error
+        raise Unusable(f"what answers at {address} is not the head of a cluster; Ray says: {words}") from error
 
 
 def _connect(address: str) -> None:
@@ -211,7 +211,7 @@ class _Driver:
         try:
             async for item in items:
                 self._daemon.send(Said(order.number, await item))
-        except Exception as error:  # noqa: BLE001 - whatever became of it, the daemon waits for an ending
+        except Exception as error:  # noqa: BLE001 - the daemon waits for an ending in every case
             await asyncio.sleep(_SETTLE_S)
             if isinstance(error, _NODE_LOST):
                 self._lost.add(order.node.id)

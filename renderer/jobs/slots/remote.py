@@ -1,7 +1,7 @@
-"""What the processes say to one another by which a daemon has attempts run elsewhere, and the pipes that carry it.
+"""The messages of the processes through which a daemon runs attempts on other machines, and the pipes for them.
 
 A daemon gives orders to the driver, its child, which alone knows Ray (ray_driver.py). On a node, a process of Ray
-(ray_task.py) passes each task on to a child that renders (host.py). What that one says goes the same way back.
+(ray_task.py) passes each task on to a child that renders (host.py). The answers of that child go back the same way.
 
 On a pipe a value is a length of four bytes and a pickle: both ends are the same program of the same user.
 """

@@ -6,7 +6,7 @@ nothing: it looks ahead by the length of its filter.
 
 PyAV 17.1 to 18.1 free a channel layout twice that names its channels one by one, which corrupts the heap. Such layouts
 come from four kinds of boxes in MP4 and from xHE-AAC: the boxes are blanked and the codec is refused, before any frame
-is made. Sound of an ordinary number of channels is none the worse for it.
+is made. Sound with one or two channels is decoded just as well without them.
 
 A file that was cut short is decoded as far as it goes. One in which sound comes again after something that cannot be
 decoded is damaged and refused: what is heard would not be what was sent.
@@ -46,7 +46,7 @@ _PROBED_BYTES: Final = 1 << 17  # of a WAV, where libav looks for DTS among samp
 _LAYOUTS: Final = (b"chan", b"chnl", b"SA3D", b"cmov")
 _ESCAPE: Final = 31  # ISO/IEC 14496-3, 1.6.2.1: an audio object type above 31 follows, as USAC's
 _FRAME: Final = 1 << 14
-_TAG: Final = b"ID3"  # comes between MP3 files that were joined, and is no damage
+_TAG: Final = b"ID3"  # may come between MP3 files that were joined, which is not damage
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +224,7 @@ class _Resampler:
 
 def _samples(frame: "AudioFrame") -> Samples:
     found = np.asarray(frame.to_ndarray(), np.float32)
-    if not np.abs(found).max(initial=0) <= _LOUDEST:  # NaN is no number to compare with
+    if not np.abs(found).max(initial=0) <= _LOUDEST:  # written so that it holds for NaN as well
         found = np.clip(np.nan_to_num(found), -_LOUDEST, _LOUDEST)
     return found
 
@@ -282,7 +282,7 @@ def _opened(data: bytes, row: Container, loc: Loc) -> "Iterator[tuple[InputConta
 def _without_layouts(data: bytes) -> bytes:
     """Return an MP4 without the boxes that may name channels one by one, nor a compressed index, which may hold some.
 
-    What has the name of such a box and a size that fits is taken for one, wherever it lies: libav may look there.
+    Anything with the name of such a box and a possible size is taken for one, since libav might read it as one.
     """
     found = [
         at

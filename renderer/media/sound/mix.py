@@ -3,7 +3,7 @@
 Everything is counted in samples at 48 kHz from the video's first frame on. A fade is linear. A fade-out ends where its
 track does, be that the end of its file, of its `duration` or of the video.
 
-A single sound that is not made louder is left as it is. The sum of several, or one that is made louder, is held below
+A single sound that is not made louder is not changed. The sum of several, or one that is made louder, is held below
 -1 dBFS, so that its coded copy is not cut off either: the limiter sees a peak 20 ms ahead and turns the sound down
 until it has passed, by no more than that takes. Silence stays silence.
 """
@@ -37,7 +37,7 @@ def in_samples(seconds: float) -> int:
 
 @dataclass(slots=True)
 class Placed:
-    """A track in a video of so many samples; iterate once.
+    """A track in a video of `total` samples; iterate once.
 
     Attributes:
         ends_early_s: where its file ends although it should go on, once that was read.

@@ -61,7 +61,7 @@ class SoundFormat:
     def context(self) -> av.AudioCodecContext:
         context = av.CodecContext.create(self.coder, "w")
         if not isinstance(context, av.AudioCodecContext):
-            raise EncodeFailed(f"{self.coder} is no encoder of sound here")
+            raise EncodeFailed(f"libav has no encoder {self.coder} for sound")
         context.sample_rate, context.layout = RATE, self.layout
         context.format, context.time_base = _SAMPLES_AS[self.codec], Fraction(1, RATE)
         context.bit_rate = self.bit_rate
@@ -75,7 +75,7 @@ class Mix(Protocol):
     def format(self) -> SoundFormat: ...
 
     def mixed(self, total: int) -> Iterator[Samples]:
-        """Yield the sound of a video of so many samples.
+        """Yield the sound of a video of `total` samples.
 
         Raises:
             JobError: a sound is at fault.
@@ -146,7 +146,7 @@ class Tracks:
         """Return the timeline of these stills as the request lets it follow the sound.
 
         Args:
-            say: called now and then.
+            say: called repeatedly while sounds are decoded.
 
         Raises:
             JobError: a sound is at fault.
@@ -163,9 +163,9 @@ class Tracks:
         return found
 
     def _measured(self, most_s: int, say: Callable[[], None]) -> Fraction:
-        """Return how long the sounds are together, but for those that are repeated for ever; they are decoded for that.
+        """Decode the sounds and return how long they are together, without those that are repeated for ever.
 
-        Nothing is decoded beyond `most_s`; what is longer is longer than that by a second.
+        Nothing is decoded beyond `most_s`: longer sounds count as `most_s` and one second.
         """
         if self._measured_s is None:
             total = RATE * (most_s + 1)
@@ -178,7 +178,7 @@ class Tracks:
         return self._measured_s
 
     def mixed(self, total: int) -> Iterator[Samples]:
-        """Yield the sound of a video of so many samples; see Mix."""
+        """Yield the sound of a video of `total` samples; see Mix."""
         placed: list[Placed] = []
 
         def mix() -> Iterator[Samples]:
@@ -198,7 +198,7 @@ class Tracks:
         self.duration_s = self._measured_s or Fraction(max(each.end for each in placed), RATE)
 
     def _silence(self, total: int) -> Iterator[ResultWarning]:
-        """Warn where the stills need more time than the sound has that they were to follow."""
+        """Warn if the stills, which follow the sound, need more time than it has."""
         sound_s, video_s = self._measured_s, Fraction(total, RATE)
         if self._request.length == "audio" and sound_s is not None and self._is_longer:
             words = f"the stills need {float(video_s):.3f} s, so silence follows the sound's {float(sound_s):.3f} s"
@@ -221,7 +221,7 @@ class Soundtrack:
     """The coded sound of one attempt. Use as a context manager, iterate once; its thread begins and ends with it."""
 
     def __init__(self, tracks: Mix, total: int, decode_limit_s: float | None) -> None:
-        """Prepare the sound of a video of so many samples.
+        """Prepare the sound of a video of `total` samples.
 
         Args:
             decode_limit_s: for one packet inside a decoder; None if another process watches the marks.

@@ -14,7 +14,7 @@ from PIL import Image
 
 from protocol.schema import RenderRequest
 from renderer.config import FetchSettings, NvencSettings, RenderSettings, RequestLimits
-from renderer.encode.nvenc.locks import Slots, state_dir
+from renderer.encode.nvenc.locks import Seats, state_dir
 from renderer.encode.nvenc.probe import findings_here
 from renderer.errors import StillreelError
 from renderer.intake import Origin, render_job
@@ -96,7 +96,7 @@ def recovered_second(*, directory: str, stills: list[Still]) -> list[Any]:
     failed.write_text(json.dumps({"at_s": time.time(), "failures": 1, "reason": "it failed"}))
     found = [rendered(directory=directory, stills=stills, nvenc={"keep_session_s": 0})]
     failed.unlink()
-    held = Slots(state_dir(settings)).take([first.uuid], 0)
+    held = Seats(state_dir(settings)).take([first.uuid], 0)
     found.append(rendered(directory=directory, stills=stills, nvenc={"keep_session_s": 0}))
     held.release()
     return [[one["encoder"], one["reason"]] for one in found]

@@ -78,7 +78,7 @@ def test_loudness_without_a_sound_is_warned_of(tmp_path: Path) -> None:
     request = {"images": [{"url": still(tmp_path)}], "loudness": {}}
     [warning] = render(request, tmp_path / "video.mp4").warnings
     assert (warning.type, warning.loc) == ("loudness_missed", ("loudness",))
-    assert warning.message == "there is no sound that could be made as loud as this"
+    assert warning.message == "the request has no sound, so there is nothing to make this loud"
 
 
 def test_peaks_stay_below_their_limit_even_between_samples(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from renderer.config import NvencSettings
-from renderer.encode.nvenc.locks import Slots, state_dir, waiting_for_a_session
+from renderer.encode.nvenc.locks import Seats, state_dir, waiting_for_a_session
 from renderer.errors import DeviceFailed, SessionsBusy
 
 NOW = 0.0  # a deadline that has passed
@@ -19,9 +19,9 @@ NOW = 0.0  # a deadline that has passed
 def holding(directory: Path, uuid: str, count: int = 1) -> subprocess.Popen[bytes]:
     """Start a process that holds sessions until it is ended."""
     code = (
-        "import sys, pathlib; from renderer.encode.nvenc.locks import Slots\n"
-        "slots = Slots(pathlib.Path(sys.argv[1]), 8)\n"
-        "held = [slots.take([sys.argv[2]], 0) for _ in range(int(sys.argv[3]))]\n"
+        "import sys, pathlib; from renderer.encode.nvenc.locks import Seats\n"
+        "seats = Seats(pathlib.Path(sys.argv[1]), 8)\n"
+        "held = [seats.take([sys.argv[2]], 0) for _ in range(int(sys.argv[3]))]\n"
         "print('held', flush=True); sys.stdin.read()"
     )
     process = subprocess.Popen(
@@ -33,46 +33,46 @@ def holding(directory: Path, uuid: str, count: int = 1) -> subprocess.Popen[byte
 
 
 def test_no_more_are_held_than_there_may_be(tmp_path: Path) -> None:
-    slots = Slots(tmp_path, 2)
-    held = [slots.take(["a"], NOW), slots.take(["a"], NOW)]
+    seats = Seats(tmp_path, 2)
+    held = [seats.take(["a"], NOW), seats.take(["a"], NOW)]
     with pytest.raises(SessionsBusy, match="all 2 encode sessions of the GPU are in use"):
-        slots.take(["a"], NOW)
+        seats.take(["a"], NOW)
     held[0].release()
     held[0].release()
-    slots.take(["a"], NOW).release()
+    seats.take(["a"], NOW).release()
     held[1].release()
-    assert slots.busy("a") == 0
+    assert seats.busy("a") == 0
 
 
 def test_the_least_busy_device_is_taken(tmp_path: Path) -> None:
-    slots = Slots(tmp_path)
-    held = [slots.take(["a", "b", "c"], NOW) for _ in range(7)]
-    assert [slot.uuid for slot in held] == ["a", "b", "c", "a", "b", "c", "a"]
+    seats = Seats(tmp_path)
+    held = [seats.take(["a", "b", "c"], NOW) for _ in range(7)]
+    assert [seat.uuid for seat in held] == ["a", "b", "c", "a", "b", "c", "a"]
     held[4].release()
-    assert slots.take(["a", "b", "c"], NOW).uuid == "b"
+    assert seats.take(["a", "b", "c"], NOW).uuid == "b"
 
 
 def test_another_process_counts_until_it_is_killed(tmp_path: Path) -> None:
-    slots = Slots(tmp_path, 2)
+    seats = Seats(tmp_path, 2)
     with holding(tmp_path, "a", 2) as other:
-        assert slots.busy("a") == 2
+        assert seats.busy("a") == 2
         with pytest.raises(SessionsBusy):
-            slots.take(["a"], time.monotonic() + 0.2)
+            seats.take(["a"], time.monotonic() + 0.2)
         other.send_signal(signal.SIGKILL)
         other.wait(10)
-        slots.take(["a"], time.monotonic() + 10).release()
+        seats.take(["a"], time.monotonic() + 10).release()
 
 
 def test_waiting_ends_when_a_session_comes_free(tmp_path: Path) -> None:
-    slots = Slots(tmp_path, 1)
-    mine = slots.take(["b"], NOW)
+    seats = Seats(tmp_path, 1)
+    mine = seats.take(["b"], NOW)
     with holding(tmp_path, "a") as other:
         assert not mine.is_wanted()
         with waiting_for_a_session(tmp_path):
             assert mine.is_wanted()
         assert not mine.is_wanted()
         other.kill()
-        assert slots.take(["a"], time.monotonic() + 10).uuid == "a"
+        assert seats.take(["a"], time.monotonic() + 10).uuid == "a"
 
 
 def test_the_directory_is_ours_alone(tmp_path: Path) -> None:
@@ -90,4 +90,4 @@ def test_the_directory_is_ours_alone(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_written_is_no_crash(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(DeviceFailed, match="cannot be counted"):
-        Slots(tmp_path, 1).take(["a"], NOW)
+        Seats(tmp_path, 1).take(["a"], NOW)
