@@ -37,7 +37,8 @@ def opened(
         "codec_whitelist": ",".join(decoders),
         **{name: str(limit) for name, limit in (limits or {}).items()},
     }
-    with av.open(io.BytesIO(data), "r", format=demuxer, options=options) as container:
+    # Tags are often in Latin-1 where UTF-8 is expected, and no fault of what is shown or heard.
+    with av.open(io.BytesIO(data), "r", format=demuxer, options=options, metadata_errors="replace") as container:
         stream = choose(container)
         stream.codec_context.thread_count = 1
         for other in container.streams:

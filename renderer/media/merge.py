@@ -4,16 +4,21 @@ The video decides how long it is: sound that goes on is cut at the end of the la
 one. The video's times begin with its first frame that is shown; what an edit list leaves out before that is copied as
 well, because later frames need it, and left out by an edit list again. So is what is left out behind the last frame,
 where it comes between frames that are shown.
+
+Chapters are kept, at their times. Further videos and subtitles are left out, and a warning says so.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from fractions import Fraction
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import av
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from protocol.media import MergeAudioVideo
@@ -29,13 +34,20 @@ from renderer.media.video import Access, Survey, VideoFile
 from renderer.pictures.marks import Marks
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.container.core import Chapter as ChapterFields
     from av.packet import Packet
 
 _BIT_RATE: Final = 192_000
+_MOST_CHAPTERS: Final = 1000
+_TITLE_BYTES: Final = 255  # of Nero's chapters, which have one byte for the length
+_CHAPTER_TICK: Final = Fraction(1, 1_000_000)
 
 
-def merge(video: VideoFile, sound: SoundFile, request: MergeAudioVideo, output: Path, marks: Marks) -> "OneSound":
-    """Write the video with this sound; return the sound, whose warnings are known then.
+def merge(
+    video: VideoFile, sound: SoundFile, request: MergeAudioVideo, output: Path, marks: Marks
+) -> tuple[ResultWarning, ...]:
+    """Write the video with this sound; return what the client might not expect of the file.
 
     Raises:
         UnsupportedVideo: an MP4 cannot have it as it is.
@@ -53,7 +65,7 @@ def merge(video: VideoFile, sound: SoundFile, request: MergeAudioVideo, output: 
     part = part_of(output)
     try:
         with Soundtrack(tracks, total, None) as soundtrack, _blame(video):
-            _write(part, video, copied, soundtrack)
+            left_out = _write(part, video, copied, soundtrack)
             _cut(part, survey)
             _check(part, len(copied))
             sync(part)
@@ -61,7 +73,7 @@ def merge(video: VideoFile, sound: SoundFile, request: MergeAudioVideo, output: 
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
-    return tracks
+    return (*tracks.warnings, *_warnings(left_out, video))
 
 
 @dataclass
@@ -119,7 +131,8 @@ def _decoding_times(copied: list[Access]) -> Iterator[int]:
     return (at - ahead for at in shown)
 
 
-def _write(part: Path, video: VideoFile, copied: list[Access], soundtrack: Soundtrack) -> None:
+def _write(part: Path, video: VideoFile, copied: list[Access], soundtrack: Soundtrack) -> list[str]:
+    """Write the file; return what kinds of streams it does not have of those that the video has beside its sound."""
     survey = video.survey
     scale = timescale(1 / survey.time_base)
     options = {
@@ -131,7 +144,9 @@ def _write(part: Path, video: VideoFile, copied: list[Access], soundtrack: Sound
     }
     with av.open(str(part), "w", format="mp4", options=options) as target:
         target.metadata["creation_time"] = created_at()
-        with video.opened() as (_, stream):
+        with video.opened() as (source, stream):
+            target.set_chapters(list(_chapters(source.chapters(), survey)))
+            left_out = _left_out(source)
             made = target.add_stream_from_template(stream, opaque=True)
             if not isinstance(made, VideoStream):
                 raise OutputFailed("this libavformat cannot copy a video")
@@ -144,6 +159,44 @@ def _write(part: Path, video: VideoFile, copied: list[Access], soundtrack: Sound
             target.mux_one(packet)
             sound.extend(packet.dts * survey.time_base)
         sound.extend()
+    return left_out
+
+
+def _chapters(found: "Iterable[ChapterFields]", survey: Survey) -> "Iterator[ChapterFields]":
+    """Yield the chapters that begin within the video, one after the other, with titles that an MP4 can have."""
+    begins_s, ends_s = survey.first * survey.time_base, survey.end * survey.time_base
+    starts: dict[Fraction, str] = {}
+    for each in islice(found, _MOST_CHAPTERS):
+        at = max(each["start"] * (each["time_base"] or Fraction(1)), begins_s)
+        if at < ends_s and each["end"] * (each["time_base"] or Fraction(1)) > begins_s:
+            starts[at - begins_s] = _shortened(each["metadata"].get("title", ""))
+    edges = [*sorted(starts), ends_s - begins_s]
+    for number, (start, end) in enumerate(pairwise(edges)):
+        yield {
+            "id": number,
+            "start": round(start / _CHAPTER_TICK),
+            "end": round(end / _CHAPTER_TICK),
+            "time_base": _CHAPTER_TICK,
+            "metadata": {"title": starts[start]},
+        }
+
+
+def _shortened(title: str) -> str:
+    return title.encode()[:_TITLE_BYTES].decode(errors="ignore")
+
+
+def _left_out(source: "InputContainer") -> list[str]:
+    videos = [each for each in source.streams.video if not each.disposition & Disposition.attached_pic]
+    return [
+        *(["further videos"] if len(videos) > 1 else []),
+        *(["subtitles"] if source.streams.subtitles else []),
+    ]
+
+
+def _warnings(left_out: list[str], video: VideoFile) -> Iterator[ResultWarning]:
+    if left_out:
+        words = f"{' and '.join(left_out)} of the file are left out"
+        yield ResultWarning(type="streams_left_out", message=words, loc=video.loc)
 
 
 def _packets(video: VideoFile) -> "Iterator[Packet[VideoStream]]":

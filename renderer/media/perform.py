@@ -95,11 +95,11 @@ class _Performance:
         loc = ("audio_url",)
         try:
             sound = read_header(contents["audio_url"], loc, self.marks)
-            made = merge(video, sound, request, self.output, self.marks)
+            warnings = merge(video, sound, request, self.output, self.marks)
         except JobError as error:
             raise error.at(*loc) from error.__cause__
         file = File(url="", file_name=f"{MADE}.mp4", file_size=self.output.stat().st_size)
-        return MergedVideo(video=file, warnings=made.warnings)
+        return MergedVideo(video=file, warnings=warnings)
 
     def _extracted(self, request: ExtractFrame, contents: dict[str, bytes]) -> ExtractedFrame:
         video = VideoFile(contents["video_url"], ("video_url",), self.settings, self.marks)

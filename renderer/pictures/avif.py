@@ -123,7 +123,7 @@ def read_planes(data: bytes, *, is_hdr: bool) -> npt.NDArray[Any]:
     from av.stream import Disposition  # noqa: PLC0415 - as above
 
     nclx = _NCLX.search(data, 0, _HEAD_BYTES)
-    with av.open(io.BytesIO(data), "r", format="mov,mp4,m4a,3gp,3g2,mj2") as container:
+    with av.open(io.BytesIO(data), "r", format="mov,mp4,m4a,3gp,3g2,mj2", metadata_errors="replace") as container:
         streams = container.streams.video
         if not streams:
             raise DecodeFailed("expected an AVIF file with a picture")

@@ -13,7 +13,7 @@ from renderer.media.merge import merge
 from renderer.media.sound.decode import read_header
 from renderer.pictures.marks import Marks
 from tests.media.made import Make, opened, times
-from tests.media.sound.made import RATE, clicks, coded, heard, heard_by_ffmpeg, level, loudest_near, tone, wav
+from tests.media.sound.made import RATE, clicks, coded, ffmpeg, heard, heard_by_ffmpeg, level, loudest_near, tone, wav
 
 COPIED = (
     *("a.mov", "a.mkv", "fragmented.mp4", "rates.mp4", "open.mp4", "hevc.mp4", "hevc.mkv"),
@@ -25,7 +25,7 @@ def merged(path: Path, sound: bytes, output: Path, **fields: float) -> list[str]
     """Merge, and return the types of the warnings."""
     request = MergeAudioVideo(video_url="v", audio_url="a", **fields)
     file = read_header(sound, ("audio_url",), Marks())
-    return [each.type for each in merge(opened(path.read_bytes()), file, request, output, Marks()).warnings]
+    return [each.type for each in merge(opened(path.read_bytes()), file, request, output, Marks())]
 
 
 def units(path: Path, first: int = 0) -> list[bytes]:
@@ -73,6 +73,60 @@ def test_what_the_file_says_of_the_pictures_is_kept(video: Make, tmp_path: Path)
         ]
     assert said[0] == said[1]
     assert said[0][0] == 90
+
+
+CHAPTERS = [(0, 400, "Anfang"), (400, 720, "Mitte \u00e4"), (720, 5000, "Ende" * 90)]  # ms; the last one lies
+CHAPTERS_KEPT = [(0, 0.4, "Anfang"), (0.4, 0.72, "Mitte \u00e4"), (0.72, 1, ("Ende" * 90)[:255])]
+
+
+def with_chapters(video: Make, directory: Path, name: str) -> Path:
+    lines = [f"[CHAPTER]\nTIMEBASE=1/1000\nSTART={begin}\nEND={end}\ntitle={title}\n" for begin, end, title in CHAPTERS]
+    (directory / "said").write_text(";FFMETADATA1\n" + "".join(lines), encoding="utf-8")
+    path = directory / name
+    ffmpeg("-i", video("a.mp4"), "-i", directory / "said", "-map", "0", "-map_chapters", "1", "-c", "copy", path)
+    return path
+
+
+def chapters(path: Path) -> list[tuple[float, float, str]]:
+    with av.open(str(path)) as container:
+        return [
+            (
+                float(each["start"] * each["time_base"]),
+                float(each["end"] * each["time_base"]),
+                each["metadata"]["title"],
+            )
+            for each in container.chapters()
+        ]
+
+
+@pytest.mark.parametrize("name", ["said.mp4", "said.mkv"])
+def test_chapters_are_kept_within_the_video(video: Make, tmp_path: Path, name: str) -> None:
+    output = tmp_path / "out.mp4"
+    assert merged(with_chapters(video, tmp_path, name), wav(tone(0.5)), output) == []
+    for found, wanted in zip(chapters(output), CHAPTERS_KEPT, strict=True):
+        assert found[:2] == pytest.approx(wanted[:2], abs=1e-3)
+        assert found[2] == wanted[2]
+    assert units(output) == units(video("a.mp4"))
+
+
+def test_what_an_mp4_of_one_video_cannot_hold_is_told(video: Make, tmp_path: Path) -> None:
+    (tmp_path / "a.srt").write_text("1\n00:00:00,000 --> 00:00:01,000\nwords\n")
+    both = tmp_path / "both.mkv"
+    ffmpeg("-i", video("a.mp4"), "-i", video("one.mp4"), "-i", tmp_path / "a.srt", *("-map", "0", "-map", "1"),
+           *("-map", "2", "-c", "copy"), both)  # fmt: skip
+    request = MergeAudioVideo(video_url="v", audio_url="a")
+    sound = read_header(wav(tone(0.5)), ("audio_url",), Marks())
+    [warning] = merge(opened(both.read_bytes()), sound, request, tmp_path / "out.mp4", Marks())
+    assert (warning.type, warning.loc) == ("streams_left_out", ("video_url",))
+    assert warning.message == "further videos and subtitles of the file are left out"
+
+
+def test_a_tag_in_latin_1_is_no_damage(video: Make, tmp_path: Path) -> None:
+    titled = tmp_path / "titled.mp4"
+    ffmpeg("-i", video("a.mp4"), "-c", "copy", "-metadata", "title=Grusse", titled)
+    titled.write_bytes(titled.read_bytes().replace(b"Grusse", b"Gr\xfc\xdfe"))
+    assert b"Gr\xfc\xdfe" in titled.read_bytes()
+    assert merged(titled, wav(tone(0.5)), tmp_path / "out.mp4") == []
 
 
 def test_hevc_has_the_tag_that_apples_players_ask_for(video: Make, tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def until(data: bytes, mark: bytes, count: int = 1) -> bytes:
     return data[:at]
 
 
+IN_LATIN_1 = b"LIST" + struct.pack("<I", 16) + b"INFOIART" + struct.pack("<I", 4) + b"J\xfcrg"
 HEARD: dict[str, tuple[float, Callable[[Files], bytes]]] = {
     "an MP4 whose mvhd says 12 hours": (1, lambda of: patched(of["m4a"], b"mvhd", 20, ">I", 2**31 - 1)),
     "an MP4 whose tkhd says 24 hours": (1, lambda of: patched(of["m4a"], b"tkhd", 24, ">I", 2**32 - 2)),
@@ -138,6 +139,7 @@ HEARD: dict[str, tuple[float, Callable[[Files], bytes]]] = {
     "an MP4 with a cover": (1, lambda of: of["covered m4a"]),
     "a FLAC with a cover": (1, lambda of: of["covered flac"]),
     "a Matroska with a cover": (1, lambda of: of["covered mka"]),
+    "a WAV whose artist is named in Latin-1": (1, lambda of: of["wav"].replace(b"data", IN_LATIN_1 + b"data", 1)),
     "two MP3s, tags and all": (2, lambda of: of["mp3"] + of["mp3"]),
     "two MP3s with an old tag between them": (2, lambda of: of["mp3"] + b"TAG" + bytes(125) + of["mp3"]),
     "two FLACs": (2, lambda of: of["flac"] + of["flac"]),
