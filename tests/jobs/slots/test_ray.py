@@ -12,6 +12,7 @@ import av
 import pytest
 from ray.exceptions import RayTaskError
 
+from protocol.media import ExtractFrame, MergeAudioVideo
 from renderer.cli.doctor import _cluster
 from renderer.config import EngineSettings, Settings
 from renderer.errors import ConfigError
@@ -21,12 +22,14 @@ from renderer.jobs.slots.ray import RayCluster, RaySlot, _usable
 from renderer.jobs.slots.remote import Node, Terms
 from renderer.observe.job_log import WorkerLog
 from renderer.version import VERSION
-from renderer.work import RenderReport
+from renderer.work import AnyJob, MediaJob, MediaReport, RenderReport
 from tests.daemon_process import DaemonProcess, Gate, Start, picture, request, still, wait_until
 from tests.jobs.factories import SETTINGS, make_work
 from tests.jobs.slots.conftest import Joined, Nodes, surroundings
 from tests.load import load
 from tests.manifest_directory import put
+from tests.media.made import made
+from tests.media.sound.made import tone, wav
 from tests.objects.stores import SECRET, Moto
 
 ALPHA = Node("1", "alpha", "libx264", 1, VERSION)
@@ -119,29 +122,42 @@ def test_jobs_are_taken_up_again_and_the_cluster_joined_again_after_the_driver_w
     assert "attempt 1 lost: the connection to the cluster was lost" in log_of(daemon, "reel")
 
 
-def test_a_video_is_the_same_from_a_slot_here_and_from_one_on_a_node(joined: Joined, tmp_path: Path) -> None:
-    work = make_work(request(still((1, 2, 3), frames=40), still((200, 100, 0), frames=7), poster={"frame": 40}))
+def test_files_are_the_same_from_a_slot_here_and_from_one_on_a_node(joined: Joined, tmp_path: Path) -> None:
+    stills = make_work(request(still((1, 2, 3), frames=40), still((200, 100, 0), frames=7), poster={"frame": 40}))
+    clip, sound = str(made(tmp_path, "a.mp4")), tmp_path / "a.wav"
+    sound.write_bytes(wav(tone(0.5)))
+    jobs: dict[str, AnyJob] = {
+        "stills": stills,
+        "merged": MediaJob(MergeAudioVideo(video_url=clip, audio_url=str(sound)), any_path=True),
+        "frame": MediaJob(ExtractFrame(video_url=clip, frame_type="middle"), any_path=True),
+    }
 
-    async def make(slot: Slot, output: Path) -> None:
+    for side in ("here", "there"):
+        (tmp_path / side).mkdir()
+
+    async def make(slot: Slot, directory: Path) -> None:
         await slot.prepare()
-        report = await slot.run(RenderTask("a", work, output, SETTINGS))
+        for name, job in jobs.items():
+            report = await slot.run(RenderTask("a", job, directory / f"{name}.mp4", SETTINGS))
+            assert isinstance(report, RenderReport | MediaReport), report
         await asyncio.to_thread(slot.close)
-        assert isinstance(report, RenderReport)
 
     async def make_here() -> None:
-        await make(LocalSlot(EngineSettings(), str(tmp_path / "p")), tmp_path / "here.mp4")
+        await make(LocalSlot(EngineSettings(), str(tmp_path / "p")), tmp_path / "here")
 
     async def make_there() -> None:
         slot = RaySlot(joined.cluster, joined.cluster.nodes[0], str(tmp_path / "p"))
-        await make(slot, tmp_path / "there.mp4")
+        await make(slot, tmp_path / "there")
 
     asyncio.run(make_here())
     joined.call(make_there())
-    here, there = [(tmp_path / name).read_bytes() for name in ("here.mp4", "there.mp4")]
-    assert len(here) == len(there)
-    posters = [(tmp_path / name).read_bytes() for name in ("here.poster.jpg", "there.poster.jpg")]
-    assert posters[0] == posters[1]
-    assert here[here.index(b"mdat") :] == there[there.index(b"mdat") :]  # before it is the time of day
+    names = ["frame.png", "merged.mp4", "stills.mp4", "stills.poster.jpg"]
+    assert sorted(file.name for file in (tmp_path / "here").iterdir()) == names
+    for name in names:
+        here, there = [(tmp_path / side / name).read_bytes() for side in ("here", "there")]
+        assert len(here) == len(there), name
+        begin = here.index(b"mdat") if name.endswith(".mp4") else 0  # before it is the time of day
+        assert here[begin:] == there[begin:], name
 
 
 def refusal(address: str) -> str:
