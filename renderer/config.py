@@ -76,7 +76,6 @@ def _meant_by(typed: str, names: Names) -> str:
 
 _PLACE = re.compile(r"\(at line (\d+), column (\d+)\)$")
 MEBIBYTE = 1024 * 1024
-MAX_CANVAS_SIDE = 8192
 
 
 def _split_paths(value: object) -> object:
@@ -157,7 +156,7 @@ class RequestLimits(_Part):
     max_images: int = Field(10_000, ge=1)
     max_frames: int = Field(1_000_000, ge=1)
     max_duration_s: float = Field(6 * 3600, gt=0)
-    max_canvas_side: int = Field(MAX_CANVAS_SIDE, ge=2, le=16384, description="libx264 ends at 16384")
+    max_canvas_side: int = Field(8192, ge=2, le=16384, description="libx264 ends at 16384")
 
 
 class FetchSettings(_Part):
@@ -375,10 +374,8 @@ class RenderSettings(_Part):
     encode: EncodeSettings = Field(default_factory=EncodeSettings)
     nvenc: NvencSettings = Field(default_factory=NvencSettings)
     outputs: OutputSettings = Field(default_factory=OutputSettings)
+    limits: RequestLimits = Field(default_factory=RequestLimits)
     gpus: NvencFindings | None = None
-    max_canvas_side: int = MAX_CANVAS_SIDE
-    max_frames: int = 1_000_000
-    max_duration_s: float = 6 * 3600
 
 
 def render_settings(settings: Settings, gpus: NvencFindings | None = None) -> RenderSettings:
@@ -388,10 +385,8 @@ def render_settings(settings: Settings, gpus: NvencFindings | None = None) -> Re
         encode=settings.encode,
         nvenc=settings.nvenc,
         outputs=settings.outputs,
+        limits=settings.limits,
         gpus=gpus,
-        max_canvas_side=settings.limits.max_canvas_side,
-        max_frames=settings.limits.max_frames,
-        max_duration_s=settings.limits.max_duration_s,
     )
 
 

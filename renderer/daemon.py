@@ -44,7 +44,6 @@ from renderer.jobs.store import JobStore
 from renderer.net.addresses import Guard
 from renderer.observe import descriptors
 from renderer.observe.descriptors import repeatedly
-from renderer.observe.examination import examined
 from renderer.observe.job_log import JobLogs, WorkerLog, below
 from renderer.observe.metrics import Snapshot
 from renderer.processes import adopt_orphans, end_orphans
@@ -349,7 +348,7 @@ class _Daemon:
             return None
         from renderer.frontends.http.app import HttpDoor  # noqa: PLC0415 - FastAPI takes 300 ms that others do not need
 
-        return HttpDoor(settings, self._data_dir, engine, intake, zmq=server, examine=partial(examined, settings))
+        return HttpDoor(settings, self._data_dir, engine, intake, zmq=server)
 
     def _on_signal(self) -> None:
         if self._drain.is_set():

@@ -130,7 +130,7 @@ class _Whole:
     def limits(self) -> CanvasLimits:
         """The largest canvas that the settings and the encoder allow."""
         settings, encoder = self.settings, self.job.request.encoder
-        limits = CanvasLimits(settings.max_canvas_side, settings.max_canvas_side)
+        limits = CanvasLimits(settings.limits.max_canvas_side, settings.limits.max_canvas_side)
         if self.open_encoder is not None:
             return limits
         gpus = findings_here(settings.nvenc) if encoder == "nvenc" and not settings.gpus else settings.gpus
@@ -170,7 +170,7 @@ class _Whole:
             return reel
         images = [self.job.request.images[source.image] for source in reel.sources]
         say = ProgressReporter(reel, self.on_progress).say_again
-        return replace(reel, timeline=self.tracks.followed(reel.timeline, images, self.settings, say))
+        return replace(reel, timeline=self.tracks.followed(reel.timeline, images, self.settings.limits, say))
 
     def _check_urls(self, reel: Reel) -> None:
         """Refuse urls whose fault shows without reading a file, before any work."""

@@ -210,7 +210,7 @@ def test_a_file_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 def test_a_worker_gets_what_rendering_needs() -> None:
     settings = load(environment={"STILLREEL_LIMITS__MAX_CANVAS_SIDE": "640", "STILLREEL_ENCODE__THREADS": "2"})
-    assert render_settings(settings) == RenderSettings(encode=settings.encode, max_canvas_side=640)
+    assert render_settings(settings) == RenderSettings(encode=settings.encode, limits=settings.limits)
 
 
 def test_settings_cannot_be_changed() -> None:

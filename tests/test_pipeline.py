@@ -301,7 +301,7 @@ def test_a_side_that_was_asked_for_and_leads_above_the_limit_is_refused(
     job_of: JobOf, output: Path, write_image
 ) -> None:
     write_image("a.png", (1000, 10))
-    settings = RenderSettings(max_canvas_side=640)
+    settings = RenderSettings(limits=RequestLimits(max_canvas_side=640))
     with pytest.raises(NotSupported, match=r"^height: this makes a video of 2000x20, since the other side follows"):
         render(job_of("a.png", height=20), output, settings, open_encoder=NullEncoder)
     assert render(job_of("a.png", width=640), output, settings, open_encoder=NullEncoder).facts.width == 640
@@ -348,7 +348,7 @@ def test_a_canvas_that_nobody_asked_for_shrinks_to_the_limit_and_the_result_says
 ) -> None:
     write_image("a.png", (1000, 400))
     job = job_of("a.png")
-    report = render(job, output, RenderSettings(max_canvas_side=640), open_encoder=NullEncoder)
+    report = render(job, output, RenderSettings(limits=RequestLimits(max_canvas_side=640)), open_encoder=NullEncoder)
     assert (report.facts.width, report.facts.height) == (640, 256)
     (warning,) = report.result("file:///a.mp4", "a.mp4", job.request).warnings
     assert (warning.type, warning.loc) == ("canvas_reduced", ("images", 0, "url"))
@@ -358,7 +358,7 @@ def test_a_canvas_that_nobody_asked_for_shrinks_to_the_limit_and_the_result_says
 def test_what_a_result_warns_of_stands_in_the_jobs_log(job_of: JobOf, output: Path, write_image, caplog) -> None:
     caplog.set_level("INFO")
     write_image("a.png", (1000, 400))
-    render(job_of("a.png"), output, RenderSettings(max_canvas_side=640), open_encoder=NullEncoder)
+    render(job_of("a.png"), output, RenderSettings(limits=RequestLimits(max_canvas_side=640)), open_encoder=NullEncoder)
     (record,) = [record for record in caplog.records if getattr(record, "action", "") == "warned"]
     assert "the video is 640x256" in record.getMessage()
 
@@ -422,7 +422,7 @@ def test_a_canvas_of_the_largest_that_is_reduced_names_that_image(job_of, output
     write_image("a.png", (500, 400))
     write_image("b.png", (1000, 400))
     job = job_of("a.png", "b.png", canvas="largest")
-    report = render(job, output, RenderSettings(max_canvas_side=640), open_encoder=NullEncoder)
+    report = render(job, output, RenderSettings(limits=RequestLimits(max_canvas_side=640)), open_encoder=NullEncoder)
     (warning,) = report.warnings
     assert (warning.type, warning.loc) == ("canvas_reduced", ("images", 1, "url"))
     assert warning.message.startswith("the video is 640x256, not 1000x400 as this image: ")

@@ -1,7 +1,7 @@
 """What works on this machine, and why other things do not: `stillreel doctor`.
 
 `python -m renderer.cli.doctor` reads settings as JSON from stdin and prints the findings as JSON. A daemon runs it,
-because it does not import the libraries that are tried here (observe/examination.py).
+because it does not import the libraries that are tried here (frontends/http/page.py).
 """
 
 import asyncio

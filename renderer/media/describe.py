@@ -17,6 +17,7 @@ from protocol.errors import Loc
 from protocol.media import Audio, AudioTrackFacts, Resolution, Video, VideoFormat
 from renderer.config import RenderSettings
 from renderer.errors import UnsupportedSound, UnsupportedVideo
+from renderer.media.formats import VIDEOS
 from renderer.media.sound.decode import RATE, Reading, read_header
 from renderer.media.sound.formats import recognise
 from renderer.media.video import NoVideo, Survey, VideoFile
@@ -28,7 +29,6 @@ _KINDS: Final = {  # the container and the second part of the content type, by t
     "WAV": ("wav", "wav"), "FLAC": ("flac", "flac"), "Ogg": ("ogg", "ogg"), "AAC": ("aac", "aac"),
     "MP3": ("mp3", "mpeg"), "MP4": ("mp4", "mp4"), "Matroska or WebM": ("matroska", "x-matroska"),
 }  # fmt: skip
-_VIDEOS: Final = ("MP4", "Matroska or WebM")
 
 
 def describe(data: bytes, url: str, loc: Loc, settings: RenderSettings, marks: Marks) -> Video | Audio:
@@ -46,7 +46,7 @@ def describe(data: bytes, url: str, loc: Loc, settings: RenderSettings, marks: M
     container, kind = _container(data, row.name)
     known = {"url": url if "://" in url else "", "file_size": len(data), "container": container}
     known["file_name"] = _name(url) or f"media.{container}"
-    if row.name in _VIDEOS:
+    if row.name in VIDEOS:
         try:
             return _video(VideoFile(data, loc, settings, marks), {**known, "content_type": f"video/{kind}"})
         except NoVideo:

@@ -1,20 +1,23 @@
-"""The table of videos: which container a file is by its first bytes, who opens it, and which codecs are used.
+"""Which videos are read: their containers, which are rows of the table of sounds, and their codecs.
 
-As with sounds, libav opens a file with the demuxer of its container and no other, and only with decoders of the table.
+As with sounds, libav opens a file with the demuxer of its container and no other, and only with decoders named here.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from renderer.errors import UnsupportedSound, UnsupportedVideo
+from renderer.media.sound.formats import Container
 from renderer.media.sound.formats import recognise as recognise_sound
 
 # What libavcodec's decoder is called, by the name of the codec.
 DECODERS: Final[Mapping[str, str]] = {"h264": "h264", "hevc": "hevc", "vp8": "vp8", "vp9": "vp9", "av1": "libdav1d"}
 COPIED: Final = ("h264", "hevc", "vp9", "av1")
-"""What is copied into an MP4 as it is."""
+"""What is copied into an MP4 unchanged."""
+
+VIDEOS: Final = ("MP4", "Matroska or WebM")
+"""The rows of the table of sounds that may hold a video."""
 
 READ_HERE: Final = "H.264, HEVC, VP8, VP9 or AV1 in MP4, QuickTime, Matroska or WebM"
 _PICTURES: Final = re.compile(rb"....ftyp(?:hei[cxms]|hev[cxms]|mif1|msf1|avi[fs]|jp2 |jpx |crx )", re.DOTALL)
@@ -27,27 +30,11 @@ _ELSEWHERE: Final[Mapping[str, re.Pattern[bytes]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class VideoContainer:
-    """One row of the table.
-
-    Attributes:
-        demuxer: libavformat's name.
-    """
-
-    name: str
-    demuxer: str
-
-
-_MP4: Final = VideoContainer("MP4", "mov,mp4,m4a,3gp,3g2,mj2")
-_MATROSKA: Final = VideoContainer("Matroska or WebM", "matroska,webm")
-
-
-def recognise(data: bytes) -> VideoContainer:
-    """Return the container of the table that the file seems to be.
+def recognise(data: bytes) -> Container:
+    """Return the container that the file seems to be.
 
     Raises:
-        UnsupportedVideo: it is not in the table; the message names what was found if that is known.
+        UnsupportedVideo: no video is read from it; the message names what was found if that is known.
     """
     if _PICTURES.match(data):
         raise unsupported("a picture")
@@ -58,10 +45,9 @@ def recognise(data: bytes) -> VideoContainer:
         row, _ = recognise_sound(data)
     except UnsupportedSound as error:
         raise unsupported(error.message.rpartition(", found ")[2]) from error
-    for each in (_MP4, _MATROSKA):
-        if each.demuxer == row.demuxer:
-            return each
-    raise unsupported(f"a sound ({row.name})")
+    if row.name not in VIDEOS:
+        raise unsupported(f"a sound ({row.name})")
+    return row
 
 
 def unsupported(found: str) -> UnsupportedVideo:

@@ -23,7 +23,7 @@ from protocol.media import FrameType
 from renderer.config import RenderSettings
 from renderer.errors import ImageTooLarge, LimitExceeded, UnsupportedVideo, VideoDamaged, blaming
 from renderer.media.demux import opened, preferred
-from renderer.media.formats import DECODERS, VideoContainer, recognise, unsupported
+from renderer.media.formats import DECODERS, recognise, unsupported
 from renderer.media.sound.formats import is_cut
 from renderer.pictures.marks import Marks
 
@@ -108,7 +108,7 @@ class VideoFile:
         self.data = data
         self.loc = loc
         try:
-            self.container: VideoContainer = recognise(data)
+            self.container = recognise(data)
         except UnsupportedVideo as error:
             raise error.at(*loc) from error.__cause__
         self._settings = settings
@@ -139,8 +139,8 @@ class VideoFile:
             found = Survey(
                 context.codec.canonical_name, context.width, context.height, time_base, stream.average_rate, packets
             )
-        if found.duration_s > self._settings.max_duration_s:
-            most = self._settings.max_duration_s
+        if found.duration_s > self._settings.limits.max_duration_s:
+            most = self._settings.limits.max_duration_s
             words = f"expected up to {most:g} s, found {float(found.duration_s):g} s (limits.max_duration_s)"
             raise LimitExceeded(words, loc=self.loc, context={"le": most})
         return found
@@ -200,7 +200,7 @@ class VideoFile:
                     return
 
     def _accesses(self, container: "InputContainer", stream: "VideoStream") -> Iterator[Access]:
-        most = self._settings.max_frames
+        most = self._settings.limits.max_frames
         packets = container.demux(stream)
         for count in range(most + 1):
             with self._marks.decoding(*self.loc):

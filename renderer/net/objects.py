@@ -25,8 +25,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from protocol.objects import ObjectUrl, is_among, parse_object
-from renderer.config import FetchSettings
+from protocol.objects import ObjectUrl, is_among, is_object, parse_object
+from protocol.schema import RenderResult
+from renderer.config import FetchSettings, RenderSettings
 from renderer.errors import (
     BackendError,
     FetchFailed,
@@ -257,6 +258,23 @@ def signed(url: ObjectUrl, seconds: int, access: Access) -> str:
     with _in_our_words(lambda words, _: OutputFailed(f"the video's url could not be signed: {words}")):
         store = _store(url.scheme, url.bucket, access)
         return str(obstore.sign(store, "GET", url.name, timedelta(seconds=seconds)))
+
+
+async def opened(result: RenderResult, settings: RenderSettings) -> RenderResult:
+    """Return a result with signed urls for a client, if its files are objects and the settings say for how long.
+
+    Signed urls are made for each answer and never stored.
+
+    Raises:
+        OutputFailed: there are no credentials now.
+    """
+    seconds = settings.outputs.presign_s
+    if not (seconds and is_object(result.video.url)):
+        return result
+    import asyncio  # noqa: PLC0415 - the daemon has it, and a render by the command line does not need it
+
+    access = access_for(settings.fetch)
+    return await asyncio.to_thread(result.with_urls, lambda file: signed(parse_object(file.url), seconds, access))
 
 
 @lru_cache(maxsize=64)

@@ -135,8 +135,8 @@ def test_a_codec_beyond_the_table_is_refused_by_its_name(video: Make) -> None:
 
 LIMITS = {
     "pixels": ({"pictures": {"max_image_pixels": 3071}}, ImageTooLarge),
-    "seconds": ({"max_duration_s": 0.9}, LimitExceeded),
-    "frames": ({"max_frames": 24}, LimitExceeded),
+    "seconds": ({"limits": {"max_duration_s": 0.9}}, LimitExceeded),
+    "frames": ({"limits": {"max_frames": 24}}, LimitExceeded),
 }
 
 

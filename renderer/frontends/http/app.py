@@ -105,9 +105,6 @@ def _description(parts: Sequence[Routes]) -> dict[str, Any]:
     return made
 
 
-Examine = Callable[[], Sequence[dict[str, Any]]]
-
-
 class HttpDoor:
     """Answers over HTTP and HTTPS, with the same engine as the other doors."""
 
@@ -119,13 +116,11 @@ class HttpDoor:
         intake: Intake,
         *,
         zmq: "ZmqServer",
-        examine: Examine,
     ) -> None:
         """Bind the ports.
 
         Args:
             zmq: the daemon's ZeroMQ door, whose endpoints the page shows.
-            examine: returns what works on this machine; called on a thread.
 
         Raises:
             ConfigError: an address, a certificate or a file of the data directory cannot be used.
@@ -144,7 +139,7 @@ class HttpDoor:
             storage = Storage(self._uploads, tokens, bodies, most_bytes)
             files = Files(engine, tokens, self._uploads)
             about = _about(settings, engine, zmq, self._listeners.addresses)
-            page = Page(engine, about, logs, examine, self._closing)
+            page = Page(engine, about, logs, settings, self._closing)
             standing = HealthRoutes(engine, Signer(data_dir))
             parts = [part.routes for part in (contract, storage, files, standing, page)]
             needs_key = self._listeners.is_open_to_others

@@ -39,9 +39,9 @@ from renderer.frontends.http.schema import APPS, CANCEL, RESULT, STATUS, STREAM,
 from renderer.frontends.http.uploads import Uploads
 from renderer.frontends.intake import Door, Intake
 from renderer.frontends.job_log import JobLogReader
-from renderer.frontends.opened import opened
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, State
+from renderer.net.objects import opened
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,10 @@ import json
 import logging
 import mimetypes
 import re
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +21,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from protocol.schema import Health, Jobs, JobsQuery
+from renderer.config import Settings
 from renderer.errors import InvalidRequest, JobNotFound, StillreelError, UnsupportedFormat, UnsupportedSound
 from renderer.frontends.http.files import unless_known
 from renderer.frontends.http.links import caller_of
@@ -32,6 +35,7 @@ from renderer.jobs import asked
 from renderer.jobs.engine import Engine
 from renderer.media.sound.formats import recognise as recognise_sound
 from renderer.pictures.recognise import recognise
+from renderer.processes import answer
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +48,9 @@ _HEADERS: Final = {"content-security-policy": _POLICY, "cache-control": "no-cach
 _LOOK_S: Final = 0.5
 _SHOWN: Final = 50
 _EXAMINED_S: Final = 60.0
+_DOCTOR: Final = "renderer.cli.doctor"
+_DOCTOR_S: Final = 300.0
+_EXAMINED: Final = {"pictures", "encode", "nvenc", "engine", "limits"}  # parts of the settings that hold no secrets
 _BEGINNING_BYTES: Final = 16 * 1024  # of a file, enough to recognise its format
 
 Findings = Sequence[dict[str, Any]]
@@ -53,18 +60,18 @@ class Page:
     """Answers the page."""
 
     def __init__(
-        self, engine: Engine, about: About, logs: JobLogReader, examine: Callable[[], Findings], closing: asyncio.Event
+        self, engine: Engine, about: About, logs: JobLogReader, settings: Settings, closing: asyncio.Event
     ) -> None:
         """Make the routes.
 
         Args:
             about: what does not change while the daemon runs.
-            examine: returns what works on this machine; it takes seconds, so it runs on a thread.
+            settings: for `doctor`.
         """
         self._engine = engine
         self._about = about
         self._logs = logs
-        self._examine = examine
+        self._settings = settings
         self._closing = closing
         self._findings: tuple[float, Findings] | None = None
         self._examining = asyncio.Lock()
@@ -142,7 +149,7 @@ class Page:
         async with self._examining:
             known = self._findings
             if known is None or time.monotonic() - known[0] > _EXAMINED_S:
-                known = self._findings = time.monotonic(), await asyncio.to_thread(self._examine)
+                known = self._findings = time.monotonic(), await asyncio.to_thread(_examined, self._settings)
         return JSONResponse({"findings": [{**each, "found": _without_paths(each["found"])} for each in known[1]]})
 
     async def events(self, request: Request) -> Response:
@@ -176,6 +183,27 @@ class Page:
 def _of_query(fault: InvalidRequest) -> InvalidRequest:
     details = tuple({**each, "loc": ["query", *each["loc"]]} for each in fault.details)
     return InvalidRequest(fault.message, loc=("query", *fault.loc), details=details)
+
+
+def _examined(settings: Settings) -> Findings:
+    """Run `doctor`, which loads the libraries that it tries, in a child process; its failure is a finding, too."""
+    document = settings.model_dump_json(include=_EXAMINED)
+    try:
+        done = answer([sys.executable, "-m", _DOCTOR], timeout_s=_DOCTOR_S, stdin=document)
+    except (subprocess.TimeoutExpired, OSError) as error:
+        log.warning("the machine could not be examined: %s", error, extra={"action": "not_examined"})
+        return [_unknown("the examination did not end")]
+    if done.returncode:
+        words = done.stderr.strip()
+        log.warning(
+            "the machine could not be examined; the last output was: %s", words, extra={"action": "not_examined"}
+        )
+        return [_unknown(f"the examination ended with exit code {done.returncode}")]
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _unknown(why: str) -> dict[str, Any]:
+    return {"what": "doctor", "works": False, "found": why, "is_needed": False}
 
 
 def _without_paths(words: str) -> str:

@@ -24,12 +24,12 @@ from renderer.errors import FetchFailed, JobNotFound, StillreelError
 from renderer.frontends.http.keys import secret_bytes
 from renderer.frontends.http.links import Links, Tokens
 from renderer.frontends.http.responses import Faults, linked
-from renderer.frontends.opened import opened
 from renderer.jobs.engine import Engine
 from renderer.jobs.hooks import Call, HookStore
 from renderer.jobs.job import Job
 from renderer.net.addresses import Guard
 from renderer.net.client import CallFailed, Client, post
+from renderer.net.objects import opened
 from renderer.net.url import check_callee
 
 if TYPE_CHECKING:

@@ -51,7 +51,6 @@ from renderer.errors import ConfigError, InvalidRequest, JobNotFound, NotSupport
 from renderer.frontends.documents import read_aside
 from renderer.frontends.intake import Door, Intake
 from renderer.frontends.job_log import JobLogReader
-from renderer.frontends.opened import opened
 from renderer.frontends.refusals import Refusals
 from renderer.frontends.zmq import curve, messages
 from renderer.frontends.zmq.curve import USER, Admission, CurveRing, Handshakes, ask_for_keys
@@ -59,6 +58,7 @@ from renderer.frontends.zmq.messages import MessageLimits, Peer, Reply, Scales, 
 from renderer.intake import invalid
 from renderer.jobs.engine import Engine
 from renderer.jobs.job import Job, own_id
+from renderer.net.objects import opened
 from renderer.observe.descriptors import SPARE, are_short, say_short
 
 log = logging.getLogger(__name__)
