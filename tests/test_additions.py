@@ -1,4 +1,4 @@
-"""What docs/architecture.md says under "Where to go", done: one double for each row that has no suite of its own.
+"""What docs/architecture.md says under "Where to go", done: doubles for its first rows.
 
 An encoder and a slot have theirs, which run over doubles as well: tests/encode/test_conformance.py and
 tests/jobs/slots/test_slot_conformance.py.
@@ -17,18 +17,24 @@ import pytest
 from pydantic import model_validator
 
 from protocol.schema import RenderRequest
+from renderer import render as render_here
 from renderer.config import FetchSettings, RenderSettings, RequestLimits
-from renderer.errors import DecodeFailed, StillreelError, UnsupportedFormat
+from renderer.errors import DecodeFailed, StillreelError, UnsupportedFormat, UnsupportedSound
 from renderer.frontends.intake import Door, Intake
 from renderer.geometry import Size
 from renderer.intake import parse_request, render_job
 from renderer.jobs.engine import Engine
+from renderer.media.describe import describe
+from renderer.media.sound import formats as sounds
 from renderer.pictures import decode, formats, header, recognise
 from renderer.pictures.formats import Header
+from renderer.pictures.marks import Marks
 from renderer.pipeline import render
+from tests.conftest import WriteImage
 from tests.daemon_process import request, still
 from tests.jobs.factories import FETCH, running
 from tests.jobs.fake_slot import FakeSlot
+from tests.media.sound.made import coded, tone
 
 
 class LineDoor:
@@ -105,6 +111,19 @@ def test_an_input_format_is_a_row_and_a_reader(with_flat: None, tmp_path: Path) 
 def test_a_file_of_a_format_without_a_row_reaches_no_reader() -> None:
     with pytest.raises(UnsupportedFormat):
         decode.decode(b"FLAT" + bytes(5), background=(0, 0, 0), max_pixels=100)
+
+
+def test_a_sound_format_is_a_row(monkeypatch: pytest.MonkeyPatch, write_image: WriteImage, tmp_path: Path) -> None:
+    write_image("a.png")
+    coded(tone(0.5), tmp_path / "a.aiff")
+    fields = {"images": [{"url": "a.png", "frames": 24}], "audio": [{"url": "a.aiff"}]}
+    with pytest.raises(UnsupportedSound, match="AIFF"):
+        render_here(fields, tmp_path / "out.mp4", base=tmp_path)
+    row = sounds._row("AIFF", rb"FORM....AIF[FC]", "aiff", "pcm_s16be", length=True)
+    monkeypatch.setattr(sounds, "CONTAINERS", (*sounds.CONTAINERS, row))
+    assert render_here(fields, tmp_path / "out.mp4", base=tmp_path).audio.duration == pytest.approx(0.5)
+    said = describe((tmp_path / "a.aiff").read_bytes(), "a.aiff", ("media_url",), RenderSettings(), Marks())
+    assert (said.container, said.content_type, said.duration) == ("aiff", "audio/aiff", 0.5)
 
 
 class Repeated(RenderRequest):

@@ -19,16 +19,12 @@ from renderer.config import RenderSettings
 from renderer.errors import UnsupportedSound, UnsupportedVideo
 from renderer.media.formats import VIDEOS
 from renderer.media.sound.decode import RATE, Reading, read_header
-from renderer.media.sound.formats import recognise
+from renderer.media.sound.formats import Container, recognise
 from renderer.media.video import NoVideo, Survey, VideoFile
 from renderer.pictures.marks import Marks
 
 _WEBM: Final = re.compile(rb"\x42\x82.webm", re.DOTALL)  # EBML's DocType
 _HEAD_BYTES: Final = 4096
-_KINDS: Final = {  # the container and the second part of the content type, by the table of sounds
-    "WAV": ("wav", "wav"), "FLAC": ("flac", "flac"), "Ogg": ("ogg", "ogg"), "AAC": ("aac", "aac"),
-    "MP3": ("mp3", "mpeg"), "MP4": ("mp4", "mp4"), "Matroska or WebM": ("matroska", "x-matroska"),
-}  # fmt: skip
 
 
 def describe(data: bytes, url: str, loc: Loc, settings: RenderSettings, marks: Marks) -> Video | Audio:
@@ -43,7 +39,7 @@ def describe(data: bytes, url: str, loc: Loc, settings: RenderSettings, marks: M
     except UnsupportedSound as error:
         found = error.message.rpartition(", found ")[2]
         raise UnsupportedVideo(f"expected a video or a sound that is read here, found {found}", loc=loc) from error
-    container, kind = _container(data, row.name)
+    container, kind = _container(data, row)
     known = {"url": url if "://" in url else "", "file_size": len(data), "container": container}
     known["file_name"] = _name(url) or f"media.{container}"
     if row.name in VIDEOS:
@@ -143,10 +139,10 @@ def _rate(size_bytes: int, duration_s: Fraction) -> int:
     return round(8 * size_bytes / duration_s) if duration_s else 0
 
 
-def _container(data: bytes, row: str) -> tuple[str, str]:
+def _container(data: bytes, row: Container) -> tuple[str, str]:
     if data[4:12] == b"ftypqt  ":
         return "mov", "quicktime"
-    return ("webm", "webm") if _WEBM.search(data, 0, _HEAD_BYTES) else _KINDS[row]
+    return ("webm", "webm") if _WEBM.search(data, 0, _HEAD_BYTES) else (row.word, row.subtype)
 
 
 def _name(url: str) -> str:

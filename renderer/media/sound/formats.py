@@ -28,6 +28,7 @@ class Container:
         magic: matches the first bytes, after tags of the kind ID3.
         demuxer: libavformat's name.
         codecs: the names of libavcodec's decoders that are used.
+        word, subtype: what descriptions call it, and the second part of its media type.
         has_times: its packets have times on a timeline that the sound may begin late in, or be absent from for a while.
         tells_length: it states how long its sound is, rather than leaving that to estimates.
     """
@@ -36,12 +37,24 @@ class Container:
     magic: re.Pattern[bytes]
     demuxer: str
     codecs: tuple[str, ...]
+    word: str
+    subtype: str
     has_times: bool = False
     tells_length: bool = False
 
 
-def _row(name: str, magic: bytes, demuxer: str, *codecs: str, times: bool = False, length: bool = False) -> Container:
-    return Container(name, re.compile(magic, re.DOTALL), demuxer, codecs, times, length)
+def _row(
+    name: str,
+    magic: bytes,
+    demuxer: str,
+    *codecs: str,
+    word: str = "",
+    subtype: str = "",
+    times: bool = False,
+    length: bool = False,
+) -> Container:
+    word = word or demuxer
+    return Container(name, re.compile(magic, re.DOTALL), demuxer, codecs, word, subtype or word, times, length)
 
 
 CONTAINERS: Final = (
@@ -49,14 +62,14 @@ CONTAINERS: Final = (
     _row("FLAC", rb"fLaC", "flac", "flac", length=True),
     _row("Ogg", rb"OggS", "ogg", "vorbis", "opus", "flac"),
     _row("AAC", rb"\xff[\xf0\xf1\xf8\xf9]", "aac", "aac"),
-    _row("MP3", rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", "mp3", "mp3float"),
+    _row("MP3", rb"\xff[\xe2\xe3\xf2\xf3\xfa\xfb]", "mp3", "mp3float", subtype="mpeg"),
     _row(
         "MP4", rb"....(?:ftyp|moov|mdat|wide|free|skip)", "mov,mp4,m4a,3gp,3g2,mj2",
-        "aac", "alac", "mp3float", "opus", "flac", *_PCM, *_PCM_BIG_ENDIAN, times=True, length=True,
+        "aac", "alac", "mp3float", "opus", "flac", *_PCM, *_PCM_BIG_ENDIAN, word="mp4", times=True, length=True,
     ),
     _row(
         "Matroska or WebM", rb"\x1a\x45\xdf\xa3", "matroska,webm",
-        "opus", "vorbis", "aac", "mp3float", "flac", *_PCM, times=True,
+        "opus", "vorbis", "aac", "mp3float", "flac", *_PCM, word="matroska", subtype="x-matroska", times=True,
     ),
 )  # fmt: skip
 _MP3: Final = next(row for row in CONTAINERS if row.name == "MP3")
