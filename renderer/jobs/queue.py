@@ -36,11 +36,7 @@ class FairQueue:
         """Let a job wait; a job that comes back takes the place that its arrival gives it."""
         insort(self._lanes[job.priority].setdefault(job.client, []), _place(job))
 
-    def take(self, *, has_nvenc: bool = True) -> str:
-        """Remove and return the id of the job whose turn it is; raises as `take_place` does."""
-        return self.take_place(has_nvenc=has_nvenc)[1]
-
-    def take_place(self, *, has_nvenc: bool) -> _Place:
+    def take(self, *, has_nvenc: bool = True) -> _Place:
         """Remove and return the place of the job whose turn it is.
 
         Args:
@@ -132,7 +128,7 @@ class WaitingJobs:
         while True:
             if not self.is_closed:
                 with contextlib.suppress(IndexError):
-                    _, job_id, is_demanding = self._queue.take_place(has_nvenc=has_nvenc)
+                    _, job_id, is_demanding = self._queue.take(has_nvenc=has_nvenc)
                     if is_demanding and self._takers:  # it may have been woken by a job that any other can take
                         self._wake(next(iter(self._takers)))
                     self._cancel_timer(job_id)

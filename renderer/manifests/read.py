@@ -236,27 +236,28 @@ _LOOKED_AT_BYTES: Final = 4096
 _OWN_IMAGES: Final = 100_000  # in a file of the user's own, whose limits are checked later
 
 
-def read_manifest(path: Path, overrides: Mapping[str, Any] | None = None, *, max_bytes: int = MAX_BYTES) -> Fields:
+def read_manifest(path: Path, *, max_bytes: int = MAX_BYTES) -> Fields:
     """Read a manifest and return the request's fields.
 
     The suffix decides the format. Without a known one, as of `-` for stdin, it is JSON or a list for ffmpeg's concat
     demuxer.
-
-    Args:
-        overrides: fields that replace those of the manifest.
 
     Raises:
         ConfigError: the file cannot be read in its format.
         InvalidRequest: a line of it holds a wrong field. Both messages begin with the file's name.
     """
     try:
-        return load_manifest(path, overrides, max_bytes=max_bytes)
+        return load_manifest(path, max_bytes=max_bytes)
     except StillreelError as error:
         raise type(error)(f"manifest {path}: {error.message}") from error
 
 
 def load_manifest(path: Path, overrides: Mapping[str, Any] | None = None, *, max_bytes: int = MAX_BYTES) -> Fields:
-    """Read a manifest as `read_manifest` does, for a caller that names the file in its own words."""
+    """Read a manifest as `read_manifest` does, for a caller that names the file in its own words.
+
+    Args:
+        overrides: fields that replace those of the manifest.
+    """
     return {**fields_of(_text(path, max_bytes), path.name), **(overrides or {})}
 
 

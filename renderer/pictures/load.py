@@ -90,13 +90,13 @@ class Loader:
                 raise late[0].timed_out(limit_s)
         return still.result()
 
-    def load(self, source: Source, background: Rgb, needed: Callable[[Size], Size] | None = None) -> Picture:
+    def load(self, source: Source, background: Rgb) -> Picture:
         """Fetch and decode a still, on the thread that calls.
 
         Raises:
             JobError: it cannot be read; `loc` names its place in the request.
         """
-        return self.decode(source, self.fetch(source), background, needed)
+        return self.decode(source, self.fetch(source), background)
 
     def fetch(self, source: Source) -> Content:
         """Fetch a still, on the thread that calls.

@@ -18,8 +18,13 @@ def filled(*jobs) -> FairQueue:
     return queue
 
 
+def taken(queue: FairQueue, *, has_nvenc: bool = True) -> str:
+    _, job_id, _ = queue.take(has_nvenc=has_nvenc)
+    return job_id
+
+
 def emptied(queue: FairQueue) -> list[str]:
-    return [queue.take() for _ in range(len(queue))]
+    return [taken(queue) for _ in range(len(queue))]
 
 
 def line(client: str, count: int, first_number: int = 1, priority: str = "normal"):
@@ -43,7 +48,7 @@ def test_clients_take_turns_until_each_is_through() -> None:
 
 def test_a_client_that_comes_while_others_take_turns_gets_the_next_round() -> None:
     queue = filled(*line("a", 3), *line("b", 3, 4))
-    assert queue.take() == "a0"
+    assert taken(queue) == "a0"
     queue.push(make_job("late", 10, client="c"))
     assert emptied(queue) == ["b0", "a1", "late", "b1", "a2", "b2"]
 
@@ -68,7 +73,7 @@ def test_a_job_that_comes_back_stands_where_its_arrival_puts_it() -> None:
 
 def test_nothing_waits_in_an_empty_queue() -> None:
     with pytest.raises(IndexError, match="nothing waits"):
-        FairQueue().take()
+        taken(FairQueue())
 
 
 def test_a_discarded_job_is_gone_and_a_stranger_does_no_harm() -> None:
@@ -92,7 +97,7 @@ def test_the_number_ahead_is_how_many_are_taken_before(seed: int) -> None:
         queue.push(job)
         waiting[job.id] = job
         if rolls.random() < 0.3:
-            del waiting[queue.take()]
+            del waiting[taken(queue)]
         if rolls.random() < 0.1 and waiting:
             queue.discard(waiting.pop(rolls.choice(list(waiting))))
     foretold = {job.id: queue.ahead(job) for job in waiting.values()}
@@ -106,11 +111,11 @@ def demanding(job_id: str, number: int, client: str = "c"):
 
 def test_a_job_that_demands_a_gpu_lets_others_pass_where_there_is_none_and_keeps_its_turn() -> None:
     queue = filled(demanding("gpu", 1), make_job("any", 2, client="c"), make_job("other", 3, client="d"))
-    assert [queue.take(has_nvenc=False) for _ in range(2)] == ["any", "other"]
+    assert [taken(queue, has_nvenc=False) for _ in range(2)] == ["any", "other"]
     with pytest.raises(IndexError, match="nothing waits"):
         queue.take(has_nvenc=False)
     queue.push(make_job("late", 4, client="c"))
-    assert (queue.ahead(demanding("gpu", 1)), queue.take(), queue.take()) == (0, "gpu", "late")
+    assert (queue.ahead(demanding("gpu", 1)), taken(queue), taken(queue)) == (0, "gpu", "late")
 
 
 def test_a_job_that_demands_a_gpu_wakes_a_place_that_has_one() -> None:

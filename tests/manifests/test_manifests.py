@@ -14,7 +14,7 @@ from PIL import Image
 from renderer.config import FetchSettings
 from renderer.errors import ConfigError, InvalidRequest, StillreelError
 from renderer.intake import parse_request
-from renderer.manifests.read import is_manifest, is_manifest_name, read_manifest
+from renderer.manifests.read import is_manifest, is_manifest_name, load_manifest, read_manifest
 from renderer.manifests.sources import directory_manifest, images_in, is_image_name, parse_hold
 from renderer.manifests.still import parse_overrides
 from renderer.pictures.fetch import Fetcher
@@ -208,7 +208,7 @@ def test_a_manifest_that_cannot_be_read_says_why(tmp_path: Path) -> None:
 
 def test_overrides_win_over_the_manifest(write: Write) -> None:
     path = write("a.jsonl", '{"fps": 24, "crf": 18}\n{"url": "a.png"}\n')
-    assert read_manifest(path, {"fps": 30}) == {"fps": 30, "crf": 18, "images": [{"url": "a.png"}]}
+    assert load_manifest(path, {"fps": 30}) == {"fps": 30, "crf": 18, "images": [{"url": "a.png"}]}
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,7 @@ FILE_NAME = "keys.json"
 CERT_NAME, KEY_NAME = "tls-cert.pem", "tls-key.pem"  # made by `stillreel keys --tls`
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 _PREFIX = "sr_"  # scanners for leaked secrets recognise it
+_SECRET_BYTES = 32
 _SHORTEST = 32  # of a key made elsewhere: its hash is quick, so it must be hard to guess
 
 
@@ -173,7 +174,7 @@ def write_private(file: Path, content: bytes) -> None:
         raise ConfigError(f"{file}: {error.strerror}") from error
 
 
-def secret_bytes(file: Path, size_bytes: int = 32) -> bytes:
+def secret_bytes(file: Path) -> bytes:
     """Return the secret in a file, which is made if it does not exist.
 
     Raises:
@@ -182,12 +183,12 @@ def secret_bytes(file: Path, size_bytes: int = 32) -> bytes:
     try:
         found = file.read_bytes()
     except FileNotFoundError:
-        found = secrets.token_bytes(size_bytes)
+        found = secrets.token_bytes(_SECRET_BYTES)
         write_private(file, found)
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror}") from error
-    if len(found) != size_bytes:
-        raise ConfigError(f"{file}: expected {size_bytes} bytes, found {len(found)}")
+    if len(found) != _SECRET_BYTES:
+        raise ConfigError(f"{file}: expected {_SECRET_BYTES} bytes, found {len(found)}")
     return found
 
 
