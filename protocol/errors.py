@@ -58,6 +58,11 @@ _ROWS = (
 
 ERRORS: Mapping[str, ErrorKind] = {row.name: row for row in _ROWS}
 
+WRONG_REQUESTS: Final = frozenset(
+    {"invalid_params", "less_than_equal", "sequence_too_long", "not_supported", "request_id_conflict"}
+)
+"""Kinds that say that the request has to be written in another way; the others are about files, jobs and servers."""
+
 
 def dotted(loc: Loc) -> str:
     """Write a location as people do: ("images", 3, "url") becomes images[3].url."""
@@ -80,10 +85,20 @@ class RemoteError(Exception):
         message: the server's message, which names the field.
         loc: the field at fault, such as ("images", 3, "url"); empty if it is not about one field.
         details: for a request with several faults, all of them, as dicts with "loc", "msg" and "type".
+        retryable: whether the server says that trying again may help, which depends on more than the kind.
     """
 
-    def __init__(self, kind: ErrorKind, message: str, loc: Loc = (), details: tuple[dict[str, Any], ...] = ()) -> None:
+    def __init__(
+        self,
+        kind: ErrorKind,
+        message: str,
+        loc: Loc = (),
+        details: tuple[dict[str, Any], ...] = (),
+        *,
+        retryable: bool | None = None,
+    ) -> None:
         super().__init__(message)
+        self.retryable = kind.retryable if retryable is None else retryable
         self.kind = kind
         self.message = message
         self.loc = loc

@@ -239,11 +239,11 @@ def _remote_error(error: object) -> RemoteError:
         raise WireError(ERRORS["bad_request"], "error: expected an object with a code and a message")
     by_code = next((row.name for row in ERRORS.values() if row.code == code), "internal_error")
     told = data if isinstance(data, dict) else {}
-    name, loc, retryable = told.get("type", by_code), told.get("loc", ()), told.get("retryable", False)
+    name, loc, retryable = told.get("type", by_code), told.get("loc", ()), told.get("retryable")
     errors = told.get("errors", ())
     is_as_expected = (
         isinstance(name, str)
-        and isinstance(retryable, bool)
+        and isinstance(retryable, bool | None)
         and isinstance(loc, list | tuple)
         and all(isinstance(part, str | int) for part in loc)
         and isinstance(errors, list | tuple)
@@ -251,5 +251,5 @@ def _remote_error(error: object) -> RemoteError:
     )
     if not is_as_expected:
         raise WireError(ERRORS["bad_request"], "error.data: expected type, loc and retryable")
-    unknown = ErrorKind(name, code, 500, retryable, "an error that this version does not know")
-    return RemoteError(ERRORS.get(name, unknown), message, tuple(loc), tuple(errors))
+    unknown = ErrorKind(name, code, 500, bool(retryable), "an error that this version does not know")
+    return RemoteError(ERRORS.get(name, unknown), message, tuple(loc), tuple(errors), retryable=retryable)

@@ -12,10 +12,10 @@ from typing import Any, Final, NoReturn
 
 import click
 
-from protocol.errors import BadCurveFile, BadEndpoint, ClientError, KeyRefused, RemoteError, Unreachable
+from protocol.errors import WRONG_REQUESTS, BadCurveFile, BadEndpoint, ClientError, KeyRefused, RemoteError, Unreachable
 from renderer.cli import usage
 from renderer.cli.usage import FAILED, STOPPED, TRY_AGAIN, UNREACHABLE, USAGE
-from renderer.errors import CapacityError, ConfigError, DecodeTimedOut, JobError, StillreelError
+from renderer.errors import ConfigError, DecodeTimedOut, StillreelError
 from renderer.observe import logs
 from renderer.version import VERSION
 
@@ -125,8 +125,9 @@ def _exit_code(error: Exception) -> int:
         return USAGE
     if isinstance(error, Unreachable):
         return UNREACHABLE
-    if isinstance(error, CapacityError) or (isinstance(error, JobError) and error.fault().retryable):
-        return TRY_AGAIN
-    if isinstance(error, RemoteError) and error.kind.name in {"queue_full", "shutting_down", "storage_full"}:
-        return TRY_AGAIN
-    return FAILED
+    kind, may_succeed = "", False
+    if isinstance(error, RemoteError):
+        kind, may_succeed = error.kind.name, error.retryable
+    elif isinstance(error, StillreelError):
+        kind, may_succeed = error.kind, error.fault().retryable
+    return TRY_AGAIN if may_succeed else USAGE if kind in WRONG_REQUESTS else FAILED

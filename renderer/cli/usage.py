@@ -24,17 +24,18 @@ DONE, FAILED, USAGE, UNREACHABLE, TRY_AGAIN = range(5)
 STOPPED = 130  # the code that shells use when Ctrl-C has ended something
 
 _USAGE = f"{USAGE} usage or configuration"
+_WRONG = f"{USAGE} usage or configuration, or a wrong request"
 _STOPPED = f"{STOPPED} stopped by Ctrl-C"
 _TRY_AGAIN = f"{TRY_AGAIN} try again later"
 
 SERVE = f"Exit codes: {DONE} it was told to stop and has, {FAILED} a part of it failed, {_USAGE}."
-RENDER = f"Exit codes: {DONE} done, {FAILED} the job failed, {_USAGE}, {_TRY_AGAIN}, {_STOPPED}."
+RENDER = f"Exit codes: {DONE} done, {FAILED} the job failed, {_WRONG}, {_TRY_AGAIN}, {_STOPPED}."
 BATCH = (
     f"Exit codes: {DONE} all is rendered, {FAILED} some cannot be or there was nothing, {_USAGE}, "
     f"{TRY_AGAIN} some were not, and may be if it is run again, {STOPPED} stopped by Ctrl-C or SIGTERM."
 )
 CLIENT = (
-    f"Exit codes: {DONE} done, {FAILED} the job failed or the daemon refused, {_USAGE}, "
+    f"Exit codes: {DONE} done, {FAILED} the job failed or is not known, {_WRONG}, "
     f"{UNREACHABLE} no daemon answers, {_TRY_AGAIN}, {_STOPPED}."
 )
 HEALTH = (
@@ -47,6 +48,6 @@ RAY_NODE = f"Exit codes: {DONE} it was told to stop and has, {FAILED} Ray failed
 STORE = f"Exit codes: {DONE} done, {FAILED} it failed or left something alone, {_USAGE}."
 STORE_CHECK = f"Exit codes: {DONE} all is there, {FAILED} something is missing or belongs to no job, {_USAGE}."
 ALL = (
-    f"Exit codes: {DONE} done, {FAILED} the job failed, {_USAGE}, {UNREACHABLE} no daemon answers, {_TRY_AGAIN}, "
+    f"Exit codes: {DONE} done, {FAILED} the job failed, {_WRONG}, {UNREACHABLE} no daemon answers, {_TRY_AGAIN}, "
     f"{_STOPPED}; the help of a command says which of them it has."
 )

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from protocol.errors import ERRORS
 from protocol.schema import Fault, Health
 from protocol.wire import Call, failure
 from tests.cli_process import COMMAND, Ended, Terminal, failed, run
@@ -52,8 +53,9 @@ def manifest(tmp_path: Path) -> Path:
     return path
 
 
-def refusing(name: str, words: str) -> Handler:
-    fault = Fault(type=name, message=words, retryable=True)
+def refusing(name: str, words: str, *, retryable: bool | None = None) -> Handler:
+    may_retry = ERRORS[name].retryable if retryable is None else retryable
+    fault = Fault(type=name, message=words, retryable=may_retry)
     return lambda server, call: server.send(failure(call.id, fault))
 
 
@@ -64,7 +66,7 @@ def status(server: FakeServer, call: Call, **changes: Any) -> None:
 # What the exit code tells.
 
 
-@pytest.mark.parametrize("name", ["queue_full", "storage_full"])
+@pytest.mark.parametrize("name", ["queue_full", "storage_full", "internal_error"])
 def test_a_daemon_without_room_ends_with_4_at_once(serve: Serve, cli: Cli, name: str) -> None:
     server = serve(refusing(name, "come again"))
     assert failed(cli("submit", "-", "--connect", server.endpoint, stdin=MANIFEST), 4) == "error: come again"
@@ -83,6 +85,17 @@ def test_a_daemon_that_goes_on_stopping_ends_with_4(serve: Serve, cli: Cli) -> N
 def test_what_a_daemon_says_of_the_job_ends_with_1(serve: Serve, cli: Cli) -> None:
     server = serve(refusing("image_load_error", "images[0].url: cut short"))
     assert failed(cli("result", "a", "--connect", server.endpoint), 1) == "error: images[0].url: cut short"
+
+
+def test_a_job_whose_server_was_away_ends_with_4_as_the_daemon_says(serve: Serve, cli: Cli) -> None:
+    server = serve(refusing("file_download_error", "images[0].url: no answer", retryable=True))
+    assert failed(cli("result", "a", "--connect", server.endpoint), 4) == "error: images[0].url: no answer"
+
+
+@pytest.mark.parametrize("name", ["invalid_params", "less_than_equal", "sequence_too_long", "not_supported"])
+def test_a_request_that_the_daemon_finds_wrong_ends_with_2(serve: Serve, cli: Cli, name: str) -> None:
+    server = serve(refusing(name, "crf: wrong"))
+    assert failed(cli("submit", "-", "--connect", server.endpoint, stdin=MANIFEST), 2) == "error: crf: wrong"
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -58,10 +58,10 @@ MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
         {},
     ),
     (["render", "missing.json", "-o", "x.mp4"], 1, "images[1].url: missing.png: no such file", {}),
-    (["render", "field.json", "-o", "x.mp4"], 1, "images[0].frame: no such field; did you mean frames?", {}),
+    (["render", "field.json", "-o", "x.mp4"], 2, "images[0].frame: no such field; did you mean frames?", {}),
     (
         ["render", "three.json", "-o", "x.mp4"],
-        1,
+        2,
         (
             "images[0].frames: expected at least 1, found 0; images[1].url: expected a value, found none; "
             "crf: expected at most 51, found 99"
@@ -70,32 +70,32 @@ MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
     ),
     (
         ["render", "texts.json", "-o", "x.mp4"],
-        1,
+        2,
         (
             'images[0]: expected an object such as {"url": "a.png"}, found \'a.ppm\'; '
             'images[1]: expected an object such as {"url": "a.png"}, found \'b.ppm\''
         ),
         {},
     ),
-    (["render", "object.json", "-o", "x.mp4"], 1, "images: expected a list, found {'url': 'a.ppm'}", {}),
-    (["render", "empty.json", "-o", "x.mp4"], 1, "images: expected at least 1, found 0", {}),
-    (["render", "both.json", "-o", "x.mp4"], 1, "images[0]: expected frames or duration, found both", {}),
-    (["render", "half.json", "-o", "x.mp4"], 1, "images[0].frames: expected a whole number, found 1.5", {}),
+    (["render", "object.json", "-o", "x.mp4"], 2, "images: expected a list, found {'url': 'a.ppm'}", {}),
+    (["render", "empty.json", "-o", "x.mp4"], 2, "images: expected at least 1, found 0", {}),
+    (["render", "both.json", "-o", "x.mp4"], 2, "images[0]: expected frames or duration, found both", {}),
+    (["render", "half.json", "-o", "x.mp4"], 2, "images[0].frames: expected a whole number, found 1.5", {}),
     (
         ["render", "mode.json", "-o", "x.mp4"],
-        1,
+        2,
         "resize_mode: expected 'pad', 'crop' or 'stretch', found 'fit'",
         {},
     ),
     (
         ["render", "none.json", "-o", "x.mp4"],
-        1,
+        2,
         "images: expected a value, found none; pictures: no such field",
         {},
     ),
     (
         ["render", "long.json", "-o", "x.mp4"],
-        1,
+        2,
         "images: expected up to 1 images, found 2 (limits.max_images)",
         {"STILLREEL_LIMITS__MAX_IMAGES": "1"},
     ),
