@@ -302,6 +302,7 @@ class _Rendering:
                 frames.add([unit])
                 reporter.say_again()
             video.extend(sequence.flush(), sequence.reordered)
+            reporter.say()
             whole.clock.add("stills_busy", loader.busy_s)
             self.enlarged.update(stills.enlarged)
             self.in_part.update(stills.in_part)

@@ -473,8 +473,8 @@ def test_frames_count_as_done_when_they_are_coded(job_of, output: Path, write_im
     fed = [progress for progress in told if progress.stage == "rendering"]
     assert {progress.frames_done for progress in fed} == {0}
     finishing = [(progress.images_done, progress.frames_done) for progress in told if progress.stage == "finishing"]
-    assert finishing == [(4, 0), (4, 3 * each)]  # once a second
-    assert told[-1].share == 3 / 4
+    assert finishing == [(4, 0), (4, 3 * each), (4, 4 * each)]  # once a second, and when all are coded
+    assert told[-1].share == 1
 
 
 def test_an_encoder_in_a_child_gives_its_last_pictures_one_by_one(job_of, output: Path, write_image) -> None:

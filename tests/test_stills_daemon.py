@@ -81,7 +81,7 @@ def test_a_job_whose_stills_are_all_kept_starts_no_encoder(start: Start, tmp_pat
 @pytest.mark.skipif(confinement.refusal() is not None, reason="this kernel has no Landlock")
 @pytest.mark.parametrize("is_confined", [True, False])
 def test_what_is_kept_is_closed_to_a_confined_worker(start: Start, tmp_path: Path, is_confined: bool) -> None:
-    false = tmp_path / "data" / "stills" / "kept" / "~" / ("0" * 64)
+    false = tmp_path / "data" / "stills" / "kept" / "shared" / ("0" * 64)
     ffmpeg = script(tmp_path / "ffmpeg", f"echo > {false}")
     daemon = start(ENCODE__FFMPEG=ffmpeg, ENGINE__CONFINE_WORKERS=is_confined)
     daemon.client.render(deck(request_id="a"))
@@ -108,7 +108,7 @@ def test_clients_with_keys_keep_their_stills_to_themselves(start: Start, tmp_pat
     assert sorted(path.name for path in (daemon.data_dir / "stills" / "kept").iterdir()) == [
         "key.alice",
         "key.bob",
-        "~",
+        "shared",
     ]
 
 

@@ -85,7 +85,7 @@ class Tally:
     """Counts of one run; changed on one thread only.
 
     Attributes:
-        total: manifests of this shard; None until they are counted.
+        total: files of this shard that look like manifests; None until they are counted.
         ignored: files with the name of a manifest that turned out to be something else.
         left_out: those, and the pictures in formats that are not read here.
         frames: of the videos that are done.
@@ -115,18 +115,18 @@ class Tally:
 
     @property
     def settled(self) -> int:
-        """Manifests that need no more work."""
-        return self.done + self.skipped + self.failed
+        """Files that need no more work, those that turned out to be no manifests among them."""
+        return self.done + self.skipped + self.failed + self.ignored
 
     @property
     def expected(self) -> int | None:
-        """How many manifests there are, as far as is known."""
-        return None if self.total is None else max(self.total - self.ignored, self.settled + len(self.running))
+        """How many files there are that look like manifests, as far as is known."""
+        return None if self.total is None else max(self.total, self.settled + len(self.running))
 
     @property
     def has_found_nothing(self) -> bool:
         """Whether there was nothing at all to render."""
-        return self.settled == 0 and not self.stopped
+        return self.settled == self.ignored and not self.stopped
 
     @property
     def elapsed_s(self) -> float:

@@ -94,20 +94,22 @@ def _bar(err: "Console") -> Iterator[ShowProgress]:
     columns = (
         progress.TextColumn("{task.description}"),
         progress.BarColumn(),
-        progress.MofNCompleteColumn(),
-        progress.TextColumn("frames"),
+        progress.TextColumn("{task.fields[frames]}"),
         progress.TimeElapsedColumn(),
         progress.TextColumn("eta"),
         progress.TimeRemainingColumn(compact=True),
     )
     with progress.Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("queued", total=None)
+        task = bar.add_task("queued", total=None, frames="")
 
         def show(seen: "JobStatus | Progress") -> None:
             done = seen.progress if isinstance(seen, JobStatus) else seen
             ahead = seen.queue_position if isinstance(seen, JobStatus) else None
             stage = done.stage if ahead is None else f"{done.stage}, {ahead} ahead"
-            bar.update(task, description=stage, total=done.frames, completed=done.frames_done)
+            # An encoder may hold all frames back until the end; none of them is coded then, which says nothing.
+            counted = f"{done.frames_done}/{done.frames} frames" if done.frames_done else f"{done.frames} frames"
+            total = done.frames if done.frames_done else None
+            bar.update(task, description=stage, total=total, completed=done.frames_done, frames=counted)
 
         yield show
 

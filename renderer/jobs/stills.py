@@ -24,7 +24,7 @@ from renderer.pictures.kept import StillCache
 log = logging.getLogger(__name__)
 
 _NAME: Final = re.compile(r"[0-9a-f]{64}")
-_NOBODY: Final = "~"  # the clients without a key, who share their stills; no key has such a name
+_NOBODY: Final = "shared"  # of clients without a key, and of the command line; owners with one are called "key.NAME"
 _ROOM_BYTES: Final = 256 << 20  # that are left free on the disk beside `engine.min_free_bytes`
 _LOOK_S: Final = 3600  # between looks for stills that were not used for long
 _MARGIN: Final = 10  # a tenth of the limit is made free at once, since looking for the oldest takes a walk
@@ -81,7 +81,9 @@ class KeptStills:
             for directory in (self.kept, place):
                 directory.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"{self.kept.parent} cannot hold coded stills: {error.strerror}") from error
+            if isinstance(error, FileExistsError | NotADirectoryError):
+                raise ConfigError(f"stills: expected a directory, found the file {error.filename}") from error
+            raise ConfigError(f"stills: {error.filename} cannot be written: {error.strerror}") from error
         return StillCache(place, place, self._least_free_bytes) if self._limit_bytes else None
 
     def bound_shared(self) -> None:

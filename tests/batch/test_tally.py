@@ -35,7 +35,7 @@ def failure(**fields: Any) -> Failure:
     return Failure("a.json", Fault(type="invalid_params", message="wrong", **fields))
 
 
-def test_what_is_settled_is_done_skipped_or_failed(tally: Tally) -> None:
+def test_what_is_settled_is_done_skipped_failed_or_no_manifest(tally: Tally) -> None:
     tally.total = 10
     tally.begin("0", "a.json", progress())
     tally.begin("1", "b.json", progress())
@@ -44,8 +44,18 @@ def test_what_is_settled_is_done_skipped_or_failed(tally: Tally) -> None:
     tally.ignored += 2
     tally.fail(failure(), "1")
     tally.fail(failure())
-    assert (tally.done, tally.failed, tally.settled, tally.expected, tally.frames) == (1, 2, 6, 8, 100)
+    assert (tally.done, tally.failed, tally.settled, tally.expected, tally.frames) == (1, 2, 8, 10, 100)
     assert tally.running == {}
+
+
+def test_the_number_of_files_does_not_change_when_some_are_no_manifests(tally: Tally) -> None:
+    tally.total = 3
+    seen = [(tally.settled, tally.expected)]
+    for name in ("a.json", "b.json"):
+        tally.ignore(name)
+        seen.append((tally.settled, tally.expected))
+    assert seen == [(0, 3), (1, 3), (2, 3)]
+    assert tally.has_found_nothing
 
 
 def test_manifests_that_come_while_it_runs_are_counted(tally: Tally) -> None:

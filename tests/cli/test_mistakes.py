@@ -165,6 +165,12 @@ MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
         "-o fetches the video, but output puts it into a bucket: leave one out",
         {},
     ),
+    (
+        ["render", "a.ppm", "-o", "x.mp4", "--stills", "b.ppm"],
+        2,
+        "stills: expected a directory, found the file b.ppm",
+        {},
+    ),
     (["batch", ".", "--out", "a.ppm"], 2, "--out a.ppm: expected a directory, found a file", {}),
     (["render", "a.ppm", "--set", BUCKET, "-o", "x.mp4"], 2, OF_DAEMONS, {}),
     (["batch", ".", "--out", ".", "--set", BUCKET], 2, OF_DAEMONS, {}),
