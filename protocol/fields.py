@@ -121,13 +121,34 @@ def _yes(value: object) -> object:
     raise ValueError(f'expected true or an object such as {{"columns": 6}}, found {short(value)}')
 
 
-def _or_else(value: object) -> Callable[[dict[str, Any]], None]:
-    """Return what adds a value to the JSON schema of a field that takes it in place of an object."""
-    return lambda schema: schema["anyOf"].insert(0, {"const": value})
+def _level(value: object) -> object:
+    if isinstance(value, bool):
+        return {} if value else None
+    if isinstance(value, int | float):
+        return {"target_lufs": value}
+    if value is None or isinstance(value, Mapping | BaseModel):
+        return value
+    raise ValueError(
+        f'expected true, LUFS such as -14, or {{"target_lufs": -14, "true_peak_db": -1}}, found {short(value)}'
+    )
 
 
-PosterWish = Annotated[_Wish | None, BeforeValidator(_first), Field(json_schema_extra=_or_else("first"))]
-SheetWish = Annotated[_Wish | None, BeforeValidator(_yes), Field(json_schema_extra=_or_else(True))]
+def _or_else(*values: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    """Return what adds to the JSON schema of a field what it takes in place of an object."""
+
+    def add(schema: dict[str, Any]) -> None:
+        schema["anyOf"][:0] = values
+
+    return add
+
+
+PosterWish = Annotated[_Wish | None, BeforeValidator(_first), Field(json_schema_extra=_or_else({"const": "first"}))]
+SheetWish = Annotated[_Wish | None, BeforeValidator(_yes), Field(json_schema_extra=_or_else({"const": True}))]
+LoudnessWish = Annotated[
+    _Wish | None,
+    BeforeValidator(_level),
+    Field(json_schema_extra=_or_else({"const": True}, {"type": "number", "minimum": -70, "maximum": -5})),
+]
 AtLeastOne = Annotated[
     tuple[_Item, ...],
     WrapValidator(a_few_at_a_time),

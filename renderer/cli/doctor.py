@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 
 import av
 import zmq
@@ -39,6 +40,12 @@ from renderer.work import NvencDevice, NvencFindings
 
 # A grey PGM of two by two pixels: the smallest picture that can be rendered.
 _TINY_PICTURE = "data:image/x-portable-graymap;base64,UDUgMiAyIDI1NQqAgICA"
+# The optional dependencies by the names that pip knows, what tells that each is there, and what it is for.
+_EXTRAS = (
+    ("objects", "obstore", "images and videos in object storage (s3:, gs:, az:)"),
+    ("ray", "ray", "jobs on the nodes of a Ray cluster (--slots ray)"),
+    ("jxl", "pyjpegxl", "JPEG XL images"),
+)
 _HELD = "decode to what they repeat"
 
 
@@ -75,6 +82,7 @@ def examine(settings: Settings) -> list[Finding]:
             confinement.refusal() if settings.engine.confine_workers else "off (engine.confine_workers)",
             "confines the files of a daemon's workers",
         ),
+        *(_extra(name, package, use) for name, package, use in _EXTRAS),
         *_cluster(settings),
         Finding("workers", True, f"{engine.workers} of {os.cpu_count()} cores, {engine.max_queued} jobs may wait"),
         Finding(
@@ -108,6 +116,11 @@ def _curve() -> Finding:
     version = f"ZeroMQ {zmq.zmq_version()}"
     refused = None if zmq.has("curve") else f"{version}, built without CURVE: no other machine can be let in"
     return _optional("curve", refused, f"{version}, other machines may be let in with keys")
+
+
+def _extra(name: str, package: str, use: str) -> Finding:
+    lacking = None if find_spec(package) else f"{use}: not installed; pip install 'stillreel[{name}]'"
+    return _optional(f"extra {name}", lacking, f"{use}: installed")
 
 
 def _ffmpeg_version(settings: Settings) -> str:

@@ -72,7 +72,8 @@ def _why(reason: object) -> str:
     if isinstance(reason, ssl.SSLCertVerificationError):
         return "its certificate is not trusted; SSL_CERT_FILE may name one that is"
     if isinstance(reason, ssl.SSLError):
-        return "the TLS handshake was not completed"
+        is_plain = reason.reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}
+        return "it speaks HTTP without TLS; write http://" if is_plain else "the TLS handshake was not completed"
     if isinstance(reason, TimeoutError):
         return f"it took longer than {_ANSWER_S:g} s"
     return getattr(reason, "strerror", None) or "its answer is not HTTP"

@@ -21,10 +21,11 @@ import av
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from protocol.errors import Loc
 from protocol.media import MergeAudioVideo
 from protocol.schema import AudioTrack, ResultWarning
 from renderer.disk import part_of, settle, sync, write_failure
-from renderer.errors import OutputFailed, UnsupportedVideo, VideoDamaged
+from renderer.errors import JobError, OutputFailed, UnsupportedVideo, VideoDamaged
 from renderer.media.formats import COPIED, unsupported
 from renderer.media.mp4 import CHUNK_US, MuxedSound, created_at, find, read_moov, timescale
 from renderer.media.sound.decode import RATE, Samples, SoundFile
@@ -100,11 +101,20 @@ class OneSound:
             JobError: the sound is at fault.
         """
         placed = Placed(self.track, self.file, total, self.marks)
-        yield from mixed([placed], total)
-        self.warnings = tuple(placed.warnings())
+        try:
+            yield from mixed([placed], total)
+        except JobError as error:
+            error.loc = _asked(error.loc)
+            raise
+        self.warnings = tuple(each.model_copy(update={"loc": _asked(each.loc)}) for each in placed.warnings())
 
     def refuse_late(self, limit_s: float | None) -> None:
         """Do nothing: another process watches the decoder of a worker."""
+
+
+def _asked(loc: Loc) -> Loc:
+    """Return the field of the request for one of the track, of which its offset has made two."""
+    return ("start_offset",) if loc in {("at",), ("start",)} else loc
 
 
 def _copied(survey: Survey, video: VideoFile) -> list[Access]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from renderer.cli.doctor import Finding, _nodes, examine
+from renderer.cli.doctor import Finding, _extra, _nodes, examine
 from renderer.config import EncodeSettings, Settings
 from renderer.jobs.slots import confinement
 from renderer.jobs.slots.remote import Node
@@ -20,6 +20,15 @@ def test_what_is_needed_works_here() -> None:
     assert [name for name, finding in findings.items() if finding.is_needed and not finding.works] == []
     assert findings["ffmpeg"].found.startswith("ffmpeg version ")
     assert findings["libx264"].found.startswith("rendered 3 frames in ")
+
+
+def test_each_extra_is_among_the_findings_with_its_use() -> None:
+    found = by_name(Settings())
+    assert {found[f"extra {name}"].works for name in ("objects", "ray", "jxl")} == {True}
+    assert found["extra jxl"].found == "JPEG XL images: installed"
+    missing = _extra("jxl", "no_such_package", "JPEG XL images")
+    assert (missing.works, missing.is_needed) == (False, False)
+    assert missing.found == "JPEG XL images: not installed; pip install 'stillreel[jxl]'"
 
 
 def test_curve_is_among_the_findings() -> None:

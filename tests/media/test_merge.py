@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from protocol.media import MergeAudioVideo
-from renderer.errors import JobError, OutputFailed, SoundDamaged, UnsupportedVideo, VideoDamaged
+from protocol.schema import ResultWarning
+from renderer.errors import InvalidRequest, JobError, OutputFailed, SoundDamaged, UnsupportedVideo, VideoDamaged
 from renderer.media.merge import merge
 from renderer.media.sound.decode import read_header
 from renderer.pictures.marks import Marks
@@ -168,6 +169,20 @@ def test_a_sound_that_would_begin_too_late_is_not_heard_and_the_result_says_so(v
     output = tmp_path / "out.mp4"
     assert merged(video("a.mp4"), wav(tone(1)), output, start_offset=7) == ["audio_unheard"]
     assert not np.abs(heard(output)).max()
+
+
+@pytest.mark.parametrize("offset", [7, -3])
+def test_an_offset_that_leaves_no_sound_is_told_of_the_field_that_says_it(
+    video: Make, tmp_path: Path, offset: float
+) -> None:
+    request = MergeAudioVideo(video_url="v", audio_url="a", start_offset=offset)
+    sound = read_header(wav(tone(1)), ("audio_url",), Marks())
+    told: list[InvalidRequest | ResultWarning] = []
+    try:
+        told += merge(opened(video("a.mp4").read_bytes()), sound, request, tmp_path / "out.mp4", Marks())
+    except InvalidRequest as error:
+        told.append(error)
+    assert [each.loc for each in told] == [("start_offset",)]
 
 
 def test_the_sound_may_come_from_a_video(video: Make, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from protocol import media, schema
-from protocol.fields import AtLeastOne, PosterWish, SheetWish, Tracks
+from protocol.fields import AtLeastOne, LoudnessWish, PosterWish, SheetWish, Tracks
 from protocol.media import AnyRequest
 
 
@@ -66,7 +66,10 @@ class ImagesToVideoInput(schema.RenderRequest):
 
     images: AtLeastOne[ImageFrame]
     output: Output | None = Field(None, description="the object that the video becomes; not with sync_mode")
-    loudness: Loudness | None = None
+    loudness: LoudnessWish[Loudness] = Field(
+        None,
+        description='how loud the mix is made: true, LUFS such as -14, or {"target_lufs": -14, "true_peak_db": -1}',
+    )
     poster: PosterWish[Poster] = Field(
         None, description='a frame of the video as a picture: "first", {"frame": 48} or {"seconds": 2.5}'
     )

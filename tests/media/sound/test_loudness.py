@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from imageio_ffmpeg import get_ffmpeg_exe
 
-from protocol.schema import RenderResult
+from protocol.schema import RenderRequest, RenderResult
 from renderer import render
+from renderer.errors import InvalidRequest
+from renderer.frontends.http.schema import ImagesToVideoInput
+from renderer.intake import parse_request
 from tests.media.sound.made import RATE, Sound, heard, level, still, tone, wav
 
 
@@ -72,6 +75,31 @@ def test_the_target_is_met_within_half_a_unit(tmp_path: Path, sounds: list[Sound
     assert lufs == pytest.approx(target, abs=0.5)
     assert peak < 0
     assert result.warnings == ()
+
+
+@pytest.mark.parametrize(("written", "target"), [(True, -14), (-16, -16), (-16.5, -16.5), ({}, -14)])
+def test_loudness_may_be_written_as_its_level_alone(written: object, target: float) -> None:
+    for model in (RenderRequest, ImagesToVideoInput):
+        loudness = model.model_validate({"images": [{"url": "a"}], "loudness": written}).loudness
+        assert loudness is not None
+        assert (loudness.target_lufs, loudness.true_peak_db) == (target, -1)
+    assert RenderRequest.model_validate({"images": [{"url": "a"}], "loudness": False}).loudness is None
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        (
+            "loud",
+            """loudness: expected true, LUFS such as -14, or {"target_lufs": -14, "true_peak_db": -1}, found 'loud'""",
+        ),
+        (3, "loudness.target_lufs: expected at most -5.0, found 3"),
+    ],
+)
+def test_another_loudness_is_refused_with_what_was_expected(written: object, words: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        parse_request({"images": [{"url": "a"}], "loudness": written})
+    assert str(caught.value) == words
 
 
 def test_loudness_without_a_sound_is_warned_of(tmp_path: Path) -> None:
