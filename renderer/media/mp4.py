@@ -276,7 +276,7 @@ class Mp4Writer:
             )
             self._container.set_chapters([self._chapter(*each) for each in enumerate(self._chapters)])
             self._container.metadata["creation_time"] = created_at()
-            self._container.metadata["comment"] = _TOOL  # which `boxes.finish` makes the name of the tool
+            self._container.metadata["comment"] = _TOOL  # which `finish` makes the name of the tool
             nals = split_nals(first.data)
             self._parameter_sets = frozenset(nal for nal in nals if nal_type(nal) in _PARAMETER_SETS)
             described_unit = join_nals([_described(nal, reordered) for nal in nals])

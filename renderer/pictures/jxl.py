@@ -2,7 +2,7 @@
 
 The codestream's header is parsed here: pyjpegxl tells size, depth and profile before it decodes, and neither whether
 there is an animation, of which it decodes every frame and hands out the last, nor what its channels are. It is given
-the bare codestream, as it takes a box of its own making for the profile, which to everybody else says nothing.
+the bare codestream, because it takes the profile from a box of its own, which has no meaning to other programs.
 
 libjxl turns the picture as the codestream says (EXIF's orientation is information only), and blends its layers. Samples
 of more than 8 bits, and floats, are asked for as 16 bits of full scale: floats are coded as the header says.
@@ -208,7 +208,7 @@ def _kind(space: int, alpha: str) -> str:
 
 
 def _colour(bits: _Bits) -> tuple[bool, int, Coding | None]:
-    """Read whether a profile says what the colours are, the space, and else how samples stand for light."""
+    """Read whether a profile says what the colours are, the space, and else how samples represent light."""
     if bits.is_set():
         return False, _RGB, None
     is_in_profile, space = bits.is_set(), bits.choose(_ENUM)

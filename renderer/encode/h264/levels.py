@@ -1,7 +1,7 @@
 """Levels of H.264: Table A-1 and what it bounds (A.3.1).
 
 A decoder may refuse a stream whose level is too low for its pictures, or show it late; encoders choose one from the
-rate that they are told.
+rate that they are given.
 """
 
 from fractions import Fraction

@@ -1,4 +1,4 @@
-"""The self-test of held pictures on a GPU, as a program: `encode.gpus` runs it in a child process.
+"""The self-test of held pictures on a GPU, as a program: `findings.nvenc_refusal` runs it in a child process.
 
 `python -m renderer.encode.nvenc.selftest` reads the settings as JSON from stdin, and writes the verdict as JSON.
 """

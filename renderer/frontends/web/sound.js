@@ -62,19 +62,19 @@ export function endOf(sounds) {
 
 export const inSeconds = (samples) => samples / RATE;
 
-/** Where and how a sound is heard in a video of so many seconds: `length_s` is 0 if it begins after the end. */
+/** Where and how a sound is heard in a video of `video_s` seconds: `length_s` is 0 if it begins after the end. */
 export function placed(sound, video_s) {
   const found = numbers(sound);
   return { ...found, length_s: Math.max(0, Math.min(video_s - found.at, heard_s(sound) ?? Infinity)) };
 }
 
-/** How much of a sound's level is heard, from 0 to 1, so many seconds after it began. */
+/** How much of a sound's level is heard, from 0 to 1, `at_s` seconds after it began. */
 export function faded({ fade_in, fade_out, length_s }, at_s) {
   const share = (part, whole) => (whole ? Math.min(1, part / whole) : 1);
   return share(at_s, fade_in) * share(length_s - at_s, fade_out);
 }
 
-/** Where in its file a sound is, so many seconds after it began. */
+/** Where in its file a sound is, `at_s` seconds after it began. */
 export const inFile = ({ start, loop }, long_s, at_s) => start + (loop ? at_s % (long_s - start) : at_s);
 
 /** The sound as a request has it; what has its default is left out. */

@@ -50,7 +50,7 @@ function under(event, wave, { sound, video_s }) {
   return { grip: isLeft ? "left" : x > right - edge ? "right" : "move", place, each_s };
 }
 
-/** The fields of a sound that was dragged by so many seconds. */
+/** The fields of a sound that was dragged by `by_s` seconds. */
 function changed({ grip, place }, by_s, long_s) {
   const { at, start, duration, loop, length_s } = place;
   if (grip === "move") return { at: text(Math.max(0, at + by_s)) };

@@ -2,7 +2,7 @@
 
 It ends with those who use it, who all hold the other end of the only pipe that multiprocessing gives it: it watches
 that itself, but not while it is stopped, nor while it imports what a worker needs. A terminal that is closed must not
-end it before that, for its daemon drains then; Ctrl-C does not either, but that multiprocessing sees to.
+end it earlier, because its daemon then drains; multiprocessing itself makes it ignore Ctrl-C.
 """
 
 import fcntl

@@ -20,7 +20,7 @@ _MOST_LINES: Final = 20  # of one job
 _MOST_CHARACTERS: Final = 300  # of one line
 _MOST_BYTES: Final = 4 * _MOST_CHARACTERS  # UTF-8
 _READ_BYTES: Final = 65536
-_READS_AT_AN_END: Final = 64  # a library that writes on after its job's end must not hold up the next job
+_READS_AT_AN_END: Final = 64  # a library that still writes after its job's end must not delay the next job
 
 
 def turn_to(pipe: Connection) -> TextIO:

@@ -47,7 +47,7 @@ _LAST_WORDS_S = 1.0  # a process that a library has started may hold the pipe op
 _MOST_KEPT: Final = 0.25
 
 
-# The files that a worker may use for a task, as they are now; None stands for a task that is not known yet.
+# Returns the files that exist now and that a worker may use for a task; None if no task is known yet.
 Reach = Callable[[RenderTask | None], Roots]
 
 
