@@ -8,8 +8,10 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import update_wrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,10 +33,10 @@ _SHORT_PATIENCE_S, LONG_PATIENCE_S = 10.0, 120.0
 
 _UNFINISHED: "tuple[StateName, ...]" = ("queued", "running")
 
-connect_option = click.option(
+_connect_option = click.option(
     "--connect", envvar="STILLREEL_CONNECT", show_envvar=True, default=ENDPOINT, help="The daemon's endpoint."
 )
-curve_option = click.option(
+_curve_option = click.option(
     "--curve",
     type=PATH,
     envvar="STILLREEL_CURVE",
@@ -47,36 +49,100 @@ fetch_option = click.option(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """The daemon that a command asks."""
+
+    endpoint: str
+    curve: Path | None
+
+    def client(self, patience_s: float = _SHORT_PATIENCE_S) -> "Client":
+        """Return a client of it.
+
+        Raises:
+            ConfigError: an environment variable begins with STILLREEL_ but is unknown.
+        """
+        from protocol.client import Client  # noqa: PLC0415 - pydantic takes as long as all else
+
+        _refuse_unknown_variables()
+        return Client(self.endpoint, curve=self.curve, patience_s=patience_s)
+
+    def show_answer(
+        self, method: Literal["submit", "status", "cancel", "retry"], params: Mapping[str, Any], *, as_json: bool
+    ) -> None:
+        """Ask about one job, and show the status that is the answer.
+
+        Raises:
+            ClientError: the answer is not a status; the message says what is wrong.
+        """
+        answer = asyncio.run(self._answer(method, params))
+        try:
+            terminal.show_status(answer, as_json=as_json)
+        except (KeyError, TypeError, AttributeError):
+            from protocol.client import read_answer  # noqa: PLC0415 - to say what is wrong, which takes as long
+            from protocol.schema import JobStatus  # noqa: PLC0415 - as above
+
+            read_answer(JobStatus, answer)
+            raise
+
+    async def _answer(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the fields of the answer as the daemon says them; for the model of them, see protocol.client."""
+        from protocol.connection import Connection  # noqa: PLC0415 - the help of all commands stays quick
+        from protocol.curve import read_curve_file  # noqa: PLC0415 - as above
+        from protocol.patience import Patience  # noqa: PLC0415 - as above
+
+        _refuse_unknown_variables()
+        connection = Connection(self.endpoint, read_curve_file(self.curve) if self.curve else None)
+        try:
+            return (await connection.ask(method, params, Patience(patience_s=_SHORT_PATIENCE_S))).result
+        finally:
+            await connection.close()
+
+
+def _refuse_unknown_variables() -> None:
+    if any(name.startswith("STILLREEL_") for name in os.environ):
+        from renderer import config  # noqa: PLC0415 - as long as all else, and only to name what is misspelt
+
+        if faults := config.unknown_variables(os.environ):
+            raise ConfigError("; ".join(faults))
+
+
+def daemon_options(command: Callable[..., object]) -> Callable[..., object]:
+    """Add the options that say which daemon is asked; the command gets it as `daemon`."""
+
+    def collected(*, connect: str, curve: Path | None, **others: Any) -> object:
+        return command(daemon=Daemon(connect, curve), **others)
+
+    return _connect_option(_curve_option(update_wrapper(collected, command)))
+
+
 @click.command(epilog=usage.CLIENT)
 @click.argument("request_id")
-@connect_option
-@curve_option
+@daemon_options
 @json_option
-def status(request_id: str, connect: str, curve: Path | None, *, as_json: bool) -> None:
+def status(request_id: str, *, daemon: Daemon, as_json: bool) -> None:
     """Show the status of a job."""
-    show_answer("status", {"request_id": request_id}, connect, curve, as_json=as_json)
+    daemon.show_answer("status", {"request_id": request_id}, as_json=as_json)
 
 
 @click.command(epilog=usage.CLIENT)
 @click.argument("request_id")
 @fetch_option
 @overwrite_option
-@connect_option
-@curve_option
+@daemon_options
 @json_option
 def result(
     request_id: str,
     output: Path | None,
     *,
     overwrite: bool | None,
-    connect: str,
-    curve: Path | None,
+    daemon: Daemon,
     as_json: bool,
 ) -> None:
     """Show the result of a finished job; -o fetches the video."""
     with (
         place_to_fetch(output, overwrite=overwrite, as_json=as_json) as place,
-        client_of(connect, curve) as client,
+        daemon.client() as client,
     ):
         made = fetched(client, client.result(request_id), request_id, place, is_alone=str(output) == "-")
     terminal.show_result(made, as_json=as_json, on_stderr=str(output) == "-")
@@ -86,41 +152,36 @@ def result(
 @click.argument("request_id", required=False)
 @click.option("--all", "every", is_flag=True, help="All jobs of yours that have not ended.")
 @click.option("-y", "is_sure", is_flag=True, help="Do not ask before --all.")
-@connect_option
-@curve_option
+@daemon_options
 @json_option
-def cancel(
-    request_id: str | None, *, every: bool, is_sure: bool, connect: str, curve: Path | None, as_json: bool
-) -> None:
+def cancel(request_id: str | None, *, every: bool, is_sure: bool, daemon: Daemon, as_json: bool) -> None:
     """Cancel a job, or with --all every job of yours. Without a key, those of all clients without one are yours."""
     if every == (request_id is not None):
         raise ConfigError("expected the job's request_id or --all, and not both: stillreel cancel ID")
     if request_id is not None:
-        show_answer("cancel", {"request_id": request_id}, connect, curve, as_json=as_json)
+        daemon.show_answer("cancel", {"request_id": request_id}, as_json=as_json)
         return
-    with client_of(connect, curve) as client:
+    with daemon.client() as client:
         terminal.show_cancelled(cancel_all(client, is_sure=is_sure), as_json=as_json)
 
 
 @click.command(epilog=usage.CLIENT)
 @click.argument("request_id")
-@connect_option
-@curve_option
+@daemon_options
 @json_option
-def logs(request_id: str, connect: str, curve: Path | None, *, as_json: bool) -> None:
+def logs(request_id: str, *, daemon: Daemon, as_json: bool) -> None:
     """Show the log of a job. It tells what happened to it, and what you might not expect of its video."""
-    with client_of(connect, curve) as client:
+    with daemon.client() as client:
         terminal.show_log(client.logs(request_id), as_json=as_json)
 
 
 @click.command(epilog=usage.CLIENT)
 @click.argument("request_id")
-@connect_option
-@curve_option
+@daemon_options
 @json_option
-def retry(request_id: str, connect: str, curve: Path | None, *, as_json: bool) -> None:
+def retry(request_id: str, *, daemon: Daemon, as_json: bool) -> None:
     """Submit a job again that failed, expired or was cancelled. It becomes a new job."""
-    show_answer("retry", {"request_id": request_id}, connect, curve, as_json=as_json)
+    daemon.show_answer("retry", {"request_id": request_id}, as_json=as_json)
 
 
 @click.command(epilog=usage.CLIENT)
@@ -133,81 +194,15 @@ def retry(request_id: str, connect: str, curve: Path | None, *, as_json: bool) -
 )
 @click.option("--limit", type=click.IntRange(1, 1000), default=100, help="How many jobs to list at most, the newest.")
 @click.option("--watch", "watched", is_flag=True, help="Keep showing them until Ctrl-C.")
-@connect_option
-@curve_option
+@daemon_options
 @json_option
-def jobs(
-    states: "tuple[StateName, ...]", limit: int, *, watched: bool, connect: str, curve: Path | None, as_json: bool
-) -> None:
+def jobs(states: "tuple[StateName, ...]", limit: int, *, watched: bool, daemon: Daemon, as_json: bool) -> None:
     """List the jobs that the daemon knows, in order of arrival."""
-    with client_of(connect, curve, LONG_PATIENCE_S if watched else _SHORT_PATIENCE_S) as client:
+    with daemon.client(LONG_PATIENCE_S if watched else _SHORT_PATIENCE_S) as client:
         if watched:
             watch(client, states, limit, as_json=as_json)
         else:
             terminal.show_jobs(client.jobs(states, limit), as_json=as_json)
-
-
-def client_of(endpoint: str, curve: Path | None, patience_s: float = _SHORT_PATIENCE_S) -> "Client":
-    """Return a client of the daemon at an endpoint.
-
-    Raises:
-        ConfigError: an environment variable begins with STILLREEL_ but is unknown.
-    """
-    from protocol.client import Client  # noqa: PLC0415 - pydantic takes as long as all else
-
-    _refuse_unknown_variables()
-    return Client(endpoint, curve=curve, patience_s=patience_s)
-
-
-def show_answer(
-    method: Literal["submit", "status", "cancel", "retry"],
-    params: Mapping[str, Any],
-    endpoint: str,
-    curve: Path | None,
-    *,
-    as_json: bool,
-) -> None:
-    """Ask the daemon about one job, and show the status that is the answer.
-
-    Raises:
-        ClientError: the answer is not a status; the message says what is wrong.
-    """
-    answer = _answer(method, params, endpoint, curve)
-    try:
-        terminal.show_status(answer, as_json=as_json)
-    except (KeyError, TypeError, AttributeError):
-        from protocol.client import read_answer  # noqa: PLC0415 - to say what is wrong, which takes as long as all else
-        from protocol.schema import JobStatus  # noqa: PLC0415 - as above
-
-        read_answer(JobStatus, answer)
-        raise
-
-
-def _answer(method: str, params: Mapping[str, Any], endpoint: str, curve: Path | None) -> dict[str, Any]:
-    """Return the fields of the answer as the daemon says them; for the model of them, see protocol.client."""
-    from protocol.connection import Connection  # noqa: PLC0415 - the help of all commands stays quick
-    from protocol.curve import read_curve_file  # noqa: PLC0415 - as above
-    from protocol.patience import Patience  # noqa: PLC0415 - as above
-
-    _refuse_unknown_variables()
-    connection = Connection(endpoint, read_curve_file(curve) if curve else None)
-
-    async def ask() -> dict[str, Any]:
-        try:
-            patience = Patience(patience_s=_SHORT_PATIENCE_S)
-            return (await connection.ask(method, params, patience)).result
-        finally:
-            await connection.close()
-
-    return asyncio.run(ask())
-
-
-def _refuse_unknown_variables() -> None:
-    if any(name.startswith("STILLREEL_") for name in os.environ):
-        from renderer import config  # noqa: PLC0415 - as long as all else, and only to name what is misspelt
-
-        if faults := config.unknown_variables(os.environ):
-            raise ConfigError("; ".join(faults))
 
 
 @contextmanager

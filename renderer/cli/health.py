@@ -4,7 +4,6 @@ import ssl
 import urllib.error
 import urllib.request
 from http.client import HTTPException
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import click
@@ -13,22 +12,21 @@ from pydantic import ValidationError
 from protocol.errors import Unreachable
 from protocol.schema import Health
 from renderer.cli import terminal, usage
-from renderer.cli.client import client_of, connect_option, curve_option
+from renderer.cli.client import Daemon, daemon_options
 from renderer.cli.usage import json_option
 from renderer.errors import ConfigError
 
 
 @click.command(epilog=usage.HEALTH)
 @click.option("--http", metavar="URL", help="Ask the HTTP door here, such as http://127.0.0.1:8480.")
-@connect_option
-@curve_option
+@daemon_options
 @json_option
-def health(*, http: str | None, connect: str, curve: Path | None, as_json: bool) -> None:
+def health(*, http: str | None, daemon: Daemon, as_json: bool) -> None:
     """Say in one line whether a daemon would accept a job now. The exit code is 0 if it would, and 4 if not."""
     if http is not None:
         found = health_over_http(http)
     else:
-        with client_of(connect, curve) as client:
+        with daemon.client() as client:
             found = client.health()
     terminal.show_health(found, as_json=as_json)
     if not found.ready:

@@ -11,13 +11,11 @@ from protocol.errors import Unreachable
 from renderer.cli import terminal, usage
 from renderer.cli.client import (
     LONG_PATIENCE_S,
-    client_of,
-    connect_option,
-    curve_option,
+    Daemon,
+    daemon_options,
     fetch_option,
     fetched,
     place_to_fetch,
-    show_answer,
 )
 from renderer.cli.output import overwrite_option
 from renderer.cli.render import Typed, request_options, with_warnings
@@ -30,8 +28,7 @@ from renderer.errors import ConfigError
 @click.option("--wait", is_flag=True, help="Wait until the job has ended and show its progress.")
 @fetch_option
 @overwrite_option
-@connect_option
-@curve_option
+@daemon_options
 @json_option
 def submit(
     *,
@@ -39,8 +36,7 @@ def submit(
     wait: bool,
     output: Path | None,
     overwrite: bool | None,
-    connect: str,
-    curve: Path | None,
+    daemon: Daemon,
     as_json: bool,
 ) -> None:
     """Send images or a manifest to a running daemon. It must be allowed to read the local files in it.
@@ -58,11 +54,11 @@ def submit(
         request["request_id"] = uuid.uuid4().hex
     if not wait:
         terminal.show_warnings(found.warnings)
-        show_answer("submit", request, connect, curve, as_json=as_json)
+        daemon.show_answer("submit", request, as_json=as_json)
         return
     with (
         place_to_fetch(output, overwrite=overwrite, as_json=as_json, manifest=found.manifest) as place,
-        client_of(connect, curve, LONG_PATIENCE_S) as client,
+        daemon.client(LONG_PATIENCE_S) as client,
     ):
         try:
             with terminal.progress_bar(quiet=as_json) as show:
