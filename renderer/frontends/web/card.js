@@ -5,6 +5,8 @@ import { reel } from "./reel.js";
 import { group } from "./selection.js";
 import { holdSeconds, perSecond } from "./timeline.js";
 
+const TITLE_MOST = 85; // characters; a title has up to 255 bytes, and one of these up to three
+
 const MOVES = {
   ArrowLeft: (at) => at - 1,
   ArrowUp: (at) => at - 1,
@@ -17,7 +19,7 @@ const MOVES = {
 /**
  * Make a card; returns its element and the parts that change.
  *
- * @param acts {show(index), step(key, from), choose(key, isChosen, isRange), duplicate(key), remove(keys)}: what its
+ * @param acts {show(index), step(key, from), choose(key, isChosen, isRange), mark(key), duplicate(key), remove(keys)}: what its
  *     buttons and keys do. `from` tells the new place from the old one.
  */
 export function card(still, acts) {
@@ -31,6 +33,15 @@ export function card(still, acts) {
   const fault = make("p", { class: "fault", id: `fault-${key}`, hidden: true });
   const earlier = iconButton("earlier", `Move ${name} earlier`, () => acts.step(key, MOVES.ArrowLeft));
   const later = iconButton("later", `Move ${name} later`, () => acts.step(key, MOVES.ArrowRight));
+  const poster = iconButton("poster", `Poster: ${name}`, () => acts.mark(key), { class: "icon-button is-toggle" });
+  const title = make("input", {
+    class: "title",
+    autocomplete: "off",
+    maxlength: TITLE_MOST,
+    placeholder: "Chapter title",
+    "aria-label": `Chapter title of ${name}`,
+    oninput: () => reel.update(key, { title: title.value, fault: "" }),
+  });
   const copy = iconButton("copy", `Duplicate ${name}`, () => acts.duplicate([key]));
   const remove = iconButton("remove", `Remove ${name}`, () => acts.remove([key]));
   const box = make("input", {
@@ -46,11 +57,11 @@ export function card(still, acts) {
     ordinal,
     make("span", { class: "grip", "aria-hidden": "true", title: "Drag" }, icon("grip")),
     make("p", { class: "name", title: name }, make("span", {}, name), facts),
-    make("div", { class: "hold" }, amount, unit),
-    make("div", { class: "acts" }, earlier, later, copy, remove),
+    make("div", { class: "hold" }, amount, unit, title),
+    make("div", { class: "acts" }, earlier, later, poster, copy, remove),
     fault,
   );
-  return { element, picture, thumb, box, amount, unit, ordinal, facts, fault, earlier, later };
+  return { element, picture, thumb, box, amount, unit, ordinal, facts, fault, earlier, later, poster, title };
 }
 
 function thumbButton(key, picture, { show, step, choose, remove }) {
@@ -109,7 +120,7 @@ function converted({ amount, unit }, to) {
 
 /** Bring a card up to date with its still, which is the one at index `at`. */
 export function refresh(parts, still, at, timeline) {
-  const { element, picture, thumb, box, amount, unit, ordinal, facts, fault, earlier, later } = parts;
+  const { element, picture, thumb, box, amount, unit, ordinal, facts, fault, earlier, later, poster, title } = parts;
   const count = reel.stills.length;
   const size = sizeOf(still);
   setText(ordinal, String(at + 1));
@@ -122,6 +133,8 @@ export function refresh(parts, still, at, timeline) {
   if (thumb.getAttribute("aria-label") !== label) thumb.setAttribute("aria-label", label);
   if (amount.value !== still.amount) amount.value = still.amount;
   if (unit.value !== still.unit) unit.value = still.unit;
+  if (title.value !== still.title) title.value = still.title;
+  poster.setAttribute("aria-pressed", String(reel.poster === still.key));
   const share = timeline.isOpen ? "shared" : inUnit(timeline.holds[at], still.unit);
   amount.placeholder = reel.length === "audio" ? share : "";
   earlier.disabled = at === 0;

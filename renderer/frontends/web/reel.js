@@ -28,12 +28,14 @@ export const DEFAULTS = {
   crf: "20",
   preset: "veryfast",
   encoder: "auto",
+  sheet: "", // "yes": a contact sheet is made beside the video
 };
 
 let made = 0;
 
 class Reel extends EventTarget {
-  stills = []; // {key, name, date, file, url, width, height, thumb, amount, unit, fault}
+  stills = []; // {key, name, date, file, url, width, height, thumb, amount, unit, title, fault}
+  poster = null; // the key of the still whose first frame becomes a picture beside the video
   sounds = []; // {key, name, file, url, long_s, fault} and the fields of sound.js
   length = "stills"; // what the video is as long as, as in a request; stills without a hold share the time of "audio"
   selected = new Set(); // keys
@@ -98,6 +100,7 @@ class Reel extends EventTarget {
       width: 0,
       height: 0,
       thumb: null,
+      title: "", // of the chapter that begins with it
       fault: "",
       amount: last?.amount ?? FIRST_HOLD.amount,
       unit: last?.unit ?? FIRST_HOLD.unit,
@@ -161,6 +164,17 @@ class Reel extends EventTarget {
     if (!still) return;
     Object.assign(still, values);
     this.#tell("stills");
+  }
+
+  /** Make a still the poster, or no still if it is the poster already. */
+  togglePoster(key) {
+    this.poster = this.poster === key ? null : key;
+    this.#tell("stills");
+  }
+
+  /** The index of the still that is the poster, and -1 without one. */
+  get posterAt() {
+    return this.index(this.poster);
   }
 
   /** The stills that are chosen, in their order. */
@@ -272,11 +286,12 @@ class Reel extends EventTarget {
 
   /** The request as every door takes it; what has its default is left out. `urlOf(source)` names a picture or a sound. */
   request(urlOf) {
-    const { fps, fit, background, crf, preset, encoder } = this.settings;
+    const { fps, fit, background, crf, preset, encoder, sheet } = this.settings;
     const { width, height } = this.sides;
     const images = this.stills.map((still) => {
       const hold = still.unit === "frames" ? { frames: Number(still.amount) } : { duration: holdSeconds(still.amount) };
-      return { url: urlOf(still), ...(this.#isSharing(still) ? {} : hold) };
+      const title = still.title.trim();
+      return { url: urlOf(still), ...(this.#isSharing(still) ? {} : hold), ...(title && { title }) };
     });
     const request = { images };
     if (this.sounds.length) request.audio = this.sounds.map((sound) => track(sound, urlOf(sound)));
@@ -289,6 +304,9 @@ class Reel extends EventTarget {
     if (crf !== DEFAULTS.crf) request.crf = Number(crf);
     if (preset !== DEFAULTS.preset) request.preset = preset;
     if (encoder !== DEFAULTS.encoder) request.encoder = encoder;
+    if (this.posterAt === 0) request.poster = "first";
+    else if (this.posterAt > 0) request.poster = { frame: this.timeline.ends[this.posterAt - 1] };
+    if (sheet) request.contact_sheet = true;
     return request;
   }
 

@@ -36,8 +36,9 @@ export function setUpSettings() {
   form.addEventListener("input", ({ target }) => change(target));
   for (const [name, value] of Object.entries(reel.settings)) {
     const field = form.elements[name];
-    if (field) field.value = value;
-    if (field && !field.value) field.value = value; // a stored value may no longer be one of the options
+    if (field?.type === "checkbox") field.checked = Boolean(value);
+    else if (field) field.value = value;
+    if (field?.type !== "checkbox" && field && !field.value) field.value = value; // a stored value may no longer be one of the options
   }
   byId("background-text").value = reel.settings.background;
   for (const what of ["stills", "settings"]) reel.addEventListener(what, update);
@@ -60,7 +61,7 @@ function change(field) {
     markFault(byId("background-text"), byId("background-fault"), "");
   }
   if (field.id === "size" && field.value === "custom") beginWith(reel.canvas);
-  reel.set(field.name, field.value);
+  reel.set(field.name, field.type !== "checkbox" ? field.value : field.checked ? "yes" : "");
 }
 
 function changeBackground(field) {
@@ -85,6 +86,7 @@ function update() {
   showRate();
   showSize();
   showQuality();
+  showPoster();
   for (const note of ["crf-fault", "preset-fault", "encoder-fault"]) byId(note).hidden = true;
 }
 
@@ -108,6 +110,11 @@ function showSize() {
   for (const side of ["width", "height"]) {
     if (sideFault(side)) markFault(byId(side), byId("size-fault"), sideFault(side));
   }
+}
+
+function showPoster() {
+  const { posterAt: at, stills } = reel;
+  setText(byId("poster-note"), at < 0 ? "Poster: mark a still with its flag." : `Poster: still ${at + 1}, ${stills[at].name}`);
 }
 
 function showQuality() {

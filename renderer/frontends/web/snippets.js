@@ -9,25 +9,27 @@ const APP = "fal-ai/ffmpeg-api/images-to-video";
  * JSON that a person can read: a line per image and per sound.
  *
  * @param urlOf called with the place of a file among all, images first; returns the expression of its URL.
- * @param yes   how the language writes true.
+ * @param written how the language writes a value, where JSON would be read as something else.
  */
-function body({ images, audio = [], ...rest }, urlOf, indent, yes = "true") {
+function body({ images, audio = [], ...rest }, urlOf, indent, written = JSON.stringify) {
   const list = (name, sources, before) => {
-    const lines = sources.map((source, at) => `${indent}    ${entry(source, urlOf(before + at), yes)}`);
+    const lines = sources.map((source, at) => `${indent}    ${entry(source, urlOf(before + at), written)}`);
     return `"${name}": [\n${lines.join(",\n")}\n${indent}  ]`;
   };
-  const others = Object.entries(rest).map(([name, value]) => `${JSON.stringify(name)}: ${JSON.stringify(value)}`);
+  const others = Object.entries(rest).map(([name, value]) => `${JSON.stringify(name)}: ${written(value)}`);
   const sounds = audio.length ? [list("audio", audio, images.length)] : [];
   const parts = [list("images", images, 0), ...sounds, ...others].map((part) => `${indent}  ${part}`);
   return `{\n${parts.join(",\n")}\n${indent}}`;
 }
 
 /** One image or sound, with an expression in the place of its URL. */
-function entry({ url: _, ...fields }, url, yes) {
-  const others = Object.entries(fields).map(([name, value]) => `, "${name}": ${value === true ? yes : value}`);
+function entry({ url: _, ...fields }, url, written) {
+  const others = Object.entries(fields).map(([name, value]) => `, "${name}": ${written(value)}`);
   return `{"url": ${url}${others.join("")}}`;
 }
 
+const inHereDocument = (value) => JSON.stringify(value).replace(/[\\$`]/g, "\\$&");
+const inPython = (value) => (value === true ? "True" : JSON.stringify(value));
 const shell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 
 function curl({ request, files, base, hasKey }) {
@@ -41,7 +43,7 @@ function curl({ request, files, base, hasKey }) {
 
 curl -sS ${base}/run/${APP}${key} \\
   -H "Content-Type: application/json" -d @- <<JSON
-${body(request, upload, "")}
+${body(request, upload, "", inHereDocument)}
 JSON`;
 }
 
@@ -57,7 +59,7 @@ import fal_client
 
 result = fal_client.subscribe(
     "${APP}",
-    arguments=${body(request, encode, "    ", "True")},
+    arguments=${body(request, encode, "    ", inPython)},
 )
 print(result["video"]["url"], result["frames"])`;
 }
@@ -95,7 +97,7 @@ function zmq({ request, files, zmq = "tcp://127.0.0.1:5590", zmqNeedsKey }) {
 
 from protocol.client import Client
 
-request = ${body(request, attached, "", "True")}
+request = ${body(request, attached, "", inPython)}
 files = [
 ${reads.join("\n")}
 ]

@@ -45,6 +45,12 @@ function clear() {
   byId("choose").focus();
 }
 
+function mark(key) {
+  reel.togglePoster(key);
+  const { name } = reel.stills[reel.index(key)];
+  announce(reel.poster === key ? `${name} is the poster.` : "There is no poster.");
+}
+
 /** Put a card, and the other selected ones, after the cards that precede it in the list. */
 function drop(element, list) {
   const moving = group(keyOf(element));
@@ -83,7 +89,7 @@ function update(list, show) {
     }
   }
   stills.forEach((still, at) => {
-    if (!cards.has(still.key)) cards.set(still.key, card(still, { show, step, choose, duplicate, remove }));
+    if (!cards.has(still.key)) cards.set(still.key, card(still, { show, step, choose, mark, duplicate, remove }));
     const parts = cards.get(still.key);
     // A card under the pointer stays where it is until it is dropped.
     if (list.children[at] !== parts.element && !list.querySelector(".is-dragged")) {

@@ -47,6 +47,9 @@ export function showResult(id, result, { isNew = true } = {}) {
   else if (video.getAttribute("src") !== url) video.src = url;
   const isOfTheWeb = !isAway || url.startsWith("http");
   Object.assign(byId("download"), { href: url, download: result.video.file_name, hidden: !isOfTheWeb });
+  const pictures = BESIDE.filter(([field]) => result[field]).map(([field, name]) => beside(result[field], name));
+  byId("beside").replaceChildren(...pictures);
+  byId("beside").hidden = !pictures.length;
   byId("facts").replaceChildren(
     ...facts(result).flatMap(([name, value, note]) => [
       make("dt", {}, name),
@@ -59,6 +62,19 @@ export function showResult(id, result, { isNew = true } = {}) {
   if (!isNew) return;
   panel.scrollIntoView({ behavior: calm.matches ? "auto" : "smooth", block: "nearest" });
   announce(`The video is ready: ${plural(result.frames, "frame")}, ${result.duration} seconds.`);
+}
+
+const BESIDE = [
+  ["poster", "Poster"],
+  ["contact_sheet", "Contact sheet"],
+];
+
+/** A picture beside the video, as a link that saves it; one in a bucket is only named. */
+function beside({ url, file_name: download, width, height }, name) {
+  const words = make("span", {}, name, make("span", { class: "soft" }, `${width} × ${height}`));
+  if (isObject(url)) return make("li", {}, words, make("span", { class: "soft" }, url.split("?")[0]));
+  const href = source(url);
+  return make("li", {}, make("a", { href, download }, make("img", { src: href, alt: "", width, height }), words));
 }
 
 /** What a result warns of, as items of a list. */

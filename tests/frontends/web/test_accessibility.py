@@ -33,6 +33,8 @@ def test_axe_finds_nothing_serious(open_page, npm_packages):
     page.locator("#place").press("Enter")
     add_sounds(page, sound("music.wav", 2))
     page.locator(".sound-item summary").click()
+    page.get_by_label("Poster: green.png").click()
+    page.get_by_label("Contact sheet of all stills").check()
     look("with stills, one of them selected, and a sound")
     page.locator(".sound-item").get_by_label("Gain").fill("loud")
     page.get_by_label("Hold of green.png", exact=True).fill("none")

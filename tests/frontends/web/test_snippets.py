@@ -1,12 +1,16 @@
 """The request as code is code: each of the four programs runs as the page shows it, beside its image files."""
 
+import io
+import json
 import os
 import shutil
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
 
 from tests.frontends.web.test_page import BLUE, RED, add, file
@@ -15,6 +19,7 @@ from tests.media.sound.made import tone, wav
 
 NAMES = ("one still.png", "it's two.png")
 SOUND = "a tone.wav"
+TITLE = 'It costs $HOME, `date` \\n "more"'
 
 
 @pytest.fixture
@@ -36,6 +41,9 @@ def snippet(page: Any, folder: Path) -> Any:
     page.get_by_label(f"Unit of {NAMES[1]}'s hold").select_option("seconds")
     page.get_by_label(f"Hold of {NAMES[1]}").fill("0.5")
     page.locator("#crf").fill("30")
+    page.get_by_label(f"Chapter title of {NAMES[0]}").fill(TITLE)
+    page.get_by_label(f"Poster: {NAMES[1]}").click()
+    page.get_by_label("Contact sheet of all stills").check()
     add_sounds(page, {"name": SOUND, "mimeType": "audio/wav", "buffer": (folder / SOUND).read_bytes()})
     page.locator(".sound-item summary").click()
     page.locator(".sound-item").get_by_label("Repeat").check()
@@ -50,9 +58,12 @@ def snippet(page: Any, folder: Path) -> Any:
 
 def test_curl(snippet, folder, require):
     require("curl", shutil.which("curl"), "Debian: curl")
-    told = run(["bash", "-euc", snippet("cURL")], folder).replace(" ", "")
-    assert '"frames":18' in told
-    assert '"codec":"aac"' in told
+    told = json.loads(run(["bash", "-euc", snippet("cURL")], folder))
+    assert (told["frames"], told["audio"]["codec"]) == (18, "aac")
+    assert told["poster"]["width"] == told["width"]
+    assert told["contact_sheet"]["file_name"].endswith(".jpg")
+    with urllib.request.urlopen(told["video"]["url"]) as answer, av.open(io.BytesIO(answer.read())) as container:
+        assert [each["metadata"]["title"] for each in container.chapters()] == [TITLE]
 
 
 def test_python(snippet, folder, certificate):
