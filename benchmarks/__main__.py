@@ -11,12 +11,14 @@ from rich.table import Table
 
 from benchmarks import plots, readme
 from benchmarks.compare import Plan, compare
+from benchmarks.floor import FLOOR_WORKS
 from benchmarks.peers.base import Peer
-from benchmarks.peers.catalogue import PEERS
+from benchmarks.peers.catalogue import OURS, PEERS
 from benchmarks.results import RESULTS, Report, Throughput, WorkResult, this_machine
 from benchmarks.tables import (
     ceiling_table,
     curve_table,
+    floor_table,
     left_out,
     load_table,
     overhead_table,
@@ -59,6 +61,7 @@ SizeName = Annotated[str, typer.Option("--size", help="tiny, 360p, 720p, 1080p o
 @app.callback(invoke_without_command=True)
 def five_minutes(context: typer.Context, folder: Folder = RESULTS) -> None:
     """Run the five-minute set unless a command is named."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # else every process would compile what it imports
     if context.invoked_subcommand is None:
         plan = Plan(rounds=2, with_quality=True)
         works = [_compare(find(name), peers, plan) for name, peers in FIVE_MINUTES.items()]
@@ -167,6 +170,20 @@ def load(
         found = measure_load(_find(workload), jobs, waiting, rounds, status.update)
     out.print(load_table(found))
     _save(Report(machine=this_machine(), works=(), under_load=found), "load", folder)
+
+
+@app.command()
+def floor(
+    workloads: Annotated[list[str] | None, typer.Argument(help="Names; README.md's if absent.")] = None,
+    rounds: Rounds = 5,
+    quality: WithQuality = False,
+    folder: Folder = RESULTS,
+) -> None:
+    """Time `render` against the least that its parts can take: Python, OpenCV and ffmpeg with nothing around them."""
+    plan = Plan(rounds, quality)
+    works = [_compare(_find(name), f"{OURS},bare", plan) for name in workloads or FLOOR_WORKS]
+    out.print(floor_table(works))
+    _save(Report(machine=this_machine(), works=tuple(works)), "floor", folder)
 
 
 @app.command()

@@ -229,6 +229,24 @@ def curve_table(found: Curve) -> Table:
     return table
 
 
+def floor_table(works: Sequence[WorkResult]) -> Table:
+    """Return how near `render` is to the bare program: the ratios are taken within a round."""
+    table = Table("work", "ours", "bare", "ours / bare", "processor", "", "ours / bare", "MiB", "", box=None)
+    for work in works:
+        ours, bare = work.peers
+        if ours.wall and bare.wall and ours.video and bare.video:
+            sizes = (f"{peer.video.size_bytes / _MEBIBYTE:.2f}" for peer in work.peers if peer.video)
+            clock = f"{ours.wall.median:.2f} s", f"{bare.wall.median:.2f} s", _ratio(ours.wall_s, bare.wall_s)
+            processor = f"{_median(ours.cpu_s)} s", f"{_median(bare.cpu_s)} s", _ratio(ours.cpu_s, bare.cpu_s)
+            table.add_row(work.name, *clock, *processor, *sizes)
+    return table
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> str:
+    found = Spread.of([our / their for our, their in zip(ours, theirs, strict=True)])
+    return f"{found.median:.2f} ({found.least:.2f} to {found.most:.2f})"
+
+
 def startup_table(found: Startup) -> Table:
     """Return what beginning cost."""
     table = Table("", "processor", "clock", "memory", box=None)

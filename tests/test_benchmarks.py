@@ -61,10 +61,30 @@ def test_peer_makes_a_video_of_the_workloads_frames(name: str, tmp_path: Path) -
     assert (video.frames, video.duration_s, video.is_constant_rate) == (24, 1.0, True)
 
 
-def test_floor_has_one_frame_per_still(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["floor", "bare"])
+def test_floor_has_one_frame_per_still(name: str, tmp_path: Path) -> None:
     task = lay_out(TINY, tmp_path)
-    assert run(PEERS["floor"].command(task)).code == 0
+    assert run(PEERS[name].command(task)).code == 0
     assert examine(task.output, 4, TINY.fps).frames == 4
+
+
+def test_bare_program_makes_pictures_as_good_as_ours() -> None:
+    work = workloads.Workload("bare-tiny", "", TINY.size, (6,) * 4)
+    ours, bare = compare(
+        work, [PEERS[OURS], PEERS["bare"]], Plan(rounds=1, with_quality=True, with_warm_up=False)
+    ).peers
+    assert ours.quality
+    assert bare.quality
+    assert bare.quality.ssim == pytest.approx(ours.quality.ssim, abs=0.005)
+    assert bare.quality.rgb_psnr == pytest.approx(ours.quality.rgb_psnr, abs=0.5)
+
+
+def test_bare_program_codes_large_stills_in_as_many_bytes_as_ours() -> None:
+    work = workloads.Workload("bare-large-tiny", "", TINY.size, (1,) * 4, source=(450, 270))
+    ours, bare = compare(work, [PEERS[OURS], PEERS["bare"]], Plan(rounds=1, with_warm_up=False)).peers
+    assert ours.video
+    assert bare.video
+    assert bare.video.size_bytes == pytest.approx(ours.video.size_bytes, rel=0.05)
 
 
 def test_concat_makes_a_video_of_whatever_length(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 import sys
 from functools import partial
+from pathlib import Path
 
+from benchmarks.floor import lay_out_bare
 from benchmarks.peers import daemon, ffmpeg, gpu
 from benchmarks.peers.base import Peer, Task, script
 from benchmarks.workloads import PRESET
@@ -10,6 +12,10 @@ from benchmarks.workloads import PRESET
 
 def _render(task: Task) -> list[str]:
     return [sys.executable, "-m", "renderer", "render", str(task.manifest), "-o", str(task.output), "--json"]
+
+
+def _bare(task: Task) -> list[str]:
+    return [sys.executable, str(Path(__file__).with_name("bare.py")), str(lay_out_bare(task))]
 
 
 def _nvenc_pair(ours: str = PRESET, theirs: str = gpu.PRESETS[PRESET], suffix: str = "") -> tuple[Peer, Peer]:
@@ -36,6 +42,7 @@ PEERS: dict[str, Peer] = {
         Peer(OURS, "stillreel render", _render),
         Peer("daemon", "stillreel daemon, round trip", daemon.command, needs_daemon=True),
         Peer("floor", "floor: ffmpeg, each still once", ffmpeg.floor, is_floor=True),
+        Peer("bare", "floor: Python, OpenCV and our ffmpeg, each still once", _bare, is_floor=True),
         Peer("concat", "ffmpeg concat", ffmpeg.concat),
         Peer("concat-accurate", "ffmpeg concat, accurate", ffmpeg.concat_accurate),
         Peer("concat-once", "ffmpeg concat, last named once", ffmpeg.concat_once),
