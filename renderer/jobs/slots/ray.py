@@ -27,7 +27,7 @@ from renderer.config import EncodeSettings
 from renderer.errors import ConfigError, JobTimedOut
 from renderer.jobs.slots.base import AttemptLost, Ending, Gone, RenderTask, Slot
 from renderer.jobs.slots.progress import ProgressSender
-from renderer.jobs.slots.remote import Alive, News, Node, Nodes, Order, Peer, Refused, Said, Stop, Terms
+from renderer.jobs.slots.remote import Alive, News, Node, Nodes, Order, Peer, Refused, Said, Silent, Stop, Terms
 from renderer.processes import Child
 
 log = logging.getLogger(__name__)
@@ -66,6 +66,7 @@ class RayCluster:
         self.nodes: tuple[Node, ...] = ()
         self.terms = terms
         self._numbers = itertools.count()
+        self._is_silent = False
         self._driver: Peer | None = None
         self._child: Child | None = None
         self._words: IO[bytes] | None = None
@@ -158,7 +159,14 @@ class RayCluster:
         while not is_enough() and self._driver is not None:
             heard = await self._driver.receive()
             if isinstance(heard, Nodes):
+                if self._is_silent:
+                    log.info("the head of the cluster at %s answers again", self.address, extra={"action": "cluster"})
+                self._is_silent = False
                 change(heard.nodes)
+            elif isinstance(heard, Silent):
+                self._is_silent = True
+                words = "the head of the cluster at %s does not answer; what runs on its nodes goes on for a minute"
+                log.warning(words, self.address, extra={"action": "cluster_silent"})
             elif isinstance(heard, Said) and heard.number in self._attempts:
                 self._tell(heard.number, heard.news)
 
@@ -169,12 +177,15 @@ class RayCluster:
         hear(news)
 
     async def _connected_again(self) -> tuple[Node, ...]:
+        self._is_silent, said = False, ""
         while True:
             await asyncio.sleep(_PAUSE_S)
             try:
                 await self.connect()
             except ConfigError as error:
-                log.warning("%s", error, extra={"action": "cluster_away"})
+                if str(error) != said:
+                    log.warning("%s; it is tried again", error, extra={"action": "cluster_away"})
+                said = str(error)
             else:
                 log.info("the cluster at %s is there again", self.address, extra={"action": "cluster"})
                 return self.nodes

@@ -32,7 +32,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from renderer.jobs.slots import ray_task
 from renderer.jobs.slots.base import AttemptLost
-from renderer.jobs.slots.remote import RESOURCES, VERSION_LABEL, Node, Nodes, Order, Peer, Refused, Said, Stop
+from renderer.jobs.slots.remote import RESOURCES, VERSION_LABEL, Node, Nodes, Order, Peer, Refused, Said, Silent, Stop
 from renderer.observe.redaction import without_directories
 from renderer.processes import answer
 
@@ -185,8 +185,14 @@ class _Driver:
         looking.cancel()
 
     async def _look(self) -> None:
+        """Say which nodes there are; Ray asks a head that is gone for a minute, and then ends this process."""
         while True:
-            self._say(await asyncio.to_thread(_nodes))
+            looking = asyncio.create_task(asyncio.to_thread(_nodes))
+            await asyncio.wait([looking], timeout=_REACH_S)
+            if not looking.done():
+                self._nodes = None
+                self._daemon.send(Silent())
+            self._say(await looking)
             await asyncio.sleep(_LOOK_S)
 
     def _say(self, nodes: list[Node]) -> None:

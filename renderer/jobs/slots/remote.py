@@ -71,6 +71,11 @@ class Nodes:
 
 
 @dataclass(frozen=True, slots=True)
+class Silent:
+    """The head does not say which nodes there are; `Nodes` follows once it does."""
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A cluster cannot be used; the words say why."""
 

@@ -80,6 +80,21 @@ class Nodes:
         leader.wait()
         wait_until(lambda: not _of_session(leader.pid), f"nothing is left of {name}")
 
+    @contextlib.contextmanager
+    def silent_head(self) -> Iterator[None]:
+        """Keep the server of the head from answering."""
+        [server] = [
+            process
+            for leader in self._processes.values()
+            for process in _of_session(leader.pid)
+            if process.name().startswith("gcs_server")
+        ]
+        server.suspend()
+        try:
+            yield
+        finally:
+            server.resume()
+
     def close(self) -> None:
         for name in list(self._processes):
             self.kill(name)

@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -183,6 +184,15 @@ def test_a_head_that_does_not_answer_is_named() -> None:
 def test_another_token_than_the_clusters_is_refused_in_words(joined: Joined, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 32)
     assert "does not let this daemon in: its token is missing here, or is another" in refusal(joined.nodes.address)
+
+
+def test_a_head_that_falls_silent_and_answers_again_is_told(joined: Joined, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with joined.nodes.silent_head():
+        wait_until(lambda: "the head of the cluster at" in caplog.text, "the silence is told")
+        assert f"at {joined.nodes.address} does not answer" in caplog.text
+    wait_until(lambda: "answers again" in caplog.text, "and its end")
+    assert joined.slots
 
 
 def test_a_node_with_another_version_gets_no_jobs(joined: Joined, caplog: pytest.LogCaptureFixture) -> None:
