@@ -251,13 +251,20 @@ class OutputSettings(_Part):
     )
 
 
+def _places(slots: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [word for word in slots if not re.fullmatch(r"local|ray(://[^\s/]+:\d{1,5})?", word)]
+    if unknown or not slots:
+        raise ValueError(f"expected local, ray or ray://HOST:PORT, found {unknown[0] if unknown else 'nothing'!r}")
+    return slots
+
+
 class EngineSettings(_Part):
     """How many jobs wait and run, and for how long."""
 
     workers: int = Field(default_factory=lambda: max(1, (os.cpu_count() or 1) // 2), ge=1)
-    slots: Annotated[
-        tuple[Annotated[str, Field(pattern=r"^(local|ray(://[^\s/]+:\d{1,5})?)$")], ...], BeforeValidator(_split_words)
-    ] = Field(("local",), min_length=1, description="local: `workers` processes; ray[://HOST:PORT]: a cluster; or both")
+    slots: Annotated[tuple[str, ...], BeforeValidator(_split_words), AfterValidator(_places)] = Field(
+        ("local",), description="local: `workers` processes; ray[://HOST:PORT]: a cluster; or both"
+    )
     max_queued: int = Field(1000, ge=0)
     max_queued_per_key: int = Field(0, ge=0, description="jobs of one key that may wait; 0: as many as of others")
     max_pixels_per_key: int = Field(0, ge=0, description="stills' pixels, at the video's size, a minute; 0: no limit")

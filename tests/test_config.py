@@ -244,3 +244,12 @@ def test_a_file_without_authorities_is_refused_at_the_start(tmp_path: Path) -> N
 def test_a_file_of_authorities_that_is_not_there_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^settings: fetch\.ca_file: .*expected a file that exists"):
         load(environment={"STILLREEL_FETCH__CA_FILE": str(tmp_path / "missing.pem")})
+
+
+@pytest.mark.parametrize(
+    ("slots", "found"), [("rai", "'rai'"), ("local,ray://nowhere", "'ray://nowhere'"), ("", "'nothing'")]
+)
+def test_places_for_jobs_that_are_unknown_are_one_fault(slots: str, found: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(environment={"STILLREEL_ENGINE__SLOTS": slots})
+    assert str(refused.value) == f"settings: engine.slots: expected local, ray or ray://HOST:PORT, found {found}"

@@ -10,6 +10,7 @@ A tally counts how far a batch is, how fast it goes, and when it will be done.
 import asyncio
 import itertools
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterable
@@ -183,6 +184,7 @@ class Tally:
 
 _READING_THREADS: Final = 8
 _TICK_S: Final = 0.125
+_PATIENCE_S: Final = 3.0  # with a cluster that has no slot; a node that was there has given work then
 
 
 class View:
@@ -280,8 +282,16 @@ class _Batch:
                 serving.cancel()
 
     async def _tick(self) -> None:
+        empty_since = time.monotonic()
         while True:
             self._view.tick(self.tally)
+            if self._roster.count or self._waiting.empty():
+                empty_since = time.monotonic()
+            elif time.monotonic() - empty_since > _PATIENCE_S:
+                log.warning(
+                    "no node of the cluster offers a slot; the batch waits until `stillreel ray-node` begins one"
+                )
+                empty_since = math.inf
             await asyncio.sleep(_TICK_S)
 
     async def _count(self) -> None:

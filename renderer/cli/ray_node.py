@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from protocol.errors import counted
 from renderer import config
 from renderer.cli import usage
 from renderer.cli.usage import PATH, config_option
@@ -55,7 +56,8 @@ def ray_node(
         _require_address(address)
     settings, gpus = with_gpus_tested(config.load(config_file))
     count = settings.engine.workers if slots is None else slots
-    resource = RESOURCES["libx264" if gpus.refusal else "nvenc"]
+    encoder = "libx264" if gpus.refusal else "nvenc"
+    resource = RESOURCES[encoder]
     if gpus.candidates:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(device.uuid for device in gpus.candidates)
     _require_token(is_head=address is None)
@@ -78,6 +80,10 @@ def ray_node(
         f"--object-store-memory={_OBJECT_STORE_BYTES}",
         *("--disable-usage-stats", "--include-log-monitor=false"),
     ]
+    offer = f"{name or socket.gethostname()} offers {counted(count, 'slot')}, encoder {encoder}, "
+    joining = f"to the cluster at {address}" if address else f"and begins a cluster at port {port}"
+    others = "" if address else f"; others join with `stillreel ray-node --address HOST:{port}` and the same token"
+    click.echo(f"{offer}{joining}{others}. What follows is written by Ray.")
     sys.stdout.flush()
     os.execv(command[0], command)  # noqa: S606 - an argument list, and no shell
 
