@@ -340,9 +340,7 @@ class RenderResult(_Answer):
 
     def with_urls(self, url_of: Callable[[File], str]) -> Self:
         """Return the result with another url for each of its files."""
-        moved: dict[str, File] = {
-            field: file.model_copy(update={"url": url_of(file)}) for field, file in self.files().items()
-        }
+        moved = {str(field): file.model_copy(update={"url": url_of(file)}) for field, file in self.files().items()}
         return self.model_copy(update=moved)
 
 

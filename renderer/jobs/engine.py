@@ -53,10 +53,7 @@ _KEPT = "the daemon is stopping; the job is kept and goes on once it is back"
 
 
 class Engine:
-    """Accepts jobs, gives them to slots in turn, and answers questions about them.
-
-    Call `recover()` first and then `run()` in a task of its own; everything is for one loop.
-    """
+    """Accepts jobs, gives them to slots, and answers questions; `recover()` first, then `run()`, on one loop."""
 
     def __init__(
         self,
@@ -70,13 +67,7 @@ class Engine:
         metrics: Metrics | None = None,
         tries_holds: bool = False,
     ) -> None:
-        """Store its parts.
-
-        Args:
-            open_slot: opens the slots of this machine; None if it has none.
-            elsewhere: the slots of other machines.
-            tries_holds: have a slot test first whether pictures can be held.
-        """
+        """Store its parts; `open_slot` is None for no slots here; `tries_holds`: a slot tests first if it can hold."""
         self._settings = settings
         self.render_settings = render
         self._store = store
