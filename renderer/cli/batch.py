@@ -10,7 +10,7 @@ import click
 from protocol.objects import ObjectUrl, is_object, parse_prefix
 from renderer import config
 from renderer.cli import usage
-from renderer.cli.render import Fields, field_options, stills_option
+from renderer.cli.render import Fields, field_options, fps_option, stills_option
 from renderer.cli.usage import config_option, json_option, slots_option
 from renderer.errors import ConfigError, FetchFailed
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     metavar="FRAMES",
     help="Also make videos of directories of images, each image held for 24 frames or 1.5s.",
 )
+@fps_option
 @field_options
 @stills_option
 @click.option(

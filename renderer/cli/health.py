@@ -35,13 +35,14 @@ def health(*, http: str | None, daemon: Daemon, as_json: bool) -> None:
 
 _ANSWER_S = 10.0
 _MOST_BYTES = 1 << 20
+_NOT_TLS = {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}  # OpenSSL's words, by its version
 
 
 def health_over_http(address: str) -> Health:
     """Ask `/readyz` below an address, without a proxy; SSL_CERT_FILE names further certificates to trust.
 
     Raises:
-        ConfigError: it is not an http or https address.
+        ConfigError: it is not an http or https address, or is an https address and the door speaks plain HTTP.
         Unreachable: no daemon answers there.
     """
     if not _is_url(address):
@@ -54,6 +55,8 @@ def health_over_http(address: str) -> Health:
         raise Unreachable(f"what answers at {url} is not a stillreel daemon") from error
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLError) and reason.reason in _NOT_TLS:
+            raise ConfigError(f"--http: what answers at {address} speaks no TLS; expected http:// before it") from error
         raise Unreachable(f"no answer from {url}: {_why(reason)}") from error
 
 
@@ -70,8 +73,7 @@ def _why(reason: object) -> str:
     if isinstance(reason, ssl.SSLCertVerificationError):
         return "its certificate is not trusted; SSL_CERT_FILE may name one that is"
     if isinstance(reason, ssl.SSLError):
-        is_plain = reason.reason in {"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"}
-        return "it speaks HTTP without TLS; write http://" if is_plain else "the TLS handshake was not completed"
+        return "the TLS handshake was not completed"
     if isinstance(reason, TimeoutError):
         return f"it took longer than {_ANSWER_S:g} s"
     return getattr(reason, "strerror", None) or "its answer is not HTTP"

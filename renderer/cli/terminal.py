@@ -147,7 +147,8 @@ def status_line(seen: Shown) -> str:
         parts.append(f"{ahead} ahead")
     if (attempts := seen.get("attempts", 0)) > 1:
         parts.append(f"attempt {attempts}")
-    parts.append(f"{_coded(seen['progress'])} frames")
+    if seen["progress"]["frames"]:
+        parts.append(f"{_coded(seen['progress'])} frames")
     return f"{printable(seen['request_id'])}: {', '.join(parts)}"
 
 
@@ -292,7 +293,9 @@ def _row(job: Shown, now: datetime) -> tuple[str, ...]:
     accepted_at, started_at, progress = job["accepted_at"], job["started_at"], job["progress"]
     age = now - accepted_at if accepted_at else None
     took = (job["finished_at"] or now) - started_at if started_at and state_name(job) != "queued" else None
-    cells = (str(progress["images"]), _coded(progress), span_words(age), span_words(took))
+    # A job of another app, such as metadata, has neither stills nor frames.
+    size = (str(progress["images"]), _coded(progress)) if progress["frames"] else ("-", "-")
+    cells = (*size, span_words(age), span_words(took))
     return printable(job["request_id"]), state_name(job), *cells
 
 

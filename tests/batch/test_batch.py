@@ -153,6 +153,12 @@ def test_directories_of_images_are_videos_with_hold(tree: Tree, run: RunBatch) -
     tree.check()
 
 
+def test_the_frame_rate_may_be_given_for_all(tree: Tree, run: RunBatch) -> None:
+    tree.image("reel/1.ppm", (10, 20, 30))
+    assert run("--hold", "0.5s", "--fps", "30").counts() == (1, 0, 0)
+    assert (told(tree, "reel")["frames"], told(tree, "reel")["fps"]) == (15, "30/1")
+
+
 def test_shards_partition_a_batch(tree: Tree, run: RunBatch, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(6):
         tree.manifest(f"m{number}")

@@ -177,7 +177,8 @@ def test_health_of_something_else_ends_with_3_and_of_no_address_with_2(
 ) -> None:
     assert "is not a stillreel daemon; start" in failed(cli("health", "--http", door(200, "hello")), 3)
     plain = door(200, "hello").replace("http:", "https:")
-    assert f"{plain}readyz: it speaks HTTP without TLS; write http://" in failed(cli("health", "--http", plain), 3)
+    line = failed(cli("health", "--http", plain), 2)
+    assert line == f"error: --http: what answers at {plain} speaks no TLS; expected http:// before it"
     assert "/readyz: Connection refused; start" in failed(cli("health", "--http", "http://127.0.0.1:9"), 3)
     assert failed(cli("health", "--http", "127.0.0.1:8480"), 2).startswith(
         "error: expected the address of an HTTP door"

@@ -105,6 +105,12 @@ def test_a_status_is_one_line(fields: dict[str, Any], line: str) -> None:
     assert status_line(job("mine", **fields)) == line
 
 
+def test_a_job_of_another_app_is_not_said_to_have_no_frames() -> None:
+    other = job("m", status="COMPLETED", state="done", progress={"images": 0, "frames": 0, "stage": "done"})
+    assert status_line(other) == "m: done"
+    assert texts(other, width=80)[1].split() == ["m", "done", "-", "-", "-", "-"]
+
+
 def test_what_a_terminal_would_obey_is_escaped() -> None:
     hostile = job("\x1b[2Jmine", error=Fault(type="x", message="a\nb\x1b]0;title\x07"), state="failed")
     assert status_line(hostile).startswith("\\x1b[2Jmine: failed")

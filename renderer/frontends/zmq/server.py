@@ -398,7 +398,10 @@ def _made(job: Job) -> RenderResult:
     if isinstance(outcome, Fault):
         raise _Failed(outcome)
     if not isinstance(outcome, RenderResult):
-        raise NotSupported("this job was sent over HTTP to another app; ask for its answer there", loc=("request_id",))
+        where = f"GET /queue/fal-ai/ffmpeg-api/requests/{job.request_id}"
+        raise NotSupported(
+            f"a job of another app than images-to-video has its answer there: {where}", loc=("request_id",)
+        )
     return outcome
 
 
