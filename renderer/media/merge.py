@@ -5,7 +5,7 @@ one. The video's times begin with its first frame that is shown; what an edit li
 well, because later frames need it, and left out by an edit list again. So is what is left out behind the last frame,
 where it comes between frames that are shown.
 
-Chapters are kept, at their times. Further videos and subtitles are left out, and a warning says so.
+Chapters are kept, at their times. Further videos, subtitles, data and attachments are left out, and a warning says so.
 """
 
 import struct
@@ -162,6 +162,10 @@ def _write(part: Path, video: VideoFile, copied: list[Access], soundtrack: Sound
                 raise OutputFailed("this libavformat cannot copy a video")
             if survey.codec == "hevc" and stream.codec_context.codec_tag != "hev1":
                 made.codec_context.codec_tag = "hvc1"  # which Apple's players ask for
+            # What the container says of the shape is right where the stream says something else.
+            made.codec_context.sample_aspect_ratio = stream.sample_aspect_ratio or Fraction(0, 1)
+            if stream.language:
+                made.metadata["language"] = stream.language
         sound = MuxedSound(target, soundtrack)
         for access, decoded_at, packet in zip(copied, _decoding_times(copied), _packets(video), strict=False):
             packet.stream = made
@@ -197,10 +201,14 @@ def _shortened(title: str) -> str:
 
 def _left_out(source: "InputContainer") -> list[str]:
     videos = [each for each in source.streams.video if not each.disposition & Disposition.attached_pic]
-    return [
-        *(["further videos"] if len(videos) > 1 else []),
-        *(["subtitles"] if source.streams.subtitles else []),
-    ]
+    streams, chapters = source.streams, len(source.chapters())
+    kinds = {
+        "further videos": videos[1:],
+        "subtitles": streams.subtitles,
+        "data tracks": [each for each in streams.data if not chapters or each.frames != chapters],  # QuickTime's titles
+        "attachments": streams.attachments,
+    }
+    return [kind for kind, found in kinds.items() if found]
 
 
 def _warnings(left_out: list[str], video: VideoFile) -> Iterator[ResultWarning]:

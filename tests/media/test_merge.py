@@ -1,6 +1,7 @@
 """A video with another sound: its pictures are the same bytes at the same times, and the sound is in its place."""
 
 import resource
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -76,6 +77,18 @@ def test_what_the_file_says_of_the_pictures_is_kept(video: Make, tmp_path: Path)
     assert said[0][0] == 90
 
 
+@pytest.mark.parametrize("name", ["wide.mp4", "wide.mkv"])
+def test_the_shape_and_the_language_that_only_the_container_tells_are_kept(
+    video: Make, tmp_path: Path, name: str
+) -> None:
+    wide = video(name, "-i", str(video("a.mp4")), "-c", "copy", "-aspect", "16:9", "-metadata:s:v", "language=deu")
+    merged(wide, wav(tone(0.5)), tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        pictures = container.streams.video[0]
+        assert (pictures.sample_aspect_ratio, pictures.language) == (Fraction(4, 3), "deu")
+    assert units(tmp_path / "out.mp4") == units(video("a.mp4"))
+
+
 CHAPTERS = [(0, 400, "Anfang"), (400, 720, "Mitte \u00e4"), (720, 5000, "Ende" * 90)]  # ms; the last one lies
 CHAPTERS_KEPT = [(0, 0.4, "Anfang"), (0.4, 0.72, "Mitte \u00e4"), (0.72, 1, ("Ende" * 90)[:255])]
 
@@ -120,6 +133,12 @@ def test_what_an_mp4_of_one_video_cannot_hold_is_told(video: Make, tmp_path: Pat
     [warning] = merge(opened(both.read_bytes()), sound, request, tmp_path / "out.mp4", Marks())
     assert (warning.type, warning.loc) == ("streams_left_out", ("video_url",))
     assert warning.message == "further videos and subtitles of the file are left out"
+    attached = ("-attach", tmp_path / "a.srt", "-metadata:s:t", "mimetype=application/x-font", "-c", "copy")
+    ffmpeg("-i", video("a.mp4"), *attached, tmp_path / "font.mkv")
+    ffmpeg("-i", video("a.mp4"), "-c", "copy", "-timecode", "01:00:00:00", tmp_path / "timecode.mov")
+    for name, words in (("font.mkv", "attachments"), ("timecode.mov", "data tracks")):
+        [warning] = merge(opened((tmp_path / name).read_bytes()), sound, request, tmp_path / "out.mp4", Marks())
+        assert warning.message == f"{words} of the file are left out"
 
 
 def test_a_tag_in_latin_1_is_no_damage(video: Make, tmp_path: Path) -> None:
