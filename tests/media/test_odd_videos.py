@@ -1,6 +1,7 @@
 """Odd, damaged and hostile videos: the right answer, or a clear error at their place in the request."""
 
 import signal
+import struct
 
 import pytest
 
@@ -62,6 +63,50 @@ def test_matroska_that_was_cut_short_is_refused_and_a_recording_that_tells_no_si
     assert data[at] == 1  # a size of eight bytes
     recording = data[:at] + b"\x01" + b"\xff" * 7 + data[at + 8 :]
     assert 0 < opened(recording[: int(len(data) * 0.8)]).survey.frames < 25
+
+
+def test_a_file_that_an_mp4_names_in_place_of_its_own_is_not_opened(video: Make, tmp_path) -> None:
+    """An alias is what libavformat would follow, if it were told to."""
+    elsewhere = tmp_path / "elsewhere.mp4"
+    elsewhere.write_bytes(video("a.mp4").read_bytes())
+    data = bytearray(elsewhere.read_bytes())
+    path = str(elsewhere).encode()
+    at = data.index(b"\0\0\0\x0curl \0\0\0\1")
+    names = bytes(10) + b"\4disk" + bytes(35) + b"\6passwd" + bytes(73) + b"\0\1\0\1" + bytes(16)
+    tags = struct.pack(">HH", 2, len(path)) + path + bytes(len(path) % 2) + b"\xff\xff\0\0"
+    alias = b"alis" + bytes(4) + names + tags
+    alias = struct.pack(">I", len(alias) + 4) + alias
+    for box in (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref"):
+        place = data.index(box) - 4
+        struct.pack_into(">I", data, place, struct.unpack_from(">I", data, place)[0] + len(alias) - 12)
+    data[at : at + 12] = alias
+    with pytest.raises(VideoDamaged, match="without frames"):
+        _ = opened(bytes(data)).survey
+
+
+LIES = {  # fields of the index, and what is written there
+    "two thousand million samples": {"stsz": (4, ">II", 1, 1 << 31)},
+    "a million samples in a chunk": {"stsz": (4, ">II", 1, 1 << 20), "stsc": (8, ">III", 1, 1 << 20, 1)},
+    "a frame of hours": {"stts": (8, ">II", 25, 0x7FFFFFFF)},
+}
+HARMLESS = {
+    "no ticks in a second": {"mdhd": (12, ">I", 0)},
+    "edits without end": {"elst": (4, ">I", 0xFFFFFFFF)},
+    "no time between frames": {"stts": (8, ">II", 25, 0)},
+}
+
+
+@pytest.mark.parametrize("what", [*LIES, *HARMLESS])
+def test_an_index_that_lies_is_refused_or_harmless(video: Make, what: str) -> None:
+    data = bytearray(video("a.mp4").read_bytes())
+    for box, (at, form, *values) in (LIES | HARMLESS)[what].items():
+        struct.pack_into(form, data, data.index(box.encode()) + 4 + at, *values)
+    if what in LIES:
+        with pytest.raises(JobError) as told:
+            opened(bytes(data)).frame("last")
+        assert told.value.loc == ("video_url",)
+    else:
+        assert opened(bytes(data)).frame("last").width == 64
 
 
 KEY = ("-encryption_scheme", "cenc-aes-ctr", "-encryption_key", "0f" * 16, "-encryption_kid", "a7" * 16)

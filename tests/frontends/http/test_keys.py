@@ -148,6 +148,39 @@ def test_keys_see_and_cancel_their_own_jobs_only(keyed: DaemonProcess, http: htt
     assert keyed.client.jobs() == []
 
 
+def test_a_url_that_is_nearly_that_of_anothers_file_leads_nowhere(keyed: DaemonProcess, http: httpx.Client) -> None:
+    """A url is as good as a key to its file, so nothing but the whole of it may do."""
+    hers, his = ({"authorization": f"Key {KeyRing(keyed.data_dir).add(name)}"} for name in ("frieda", "gustav"))
+    made = http.post(RUN, json=request(), headers=hers).json()["video"]["url"]
+    upload = http.post("/files/upload", content=b"x", headers=hers).json()["access_url"]
+    token = made.split("/")[-2]
+    job, mac = token.rsplit(".", 1)
+    wrong = [
+        made.replace(mac, mac[::-1]),
+        made.replace(f".{mac}", ""),
+        made.replace(token, upload.split("/")[-2][:-1]),
+        upload.replace("/files/", "/files/upload/"),
+        made.replace(token, f"{token}%00"),
+        "cid:0",
+        *(f"{kind}{keyed.data_dir}/outputs/{job}/video.mp4" for kind in ("", "file://")),
+        f"{keyed.data_dir}/uploads/{upload.split('/')[-2]}",
+    ]
+    for url in wrong:
+        for app, field in (
+            ("metadata", "media_url"),
+            ("extract-frame", "video_url"),
+            ("merge-audio-video", "video_url"),
+        ):
+            body = {field: url, "audio_url": "data:,"}
+            answer = http.post(f"/run/{APP}/{app}", json=body, headers=his)
+            assert answer.status_code == 422, url
+            assert (answer.json()["detail"][0]["loc"], answer.json()["detail"][0]["type"]) == (
+                ["body", field],
+                "file_download_error",
+            )
+    assert http.post(f"/run/{APP}/metadata", json={"media_url": made}, headers=his).status_code == 200
+
+
 def test_an_upload_token_lets_its_holder_upload_and_nothing_else(keyed: DaemonProcess, http: httpx.Client) -> None:
     secret = KeyRing(keyed.data_dir).add("carol")
     token = http.post("/storage/auth/token", headers={"authorization": f"Key {secret}"}).json()
