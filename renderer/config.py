@@ -386,15 +386,8 @@ class RenderSettings(_Part):
 
 
 def render_settings(settings: Settings, gpus: NvencFindings | None = None) -> RenderSettings:
-    return RenderSettings(
-        fetch=settings.fetch,
-        pictures=settings.pictures,
-        encode=settings.encode,
-        nvenc=settings.nvenc,
-        outputs=settings.outputs,
-        limits=settings.limits,
-        gpus=gpus,
-    )
+    shared = {part: getattr(settings, part) for part in RenderSettings.model_fields if part != "gpus"}
+    return RenderSettings(**shared, gpus=gpus)
 
 
 def load(
