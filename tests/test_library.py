@@ -84,7 +84,9 @@ def test_progress_is_told_after_every_still(tmp_path: Path, write_image) -> None
         (2, "rendering"),
         (3, "rendering"),
         (3, "finishing"),
+        (3, "finishing"),
     ]
+    assert told[-1].share == 1, "once more when all frames are coded"
     assert {(progress.images, progress.frames) for progress in told} == {(3, 15)}
 
 
