@@ -67,12 +67,18 @@ class Stills:
         # One frame for each still in progress, one at the encoder, and one that is read back from the shelf.
         count = self._look_ahead + 2 + stock.kept_by_encoder
         self._pool = FramePool(look.canvas.nv12_shape, count, stock.memory)
+        self._first: dict[Hashable, Source] = {}
+        for source in sources:
+            self._first.setdefault(source.picture, source)
+        self._waiting = iter(self._first.values())
         self._under_way: deque[Future[Lease | CodedStill]] = deque()
         self._shelf = _Shelf()
         self.enlarged: dict[int, Size] = {}
         self.in_part: dict[int, More] = {}
 
     def __enter__(self) -> Self:
+        """Begin with the first stills: they are decoded while the muxer is imported."""
+        self._fill()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -87,14 +93,10 @@ class Stills:
         Raises:
             JobError: a still cannot be read; `loc` names the first place in the request that uses it.
         """
-        first: dict[Hashable, Source] = {}
-        for source in self._sources:
-            first.setdefault(source.picture, source)
         last = {source.picture: source for source in self._sources}
-        waiting = iter(first.values())
         for source in self._sources:
-            self._fill(waiting)
-            if first[source.picture] is source:
+            self._fill()
+            if self._first[source.picture] is source:
                 if self._recall:
                     self._recall.wait(self._under_way[0])
                 lease = self._loader.finished(self._under_way.popleft())
@@ -107,8 +109,8 @@ class Stills:
                     self._shelf.drop(source.picture)
             yield lease
 
-    def _fill(self, waiting: Iterator[Source]) -> None:
-        while len(self._under_way) < self._look_ahead and (source := next(waiting, None)):
+    def _fill(self) -> None:
+        while len(self._under_way) < self._look_ahead and (source := next(self._waiting, None)):
             self._under_way.append(self._loader.begin(self._prepare, source))
 
     def _prepare(self, source: Source) -> Lease | CodedStill:
