@@ -28,8 +28,8 @@ from tests.curve_keys import curve_file
 from tests.daemon_process import DaemonProcess, Start, request, still, wait_until
 from tests.load import load
 
-JOBS = int(os.environ.get("CHAOS_JOBS", load(24, 300)))
-KILLS = int(os.environ.get("CHAOS_KILLS", load(5, 40)))
+JOBS = int(os.environ.get("CHAOS_JOBS", load(12, 300)))
+KILLS = int(os.environ.get("CHAOS_KILLS", load(3, 40)))
 SEED = int(os.environ.get("CHAOS_SEED", str(random.randrange(10**6))))
 CLIENTS = 6
 AT_ONCE = 10  # jobs of one client that wait at the same time

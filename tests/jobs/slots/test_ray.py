@@ -50,7 +50,7 @@ def nodes_of(daemon: DaemonProcess) -> dict[str | None, int]:
 def test_each_manifest_becomes_one_video_though_a_node_is_killed(
     start: Start, nodes: Nodes, joined: Joined, gate: Gate, tmp_path: Path
 ) -> None:
-    count, spool = load(12, 100), tmp_path / "spool"
+    count, spool = load(8, 100), tmp_path / "spool"
     done, half = spool / "done", count // 2
     reels = [request(still((2 * number, 60, 20), frames=1 + number)) for number in range(count)]
     for number in (half - 2, half - 1):
