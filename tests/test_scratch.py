@@ -53,7 +53,7 @@ def start_owner(temporary: Path) -> Iterator[StartOwner]:
 
 def killed(process: "subprocess.Popen[str]") -> None:
     process.kill()
-    process.wait(10)
+    process.wait(60)
 
 
 def test_what_a_killed_process_leaves_is_removed_by_the_next(start_owner: StartOwner) -> None:

@@ -52,7 +52,7 @@ def started(reach: Reach | None = None, **settings: Any) -> Iterator[Worker]:
 
 
 def call(process: Worker, function: Callable[..., Any], *args: object) -> Any:
-    return process._pool.schedule(function, args=args).result(20)
+    return process._pool.schedule(function, args=args).result(60)
 
 
 def left_of_what_was_freed(size: int) -> tuple[bool, int]:

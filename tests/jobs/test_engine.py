@@ -286,20 +286,21 @@ def test_low_priority_is_begun_when_nothing_normal_waits(tmp_path: Path, gate: G
 def test_start_timeout_expires_a_job_that_waits_and_none_that_was_begun(tmp_path: Path, gate: Gate) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as at:
-            at.submit("begun", gate.request(start_timeout=0.3))
+            await at.when(workers, "there is a worker")
+            at.submit("begun", gate.request(start_timeout=2))
             await at.until("begun", State.RUNNING)
-            waits = await at.accept(request(request_id="waits", start_timeout=0.3))
+            waits = await at.accept(request(request_id="waits", start_timeout=2))
             at.submit("patient", request(start_timeout=1000))
             job = await at.finished("waits")
             assert (job.state, job.attempts, job.started_at) == (State.EXPIRED, 0, None)
             assert job.error.model_dump() == {
                 "type": "startup_timeout",
-                "message": "start_timeout: not begun within 0.3 s",
+                "message": "start_timeout: not begun within 2 s",
                 "loc": ("start_timeout",),
                 "retryable": False,
                 "errors": (),
             }
-            assert waits.start_by <= job.finished_at < waits.start_by + 1
+            assert waits.start_by <= job.finished_at < waits.start_by + 30
             assert at.state("begun") is State.RUNNING
             assert list(at.places.attachments.iterdir()) == []
             gate.open()
@@ -315,7 +316,7 @@ def test_start_timeout_does_not_count_between_attempts(tmp_path: Path, gate: Gat
     async def scenario() -> None:
         async with running(tmp_path) as at:
             await at.when(workers, "there is a worker")
-            job = at.submit("a", gate.request(start_timeout=1, priority="low"))
+            job = at.submit("a", gate.request(start_timeout=3, priority="low"))
             await at.when(lambda: gate.fetched == 1, "it is in full swing")
             at.submit("other", gate.request())
             kill_workers()
@@ -387,12 +388,12 @@ def test_progress_puts_the_limit_off(tmp_path: Path) -> None:
     async def scenario() -> None:
         gates = [Gate() for _ in range(3)]
         try:
-            async with running(tmp_path, progress_timeout_s=2.5) as at:
+            async with running(tmp_path, progress_timeout_s=6) as at:
                 at.submit("a", request(*({"url": gate.url} for gate in gates)))
                 for done, gate in enumerate(gates):
                     await at.when(lambda gate=gate: gate.fetched, "the still is asked for")
                     await at.when(lambda done=done: at.engine.job("a").progress.images_done >= done, "one more")
-                    await asyncio.sleep(0.9)
+                    await asyncio.sleep(2.1)
                     gate.open()
                 assert (await at.finished("a")).state is State.DONE
         finally:
@@ -448,14 +449,15 @@ def test_a_job_that_runs_is_cancelled_at_once_and_leaves_nothing(tmp_path: Path,
 
 def test_a_job_in_its_pause_is_cancelled_and_does_not_come_back(tmp_path: Path, gate: Gate) -> None:
     async def scenario() -> None:
-        async with running(tmp_path, retry_pause_s=0.3) as at:
+        async with running(tmp_path, retry_pause_s=60) as at:
             at.submit("a", gate.request())
             await at.when(lambda: gate.fetched, "it is in full swing")
             kill_workers()
             await at.until("a", State.QUEUED)
+            pause = at.engine._waiting._timers["a"]
             assert at.engine.cancel("a").state is State.CANCELLED
-            await asyncio.sleep(0.5)
-            assert (at.state("a"), gate.fetched) == (State.CANCELLED, 1)
+            assert pause.cancelled()
+            assert at.state("a") is State.CANCELLED
 
     asyncio.run(scenario())
     assert left(tmp_path) == []

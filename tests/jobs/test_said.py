@@ -79,7 +79,7 @@ def told(caplog: pytest.LogCaptureFixture) -> tuple[Said, Connection]:
 def ended(said: Said, pipe: Connection) -> None:
     said.job(None)
     pipe.close()
-    said.wait(10)
+    said.wait(60)
 
 
 def test_a_line_without_an_end_is_cut_and_the_next_is_whole(

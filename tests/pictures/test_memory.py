@@ -67,7 +67,7 @@ def test_close_wakes_those_who_wait() -> None:
     pool.close()
     pool.close()
     for thread in waiting:
-        thread.join(5)
+        thread.join(60)
     assert len(found) == 3
     lease.frame[:] = 1
     lease.release()

@@ -254,11 +254,11 @@ def test_progress_keeps_a_call_from_being_sent_again(serve, result):
     def handle(server, call):
         for _ in range(10):
             server.notify(call)
-            time.sleep(0.1)
+            time.sleep(0.4)
         server.answer(call, result)
 
     server = serve(handle)
-    with Client(server.endpoint, silence_s=0.7) as client:
+    with Client(server.endpoint, silence_s=3) as client:  # less than the ten take together
         assert client.render(REQUEST).frames == 72
     assert len(server.calls) == 1
 

@@ -26,7 +26,7 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 import protocol.client
-with protocol.client.Client(sys.argv[1], timeout_s=20) as client:
+with protocol.client.Client(sys.argv[1], timeout_s=60) as client:
     print(protocol.__file__, client.health().version, client.render({"images": []}, attachments=[b"png"]).frames)
 assert not REFUSED & set(sys.modules)
 """

@@ -48,7 +48,7 @@ def test_a_request_that_waits_says_where_it_stands(served: Served, busy: str) ->
 def test_a_status_comes_in_one_piece(served: Served, busy: str) -> None:
     where = httpx.URL(served.daemon.http)
     question = f"GET {QUEUE}/requests/{busy}/status HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-    with socket.create_connection((where.host, where.port or 80), timeout=15) as connection:
+    with socket.create_connection((where.host, where.port or 80), timeout=60) as connection:
         for _ in range(20):
             connection.sendall(question)
             head, _, body = connection.recv(65536).partition(b"\r\n\r\n")

@@ -19,7 +19,7 @@ from tests.served import QUEUE, RUN, Served
 @contextlib.contextmanager
 def raw(daemon: DaemonProcess) -> Iterator[socket.socket]:
     host, _, port = daemon.http.removeprefix("http://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=15) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         yield connection
 
 
@@ -55,12 +55,12 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DaemonProcess]:
 
 
 def test_headers_that_do_not_come_are_not_waited_for(strict: DaemonProcess) -> None:
+    began = time.monotonic()
     for sent in (b"", b"GET /livez HT", head(method="GET", path="/livez")[:-2]):
         with raw(strict) as connection:
-            began = time.monotonic()
             connection.sendall(sent)
             assert answer(connection) == b""
-            assert time.monotonic() - began < 10  # what would be waited if nothing were set
+    assert time.monotonic() - began < 30  # each would be waited for ten seconds if nothing were set
 
 
 def test_headers_that_drip_are_not_waited_for(strict: DaemonProcess) -> None:
@@ -174,7 +174,7 @@ def test_more_connections_than_allowed_are_told_to_come_again(start: Start) -> N
 
 def test_a_peer_that_does_not_speak_tls_hurts_nobody(served: Served) -> None:
     host, _, port = served.daemon.https.removeprefix("https://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(head(method="GET", path="/livez"))
         assert not answer(connection).startswith(b"HTTP/1.1 200")
     assert httpx.get(f"{served.daemon.https}/livez", verify=served.trust).status_code == 200
@@ -225,7 +225,7 @@ def test_a_hundred_connections_that_hang_up_leave_nothing(served: Served) -> Non
 @pytest.mark.parametrize("others", [b"evil.example", b"localhost"])
 def test_a_request_with_two_host_headers_is_refused(served: Served, others: bytes) -> None:
     host, _, port = served.daemon.http.removeprefix("http://").rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as raw:
+    with socket.create_connection((host, int(port)), timeout=60) as raw:
         raw.sendall(b"GET /livez HTTP/1.1\r\nHost: " + others + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         answer = b""
         while chunk := raw.recv(65536):

@@ -228,7 +228,7 @@ def test_jobs_of_all_kinds_survive_a_kill_and_their_files_the_next_start(
     daemon.wait_for(blocking)
     waiting = {name: ask(f"/queue/{APP}/{name}", **bodies[name]).json()["request_id"] for name in NAMES}
     daemon.signal(signal.SIGKILL)
-    daemon.child.wait(10)
+    daemon.child.wait(60)
     gate.open()
     daemon = start("--http", "127.0.0.1:0", "--allow-network", "127.0.0.0/8", ENGINE__WORKERS=1)
     for name, request_id in waiting.items():

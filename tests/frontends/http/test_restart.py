@@ -54,7 +54,7 @@ def test_the_official_client_waits_through_a_kill(start: Start, gate: Gate, tls_
             client.kill()
             raise
         daemon.signal(signal.SIGKILL)
-        daemon.child.wait(10)
+        daemon.child.wait(60)
         gate.open()
         start(*listening)
         told, _ = client.communicate(timeout=60)
@@ -68,18 +68,18 @@ def test_who_waits_for_a_turn_is_told_that_the_daemon_stops(start: Start, gate: 
     daemon.wait_for(running)
     answers: list[httpx.Response] = []
     body = request(request_id="waits")
-    asking = threading.Thread(target=lambda: answers.append(httpx.post(daemon.http + RUN, json=body, timeout=30)))
+    asking = threading.Thread(target=lambda: answers.append(httpx.post(daemon.http + RUN, json=body, timeout=60)))
     asking.start()
     wait_until(lambda: states(daemon).get("waits") == "IN_QUEUE", "it waits")
     daemon.signal()
-    asking.join(10)
+    asking.join(60)
     [told] = answers
     assert told.status_code == 503
     assert told.json()["error_type"] == "shutting_down"
     assert told.headers["retry-after"]
     time.sleep(0.6)  # longer than the grace that a dropped connection has
     gate.open()
-    assert daemon.child.wait(20) == 0
+    assert daemon.child.wait(60) == 0
     assert " ERROR " not in daemon.words()
     again = start("--http", "127.0.0.1:0", ENGINE__WORKERS=1)
-    assert httpx.post(again.http + RUN, json=body, timeout=30).status_code == 200
+    assert httpx.post(again.http + RUN, json=body, timeout=60).status_code == 200

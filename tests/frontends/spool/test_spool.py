@@ -413,7 +413,7 @@ def test_a_daemon_that_starts_again_finishes_what_it_had_claimed(
     put_bundle(own, "bundle", request({"url": "a.ppm"}), {"a.ppm": picture((1, 2, 3))})
     wait_until(lambda: len(claims_in(own)) == 2 and before.encoders(), "one runs, one waits")
     before.signal(number)
-    before.child.wait(15)
+    before.child.wait(60)
     held = {claim.name for claim in claims_in(own)}
     assert len(held) == 2
     gate.open()
@@ -616,7 +616,7 @@ def test_without_notices_a_look_now_and_then_finds_what_waits(tmp_path: Path, ow
         assert (tmp_path / "log").read_text().count("cannot be watched") == 1
     finally:
         child.terminate()
-        child.wait(15)
+        child.wait(60)
 
 
 def test_a_directory_that_cannot_be_used_keeps_the_daemon_from_starting(tmp_path: Path) -> None:

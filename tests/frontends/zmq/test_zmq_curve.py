@@ -2,7 +2,6 @@
 
 import json
 import stat
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -102,7 +101,7 @@ def test_a_plain_peer_gets_not_a_word(daemon: DaemonProcess) -> None:
     with connected(daemon.endpoint, zmq.REQ) as socket:
         monitor = socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL)
         socket.send(b'{"jsonrpc": "2.0", "id": 1, "method": "health"}')
-        assert monitor.poll(10_000)
+        assert monitor.poll(60_000)
         assert not socket.poll(0)
         socket.disable_monitor()
         monitor.close()
@@ -138,11 +137,10 @@ def test_a_key_that_is_removed_while_its_client_waits_gets_no_answer(
         socket.connect(daemon.endpoint)
         params = {**gate.request(request_id="late"), "progress": True}
         socket.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "render", "params": params}).encode())
-        assert socket.poll(10_000)
+        assert socket.poll(60_000)
         wait_until(lambda: gate.fetched, "the job runs")
         CurveRing(directory / "data").remove("erin")
-        time.sleep(0.15)  # the daemon looks ten times a second
-        while socket.poll(0):
+        while socket.poll(1500):  # a heartbeat comes each second until the daemon has noticed
             socket.recv()
         gate.open()
         assert not socket.poll(1500)  # neither a heartbeat, of which there is one a second, nor the result
@@ -156,7 +154,7 @@ def _fetch(client: Client, request_id: str) -> list[bytes]:
 
 
 def test_clients_see_and_cancel_their_own_jobs_only(daemon: DaemonProcess, alice: Path, bob: Path) -> None:
-    with asking(daemon, alice) as hers, asking(daemon, bob) as his, Client(local(daemon), timeout_s=20) as here:
+    with asking(daemon, alice) as hers, asking(daemon, bob) as his, Client(local(daemon), timeout_s=60) as here:
         jobs = {
             client: client.render(request(request_id="same", crf=crf)) for crf, client in enumerate((hers, his, here))
         }
@@ -189,7 +187,7 @@ def test_an_address_that_others_reach_needs_keys(start: Start, tmp_path: Path) -
     file = curve_file(tmp_path / "data", "alice")
     daemon = start(bind="tcp://0.0.0.0:*")
     port = daemon.endpoint.rpartition(":")[2]
-    with Client(f"tcp://127.0.0.1:{port}", curve=file, timeout_s=20) as client:
+    with Client(f"tcp://127.0.0.1:{port}", curve=file, timeout_s=60) as client:
         assert client.health().status == "ok"
 
 

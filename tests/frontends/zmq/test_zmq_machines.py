@@ -20,7 +20,7 @@ ASK = """
 import sys
 from protocol.client import Client
 picture = "data:image/x-portable-graymap;base64,UDUgMiAyIDI1NQqAgICA"
-with Client(sys.argv[1], curve=sys.argv[2] or None, timeout_s=20, connect_timeout_s=20) as client:
+with Client(sys.argv[1], curve=sys.argv[2] or None, timeout_s=60, connect_timeout_s=20) as client:
     made = client.render({"images": [{"url": picture, "frames": 3}], "sync_mode": True})
     print(made.frames, made.attachments[0][4:8].decode())
 """
@@ -86,6 +86,6 @@ def test_a_client_on_another_machine_gets_its_video_with_its_key_alone(
         assert re.search(f"refused ({THERE}|somebody): it has no CURVE key", (tmp_path / "log").read_text())
     finally:
         daemon.terminate()
-        assert daemon.wait(15) == 0
+        assert daemon.wait(60) == 0
         if daemon.stdout is not None:
             daemon.stdout.close()

@@ -78,7 +78,7 @@ def test_the_async_client_fetches_two_at_once(daemon: DaemonProcess, noisy: tupl
     request_id, kept = noisy
 
     async def fetch() -> None:
-        async with AsyncClient(daemon.endpoint, timeout_s=20) as client:
+        async with AsyncClient(daemon.endpoint, timeout_s=60) as client:
             await asyncio.gather(*(client.download(request_id, tmp_path / f"{number}.mp4") for number in range(2)))
 
     asyncio.run(fetch())
