@@ -7,9 +7,14 @@ from a fifth of a millisecond to several. Acceptances and ends, two for each job
 flushed on a thread: `flushed` waits for the next flush, which all who wait at that moment share. Rarer changes are
 flushed as they are committed, with synchronous=FULL.
 
+Linux tells of a failed flush once; the next one is said to be fine, though what the first one left out is not on disk
+(https://wiki.postgresql.org/wiki/Fsync_Errors). After a failure, all that the log holds is therefore written anew, into
+the database itself, and the log is emptied, before anything else is stored or said to be.
+
 A change is stored first and shown afterwards, so that nobody learns of anything that a kill could still undo. Answers
-to clients, and the ends of jobs, also wait for the flush. The begin of a job does not: if a power cut undoes it, the
-job waits again, as it would after any kill. Progress within a state is kept in memory only: it is out of date in a
+to clients, and the ends of jobs, also wait for the flush: until then a job is as it was, to all who ask, to webhooks
+and to retention. The begin of a job does not wait: if a power cut undoes it, the job waits again, as it would after any
+kill. Progress within a state is kept in memory only: it is out of date in a
 moment, and after a kill the job begins again.
 
 The work of a job, which it is made from, is cleared when the job ends. A job that ends without a video keeps it, so
@@ -63,13 +68,14 @@ class JobStore:
         """
         self._root = path.parent
         self._reserve = Reserve(path.with_name("reserve"))
-        self.hooks = HookStore(self._transaction)
+        self._unseen: dict[str, State] = {}  # ends that are committed and not flushed
+        self.hooks = HookStore(self._transaction, self._unseen)
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._counts: Counter[tuple[State, str]] = Counter()  # unfinished jobs by state and owner, and by state alone
         self._log: IO[bytes] | None = None
         self._flushing = asyncio.Lock()
         self._next_flush: asyncio.Task[None] | None = None
-        self._unseen: dict[str, State] = {}  # ends that are committed and not flushed
+        self._is_doubtful = False  # whether some of the log may not be on disk, whatever the next flush says
         self._is_full_sync = True
         try:
             with contextlib.suppress(OSError):  # SQLite says what is wrong
@@ -106,7 +112,7 @@ class JobStore:
         """Return when all that was committed so far is on disk.
 
         Raises:
-            StoreFailed: that is not certain.
+            StoreFailed, StorageFull: that is not certain.
         """
         if self._next_flush is None:
             self._next_flush = asyncio.create_task(self._flush())
@@ -117,9 +123,26 @@ class JobStore:
             self._next_flush = None  # who asks from now on may come too late for this one
             assert self._log is not None  # noqa: S101 - the store is open
             try:
+                self._write_anew()
                 await asyncio.to_thread(os.fsync, self._log)
             except OSError as error:
-                raise StoreFailed(f"the store of jobs cannot be written: {error.strerror}") from error
+                self._is_doubtful = True
+                raise StoreFailed(_cannot_be_written(error)) from error
+
+    def _write_anew(self) -> None:
+        """Write what the log holds into the database if a flush of the log has failed.
+
+        The log is emptied by that, which is flushed as well: what a power cut brought back of it would be older.
+        """
+        if not self._is_doubtful:
+            return
+        assert self._log is not None  # noqa: S101 - it was flushed before
+        with _translated():
+            [is_busy, *_] = self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if is_busy:
+            raise StoreFailed("the store of jobs is being read, and cannot be repaired after a failure of its disk now")
+        os.fsync(self._log)
+        self._is_doubtful = False
 
     def add(self, job: Job, work: AnyJob | None, hook: Hook | None = None, *, is_synced: bool = True) -> None:
         """Keep a new job, and who is to be called at its end; refused while others lack the room in which to end.
@@ -240,23 +263,28 @@ class JobStore:
     def newest(self, states: Collection[State], limit: int, owner: str = "") -> list[Job]:
         """Return an owner's newest jobs in any of these states, or in all if none is named, in order of arrival."""
         states = states or list(State)
-        marks = ", ".join("?" * len(states))
+        marks, unseen = ", ".join("?" * len(states)), ", ".join("?" * len(self._unseen))
         mine, bounds = ("id >= ? AND id < ?", ids_of(owner)) if owner else ("instr(id, ?) = 0", ids_of(owner)[:1])
-        values = (*(state.value for state in states), *bounds, limit)
-        found = self._select(f"WHERE state IN ({marks}) AND {mine} ORDER BY number DESC LIMIT ?", values)[::-1]
-        return [self._live.get(job.id, job) for job in found]
+        values = (*(state.value for state in states), *self._unseen, *bounds, limit + len(self._unseen))
+        found = self._select(
+            f"WHERE (state IN ({marks}) OR id IN ({unseen})) AND {mine} ORDER BY number DESC LIMIT ?", values
+        )
+        seen = [self._live.get(job.id, job) for job in found]
+        return [job for job in seen if job.state in states][:limit][::-1]
 
     def finished_before(self, moment: float, limit: int) -> list[Job]:
         """Return the jobs that ended before this moment, oldest first."""
-        return self._select("WHERE finished_at < ? ORDER BY finished_at, number LIMIT ?", (moment, limit))
+        return self._ended("finished_at < ? ORDER BY finished_at, number LIMIT ?", (moment, limit))
 
     def finished_beyond(self, count: int, limit: int) -> list[Job]:
         """Return the finished jobs that are older than the `count` youngest, oldest first."""
         ended = "finished_at IS NOT NULL"
         surplus = f"(SELECT count(*) FROM jobs WHERE {ended}) - ?"  # noqa: S608 - no values in it
-        return self._select(
-            f"WHERE {ended} ORDER BY finished_at, number LIMIT max(0, min(?, {surplus}))", (limit, count)
-        )
+        return self._ended(f"{ended} ORDER BY finished_at, number LIMIT max(0, min(?, {surplus}))", (limit, count))
+
+    def _ended(self, where: str, values: Sequence[Any]) -> list[Job]:
+        """Return jobs whose end is seen; one whose end is not seen yet is still needed as it is."""
+        return [job for job in self._select(f"WHERE {where}", values) if job.id not in self._unseen]
 
     def pixels_since(self, owner: str, moment: float) -> int:
         """Return the pixels of the stills in an owner's jobs that were done since then."""
@@ -266,7 +294,7 @@ class JobStore:
 
     def oldest_with_video(self) -> Job | None:
         """Return the job whose video the daemon has kept longest."""
-        found = self._select("WHERE video_bytes > 0 ORDER BY finished_at, number LIMIT 1", ())
+        found = self._ended("video_bytes > 0 ORDER BY finished_at, number LIMIT 1", ())
         return found[0] if found else None
 
     def video_bytes(self) -> int:
@@ -316,6 +344,10 @@ class JobStore:
 
     @contextlib.contextmanager
     def _transaction(self, *, is_synced: bool = True) -> Iterator[sqlite3.Connection]:
+        try:
+            self._write_anew()
+        except OSError as error:
+            raise StoreFailed(_cannot_be_written(error)) from error
         with _translated():
             if is_synced is not self._is_full_sync:
                 self._database.execute(f"PRAGMA synchronous = {'FULL' if is_synced else 'NORMAL'}")
@@ -324,7 +356,8 @@ class JobStore:
             try:
                 yield self._database
                 self._database.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
+                self._is_doubtful |= getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_IOERR_FSYNC
                 if self._database.in_transaction:
                     self._database.execute("ROLLBACK")
                 raise
@@ -376,6 +409,10 @@ def _translated() -> Iterator[None]:
         # An error without a code is Python's, about text that is not UTF-8; its message would quote the text.
         words = str(error) if hasattr(error, "sqlite_errorcode") else "a text in it cannot be read"
         raise StoreFailed(f"the store of jobs failed: {words}") from error
+
+
+def _cannot_be_written(error: OSError) -> str:
+    return f"the store of jobs cannot be written: {error.strerror}"
 
 
 def _is_disk_full(error: sqlite3.Error) -> bool:

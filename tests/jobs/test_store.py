@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from protocol.schema import Fault, PixelLayout, Progress, RenderParams, RenderResult
 from renderer.errors import ConfigError, StorageFull, StoreFailed
+from renderer.jobs.hooks import Hook
 from renderer.jobs.job import MOVES, Job, State
 from renderer.jobs.schema import MIGRATIONS
 from renderer.jobs.store import JobStore
@@ -381,22 +383,108 @@ def test_an_end_is_seen_once_it_is_flushed_and_not_before(store: JobStore, path:
     asyncio.run(play(*run_jobs(store, 1)))
 
 
-def test_an_end_that_could_not_be_flushed_is_not_seen_and_may_be_tried_again(store: JobStore) -> None:
-    async def play(job: Job) -> None:
-        log, pipe = store._log, os.pipe()
-        after = job.moved(State.FAILED, finished_at=1.0)
-        store._log = pipe[0]  # which cannot be flushed
-        for _ in range(2):
-            with pytest.raises(StoreFailed, match="cannot be written"):
-                await store.end(after)
-            assert store.get(job.id) == job
+@contextlib.contextmanager
+def unflushable(store: JobStore) -> Iterator[None]:
+    """Have each flush fail meanwhile."""
+    log, pipe = store._log, os.pipe()
+    store._log = pipe[0]
+    try:
+        yield
+    finally:
         store._log = log
         for end in pipe:
             os.close(end)
+
+
+def test_an_end_that_could_not_be_flushed_is_not_seen_and_may_be_tried_again(store: JobStore) -> None:
+    async def play(job: Job) -> None:
+        after = job.moved(State.FAILED, finished_at=1.0)
+        with unflushable(store):
+            for _ in range(2):
+                with pytest.raises(StoreFailed, match="cannot be written"):
+                    await store.end(after)
+                assert store.get(job.id) == job
         await store.end(after)
         assert store.get(job.id) == after
 
     asyncio.run(play(*run_jobs(store, 1)))
+
+
+def test_what_a_failed_flush_may_have_left_out_is_on_disk_before_the_next_one_is_said_to_be_good(
+    store: JobStore, path: Path
+) -> None:
+    async def play() -> None:
+        store.add(make_job("a"), make_work(), is_synced=False)
+        with unflushable(store), pytest.raises(StoreFailed):
+            await store.flushed()
+        await store.flushed()
+
+    def without_log() -> Job | None:
+        shutil.copy(path, path.with_name("alone"))
+        return stored_in(path.with_name("alone"), "a")
+
+    asyncio.run(play())
+    assert without_log() == store.get("a")
+    assert path.with_name(f"{path.name}-wal").stat().st_size == 0  # its beginning alone would bring back what was
+
+
+@pytest.mark.parametrize("is_synced", [True, False])
+def test_nothing_is_stored_upon_a_log_of_which_some_may_not_be_on_disk(store: JobStore, is_synced: bool) -> None:
+    async def play() -> None:
+        store.add(make_job("a"), make_work(), is_synced=False)
+        with unflushable(store):
+            with pytest.raises(StoreFailed):
+                await store.flushed()
+            with pytest.raises(StoreFailed, match="cannot be written"):
+                store.add(make_job("b", 2), make_work(), is_synced=is_synced)
+        assert store.get("b") is None
+        store.add(make_job("b", 2), make_work(), is_synced=is_synced)
+
+    asyncio.run(play())
+
+
+def test_a_log_that_is_being_read_is_not_said_to_be_on_disk_after_a_failed_flush(store: JobStore, path: Path) -> None:
+    store._database.execute("PRAGMA busy_timeout = 0")
+
+    async def play() -> None:
+        with unflushable(store), pytest.raises(StoreFailed):
+            await store.flushed()
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT id FROM jobs").fetchall()
+            store._database.execute("UPDATE jobs SET video_bytes = 0")
+            with pytest.raises(StoreFailed, match="is being read"):
+                await store.flushed()
+        await store.flushed()
+
+    put(store, make_job("a"))
+    asyncio.run(play())
+
+
+def test_until_its_end_is_flushed_a_job_is_listed_as_it_was_and_neither_forgotten_nor_told_of(
+    store: JobStore, path: Path
+) -> None:
+    async def play(job: Job) -> None:
+        after = job.moved(State.DONE, finished_at=1.0, result=RESULT, video_bytes=5)
+        for _ in range(2):  # the second time it is tried again
+            async with store._flushing:
+                ending = asyncio.create_task(store.end(after))
+                await asyncio.sleep(0)
+                assert stored_in(path, job.id).state is State.DONE
+                assert store.newest([State.DONE], 9) == []
+                assert store.newest([State.RUNNING], 9) == store.newest([], 9) == [job]
+                assert store.finished_before(2.0, 9) == store.finished_beyond(0, 9) == store.hooks.due(2.0, 9) == []
+                assert store.oldest_with_video() is None
+                if not ending.done():
+                    ending.cancel()
+            await asyncio.wait([ending])
+        await store.end(after)
+        assert store.newest([State.DONE], 9) == store.finished_beyond(0, 9) == [after]
+        assert store.newest([State.RUNNING], 9) == []
+        assert [call.job_id for call in store.hooks.due(2.0, 9)] == [job.id]
+
+    store.add(make_job("a"), make_work(), Hook("http://[::1]/"))
+    asyncio.run(play(store.update(store.get("a").moved(State.RUNNING))))
 
 
 def test_nothing_is_kept_for_watchers_that_went_away(store: JobStore) -> None:
