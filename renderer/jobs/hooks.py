@@ -5,7 +5,7 @@ when the call was acknowledged, or given up.
 """
 
 import sqlite3
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -68,12 +68,8 @@ def pending(database: sqlite3.Connection) -> int:
 class HookStore:
     """The calls that are to be made; raises what the store of jobs raises."""
 
-    def __init__(
-        self, transaction: Callable[[], AbstractContextManager[sqlite3.Connection]], unseen: Container[str]
-    ) -> None:
-        """Store how the database is used, and the ids of the jobs whose end nobody may be told of yet."""
+    def __init__(self, transaction: Callable[[], AbstractContextManager[sqlite3.Connection]]) -> None:
         self._transaction = transaction
-        self._unseen = unseen
 
     def due(self, now: float, limit: int) -> list[Call]:
         """Return the calls whose time has come, the longest overdue first."""
@@ -82,8 +78,7 @@ class HookStore:
                 "SELECT job_id, url, base, tries, ended_at FROM hooks WHERE due_at <= ? ORDER BY due_at LIMIT ?",
                 (now, limit),
             ).fetchall()
-        calls = [Call(job_id, Hook(url, base), tries, ended_at) for job_id, url, base, tries, ended_at in rows]
-        return [call for call in calls if call.job_id not in self._unseen]
+        return [Call(job_id, Hook(url, base), tries, ended_at) for job_id, url, base, tries, ended_at in rows]
 
     def postpone(self, job_id: str, due_at: float) -> None:
         """Note a call that was not acknowledged, and when to make the next."""

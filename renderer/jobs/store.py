@@ -12,8 +12,8 @@ Linux tells of a failed flush once; the next one is said to be fine, though what
 the database itself, and the log is emptied, before anything else is stored or said to be.
 
 A change is stored first and shown afterwards, so that nobody learns of anything that a kill could still undo. Answers
-to clients, and the ends of jobs, also wait for the flush: until then a job is as it was, to all who ask, to webhooks
-and to retention. The begin of a job does not wait: if a power cut undoes it, the job waits again, as it would after any
+to clients, and the ends of jobs, also wait for the flush: until then a job is as it was, to all who ask and to
+retention. The begin of a job does not wait: if a power cut undoes it, the job waits again, as it would after any
 kill. Progress within a state is kept in memory only: it is out of date in a
 moment, and after a kill the job begins again.
 
@@ -69,7 +69,7 @@ class JobStore:
         self._root = path.parent
         self._reserve = Reserve(path.with_name("reserve"))
         self._unseen: dict[str, State] = {}  # ends that are committed and not flushed
-        self.hooks = HookStore(self._transaction, self._unseen)
+        self.hooks = HookStore(self._transaction)
         self._watchers: dict[str, set[asyncio.Event]] = {}
         self._counts: Counter[tuple[State, str]] = Counter()  # unfinished jobs by state and owner, and by state alone
         self._log: IO[bytes] | None = None

@@ -473,7 +473,7 @@ def test_until_its_end_is_flushed_a_job_is_listed_as_it_was_and_neither_forgotte
                 assert stored_in(path, job.id).state is State.DONE
                 assert store.newest([State.DONE], 9) == []
                 assert store.newest([State.RUNNING], 9) == store.newest([], 9) == [job]
-                assert store.finished_before(2.0, 9) == store.finished_beyond(0, 9) == store.hooks.due(2.0, 9) == []
+                assert store.finished_before(2.0, 9) == store.finished_beyond(0, 9) == []
                 assert store.oldest_with_video() is None
                 if not ending.done():
                     ending.cancel()
@@ -481,7 +481,6 @@ def test_until_its_end_is_flushed_a_job_is_listed_as_it_was_and_neither_forgotte
         await store.end(after)
         assert store.newest([State.DONE], 9) == store.finished_beyond(0, 9) == [after]
         assert store.newest([State.RUNNING], 9) == []
-        assert [call.job_id for call in store.hooks.due(2.0, 9)] == [job.id]
 
     store.add(make_job("a"), make_work(), Hook("http://[::1]/"))
     asyncio.run(play(store.update(store.get("a").moved(State.RUNNING))))
