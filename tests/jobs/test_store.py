@@ -461,9 +461,7 @@ def test_a_log_that_is_being_read_is_not_said_to_be_on_disk_after_a_failed_flush
     asyncio.run(play())
 
 
-def test_until_its_end_is_flushed_a_job_is_listed_as_it_was_and_neither_forgotten_nor_told_of(
-    store: JobStore, path: Path
-) -> None:
+def test_until_its_end_is_flushed_a_job_is_listed_as_it_was_and_not_forgotten(store: JobStore, path: Path) -> None:
     async def play(job: Job) -> None:
         after = job.moved(State.DONE, finished_at=1.0, result=RESULT, video_bytes=5)
         for _ in range(2):  # the second time it is tried again
