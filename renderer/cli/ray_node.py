@@ -22,6 +22,7 @@ from renderer.errors import ConfigError
 from renderer.version import VERSION
 
 _OBJECT_STORE_BYTES = 80 * config.MEBIBYTE  # Ray's least is 75; neither pictures nor videos go through it
+_OF_WORKERS = range(10002, 20000)  # min_worker_port and max_worker_port of `ray start`
 _TOKEN = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
 
@@ -109,6 +110,9 @@ def _require_head(address: str) -> None:
 
 
 def _require_free(port: int) -> None:
+    if port in _OF_WORKERS:
+        words = f"expected a port below {_OF_WORKERS.start} or above {_OF_WORKERS.stop - 1}, found {port}"
+        raise ConfigError(f"--port: {words}; Ray gives those between to its processes")
     try:
         socket.create_server(("", port)).close()
     except OSError as error:

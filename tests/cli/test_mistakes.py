@@ -200,6 +200,12 @@ MISTAKES: list[tuple[list[str], int, str, dict[str, str]]] = [
         ),
         {"RAY_AUTH_TOKEN": "0" * 32},
     ),
+    (
+        ["ray-node", "--port", "10002"],
+        2,
+        "--port: expected a port below 10002 or above 19999, found 10002; Ray gives those between to its processes",
+        {"RAY_AUTH_TOKEN": "0" * 32},
+    ),
     (["jobs", "--connect", GONE], 3, f"no answer from {GONE} for 5 s; start a daemon with: stillreel serve", {}),
 ]
 

@@ -163,7 +163,7 @@ class RayCluster:
                     log.info("the head of the cluster at %s answers again", self.address, extra={"action": "cluster"})
                 self._is_silent = False
                 change(heard.nodes)
-            elif isinstance(heard, Silent):
+            elif isinstance(heard, Silent) and not self._is_silent:
                 self._is_silent = True
                 words = "the head of the cluster at %s does not answer; what runs on its nodes goes on for a minute"
                 log.warning(words, self.address, extra={"action": "cluster_silent"})

@@ -190,10 +190,16 @@ class _Driver:
             looking = asyncio.create_task(asyncio.to_thread(_nodes))
             await asyncio.wait([looking], timeout=_REACH_S)
             if not looking.done():
-                self._nodes = None
-                self._daemon.send(Silent())
-            self._say(await looking)
+                self._fall_silent()
+            try:
+                self._say(await looking)
+            except Exception:  # noqa: BLE001 - whatever Ray raises, the next look may succeed
+                self._fall_silent()
             await asyncio.sleep(_LOOK_S)
+
+    def _fall_silent(self) -> None:
+        self._nodes = None
+        self._daemon.send(Silent())
 
     def _say(self, nodes: list[Node]) -> None:
         """Say which nodes there are if that has changed."""
