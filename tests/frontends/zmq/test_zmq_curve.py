@@ -260,6 +260,11 @@ def test_the_commands_take_a_key(daemon: DaemonProcess, alice: Path, directory: 
     asked = ("jobs", "--json", "--connect", daemon.endpoint)
     told = run(*asked, "--curve", alice, cwd=directory)
     assert told.returncode == 0, told.stderr
-    refused = run(*asked, cwd=directory)
+    for _ in range(
+        4
+    ):  # on a busy machine the daemon may hang up before ZeroMQ has read its greeting, which names CURVE
+        refused = run(*asked, cwd=directory)
+        if refused.returncode != 3:
+            break
     assert refused.returncode == 2
     assert "only accepts clients with a CURVE key" in refused.stderr
