@@ -120,8 +120,16 @@ def test_a_key_counts_as_soon_as_it_is_made_and_not_when_it_is_removed(directory
         assert client.submit(request(request_id="mine")).request_id == "mine"
         assert "dave\t" in keys(directory / "data", "list", "--curve", cwd=directory)
         keys(directory / "data", "remove", "--curve", "dave", cwd=directory)
-        with pytest.raises(KeyRefused):  # silence on the open connection, and no new one
-            client.status("mine")
+
+        def is_refused() -> bool:
+            """Whether the daemon, which looks ten times a second, has seen it."""
+            try:
+                client.status("mine")
+            except KeyRefused:  # silence on the open connection, and no new one
+                return True
+            return False
+
+        wait_until(is_refused, "the key is refused")
         removed = [line for line in refusals(daemon) if "its CURVE key was removed" in line]
         assert len(removed) == 1
 
