@@ -180,7 +180,8 @@ def _result(turn: _Turn, ours: list[float], folder: Path) -> PeerResult:
 def in_short(command: Sequence[str], folder: Path, ffmpeg: str) -> str:
     """Return the command as a reader would type it: no paths of this machine."""
     text = shlex.join(command)
-    for long, short in ((str(folder), "WORK"), (ffmpeg, "ffmpeg"), (sys.executable, "python")):
+    project = f"{Path(__file__).parents[1]}/"
+    for long, short in ((str(folder), "WORK"), (ffmpeg, "ffmpeg"), (sys.executable, "python"), (project, "")):
         text = text.replace(long, short)
     return text
 

@@ -147,7 +147,10 @@ SheetWish = Annotated[_Wish | None, BeforeValidator(_yes), Field(json_schema_ext
 LoudnessWish = Annotated[
     _Wish | None,
     BeforeValidator(_level),
-    Field(json_schema_extra=_or_else({"const": True}, {"type": "number", "minimum": -70, "maximum": -5})),
+    Field(
+        description='how loud the mix is made: true, LUFS such as -14, or {"target_lufs": -14, "true_peak_db": -1}',
+        json_schema_extra=_or_else({"const": True}, {"type": "number", "minimum": -70, "maximum": -5}),
+    ),
 ]
 AtLeastOne = Annotated[
     tuple[_Item, ...],

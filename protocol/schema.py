@@ -190,10 +190,7 @@ class RenderRequest(_Strict):
     )
     audio: Tracks[AudioTrack] = Field((), description="sounds under the stills, mixed")
     length: LengthRule = Field("stills", description="what the video is as long as; docs/sound.md says what gives way")
-    loudness: LoudnessWish[Loudness] = Field(
-        None,
-        description='how loud the mix is made: true, LUFS such as -14, or {"target_lufs": -14, "true_peak_db": -1}',
-    )
+    loudness: LoudnessWish[Loudness] = None
     audio_codec: AudioCodec = Field("aac", description="opus is for .mp4; fewer players know it there")
     audio_bitrate: BitRate = Field(192_000, description="of the video's sound, in bits per second")
     poster: PosterWish[Poster] = Field(

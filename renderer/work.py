@@ -40,7 +40,7 @@ class RenderJob:
     """A request that has been checked, with everything needed to render it; plain values, fit for another process.
 
     Attributes:
-        base: directory that relative paths start from, such as a manifest's; None if there is none.
+        base: directory that relative paths start from, such as a manifest's, if there is one.
         any_path: local files need not lie under an allowed root; the command line's own jobs only.
         warnings: about the request, found before it became a job.
     """

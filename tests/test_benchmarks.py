@@ -1,5 +1,6 @@
 import json
 import random
+import shlex
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import cv2
 import pytest
 
 from benchmarks import pareto, readme, simulate, workloads
-from benchmarks.compare import Plan, compare
+from benchmarks.compare import Plan, compare, in_short
 from benchmarks.measure import Memory, run
 from benchmarks.peers.base import Peer, lay_out
 from benchmarks.peers.catalogue import OURS, PEERS
@@ -146,6 +147,13 @@ def test_readme_gets_the_tables_of_the_run(tmp_path: Path, monkeypatch: pytest.M
     assert [line.count("|") for line in speed.strip().splitlines()] == [7, 7, 7]
     assert "| four photographs | **" in speed
     assert [line.count("|") for line in quality.strip().splitlines()] == [12] * 5
+
+
+def test_a_command_is_kept_without_paths_of_this_machine(tmp_path: Path) -> None:
+    for name in ("bare", "concat", "pyav", "stillreel"):
+        task = lay_out(TINY, tmp_path)
+        short = in_short(PEERS[name].command(task), tmp_path, task.ffmpeg)
+        assert not [word for word in shlex.split(short) if word.startswith("/")], short
 
 
 def test_two_workers_are_timed_beside_two_ffmpegs() -> None:

@@ -17,7 +17,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as ours: it starts threads that noth
 
 def main() -> None:
     """Make the video that the file on the command line describes (`benchmarks.floor`)."""
-    import json  # noqa: PLC0415 - as below
+    import json  # noqa: PLC0415 - the top of the module would delay the start of ffmpeg
 
     with os.fdopen(os.open(sys.argv[1], os.O_RDONLY)) as file:
         work = json.load(file)
@@ -25,11 +25,11 @@ def main() -> None:
     assert ffmpeg.stdin is not None  # it is a pipe
     _enlarge(ffmpeg.stdin.fileno())
     # ffmpeg starts while these are imported.
-    from collections import deque  # noqa: PLC0415
-    from concurrent.futures import Future, ThreadPoolExecutor  # noqa: PLC0415
-    from functools import partial  # noqa: PLC0415
+    from collections import deque  # noqa: PLC0415 - as above
+    from concurrent.futures import Future, ThreadPoolExecutor  # noqa: PLC0415 - as above
+    from functools import partial  # noqa: PLC0415 - as above
 
-    import cv2  # noqa: F401, PLC0415
+    import cv2  # noqa: F401, PLC0415 - as above
 
     threads = len(os.sched_getaffinity(0))
     read = partial(_still, size=tuple(work["size"]), reduction=work["reduction"])
@@ -49,9 +49,9 @@ def main() -> None:
 
 
 def _enlarge(pipe: int) -> None:
-    import contextlib  # noqa: PLC0415
-    import ctypes  # noqa: PLC0415
-    import fcntl  # noqa: PLC0415
+    import contextlib  # noqa: PLC0415 - as above
+    import ctypes  # noqa: PLC0415 - as above
+    import fcntl  # noqa: PLC0415 - as above
 
     with contextlib.suppress(AttributeError, OSError):
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
@@ -62,8 +62,8 @@ def _enlarge(pipe: int) -> None:
 
 def _still(path: str, size: tuple[int, int], reduction: int) -> memoryview:
     """Return the still as NV12 of BT.709 in limited range."""
-    import cv2  # noqa: PLC0415
-    import numpy as np  # noqa: PLC0415
+    import cv2  # noqa: PLC0415 - as above
+    import numpy as np  # noqa: PLC0415 - as above
 
     flags = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}[reduction]
     bgr = cv2.imdecode(np.fromfile(path, np.uint8), flags)

@@ -66,10 +66,7 @@ class ImagesToVideoInput(schema.RenderRequest):
 
     images: AtLeastOne[ImageFrame]
     output: Output | None = Field(None, description="the object that the video becomes; not with sync_mode")
-    loudness: LoudnessWish[Loudness] = Field(
-        None,
-        description='how loud the mix is made: true, LUFS such as -14, or {"target_lufs": -14, "true_peak_db": -1}',
-    )
+    loudness: LoudnessWish[Loudness] = None
     poster: PosterWish[Poster] = Field(
         None, description='a frame of the video as a picture: "first", {"frame": 48} or {"seconds": 2.5}'
     )

@@ -38,7 +38,6 @@ export function setUpSettings() {
     const field = form.elements[name];
     if (field?.type === "checkbox") field.checked = Boolean(value);
     else if (field) field.value = value;
-    if (field?.type !== "checkbox" && field && !field.value) field.value = value; // a stored value may no longer be one of the options
   }
   byId("background-text").value = reel.settings.background;
   for (const what of ["stills", "settings"]) reel.addEventListener(what, update);
